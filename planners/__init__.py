@@ -1,0 +1,1 @@
+"""Fingerprint of unlabelled CT and the plan made from it."""

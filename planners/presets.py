@@ -1,0 +1,139 @@
+"""Presets: what a plan aims at, before the data and the memory have their say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from screener_nnu.errors import ScreenerError
+from screener_nnu.plans import OptimiserSettings
+
+PAPER_CROP_VOXELS = 96 * 96 * 64
+PAPER_VOLUMES = 8
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Starting values of the planner.
+
+    Attributes:
+        memory_gb: device memory that the plan must fit into.
+        crop_voxels: voxels of a crop of self-supervision at most.
+        residual_encoder: nnU-Net's residual encoder UNet, else its plain UNet.
+        base_width, max_width: channels of the first stage and at most.
+        channels: channels of descriptor and condition.
+        loss, head_width, volumes, positives: of the dense self-supervised stages.
+        density, hidden, flow_steps: kind and size of the density.
+        tile_factor: edge of the density's crops and of the teacher's tiles, in crops.
+        pooled_mm: edge of a position of the density grid.
+        descriptor, condition, density_steps, distillation: optimiser of each stage.
+        finetuning_batch: largest batch of the stock configuration.
+        workers: reading processes.
+    """
+
+    name: str
+    memory_gb: float
+    crop_voxels: int
+    residual_encoder: bool
+    base_width: int
+    max_width: int
+    channels: int
+    loss: str
+    head_width: int
+    volumes: int
+    positives: int
+    density: str
+    hidden: int
+    flow_steps: int
+    tile_factor: int
+    pooled_mm: float
+    descriptor: OptimiserSettings
+    condition: OptimiserSettings
+    density_steps: OptimiserSettings
+    distillation: OptimiserSettings
+    density_volumes: int
+    distillation_volumes: int
+    finetuning_batch: int
+    workers: int
+
+
+def _paper_steps(steps: int) -> OptimiserSettings:
+    return OptimiserSettings(steps=steps, steps_per_epoch=1000, warmup_steps=steps // 30)
+
+
+def _cpu_steps(steps: int, learning_rate: float) -> OptimiserSettings:
+    return OptimiserSettings(
+        steps=steps,
+        steps_per_epoch=50,
+        warmup_steps=steps // 20,
+        learning_rate=learning_rate,
+        eps=1e-8,
+    )
+
+
+def _accelerator(name: str, memory_gb: float, steps: tuple[int, int, int]) -> Preset:
+    contrast, density, distillation = steps
+    return Preset(
+        name=name,
+        memory_gb=memory_gb,
+        crop_voxels=PAPER_CROP_VOXELS,
+        residual_encoder=True,
+        base_width=32,
+        max_width=320,
+        channels=32,
+        loss="vicreg",
+        head_width=8192,
+        volumes=PAPER_VOLUMES,
+        positives=1024,
+        density="flow",
+        hidden=512,
+        flow_steps=64,
+        tile_factor=1,
+        pooled_mm=4.5,
+        descriptor=_paper_steps(contrast),
+        condition=_paper_steps(contrast),
+        density_steps=_paper_steps(density),
+        distillation=_paper_steps(distillation),
+        density_volumes=4,
+        distillation_volumes=8,
+        finetuning_batch=8,
+        workers=8,
+    )
+
+
+PRESETS = {
+    "paper": _accelerator("paper", 80.0, (300_000, 500_000, 300_000)),
+    "balanced": _accelerator("balanced", 24.0, (100_000, 100_000, 50_000)),
+    "cpu": Preset(
+        name="cpu",
+        memory_gb=8.0,
+        crop_voxels=40**3,
+        residual_encoder=False,
+        base_width=16,
+        max_width=128,
+        channels=16,
+        loss="infonce",
+        head_width=512,
+        volumes=4,
+        positives=768,
+        density="flow",
+        hidden=64,
+        flow_steps=8,
+        tile_factor=2,
+        pooled_mm=8.0,
+        descriptor=_cpu_steps(1600, 2e-3),
+        condition=_cpu_steps(1200, 2e-3),
+        density_steps=_cpu_steps(500, 2e-3),
+        distillation=_cpu_steps(800, 2e-3),
+        density_volumes=2,
+        distillation_volumes=4,
+        finetuning_batch=2,
+        workers=1,
+    ),
+}
+
+
+def preset_named(name: str) -> Preset:
+    """The preset of that name; `ScreenerError` lists the known ones."""
+    if name not in PRESETS:
+        raise ScreenerError(f"no preset '{name}'; known: {', '.join(PRESETS)}")
+    return PRESETS[name]

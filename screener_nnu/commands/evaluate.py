@@ -1,0 +1,155 @@
+"""`screener_evaluate`: figures of anomaly maps beside baselines without learning."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from screener_nnu.commands._run import run
+from screener_nnu.errors import ScreenerError
+
+if TYPE_CHECKING:
+    from screener_nnu.evaluation.cases import HuHistogram
+
+logger = logging.getLogger(__name__)
+
+FINGERPRINT = "screener_fingerprint.json"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Arguments of the command."""
+    parser = argparse.ArgumentParser(
+        prog="screener_evaluate",
+        description="Evaluates anomaly maps against annotations, beside baselines that learn "
+        "nothing. Writes summary.json, cases.csv, pooled.csv and curves.png.",
+    )
+    parser.add_argument(
+        "-i",
+        dest="maps",
+        nargs="+",
+        required=True,
+        metavar="MAPS",
+        help="folder of maps CASE.nii.gz with body masks CASE_body.nii.gz, or several as "
+        "name=FOLDER to stand in one table",
+    )
+    parser.add_argument(
+        "-r", dest="masks", type=Path, required=True, help="folder of annotations CASE.nii.gz"
+    )
+    parser.add_argument(
+        "--images",
+        type=Path,
+        help="folder of CT images in HU, CASE_0000.nii.gz or CASE.nii.gz, for the baselines",
+    )
+    parser.add_argument(
+        "-d", dest="dataset", help="pre-training data set (number or name), for the rarity of HU"
+    )
+    parser.add_argument(
+        "-o", dest="out", type=Path, help="output folder (default: MAPS/evaluation)"
+    )
+    _add_options(parser)
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """Arguments that are not files."""
+    parser.add_argument(
+        "--labels",
+        type=int,
+        nargs="+",
+        help="annotation values that are pathology (default: all above 0); other values count "
+        "as normal",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        help="score, chosen elsewhere, at which Dice of the maps is taken (default: the best one "
+        "on these cases, which is optimistic)",
+    )
+    parser.add_argument(
+        "--no_bootstrap", action="store_true", help="leave out the intervals over cases"
+    )
+    parser.add_argument(
+        "-np", dest="processes", type=int, default=2, help="cases read at the same time (2)"
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of `screener_evaluate`."""
+    arguments = build_parser().parse_args(argv)
+    run(lambda: _evaluate(arguments))
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    methods = parse_methods(arguments.maps)
+    histogram = _training_histogram(arguments.dataset) if arguments.dataset else None
+    if arguments.images is None:
+        logger.info("no --images: baselines are left out")
+    elif histogram is None:
+        logger.info("no -d: the rarity of HU in the training set is left out")
+    # Imported here so that --help and wrong arguments are answered at once.
+    from screener_nnu.evaluation.evaluate import evaluate_maps
+    from screener_nnu.evaluation.report import write_report
+
+    chosen = arguments.threshold
+    evaluation = evaluate_maps(
+        methods,
+        arguments.masks,
+        arguments.images,
+        histogram,
+        arguments.labels,
+        dict.fromkeys(methods, chosen) if chosen is not None else None,
+        bootstrap=not arguments.no_bootstrap,
+        processes=arguments.processes,
+    )
+    out = arguments.out or next(iter(methods.values())) / "evaluation"
+    settings = {
+        "maps": {name: str(folder) for name, folder in methods.items()},
+        "masks": str(arguments.masks),
+        "images": str(arguments.images) if arguments.images else None,
+        "dataset": arguments.dataset,
+        "labels": arguments.labels,
+        "threshold": chosen,
+    }
+    print(write_report(evaluation, out, settings))
+    logger.info("written to %s", out)
+
+
+def parse_methods(entries: list[str]) -> dict[str, Path]:
+    """Reads `-i`: one folder, which is named `screener`, or several `name=FOLDER`.
+
+    Raises:
+        ScreenerError: when several folders have no name, or a name stands twice.
+    """
+    if len(entries) == 1 and ("=" not in entries[0] or Path(entries[0]).is_dir()):
+        return {"screener": Path(entries[0])}
+    methods: dict[str, Path] = {}
+    for entry in entries:
+        name, separator, folder = entry.partition("=")
+        if not (name and separator and folder):
+            raise ScreenerError(f"-i {entry}: several folders need names, name=FOLDER")
+        if name in methods:
+            raise ScreenerError(f"-i {entry}: the name {name} stands twice")
+        methods[name] = Path(folder)
+    return methods
+
+
+def _training_histogram(dataset: str) -> HuHistogram:
+    """HU histogram of the training bodies from the fingerprint of a data set."""
+    import numpy as np
+
+    from screener_nnu.evaluation.cases import HuHistogram
+    from screener_nnu.paths import preprocessed_folder
+
+    path = preprocessed_folder(dataset) / FINGERPRINT
+    if not path.is_file():
+        raise ScreenerError(f"{path} does not exist; run screener_plan_and_preprocess -d {dataset}")
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))["hu_histogram"]
+        edges = np.asarray(stored["edges"], dtype=float)
+        counts = np.asarray(stored["counts"], dtype=float)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ScreenerError(f"{path} has no HU histogram; plan the data set again") from error
+    return HuHistogram(edges, counts)

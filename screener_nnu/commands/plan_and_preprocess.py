@@ -1,0 +1,68 @@
+"""`screener_plan_and_preprocess`: fingerprint, plan and cases of one or several raw data sets."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from screener_nnu.commands._run import run
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Fingerprint unlabelled CT, plan every stage and preprocess the scans. A "
+        "killed run goes on where it stopped."
+    )
+    parser.add_argument("-d", dest="datasets", nargs="+", required=True, help="numbers or names")
+    parser.add_argument(
+        "--pool",
+        nargs=2,
+        metavar=("NUMBER", "NAME"),
+        help="pool the data sets as a pre-training set of its own, for instance 901 HeadTrunk",
+    )
+    parser.add_argument("-np", dest="processes", type=int, default=0, help="default: all cores")
+    parser.add_argument("--preset", choices=["paper", "balanced", "cpu"], default="balanced")
+    parser.add_argument("--memory_gb", type=float, default=None, help="device memory to plan for")
+    parser.add_argument("--num_test", type=int, default=0, help="scans kept for evaluation")
+    parser.add_argument("--seed", type=int, default=12345)
+    parser.add_argument("-p", dest="plans", default="ScreenerPlans", metavar="PLANS")
+    parser.add_argument("--no_preprocessing", action="store_true", help="fingerprint and plan only")
+    parser.add_argument("--part", type=int, default=0, help="preprocess part K of N (from 0) only")
+    parser.add_argument("--parts", type=int, default=1)
+    parser.add_argument(
+        "--verify_dataset_integrity",
+        action="store_true",
+        help="read every image again, also those known from an earlier run",
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    arguments = _parser().parse_args(argv)
+    run(lambda: _plan_and_preprocess(arguments))
+
+
+def _plan_and_preprocess(arguments: argparse.Namespace) -> None:
+    import os
+
+    from screener_nnu.paths import set_default_folders
+
+    set_default_folders()
+    from screener_nnu.planners.run import plan_dataset, preprocess_planned
+
+    processes = arguments.processes or os.cpu_count() or 1
+    request: dict[str, Any] = {
+        "preset": arguments.preset,
+        "memory_gb": arguments.memory_gb,
+        "num_test": arguments.num_test,
+        "seed": arguments.seed,
+        "plans_name": arguments.plans,
+    }
+    pool = (int(arguments.pool[0]), arguments.pool[1]) if arguments.pool else None
+    dataset = plan_dataset(
+        arguments.datasets, pool, processes, request, fresh=arguments.verify_dataset_integrity
+    )
+    if not arguments.no_preprocessing:
+        preprocess_planned(dataset, arguments.plans, processes, arguments.part, arguments.parts)

@@ -1,0 +1,94 @@
+"""The one interface of all densities."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from screener_nnu.errors import ScreenerError
+
+
+class ConditionalDensity(nn.Module, ABC):
+    """A density q(y | c) of a descriptor map given a condition map, voxel by voxel.
+
+    A subclass implements `_log_prob`, and `_initialise` if it starts from data. Both get checked
+    inputs in the precision of the parameters, with autocast off: two flow steps in bfloat16
+    already move the likelihood by tenths of a nat.
+
+    Args:
+        dim: channels d of the descriptor map.
+        cond_dim: channels d_cond of the condition map; 0 for an unconditional density.
+    """
+
+    initialised: Tensor
+
+    def __init__(self, dim: int, cond_dim: int = 0) -> None:
+        """Checks and stores the two widths."""
+        super().__init__()
+        if dim < 1 or cond_dim < 0:
+            raise ScreenerError(f"a density needs dim >= 1, cond_dim >= 0, not {dim}, {cond_dim}")
+        self.dim = dim
+        self.cond_dim = cond_dim
+        # In the state dict, so that a resumed run does not start from a batch again.
+        self.register_buffer("initialised", torch.tensor(False))
+
+    def forward(self, y: Tensor, c: Tensor | None = None) -> Tensor:
+        """Does what `log_prob` does; data-parallel wrappers need the name."""
+        return self.log_prob(y, c)
+
+    def log_prob(self, y: Tensor, c: Tensor | None = None) -> Tensor:
+        """Evaluates the log-density.
+
+        Args:
+            y: descriptor map, (B, d, D, H, W).
+            c: condition map, (B, d_cond, D, H, W); `None` if the density is unconditional.
+
+        Returns:
+            log q(y | c) in nats, (B, D, H, W).
+
+        Raises:
+            ValueError: the maps do not have those shapes.
+        """
+        y, c = self._checked(y, c)
+        with torch.autocast(y.device.type, enabled=False):
+            return self._log_prob(y, c)
+
+    @torch.no_grad()
+    def initialise(self, y: Tensor, c: Tensor | None = None) -> None:
+        """Sets data-dependent starting values; once, a second call changes nothing.
+
+        The result depends on the batch alone, not on train or eval mode. Data-parallel training
+        calls it before wrapping, so that all ranks take the values of the first.
+
+        Args:
+            y: descriptor map of a first batch, (B, d, D, H, W).
+            c: its condition map, (B, d_cond, D, H, W), or `None`.
+        """
+        if self.initialised:
+            return
+        y, c = self._checked(y, c)
+        with torch.autocast(y.device.type, enabled=False):
+            self._initialise(y, c)
+        self.initialised.fill_(True)
+
+    @abstractmethod
+    def _log_prob(self, y: Tensor, c: Tensor | None) -> Tensor:
+        """Log-density (B, D, H, W) of checked maps."""
+
+    def _initialise(self, y: Tensor, c: Tensor | None) -> None:  # noqa: B027 (optional hook)
+        """Sets starting values from checked maps; nothing unless a subclass says so."""
+
+    def _checked(self, y: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Checks the shapes and brings both maps to the precision of the parameters."""
+        dtype = next(self.parameters()).dtype
+        if y.ndim != 5 or y.shape[1] != self.dim:
+            raise ValueError(f"y must be (B, {self.dim}, D, H, W), got {tuple(y.shape)}")
+        if (c is None) != (self.cond_dim == 0):
+            given = "no condition" if c is None else "a condition"
+            raise ValueError(f"a density with cond_dim = {self.cond_dim} was given {given}")
+        if c is None:
+            return y.to(dtype), None
+        expected = (y.shape[0], self.cond_dim, *y.shape[2:])
+        if c.shape != expected:
+            raise ValueError(f"c must be {expected}, got {tuple(c.shape)}")
+        return y.to(dtype), c.to(dtype)

@@ -1,0 +1,148 @@
+"""Anomaly scores without learning.
+
+A data set on which one of these wins says nothing about a method: bright, rare, central or
+superficial voxels are then enough. Positional scores come in both orientations for that reason.
+All arrays are `(z, y, x)`, spacing is in mm in the same order, and higher means more anomalous.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from screener_nnu.errors import ScreenerError
+
+SMOOTHING_MM = 2.0
+
+
+@dataclass(frozen=True)
+class BaselineInput:
+    """What a baseline may look at.
+
+    Attributes:
+        image_hu: CT in HU `(z, y, x)`.
+        body: body mask `(z, y, x)`.
+        spacing: voxel spacing `(z, y, x)` in mm.
+        hu_edges: edges of the HU histogram of the training bodies `(N + 1,)`, or None.
+        hu_counts: voxels in its bins `(N,)`, or None.
+    """
+
+    image_hu: NDArray[np.floating] | NDArray[np.integer]
+    body: NDArray[np.bool_]
+    spacing: tuple[float, float, float]
+    hu_edges: NDArray[np.floating] | None = None
+    hu_counts: NDArray[np.number] | None = None
+
+    @cached_property
+    def depth_mm(self) -> NDArray[np.float32]:
+        """Distance to the nearest voxel outside the body in mm, zero outside, `(z, y, x)`."""
+        depth = np.zeros(self.body.shape, dtype=np.float32)
+        if not self.body.any():
+            return depth
+        # The distance transform is slow, so it sees the body with one voxel of surroundings.
+        box = tuple(_reach(self.body, axis) for axis in range(3))
+        inside = self.body[box]
+        if inside.all():
+            # The body fills its box, so there is no outside; the border then counts as skin.
+            around = ndimage.distance_transform_edt(np.pad(inside, 1), sampling=self.spacing)
+            depth[box] = around[1:-1, 1:-1, 1:-1]
+        else:
+            depth[box] = ndimage.distance_transform_edt(inside, sampling=self.spacing)
+        return depth
+
+    @cached_property
+    def centre_distance_mm(self) -> NDArray[np.float32]:
+        """Distance to the centre of the volume in mm, `(z, y, x)`."""
+        squared = np.zeros((1, 1, 1), dtype=np.float32)
+        for axis, (size, step) in enumerate(zip(self.body.shape, self.spacing, strict=True)):
+            offset = (np.arange(size, dtype=np.float32) - (size - 1) / 2) * step
+            along = tuple(-1 if other == axis else 1 for other in range(3))
+            squared = squared + np.square(offset).reshape(along)
+        return np.sqrt(squared).astype(np.float32, copy=False)
+
+
+def _reach(body: NDArray[np.bool_], axis: int) -> slice:
+    """Extent of the body along an axis, one voxel wider where the volume allows it."""
+    others = tuple(other for other in range(3) if other != axis)
+    occupied = np.flatnonzero(body.any(axis=others))
+    return slice(max(int(occupied[0]) - 1, 0), int(occupied[-1]) + 2)
+
+
+Baseline = Callable[[BaselineInput], NDArray[np.float32]]
+
+
+def hu_deviation(given: BaselineInput) -> NDArray[np.float32]:
+    """Distance of the HU value to the mean of this scan's body, `|HU - mean|`, in HU."""
+    if not given.body.any():
+        raise ScreenerError("the body mask is empty, so the body has no mean HU")
+    mean = np.float32(given.image_hu[given.body].mean(dtype=np.float64))
+    return np.abs(given.image_hu.astype(np.float32) - mean)
+
+
+def hu_rarity(given: BaselineInput) -> NDArray[np.float32]:
+    """Rarity of the HU value in the training bodies, `-log p(HU)`, in nats (density per HU)."""
+    return _rarity(given.image_hu, given)
+
+
+def smoothed_hu_rarity(given: BaselineInput) -> NDArray[np.float32]:
+    """Rarity of the HU value after Gaussian smoothing within the body (sigma 2 mm), in nats.
+
+    The smoothing is normalised by the smoothed body mask, so that air does not leak under the
+    skin; out of its reach the image stays as it is.
+    """
+    sigma = [SMOOTHING_MM / step for step in given.spacing]
+    weight = ndimage.gaussian_filter(given.body.astype(np.float32), sigma, mode="nearest")
+    image = given.image_hu.astype(np.float32)
+    blurred = ndimage.gaussian_filter(np.where(given.body, image, 0), sigma, mode="nearest")
+    smooth = np.divide(blurred, weight, out=image.copy(), where=weight > 1e-3)
+    return _rarity(smooth, given)
+
+
+def _rarity(
+    image: NDArray[np.floating] | NDArray[np.integer], given: BaselineInput
+) -> NDArray[np.float32]:
+    """Minus log density of each value, with one voxel added to each bin so that none is empty."""
+    if given.hu_edges is None or given.hu_counts is None:
+        raise ScreenerError("HU rarity needs the HU histogram of the training set")
+    edges = np.asarray(given.hu_edges, dtype=np.float64)
+    counts = np.asarray(given.hu_counts, dtype=np.float64) + 1.0
+    rarity = -np.log(counts / counts.sum() / np.diff(edges)).astype(np.float32)
+    # Values outside the histogram belong to its end bins, hence only the inner edges.
+    return rarity[np.searchsorted(edges[1:-1].astype(np.float32), image, side="right")]
+
+
+def centre_distance(given: BaselineInput) -> NDArray[np.float32]:
+    """Distance to the centre of the volume in mm: far from it is anomalous."""
+    return given.centre_distance_mm
+
+
+def centre_proximity(given: BaselineInput) -> NDArray[np.float32]:
+    """Minus the distance to the centre of the volume in mm: near it is anomalous."""
+    return -given.centre_distance_mm
+
+
+def skin_depth(given: BaselineInput) -> NDArray[np.float32]:
+    """Depth under the skin in mm: deep is anomalous."""
+    return given.depth_mm
+
+
+def skin_proximity(given: BaselineInput) -> NDArray[np.float32]:
+    """Minus the depth under the skin in mm: superficial is anomalous."""
+    return -given.depth_mm
+
+
+BASELINES: dict[str, Baseline] = {
+    "hu_deviation": hu_deviation,
+    "hu_rarity": hu_rarity,
+    "smoothed_hu_rarity": smoothed_hu_rarity,
+    "centre_distance": centre_distance,
+    "centre_proximity": centre_proximity,
+    "skin_depth": skin_depth,
+    "skin_proximity": skin_proximity,
+}
+NEED_HISTOGRAM = frozenset({"hu_rarity", "smoothed_hu_rarity"})

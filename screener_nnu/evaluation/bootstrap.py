@@ -1,0 +1,135 @@
+"""Bootstrap intervals over cases for metrics that are pooled over voxels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from screener_nnu.evaluation import metrics
+from screener_nnu.evaluation.histograms import CaseHistogram, merge_histograms
+
+# Samples drawn together: 32 rows of 4096 bins in double precision stay in the cache.
+_BATCH = 32
+
+Metric = Callable[[NDArray[np.floating], NDArray[np.floating]], NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Percentile interval of one metric; NaN when there are fewer than two cases."""
+
+    low: float
+    high: float
+
+
+def bootstrap_intervals(
+    histograms: Sequence[CaseHistogram],
+    edges: NDArray[np.float32],
+    threshold: float | None = None,
+    samples: int = 1000,
+    seed: int = 0,
+    confidence: float = 0.95,
+    bins: int = 4096,
+) -> dict[str, Interval]:
+    """Resamples whole cases, since voxels of one scan are not independent.
+
+    The histograms of a resampled set of cases add up to a product of multinomial weights and the
+    matrix of case histograms. Equal seeds draw equal cases, so methods are compared in pairs.
+
+    Args:
+        histograms: one histogram a case, over the same K bins.
+        edges: lower bounds of the bins `(K,)`.
+        threshold: fixed score at which `dice` is measured; None leaves it out.
+        samples: number of bootstrap samples.
+        seed: seed of the draws.
+        confidence: share of the samples within the interval.
+        bins: bins kept for the bootstrap; the coarser bins move an end by far less than
+            the interval is wide.
+
+    Returns:
+        Interval of each pooled metric, by the name it has in `Scores`.
+    """
+    functions = _metric_functions()
+    fixed: int | None = None
+    if threshold is not None:
+        fixed = metrics.threshold_bin(edges, threshold)
+    starts = coarse_starts(merge_histograms(histograms), bins, fixed)
+    if fixed is not None:
+        functions["dice"] = _dice_at(int(np.searchsorted(starts, fixed)))
+    if len(histograms) < 2:
+        return {name: Interval(float("nan"), float("nan")) for name in functions}
+    positive = np.stack([np.add.reduceat(h.positive, starts) for h in histograms]).astype(float)
+    negative = np.stack([np.add.reduceat(h.negative, starts) for h in histograms]).astype(float)
+    draws = _draw(positive, negative, functions, samples, np.random.default_rng(seed))
+    return {name: _interval(values, confidence) for name, values in draws.items()}
+
+
+def coarse_starts(pooled: CaseHistogram, bins: int, keep: int | None = None) -> NDArray[np.intp]:
+    """First fine bins of coarser ones that share annotated and other voxels out evenly.
+
+    Args:
+        pooled: histogram over all cases, K bins.
+        bins: coarser bins aimed at.
+        keep: fine bin at which a coarser one must start, such as that of a threshold.
+    """
+    mass = np.zeros(pooled.positive.size)
+    for counts in (pooled.positive, pooled.negative):
+        mass += counts / max(int(counts.sum()), 1)
+    reached = np.cumsum(mass) - mass
+    group = np.floor(reached / max(mass.sum(), 1e-12) * bins).astype(np.int64)
+    starts = np.flatnonzero(np.diff(group, prepend=-1) > 0)
+    if keep is not None and keep < mass.size:
+        starts = np.union1d(starts, [keep])
+    return starts.astype(np.intp)
+
+
+def _metric_functions() -> dict[str, Metric]:
+    """Pooled metrics that need no threshold, by their name in `Scores`."""
+    return {
+        "auroc": metrics.area_under_roc,
+        "auroc_fpr30": lambda p, n: metrics.area_under_roc(p, n, metrics.MAX_FPR),
+        "average_precision": metrics.average_precision,
+        "best_dice": lambda p, n: metrics.dice_curve(p, n).max(axis=-1),
+    }
+
+
+def _dice_at(index: int) -> Metric:
+    """Dice when the bins from `index` on are positive."""
+
+    def dice(positive: NDArray[np.floating], negative: NDArray[np.floating]) -> NDArray[np.float64]:
+        curve = metrics.dice_curve(positive, negative)
+        return curve[..., index] if index < curve.shape[-1] else 0.0 * curve[..., 0]
+
+    return dice
+
+
+def _draw(
+    positive: NDArray[np.float64],
+    negative: NDArray[np.float64],
+    functions: dict[str, Metric],
+    samples: int,
+    rng: np.random.Generator,
+) -> dict[str, NDArray[np.float64]]:
+    """Metrics `(samples,)` of resampled cases, from case matrices `(cases, bins)`."""
+    cases = positive.shape[0]
+    weights = rng.multinomial(cases, np.full(cases, 1.0 / cases), size=samples).astype(float)
+    drawn: dict[str, list[NDArray[np.float64]]] = {name: [] for name in functions}
+    for start in range(0, samples, _BATCH):
+        batch = weights[start : start + _BATCH]
+        summed = batch @ positive, batch @ negative
+        for name, function in functions.items():
+            drawn[name].append(function(*summed))
+    return {name: np.concatenate(values) for name, values in drawn.items()}
+
+
+def _interval(values: NDArray[np.float64], confidence: float) -> Interval:
+    """Percentile interval of the samples on which the metric is defined."""
+    defined = values[np.isfinite(values)]
+    if not defined.size:
+        return Interval(float("nan"), float("nan"))
+    tail = 50.0 * (1.0 - confidence)
+    low, high = np.percentile(defined, [tail, 100.0 - tail])
+    return Interval(float(low), float(high))

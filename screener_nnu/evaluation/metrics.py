@@ -1,0 +1,152 @@
+"""Voxel-level metrics from score histograms.
+
+All functions read counts `(..., K)` in bins of rising score and treat the scores within a bin as
+tied; leading axes (such as bootstrap samples) are kept. A metric that is undefined, because there
+are no annotated voxels or nothing else, is NaN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from screener_nnu.evaluation.histograms import CaseHistogram
+
+FloatArray = NDArray[np.float64]
+MAX_FPR = 0.3
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Metrics of one method on one case or on the pooled cases.
+
+    Attributes:
+        voxels: voxels counted.
+        annotated: annotated voxels among them.
+        auroc: area under the ROC curve.
+        auroc_fpr30: area under the ROC curve up to a false positive rate of 0.3, divided by 0.3.
+        average_precision: average precision as scikit-learn defines it.
+        best_dice: highest Dice over all thresholds (optimistic: it has seen the annotation).
+        best_threshold: score at and above which voxels are positive for `best_dice`.
+        threshold: score at which `dice` was measured.
+        dice: Dice at `threshold`.
+    """
+
+    voxels: int
+    annotated: int
+    auroc: float
+    auroc_fpr30: float
+    average_precision: float
+    best_dice: float
+    best_threshold: float
+    threshold: float
+    dice: float
+
+
+def cumulate(counts: NDArray[np.number]) -> FloatArray:
+    """Voxels at or above each bin, from the highest bin down, `(..., K)` in falling score."""
+    return np.cumsum(counts[..., ::-1], axis=-1, dtype=np.float64)
+
+
+def area_under_roc(
+    positive: NDArray[np.number], negative: NDArray[np.number], max_fpr: float = 1.0
+) -> FloatArray:
+    """Area under the ROC curve up to a false positive rate, divided by that rate.
+
+    Args:
+        positive: annotated voxels a bin `(..., K)`.
+        negative: other voxels a bin `(..., K)`.
+        max_fpr: where to stop; the curve is linear between its points.
+
+    Returns:
+        Areas `(...)` in [0, 1]. Not the McClish-standardised area of `roc_auc_score(max_fpr=)`.
+    """
+    tpr = _rate(cumulate(positive))
+    fpr = _rate(cumulate(negative))
+    tpr_before = np.concatenate([np.zeros_like(tpr[..., :1]), tpr[..., :-1]], axis=-1)
+    fpr_before = np.concatenate([np.zeros_like(fpr[..., :1]), fpr[..., :-1]], axis=-1)
+    step = fpr - fpr_before
+    width = np.clip(max_fpr - fpr_before, 0.0, step)
+    slope = np.divide(tpr - tpr_before, step, out=np.zeros_like(step), where=step > 0)
+    area = np.sum(width * (tpr_before + 0.5 * slope * width), axis=-1) / max_fpr
+    defined = np.isfinite(tpr[..., -1]) & np.isfinite(fpr[..., -1])
+    return np.where(defined, area, np.nan)
+
+
+def _rate(cumulated: FloatArray) -> FloatArray:
+    """Cumulated counts as shares of the total, NaN where the total is zero."""
+    total = cumulated[..., -1:]
+    return np.divide(cumulated, total, out=np.full_like(cumulated, np.nan), where=total > 0)
+
+
+def average_precision(positive: NDArray[np.number], negative: NDArray[np.number]) -> FloatArray:
+    """Average precision, `sum_n (R_n - R_{n-1}) P_n` over bins of falling score.
+
+    The definition of `sklearn.metrics.average_precision_score`, each bin being one threshold.
+
+    Args:
+        positive: annotated voxels a bin `(..., K)`.
+        negative: other voxels a bin `(..., K)`.
+    """
+    hits = cumulate(positive)
+    found = hits + cumulate(negative)
+    precision = np.divide(hits, found, out=np.zeros_like(hits), where=found > 0)
+    total = hits[..., -1]
+    weighted = np.sum(positive[..., ::-1] * precision, axis=-1)
+    return np.divide(weighted, total, out=np.full_like(total, np.nan), where=total > 0)
+
+
+def dice_curve(positive: NDArray[np.number], negative: NDArray[np.number]) -> FloatArray:
+    """Dice `2 TP / (2 TP + FP + FN)` when voxels in bin `k` and above are positive, `(..., K)`."""
+    hits = cumulate(positive)[..., ::-1]
+    false_alarms = cumulate(negative)[..., ::-1]
+    total = hits[..., :1]
+    size = hits + false_alarms + total
+    return np.divide(2.0 * hits, size, out=np.full_like(hits, np.nan), where=total > 0)
+
+
+def best_bin(dice: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Bin of the highest Dice `(...)`; of equal ones the highest, so that it is an occupied one."""
+    filled = np.where(np.isnan(dice), -1.0, dice)
+    return dice.shape[-1] - 1 - np.argmax(filled[..., ::-1], axis=-1)
+
+
+def threshold_bin(edges: NDArray[np.float32], threshold: float) -> int:
+    """First bin that lies wholly at or above a threshold, `K` when none does.
+
+    Exact when the threshold is one of the edges; otherwise off by less than one bin.
+    """
+    return int(np.searchsorted(edges, np.float32(threshold), side="left"))
+
+
+def score_histogram(
+    histogram: CaseHistogram, edges: NDArray[np.float32], threshold: float | None = None
+) -> Scores:
+    """Computes every metric of one histogram.
+
+    Args:
+        histogram: counts over K bins.
+        edges: lower bounds of the bins `(K,)`.
+        threshold: score at which to measure `dice`; None takes the best one.
+    """
+    positive, negative = histogram.positive, histogram.negative
+    annotated = int(positive.sum(dtype=np.int64))
+    dice = dice_curve(positive, negative)
+    best = int(best_bin(dice))
+    chosen = best if threshold is None else threshold_bin(edges, threshold)
+    # Above every bin nothing is found, which is a Dice of zero.
+    above_all = 0.0 if annotated else float("nan")
+    best_threshold = float(edges[best]) if annotated else float("nan")
+    return Scores(
+        voxels=annotated + int(negative.sum(dtype=np.int64)),
+        annotated=annotated,
+        auroc=float(area_under_roc(positive, negative)),
+        auroc_fpr30=float(area_under_roc(positive, negative, MAX_FPR)),
+        average_precision=float(average_precision(positive, negative)),
+        best_dice=float(dice[best]),
+        best_threshold=best_threshold,
+        threshold=best_threshold if threshold is None else float(threshold),
+        dice=float(dice[chosen]) if chosen < dice.size else above_all,
+    )

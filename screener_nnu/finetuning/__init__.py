@@ -1,0 +1,1 @@
+"""From a distilled student to a labelled dataset, on stock nnU-Net."""

@@ -1,0 +1,183 @@
+"""The checkpoint that stock nnU-Net starts from, and its check before use.
+
+See Also:
+    `nnunetv2.run.load_pretrained_weights`: what reads `network_weights`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from screener_nnu.errors import ScreenerError
+from screener_nnu.plans import CONFIGURATION
+
+STOCK_TRAINER = "nnUNetTrainer"
+_WRAPPERS = ("_orig_mod", "module")
+_CITATION = {
+    "type": "Pretraining-Method",
+    "name": "Screener: Self-supervised Pathology Segmentation in Medical CT Images",
+}
+
+
+def stock_checkpoint(
+    network: nn.Module,
+    plan: Mapping[str, Any],
+    dataset_json: Mapping[str, Any],
+    *,
+    configuration: str = CONFIGURATION,
+    extra: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Builds a checkpoint that stock nnU-Net loads with `-pretrained_weights`.
+
+    It holds tensors and plain Python values only, so `torch.load(weights_only=True)` reads it.
+
+    Args:
+        network: network built by nnU-Net from the plan; wrappers of `torch.compile` and of
+            distributed training are taken off.
+        plan: the plan the network was built from.
+        dataset_json: `dataset.json` of the pre-trained dataset.
+        configuration: configuration of the plan.
+        extra: more entries at the top level; they may not hide the ones made here.
+
+    Raises:
+        ValueError: an entry of `extra` has a name that is taken.
+    """
+    plain_plan = json.loads(json.dumps(dict(plan)))
+    plain_plan.pop("continue_training", None)
+    inner = _unwrap(network)
+    checkpoint = {
+        "network_weights": _cpu_weights(inner),
+        "trainer_name": STOCK_TRAINER,
+        "init_args": {
+            "plans": plain_plan,
+            "configuration": configuration,
+            "fold": "all",
+            "dataset_json": json.loads(json.dumps(dict(dataset_json))),
+        },
+        "inference_allowed_mirroring_axes": (0, 1, 2),
+        "nnssl_adaptation_plan": _adaptation_plan(inner, plain_plan, configuration),
+        "citations": [dict(_CITATION)],
+    }
+    taken = sorted(set(checkpoint) & set(extra or {}))
+    if taken:
+        raise ValueError(f"entries {', '.join(taken)} belong to the checkpoint itself")
+    return {**checkpoint, **(extra or {})}
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint to the CPU, tensors and plain values only.
+
+    Raises:
+        ScreenerError: no such file, not readable as plain values, or without network weights.
+    """
+    if not path.is_file():
+        raise ScreenerError(f"no checkpoint {path}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # A trainer's own checkpoint holds pickled objects, which could run code of a stranger.
+        raise ScreenerError(
+            f"{path} cannot be read as tensors and plain values: {str(error).splitlines()[0]}; "
+            "give the checkpoint_final.pth of a distillation stage"
+        ) from error
+    if not isinstance(checkpoint, dict) or "network_weights" not in checkpoint:
+        raise ScreenerError(f"{path} holds no 'network_weights'; is it an nnU-Net checkpoint?")
+    return checkpoint
+
+
+def check_same_input(checkpoint: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
+    """Checks that a plan feeds the network what it was trained on.
+
+    A changed spacing or intensity window fits every tensor shape and still ruins the weights.
+
+    Raises:
+        ScreenerError: spacing, normalisation or the four CT constants differ.
+    """
+    trained_plan = checkpoint.get("init_args", {}).get("plans")
+    if trained_plan is None:
+        return
+    trained, current = input_settings(trained_plan), input_settings(plan)
+    odd = [
+        f"{key}: trained with {trained[key]}, plan says {current[key]}"
+        for key in current
+        if trained[key] != current[key]
+    ]
+    if odd:
+        raise ScreenerError(
+            "the plan has changed since the student was trained (" + "; ".join(odd) + "); "
+            "train the student again with this plan, or restore the plan"
+        )
+
+
+def input_settings(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the image that the network sees: spacing, axes, resampling, normalisation."""
+    block = plan["configurations"][CONFIGURATION]
+    intensities = plan["foreground_intensity_properties_per_channel"]["0"]
+    constants = ("percentile_00_5", "percentile_99_5", "mean", "std")
+    settings = {
+        key: block.get(key) for key in ("spacing", "normalization_schemes", "resampling_fn_data")
+    }
+    resampling = block.get("resampling_fn_data_kwargs") or {}
+    settings["resampling_fn_data_kwargs"] = {
+        key: value for key, value in resampling.items() if key != "num_threads"
+    }
+    settings["transpose_forward"] = plan.get("transpose_forward")
+    settings["intensities"] = [intensities.get(name) for name in constants]
+    plain: dict[str, Any] = json.loads(json.dumps(settings))
+    return plain
+
+
+def _unwrap(network: nn.Module) -> nn.Module:
+    for name in _WRAPPERS:
+        network = getattr(network, name, network)
+    return network
+
+
+def _cpu_weights(network: nn.Module) -> dict[str, Tensor]:
+    """State dict in CPU float32 whose tensors still share storage.
+
+    nnU-Net registers each convolution under several names; a copy per name makes the file four
+    times as large.
+    """
+    copies: dict[tuple[int, tuple[int, ...]], Tensor] = {}
+    weights = {}
+    for name, tensor in network.state_dict().items():
+        identity = (tensor.data_ptr(), tuple(tensor.shape))
+        if identity not in copies:
+            kind = torch.float32 if tensor.is_floating_point() else tensor.dtype
+            copies[identity] = tensor.detach().to("cpu", kind)
+        weights[name] = copies[identity]
+    return weights
+
+
+def _adaptation_plan(
+    network: nn.Module, plan: Mapping[str, Any], configuration: str
+) -> dict[str, Any]:
+    """The block that `nnUNetv2_train_pretrained` of later nnU-Net versions reads."""
+    block = plan["configurations"][configuration]
+    architecture = block["architecture"]
+    in_proj = getattr(network, "keys_to_in_proj", None)
+    return {
+        "architecture_plans": {
+            "arch_class_name": architecture["network_class_name"],
+            "arch_kwargs": architecture["arch_kwargs"],
+            "arch_kwargs_requiring_import": architecture["_kw_requires_import"],
+        },
+        "pretrain_plan": {
+            "configurations": {
+                configuration: {"spacing": block["spacing"], "patch_size": block["patch_size"]}
+            }
+        },
+        "pretrain_num_input_channels": 1,
+        "recommended_downstream_patchsize": block["patch_size"],
+        "key_to_encoder": getattr(network, "key_to_encoder", None),
+        "key_to_stem": getattr(network, "key_to_stem", None),
+        "keys_to_in_proj": None if in_proj is None else list(in_proj),
+        "key_to_lpe": getattr(network, "key_to_lpe", None),
+    }

@@ -1,0 +1,106 @@
+"""The plan of a labelled dataset, made from that of a pre-trained one."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from screener_nnu.errors import ScreenerError
+from screener_nnu.paths import dataset_name, plan_file, results_folder
+from screener_nnu.plans import CONFIGURATION, DEFAULT_PLANS_NAME, write_json
+
+STARTS = ("student", "scratch")
+PROVENANCE = "screener_finetuning"
+
+
+def target_stem(source: str, plans_name: str) -> str:
+    """Name of the source in plan names: `Screener901`, with what sets its plan apart.
+
+    Example:
+        >>> target_stem("Dataset901_Trunk", "ScreenerPlans")
+        'Screener901'
+        >>> target_stem("Dataset901_Trunk", "ScreenerPlans_infonce")
+        'Screener901_infonce'
+    """
+    own = plans_name.removeprefix(DEFAULT_PLANS_NAME)
+    return f"Screener{source[7:10]}{own if own.startswith('_') or not own else '_' + own}"
+
+
+def target_plans_name(source: str, plans_name: str, start: str) -> str:
+    """Name of the plan in the labelled dataset, by its start: `Screener901_student`."""
+    return f"{target_stem(source, plans_name)}_{start}"
+
+
+def read_source_plan(source: str, plans_name: str) -> dict[str, Any]:
+    """The plan of the pre-trained dataset.
+
+    Raises:
+        ScreenerError: no such plan, or not for one CT channel.
+    """
+    path = plan_file(source, plans_name)
+    if not path.is_file():
+        raise ScreenerError(
+            f"no plan {path}: plan and pre-train the source dataset first, or name its plan with -p"
+        )
+    plan: dict[str, Any] = json.loads(path.read_text())
+    schemes = plan["configurations"][CONFIGURATION]["normalization_schemes"]
+    if schemes != ["CTNormalization"]:
+        raise ScreenerError(f"{path} is not a plan for one CT channel: it normalises by {schemes}")
+    return plan
+
+
+def target_plan(
+    plan: Mapping[str, Any], *, source: str, target: str, start: str, reader: str
+) -> dict[str, Any]:
+    """The source's plan as a plan of the labelled dataset.
+
+    The settings of self-supervision are left behind: stock nnU-Net copies the plan into every
+    model, and they list the names of the pre-training cases.
+
+    Args:
+        plan: plan of the source.
+        source: full name of the pre-trained dataset.
+        target: full name of the labelled dataset.
+        start: `student` or `scratch`.
+        reader: nnU-Net's reader of the labelled dataset's file format.
+    """
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    # Resolves `inherits_from`; other configurations stay behind with the source's data.
+    block = copy.deepcopy(PlansManager(dict(plan)).get_configuration(CONFIGURATION).configuration)
+    stem = target_stem(source, plan["plans_name"])
+    block["data_identifier"] = f"{stem}_{CONFIGURATION}"
+    block.pop("next_stage", None)
+    own = {key: value for key, value in plan.items() if key not in ("screener", "configurations")}
+    return {
+        **copy.deepcopy(own),
+        "dataset_name": target,
+        "plans_name": target_plans_name(source, plan["plans_name"], start),
+        "image_reader_writer": reader,
+        "configurations": {CONFIGURATION: block},
+        PROVENANCE: {"source": source, "source_plans": plan["plans_name"], "start": start},
+    }
+
+
+def write_target_plan(plan: Mapping[str, Any], restart: bool = False) -> Path:
+    """Writes the plan into the labelled dataset.
+
+    Raises:
+        ScreenerError: models were trained with another plan of this name.
+    """
+    target, name = plan["dataset_name"], plan["plans_name"]
+    path = plan_file(target, name)
+    plain = json.loads(json.dumps(dict(plan)))
+    if path.is_file() and json.loads(path.read_text()) != plain and not restart:
+        models = results_folder(target).glob(f"*__{name}__{CONFIGURATION}/fold_*/checkpoint_*.pth")
+        trained = sorted({str(model.parent) for model in models})
+        if trained:
+            raise ScreenerError(
+                f"the plan of {dataset_name(plan[PROVENANCE]['source'])} has changed since "
+                f"{trained[0]} was trained; train anew with --restart, or restore the plan"
+            )
+    write_json(path, plain)
+    return path

@@ -1,0 +1,201 @@
+"""nnU-Net's own training, from the student's weights or from scratch, with a chosen budget.
+
+The class stays the stock `nnUNetTrainer`: a checkpoint names its trainer, and every nnU-Net must
+find it. Epochs and iterations are attributes of the object.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from screener_nnu.errors import ScreenerError
+from screener_nnu.finetuning.checkpoint import STOCK_TRAINER
+from screener_nnu.paths import dataset_name, results_folder
+from screener_nnu.plans import CONFIGURATION, write_json
+
+if TYPE_CHECKING:
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+logger = logging.getLogger(__name__)
+
+RECORD_FILE = "screener_finetune.json"
+_CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
+
+
+@dataclass(frozen=True)
+class FineTuningRun:
+    """One training of one fold.
+
+    Attributes:
+        dataset: full name of the labelled dataset.
+        plans_name: its plan.
+        fold: index in `splits_final.json`, or `all`.
+        weights: checkpoint to start from; `None` starts from scratch.
+        epochs, iterations: epochs, and training iterations of each; the defaults are nnU-Net's.
+    """
+
+    dataset: str
+    plans_name: str
+    fold: int | str
+    weights: Path | None
+    epochs: int = 1000
+    iterations: int = 250
+
+    @property
+    def folder(self) -> Path:
+        """Where nnU-Net writes: `nnUNetTrainer__<plans>__3d_fullres/fold_X`."""
+        model = f"{STOCK_TRAINER}__{self.plans_name}__{CONFIGURATION}"
+        return results_folder(self.dataset) / model / f"fold_{self.fold}"
+
+    @property
+    def summary_file(self) -> Path:
+        """nnU-Net's validation result."""
+        return self.folder / "validation" / "summary.json"
+
+    def predict_command(self, device: str = "cuda") -> str:
+        """The stock command that predicts with the result."""
+        number = int(dataset_name(self.dataset)[7:10])
+        suffix = "" if device == "cuda" else f" -device {device}"
+        return (
+            f"nnUNetv2_predict -i INPUT -o OUTPUT -d {number} -c {CONFIGURATION} "
+            f"-p {self.plans_name} -f {self.fold}{suffix}"
+        )
+
+
+def fine_tune(run: FineTuningRun, device: str = "cuda", restart: bool = False) -> float:
+    """Trains and validates; resumes what was interrupted, and leaves alone what is finished.
+
+    Args:
+        run: what to train; plan and cases must be there.
+        device: `cuda`, `cpu` or `mps`.
+        restart: delete this fold's results first.
+
+    Returns:
+        nnU-Net's mean validation Dice of the foreground classes.
+
+    Raises:
+        ScreenerError: the device is absent, or the fold was begun with other settings.
+    """
+    check_device(device)
+    resume = begin_or_resume(run, restart)
+    finished = (run.folder / _CHECKPOINTS[0]).is_file()
+    if finished and run.summary_file.is_file():
+        logger.info("%s is finished already; --restart trains it anew", run.folder)
+        return mean_dice(run.summary_file)
+    _use_cores(device)
+    trainer = make_trainer(run, device, resume)
+    if not finished:
+        trainer.run_training()
+    trainer.perform_actual_validation()
+    return mean_dice(run.summary_file)
+
+
+def begin_or_resume(run: FineTuningRun, restart: bool = False) -> bool:
+    """Whether the fold holds a training to go on with; records the settings of a new one.
+
+    Raises:
+        ScreenerError: it was begun with another budget or other weights.
+    """
+    if restart and run.folder.is_dir():
+        logger.info("--restart: deleting %s", run.folder)
+        shutil.rmtree(run.folder)
+    record, path = _record(run), run.folder / RECORD_FILE
+    if not any((run.folder / name).is_file() for name in _CHECKPOINTS):
+        write_json(path, record)
+        return False
+    begun = json.loads(path.read_text()) if path.is_file() else {}
+    odd = [f"{k}: {begun.get(k)}, now {record[k]}" for k in record if begun.get(k) != record[k]]
+    if odd:
+        raise ScreenerError(
+            f"{run.folder} was trained with other settings ({'; '.join(odd)}); ask for the same, "
+            "or train anew with --restart"
+        )
+    return True
+
+
+def make_trainer(run: FineTuningRun, device: str, resume: bool) -> nnUNetTrainer:
+    """The stock trainer with its budget set and its weights loaded, ready to run."""
+    import torch
+    from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+    from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
+
+    trainer = get_trainer_from_args(
+        run.dataset,
+        CONFIGURATION,
+        run.fold,  # type: ignore[arg-type]
+        STOCK_TRAINER,
+        run.plans_name,
+        continue_training=resume,
+        device=torch.device(device),
+    )
+    # Before `initialize`, which makes the schedule of the learning rate from them.
+    trainer.num_epochs = run.epochs
+    trainer.num_iterations_per_epoch = run.iterations
+    trainer.num_val_iterations_per_epoch = max(1, run.iterations // 5)
+    trainer.save_every = max(1, min(10, run.epochs // 20))
+    _save_whole_files_only(trainer)
+    trainer.initialize()
+    if resume:
+        maybe_load_checkpoint(trainer, continue_training=True, validation_only=False)
+    elif run.weights is not None:
+        load_pretrained_weights(trainer.network, str(run.weights))
+    return trainer
+
+
+def mean_dice(summary_file: Path) -> float:
+    """Mean Dice of the foreground in nnU-Net's `summary.json`."""
+    return float(json.loads(summary_file.read_text())["foreground_mean"]["Dice"])
+
+
+def check_device(device: str) -> None:
+    """Raises `ScreenerError` when the machine lacks the device."""
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ScreenerError("no CUDA device found; use -device cpu (slow) or another machine")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise ScreenerError("no Apple GPU found; use -device cpu")
+
+
+def _record(run: FineTuningRun) -> dict[str, Any]:
+    values = asdict(run)
+    values["weights"] = None if run.weights is None else str(run.weights.resolve())
+    return values
+
+
+def _save_whole_files_only(trainer: nnUNetTrainer) -> None:
+    """Lets the trainer replace a checkpoint in one step; killed while writing, the old one stays.
+
+    An attribute of the object, so that the class, and with it the checkpoint, stays stock.
+    """
+    save = trainer.save_checkpoint
+
+    def save_and_replace(filename: str) -> None:
+        temporary = f"{filename}.tmp"
+        save(temporary)
+        if os.path.isfile(temporary):
+            os.replace(temporary, filename)
+
+    trainer.save_checkpoint = save_and_replace  # type: ignore[method-assign]
+
+
+def _use_cores(device: str) -> None:
+    """Spreads the cores as nnU-Net's own command does; augmentation gives way to a CPU network."""
+    import torch
+
+    cores = os.cpu_count() or 1
+    if device == "cuda":
+        torch.set_num_threads(1)
+        torch.backends.cudnn.deterministic = False
+        torch.backends.cudnn.benchmark = True
+    elif device == "cpu":
+        torch.set_num_threads(cores)
+        # On few cores, workers compete with the network: measured no faster, and slow to start.
+        workers = 0 if cores <= 4 else min(4, cores // 4)
+        os.environ.setdefault("nnUNet_n_proc_DA", str(workers))

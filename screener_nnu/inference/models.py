@@ -1,0 +1,116 @@
+"""Trained stages from their checkpoints, put together to teacher and student."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from screener_nnu.conditions import Condition, build_condition
+from screener_nnu.densities import build_density
+from screener_nnu.densities.standardised import StandardisedDensity
+from screener_nnu.networks.unet import build_unet
+from screener_nnu.paths import finished_checkpoint
+from screener_nnu.plans import DensitySettings, ScreenerSettings
+from screener_nnu.scoring.student import Student
+from screener_nnu.scoring.teacher import FeatureExtractor, Teacher
+from screener_nnu.trainers.checkpoints import read_checkpoint
+
+UNTRAINED = "untrained"
+
+
+def load_features(
+    dataset: str, plan: dict[str, Any], settings: DensitySettings
+) -> FeatureExtractor:
+    """Descriptor and condition that a density stage builds on.
+
+    Each comes from the plan that the settings name (their own plan by default) with the settings of
+    its checkpoint. The name `untrained` stands for the network with its initial weights, the
+    control of every comparison.
+
+    Raises:
+        ScreenerError: a stage is missing; the message holds the command that trains it.
+    """
+    own = ScreenerSettings.from_dict(plan["screener"])
+    source = settings.descriptor_plans or plan["plans_name"]
+    if source == UNTRAINED:
+        descriptor = build_unet(plan, 1, own.descriptor.channels, own.seed)
+    else:
+        descriptor, _ = _trained_unet(dataset, "descriptor", source, 1)
+    condition = _load_condition(dataset, plan, own, settings.condition_plans)
+    return FeatureExtractor(descriptor, condition, settings.pooling, own.low_precision_cpu)
+
+
+def _load_condition(
+    dataset: str, plan: dict[str, Any], own: ScreenerSettings, source: str
+) -> Condition:
+    if own.condition.kind != "masking_invariant":
+        return build_condition(own.condition.kind)
+    if source == UNTRAINED:
+        channels = own.condition.contrast.channels
+        network = build_unet(plan, 2, channels, own.seed + 1)
+    else:
+        network, channels = _trained_unet(dataset, "condition", source or plan["plans_name"], 2)
+    return build_condition(own.condition.kind, network=network, channels=channels)
+
+
+def _trained_unet(
+    dataset: str, stage: str, plans_name: str, in_channels: int
+) -> tuple[nn.Module, int]:
+    checkpoint = read_checkpoint(finished_checkpoint(dataset, stage, plans_name))
+    trained = ScreenerSettings.from_dict(checkpoint["plan"]["screener"])
+    contrast = trained.descriptor if stage == "descriptor" else trained.condition.contrast
+    network = build_unet(checkpoint["plan"], in_channels, contrast.channels)
+    network.load_state_dict(checkpoint["network_weights"])
+    return network, contrast.channels
+
+
+def new_density(
+    settings: DensitySettings, channels: int, cond_channels: int
+) -> StandardisedDensity:
+    """The density of the settings, not yet initialised."""
+    arguments: dict[str, Any] = {"hidden": settings.hidden}
+    if settings.kind == "flow":
+        arguments["steps"] = settings.flow_steps
+        # The paper's flow would keep some 30 GB of activations: recompute them a step at a time.
+        arguments["checkpointing"] = settings.flow_steps * settings.hidden >= 16 * 512
+    else:
+        arguments["kernel_size"] = settings.kernel_size
+    density = build_density(settings.kind, channels, cond_channels, **arguments)
+    return StandardisedDensity(density, settings.noise)
+
+
+def load_teacher(
+    dataset: str, plans_name: str, device: torch.device
+) -> tuple[Teacher, dict[str, Any], dict[str, float]]:
+    """Teacher, the plan it was trained with, and its score statistics on training scans (nats).
+
+    The statistics are `mean`, `std`, `lowest` and `highest` over body positions.
+    """
+    checkpoint = read_checkpoint(finished_checkpoint(dataset, "density", plans_name))
+    plan = checkpoint["plan"]
+    settings = ScreenerSettings.from_dict(plan["screener"]).density
+    features = load_features(dataset, plan, settings)
+    channels, cond_channels = checkpoint["channels"]
+    density = new_density(settings, channels, cond_channels)
+    density.load_state_dict(checkpoint["network_weights"])
+    teacher = Teacher(features, density).to(device).eval()
+    return teacher, plan, checkpoint["score_statistics"]
+
+
+def load_student(
+    dataset: str, plans_name: str, device: torch.device, checkpoint_file: str | None = None
+) -> tuple[Student, dict[str, Any], dict[str, float]]:
+    """Student, its plan and the teacher's score statistics."""
+    from pathlib import Path
+
+    path = Path(checkpoint_file) if checkpoint_file else None
+    checkpoint = read_checkpoint(path or finished_checkpoint(dataset, "distillation", plans_name))
+    plan = checkpoint["plan"]
+    statistics = checkpoint["score_statistics"]
+    network = build_unet(plan, 1, 1)
+    network.load_state_dict(checkpoint["network_weights"])
+    low_precision_cpu = ScreenerSettings.from_dict(plan["screener"]).low_precision_cpu
+    student = Student(network, statistics["mean"], statistics["std"], low_precision_cpu)
+    return student.to(device).eval(), plan, statistics

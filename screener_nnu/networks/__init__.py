@@ -1,0 +1,1 @@
+"""The plan's UNet and the heads that only training needs."""

@@ -1,0 +1,69 @@
+"""The plan's UNet with a linear 1x1x1 output at input resolution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from screener_nnu.plans import CONFIGURATION, Shape
+
+
+def build_unet(
+    plan: dict[str, Any], in_channels: int, out_channels: int, seed: int | None = None
+) -> nn.Module:
+    """nnU-Net's network of the plan, without deep supervision.
+
+    Args:
+        plan: nnU-Net's plan dictionary.
+        in_channels, out_channels: of the network.
+        seed: of the initial weights; without it torch's global state decides.
+
+    Returns:
+        A network (B, in_channels, D, H, W) -> (B, out_channels, D, H, W). The heads of lower
+        resolutions, which get no gradient, are frozen: distributed training would wait for them.
+    """
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+    block = plan["configurations"][CONFIGURATION]["architecture"]
+    with torch.random.fork_rng(enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        network = get_network_from_plans(
+            block["network_class_name"],
+            block["arch_kwargs"],
+            block["_kw_requires_import"],
+            in_channels,
+            out_channels,
+            allow_init=True,
+            deep_supervision=False,
+        )
+    for head in network.decoder.seg_layers[:-1]:
+        head.requires_grad_(False)
+    return network
+
+
+def shape_divisor(plan: dict[str, Any]) -> Shape:
+    """Voxels per axis that the network's input must be a multiple of."""
+    strides = plan["configurations"][CONFIGURATION]["architecture"]["arch_kwargs"]["strides"]
+    return tuple(int(v) for v in np.prod(np.array(strides), axis=0))  # type: ignore[return-value]
+
+
+def low_precision(device: torch.device, allow_cpu: bool) -> torch.autocast:
+    """Mixed precision of the UNets where the device computes in it, otherwise a no-op.
+
+    CUDA: bfloat16 where supported, else float16 (which needs a gradient scaler). CPU: bfloat16 on
+    processors with the instructions (a training step there is about twice as fast), if allowed.
+    """
+    if device.type == "cuda":
+        kind = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.autocast("cuda", dtype=kind)
+    native = device.type == "cpu" and allow_cpu and _cpu_computes_bfloat16()
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=native)
+
+
+def _cpu_computes_bfloat16() -> bool:
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(supported and supported())

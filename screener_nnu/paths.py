@@ -1,0 +1,112 @@
+"""nnU-Net's three folders, and where things lie in them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from screener_nnu.errors import ScreenerError
+from screener_nnu.plans import CONFIGURATION
+
+logger = logging.getLogger(__name__)
+
+FINGERPRINT_FILE = "screener_fingerprint.json"
+STAGE_TRAINERS = {
+    "descriptor": "DescriptorTrainer",
+    "condition": "ConditionTrainer",
+    "density": "DensityTrainer",
+    "distillation": "DistillationTrainer",
+}
+_VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+
+
+def set_default_folders() -> None:
+    """Sets those of nnU-Net's folder variables that are unset to folders under `~/screener_nnu`."""
+    unset = [name for name in _VARIABLES if name not in os.environ]
+    for name in unset:
+        os.environ[name] = str(Path.home() / "screener_nnu" / name)
+    if unset:
+        logger.info("%s unset: using %s", ", ".join(unset), Path.home() / "screener_nnu")
+
+
+def _root(variable: str) -> Path:
+    if variable not in os.environ:
+        set_default_folders()
+    return Path(os.environ[variable])
+
+
+def dataset_name(dataset: int | str) -> str:
+    """Full name `DatasetXXX_Name` of a dataset given by name or number.
+
+    Raises:
+        ScreenerError: no folder, or several, of that number.
+    """
+    text = str(dataset)
+    if text.startswith("Dataset"):
+        return text
+    if not text.isdigit():
+        raise ScreenerError(f"'{text}' is neither a dataset number nor a name DatasetXXX_Name")
+    prefix = f"Dataset{int(text):03d}_"
+    roots = [_root(variable) for variable in _VARIABLES]
+    found = {
+        folder.name
+        for root in roots
+        if root.is_dir()
+        for folder in root.iterdir()
+        if folder.name.startswith(prefix) and folder.is_dir()
+    }
+    if not found:
+        places = ", ".join(str(root) for root in roots)
+        raise ScreenerError(f"no dataset {text}: looked for {prefix}* in {places}")
+    if len(found) > 1:
+        raise ScreenerError(f"dataset number {text} is taken more than once: {sorted(found)}")
+    return found.pop()
+
+
+def raw_folder(dataset: int | str) -> Path:
+    """`$nnUNet_raw/DatasetXXX_Name`."""
+    return _root("nnUNet_raw") / dataset_name(dataset)
+
+
+def preprocessed_folder(dataset: int | str) -> Path:
+    """`$nnUNet_preprocessed/DatasetXXX_Name`."""
+    return _root("nnUNet_preprocessed") / dataset_name(dataset)
+
+
+def results_folder(dataset: int | str) -> Path:
+    """`$nnUNet_results/DatasetXXX_Name`."""
+    return _root("nnUNet_results") / dataset_name(dataset)
+
+
+def plan_file(dataset: int | str, plans_name: str) -> Path:
+    """The plan `<plans_name>.json` of a preprocessed dataset."""
+    return preprocessed_folder(dataset) / f"{plans_name}.json"
+
+
+def cases_folder(dataset: int | str, data_identifier: str) -> Path:
+    """The cases of self-supervision, apart from those of stock nnU-Net."""
+    return preprocessed_folder(dataset) / data_identifier
+
+
+def stage_folder(dataset: int | str, stage: str, plans_name: str) -> Path:
+    """Results of a stage, laid out as nnU-Net does: `Trainer__plans__configuration/fold_all`."""
+    name = f"{STAGE_TRAINERS[stage]}__{plans_name}__{CONFIGURATION}"
+    return results_folder(dataset) / name / "fold_all"
+
+
+def finished_checkpoint(dataset: int | str, stage: str, plans_name: str) -> Path:
+    """Final checkpoint of a stage.
+
+    Raises:
+        ScreenerError: the stage has not finished; the message holds the command that trains it.
+    """
+    path = stage_folder(dataset, stage, plans_name) / "checkpoint_final.pth"
+    if not path.is_file():
+        number = int(dataset_name(dataset)[7:10])
+        plans = "" if plans_name == "ScreenerPlans" else f" -p {plans_name}"
+        raise ScreenerError(
+            f"the {stage} stage of {plans_name} has not been trained ({path} is missing); run\n"
+            f"    screener_train {number} {CONFIGURATION} {stage}{plans}"
+        )
+    return path

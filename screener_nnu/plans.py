@@ -1,0 +1,328 @@
+"""The plan: every setting of every stage, typed, in `ScreenerPlans.json`.
+
+The file is a valid nnU-Net plan with one more key, `screener`, which the classes here describe.
+Array axes are (z, y, x); spacings have the same order and are in mm.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from screener_nnu.errors import ScreenerError
+
+Shape = tuple[int, int, int]
+Spacing = tuple[float, float, float]
+Range = tuple[float, float]
+
+CONFIGURATION = "3d_fullres"
+DEFAULT_PLANS_NAME = "ScreenerPlans"
+
+
+@dataclass(frozen=True)
+class PreprocessingSettings:
+    """How a scan becomes a case.
+
+    Attributes:
+        spacing: voxel size (mm) of the network's grid; that of the stock configuration.
+        storage_spacing: voxel size (mm) at which the equalised image and the body mask are kept.
+        hu_window: window (HU) that is scaled to [0, 1] before equalisation.
+        hu_clip: bounds (HU) of nnU-Net's `CTNormalization`, applied before resampling.
+        body_threshold: HU above which tissue is dense, for the body.
+        body_block_mm: edge of the blocks (mm) whose minimum must be dense.
+        clahe_clip, clahe_tiles, clahe_bins: clip limit, tiles per axis and grey levels of the
+            contrast-limited adaptive histogram equalisation; a clip limit of 0 turns it off.
+        min_slices, max_raw_spacing: filters of raw scans, off (0) by default.
+    """
+
+    spacing: Spacing
+    storage_spacing: Spacing
+    hu_clip: Range
+    hu_window: Range = (-1000.0, 300.0)
+    body_threshold: float = -500.0
+    body_block_mm: float = 5.0
+    clahe_clip: float = 0.05
+    clahe_tiles: int = 8
+    clahe_bins: int = 256
+    min_slices: int = 0
+    max_raw_spacing: Spacing = (0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class OptimiserSettings:
+    """AdamW with linear warm-up and cosine decay to zero, counted in steps (paper, Appendix)."""
+
+    steps: int
+    steps_per_epoch: int
+    warmup_steps: int
+    learning_rate: float = 3e-4
+    weight_decay: float = 1e-6
+    eps: float = 1e-3
+    clip_norm: float = 1.0
+
+
+@dataclass(frozen=True)
+class JitterSettings:
+    """Colour augmentation of crops; lengths in mm, intensities in [0, 1]."""
+
+    probability: float = 0.8
+    blur_sigma_mm: float = 1.5
+    sharpen: float = 2.0
+    noise: float = 0.1
+    brightness: Range = (0.8, 1.2)
+    contrast: Range = (0.8, 1.2)
+    gamma: Range = (0.8, 1.25)
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """Block masks of the condition stage."""
+
+    probability: float = 0.9
+    hidden_fraction: float = 0.6
+    blocks_per_axis: int = 4
+
+
+@dataclass(frozen=True)
+class ContrastSettings:
+    """A dense self-supervised stage: pairs of crops of one scan, matching voxels as positives.
+
+    Attributes:
+        loss: `vicreg` or `infonce`.
+        channels: channels of the map at input resolution.
+        head_width: width of the training head (expander or projector).
+        volumes_per_step, positives: pairs of crops a step; matching voxels of a pair.
+        scale_range: crop spacing as a multiple of the plan's, drawn per crop and axis.
+        min_overlap: smallest overlap of the two crops per axis, as a fraction of the smaller one.
+    """
+
+    optimiser: OptimiserSettings
+    loss: str = "vicreg"
+    channels: int = 32
+    head_width: int = 8192
+    volumes_per_step: int = 8
+    positives: int = 1024
+    scale_range: Range = (2 / 3, 4 / 3)
+    min_overlap: float = 0.0
+
+
+@dataclass(frozen=True)
+class ConditionSettings:
+    """Which condition the density sees; `contrast` and `masks` belong to the learned one."""
+
+    contrast: ContrastSettings
+    kind: str = "masking_invariant"
+    masks: MaskSettings = MaskSettings()
+
+
+@dataclass(frozen=True)
+class DensitySettings:
+    """The conditional density q(y | c) on pooled maps.
+
+    Attributes:
+        kind: `gaussian` or `flow`.
+        pooling: kernel and stride of the average pooling of y and c, per axis.
+        noise: standard deviation of the noise on standardised y and c, in training only.
+        hidden, flow_steps, kernel_size: hidden width; Glow steps; kernel of the Gaussian's net.
+        crop_size: crop of the plan's grid that one training sample covers (voxels).
+        volumes_per_step: crops a step.
+        body_only: fit to positions inside the body only.
+        descriptor_plans, condition_plans: plan whose trained stage is used; empty for this plan.
+    """
+
+    optimiser: OptimiserSettings
+    pooling: Shape
+    crop_size: Shape
+    kind: str = "flow"
+    noise: float = 0.1
+    hidden: int = 512
+    flow_steps: int = 64
+    kernel_size: int = 3
+    volumes_per_step: int = 4
+    body_only: bool = True
+    descriptor_plans: str = ""
+    condition_plans: str = ""
+
+
+@dataclass(frozen=True)
+class DistillationSettings:
+    """The student: one UNet that regresses the teacher's standardised, tail-clipped score."""
+
+    optimiser: OptimiserSettings
+    crop_size: Shape
+    volumes_per_step: int = 8
+    clip_sigma: float = 5.0
+    mirror: bool = True
+    density_plans: str = ""
+
+
+@dataclass(frozen=True)
+class InferenceSettings:
+    """Sliding window: largest tile (voxels of the plan's grid) and overlap of tiles."""
+
+    teacher_tile: Shape
+    student_tile: Shape
+    overlap: float = 0.5
+
+
+@dataclass(frozen=True)
+class SplitSettings:
+    """Cases by use. `test` is read by evaluation only; `validation` by figures and choices."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ScreenerSettings:
+    """Everything under the plan's key `screener`.
+
+    Attributes:
+        preset, memory_gb: what was planned for.
+        data_identifier: folder of the cases under the preprocessed dataset.
+        crop_size: crop of self-supervision (voxels); `crop_spacing` is the plan's spacing.
+        network: nnU-Net's architecture block (class, keyword arguments) of all stages.
+        low_precision_cpu: use bfloat16 for the UNets on processors that compute in it.
+        workers: reading processes of a stage.
+        reasons: a sentence for each number that was planned.
+    """
+
+    preset: str
+    memory_gb: float
+    data_identifier: str
+    seed: int
+    crop_size: Shape
+    preprocessing: PreprocessingSettings
+    jitter: JitterSettings
+    descriptor: ContrastSettings
+    condition: ConditionSettings
+    density: DensitySettings
+    distillation: DistillationSettings
+    inference: InferenceSettings
+    split: SplitSettings
+    low_precision_cpu: bool = True
+    workers: int = 4
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ScreenerSettings:
+        """Reads plain values; unknown and missing keys raise `ScreenerError`."""
+        return _parse(cls, values, "screener")
+
+    def override(self, assignments: list[str]) -> ScreenerSettings:
+        """Applies `key=value` settings, for instance `descriptor.loss=infonce`.
+
+        Raises:
+            ScreenerError: an unknown key or a value of another type.
+        """
+        values = self.to_dict()
+        for assignment in assignments:
+            key, separator, text = assignment.partition("=")
+            if not separator:
+                raise ScreenerError(f"setting '{assignment}' is not of the form key=value")
+            node, leaf = _descend(values, key)
+            node[leaf] = _parse_text(text)
+        return ScreenerSettings.from_dict(values)
+
+
+def replace_nested(settings: Any, path: str, value: Any) -> Any:
+    """A copy of a settings object with the value at a dotted path replaced."""
+    head, _, rest = path.partition(".")
+    inner = replace_nested(getattr(settings, head), rest, value) if rest else value
+    return replace(settings, **{head: inner})
+
+
+def _descend(values: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
+    *parents, leaf = key.split(".")
+    node: Any = values
+    for name in parents:
+        node = node.get(name) if isinstance(node, dict) else None
+    if not isinstance(node, dict) or leaf not in node:
+        known = ", ".join(sorted(node)) if isinstance(node, dict) else ", ".join(sorted(values))
+        raise ScreenerError(f"no setting '{key}'; known here: {known}")
+    return node, leaf
+
+
+def _parse_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        if text in ("True", "False"):
+            return text == "True"
+        return text
+
+
+def _parse(kind: Any, value: Any, where: str) -> Any:
+    """Turns plain JSON values into the annotated type, naming the place of what does not fit."""
+    if is_dataclass(kind):
+        return _parse_dataclass(kind, value, where)
+    origin = get_origin(kind)
+    if origin is tuple:
+        return _parse_tuple(kind, value, where)
+    if origin is dict:
+        return dict(value)
+    if origin is Union:
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ScreenerError(f"{where} must be {kind.__name__}, but is {value!r}")
+    return value
+
+
+def _parse_dataclass(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise ScreenerError(f"{where} must hold settings, but is {value!r}")
+    known = {f.name for f in fields(kind)}
+    if set(value) != known:
+        odd = sorted(set(value) ^ known)
+        raise ScreenerError(
+            f"{where} was written by another version: settings {', '.join(odd)} do not match; "
+            "run screener_plan_and_preprocess again"
+        )
+    hints = get_type_hints(kind)
+    return kind(**{k: _parse(hints[k], v, f"{where}.{k}") for k, v in value.items()})
+
+
+def _parse_tuple(kind: Any, value: Any, where: str) -> tuple[Any, ...]:
+    items = get_args(kind)
+    if not isinstance(value, (list, tuple)):
+        raise ScreenerError(f"{where} must be a list, but is {value!r}")
+    if items[-1] is Ellipsis:
+        return tuple(_parse(items[0], v, where) for v in value)
+    if len(items) != len(value):
+        raise ScreenerError(f"{where} needs {len(items)} values, but has {len(value)}")
+    return tuple(_parse(t, v, where) for t, v in zip(items, value, strict=True))
+
+
+def read_plan(path: Path) -> tuple[dict[str, Any], ScreenerSettings]:
+    """Reads a plan file: nnU-Net's dictionary and our typed part of it.
+
+    Raises:
+        ScreenerError: the file is missing or is not one of ours.
+    """
+    if not path.is_file():
+        raise ScreenerError(f"no plan {path}: run screener_plan_and_preprocess first")
+    plan = json.loads(path.read_text())
+    if "screener" not in plan:
+        raise ScreenerError(f"{path} is a plan of stock nnU-Net, without screener's settings")
+    return plan, ScreenerSettings.from_dict(plan["screener"])
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Writes JSON so that a reader sees the old file or the whole new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(values, indent=2) + "\n")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""From a raw CT to a case: orientation, body, resampling, equalisation, files."""

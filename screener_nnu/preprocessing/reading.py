@@ -1,0 +1,239 @@
+"""Raw CT images in one canonical orientation, with what is needed to map results back.
+
+Array axes are (z, y, x); spacings of arrays have the same order, those of `Geometry` SimpleITK's.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813
+
+from screener_nnu.errors import CaseError, ScreenerError
+from screener_nnu.plans import Shape, Spacing
+
+CANONICAL = "LPS"
+# Above this lies everything that is not air (HU); nothing above it means that nobody was scanned.
+_AIR_LIMIT = -500.0
+# Slices further from their place than this part of the slice distance leave a gap in the scan.
+_SLICE_TOLERANCE = 0.5
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where the voxels of the input image lie, in SimpleITK's order (x, y, z).
+
+    Attributes:
+        size: voxels per axis.
+        spacing: voxel size (mm).
+        origin: centre of the first voxel (mm, LPS).
+        direction: 3 x 3 direction cosines, row by row.
+        orientation: DICOM orientation code of the axes, for instance `RAI`.
+    """
+
+    size: tuple[int, ...]
+    spacing: tuple[float, ...]
+    origin: tuple[float, ...]
+    direction: tuple[float, ...]
+    orientation: str
+
+    @classmethod
+    def of_image(cls, image: sitk.Image) -> Geometry:
+        """The geometry of a 3D image."""
+        code = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
+        return cls(
+            tuple(image.GetSize()),
+            tuple(image.GetSpacing()),
+            tuple(image.GetOrigin()),
+            tuple(image.GetDirection()),
+            code,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Geometry:
+        """Reads what `to_dict` wrote."""
+        lists = {k: tuple(v) for k, v in values.items() if k != "orientation"}
+        return cls(**lists, orientation=values["orientation"])
+
+
+@dataclass(frozen=True)
+class RawImage:
+    """One scan in canonical orientation.
+
+    Attributes:
+        case: name of the scan.
+        array: HU, float32, (z, y, x), axes pointing to head, back (posterior) and left.
+        spacing: voxel size (mm), (z, y, x).
+        geometry: that of the input file.
+    """
+
+    case: str
+    array: np.ndarray
+    spacing: Spacing
+    geometry: Geometry
+
+    @property
+    def shape(self) -> Shape:
+        """Voxels per axis, (z, y, x)."""
+        z, y, x = self.array.shape
+        return z, y, x
+
+
+def read_image(path: Path, case: str) -> RawImage:
+    """Reads a file, or a folder that holds one DICOM series, and turns its axes to LPS.
+
+    Axes are only permuted and flipped: an oblique scan keeps its small rotation.
+
+    Args:
+        path: any 3D image file that SimpleITK reads, or a folder.
+        case: name used in messages.
+
+    Raises:
+        CaseError: the file is unreadable or is no CT of a person.
+    """
+    image = _read_series(path, case) if path.is_dir() else _read_file(path, case)
+    geometry = Geometry.of_image(image)
+    image = sitk.DICOMOrient(image, CANONICAL)
+    array = sitk.GetArrayViewFromImage(image).astype(np.float32)
+    _check_intensities(array, case)
+    x, y, z = image.GetSpacing()
+    return RawImage(case, array, (z, y, x), geometry)
+
+
+def read_size(path: Path) -> tuple[int, float]:
+    """Voxels and volume (mm^3) of an image from its header alone; zeros when it is unreadable."""
+    reader = sitk.ImageFileReader()
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    try:
+        reader.SetFileName(str(files[0]))
+        reader.ReadImageInformation()
+    except (RuntimeError, IndexError):
+        return 0, 0.0
+    voxels = int(np.prod([float(n) for n in reader.GetSize()])) * len(files)
+    return voxels, voxels * float(np.prod(reader.GetSpacing()))
+
+
+def find_cases(raw_dataset_folder: Path) -> dict[str, Path]:
+    """Cases of an nnU-Net raw dataset, `imagesTr/<case>_0000<file_ending>`, by name.
+
+    Raises:
+        ScreenerError: no `dataset.json`, more than one channel, or no image.
+    """
+    description = raw_dataset_folder / "dataset.json"
+    if not description.is_file():
+        raise ScreenerError(
+            f"{description} is missing: write one as nnU-Net asks for, or let screener_import do it"
+        )
+    try:
+        values = json.loads(description.read_text())
+        channels, ending = values["channel_names"], values["file_ending"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ScreenerError(
+            f"{description} is not what nnU-Net asks for ({error!r}): correct it"
+        ) from error
+    if len(channels) != 1:
+        raise ScreenerError(
+            f"{raw_dataset_folder.name} has {len(channels)} channels ({description}), but only "
+            "CT with one channel can be used: make a dataset of the CT alone"
+        )
+    if "dataset" in values:
+        listed = values["dataset"].items()
+        return {case: raw_dataset_folder / entry["images"][0] for case, entry in sorted(listed)}
+    return _images(raw_dataset_folder / "imagesTr", ending)
+
+
+def _images(folder: Path, ending: str) -> dict[str, Path]:
+    suffix = f"_0000{ending}"
+    files = sorted(folder.glob(f"*{ending}")) if folder.is_dir() else []
+    if not files:
+        raise ScreenerError(f"no image *{suffix} in {folder}: put the scans there")
+    odd = [file.name for file in files if not file.name.endswith(suffix)]
+    if odd:
+        raise ScreenerError(
+            f"{len(odd)} files in {folder} do not end in {suffix}, for instance {odd[0]}: rename "
+            "them, or take further channels out"
+        )
+    return {file.name[: -len(suffix)]: file for file in files}
+
+
+def _read_file(path: Path, case: str) -> sitk.Image:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+        _check_layout(reader.GetSize(), reader.GetNumberOfComponents(), case)
+        return reader.Execute()
+    except RuntimeError as error:
+        raise _unreadable(case, path, error) from error
+
+
+def _read_series(folder: Path, case: str) -> sitk.Image:
+    reader = sitk.ImageSeriesReader()
+    series = reader.GetGDCMSeriesIDs(str(folder))
+    if len(series) != 1:
+        raise CaseError(
+            case,
+            f"{folder} holds {len(series)} DICOM series instead of one: "
+            "give each series a folder of its own",
+        )
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder), series[0]))
+    try:
+        image = reader.Execute()
+    except RuntimeError as error:
+        raise _unreadable(case, folder, error) from error
+    _check_layout(image.GetSize(), image.GetNumberOfComponentsPerPixel(), case)
+    key = "ITK_non_uniform_sampling_deviation"
+    gap = float(image.GetMetaData(key)) if image.HasMetaDataKey(key) else 0.0
+    if gap > _SLICE_TOLERANCE * image.GetSpacing()[2]:
+        raise CaseError(
+            case,
+            f"slices of {folder} are missing or unevenly spaced (by up to {gap:.1f} mm): "
+            "complete the series or leave it out",
+        )
+    return image
+
+
+def _unreadable(case: str, path: Path, error: Exception) -> CaseError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return CaseError(
+        case, f"{path} cannot be read ({lines[-1]}): replace the file or leave the case out"
+    )
+
+
+def _check_layout(size: tuple[int, ...], components: int, case: str) -> None:
+    if len(size) != 3 or components != 1:
+        kind = f"{len(size)}D" if components == 1 else f"{len(size)}D with {components} components"
+        raise CaseError(case, f"the image is {kind}: give one 3D CT with a single value per voxel")
+    if min(size) < 2:
+        raise CaseError(
+            case, f"the image has only {size} voxels (x, y, z): give the whole 3D scan in one file"
+        )
+
+
+def _check_intensities(array: np.ndarray, case: str) -> None:
+    # NumPy's minimum and maximum are NaN as soon as one voxel is.
+    low, high = float(array.min()), float(array.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise CaseError(
+            case, "the image holds NaN or infinite values: replace them by -1024 (air) in the file"
+        )
+    if low >= 0:
+        raise CaseError(
+            case,
+            f"no value is negative (from {low:.0f} to {high:.0f}), so this is not CT in Hounsfield "
+            "units: rescale it to HU or leave it out",
+        )
+    if high <= _AIR_LIMIT:
+        raise CaseError(
+            case,
+            f"no voxel lies above {_AIR_LIMIT:.0f} HU (highest {high:.0f}), so there is nothing "
+            "but air: check the rescaling to HU or leave the case out",
+        )

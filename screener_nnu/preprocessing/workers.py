@@ -1,0 +1,107 @@
+"""Runs a function over cases in processes, and goes on when a process dies."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any, TypeVar
+
+logger = logging.getLogger(__name__)
+
+Outcome = TypeVar("Outcome")
+Items = list[tuple[str, Path]]
+_DIED = (
+    "its process was killed twice, most likely for lack of memory: run again with fewer processes "
+    "(-np) or more memory"
+)
+
+
+def run_cases(
+    function: Callable[[str, Path], Outcome],
+    cases: dict[str, Path],
+    processes: int,
+    died: Callable[[str], Outcome],
+) -> Generator[tuple[str, Outcome], None, None]:
+    """Yields (case, outcome) as cases finish.
+
+    When a process dies, as Linux kills the largest when memory runs out, only the cases under way
+    can have caused it: each of them is tried again, alone, and the others go on.
+
+    Args:
+        function: called with a case and its path in a process of its own; can be pickled.
+        cases: what to run.
+        processes: at a time; 0 runs everything in this process.
+        died: makes the outcome of a case whose process also died alone from the reason.
+
+    Raises:
+        Exception: what the function raises.
+    """
+    if processes == 0:
+        for case, path in cases.items():
+            yield case, function(case, path)
+        return
+    waiting = list(reversed(cases.items()))
+    while waiting:
+        suspects: Items = []
+        yield from _run_until_broken(function, waiting, processes, suspects)
+        for case, path in suspects:
+            logger.warning("a process died while %s was under way; trying it alone", case)
+            again: Items = []
+            yield from _run_until_broken(function, [(case, path)], 1, again)
+            if again:
+                yield case, died(_DIED)
+
+
+def _run_until_broken(
+    function: Callable[[str, Path], Outcome], waiting: Items, processes: int, suspects: Items
+) -> Generator[tuple[str, Outcome], None, None]:
+    """Works `waiting` off from its end; after a death, `suspects` holds what was under way."""
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker)
+    running: dict[Future[Any], tuple[str, Path]] = {}
+    try:
+        while (waiting and not suspects) or running:
+            # No more than the processes can hold: whatever was submitted is a suspect.
+            while waiting and not suspects and len(running) < processes:
+                item = waiting.pop()
+                try:
+                    running[pool.submit(function, *item)] = item
+                except BrokenProcessPool:
+                    suspects.append(item)
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                item = running.pop(future)
+                try:
+                    yield item[0], future.result()
+                except BrokenProcessPool:
+                    suspects.append(item)
+    finally:
+        # Also after Ctrl-C: the cases under way finish, which leaves no half-written file.
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """One thread a process, no Ctrl-C of its own, and no life after its parent's."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        sentinel = parent.sentinel
+        threading.Thread(target=_follow, args=(sentinel,), daemon=True).start()
+    import SimpleITK as sitk  # noqa: N813
+    import torch
+
+    torch.set_num_threads(1)
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+
+
+def _follow(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)

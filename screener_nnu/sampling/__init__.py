@@ -1,0 +1,1 @@
+"""Crop pairs, positives, colour jitter and block masks: batched, on the device, seeded."""

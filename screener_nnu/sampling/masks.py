@@ -1,0 +1,28 @@
+"""Block masks of the condition stage."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from screener_nnu.plans import MaskSettings, Shape
+
+
+def block_masks(
+    count: int, crop_size: Shape, settings: MaskSettings, generator: torch.Generator
+) -> torch.Tensor:
+    """Independent masks (count, 1, *crop_size): 1 is seen, 0 is hidden.
+
+    With the settings' probability a mask hides the given fraction of a grid of equal blocks,
+    otherwise nothing.
+    """
+    device = generator.device
+    edge = settings.blocks_per_axis
+    blocks = edge**3
+    hidden = round(settings.hidden_fraction * blocks)
+    rank = torch.rand(count, blocks, generator=generator, device=device).argsort(1).argsort(1)
+    visible = (rank >= hidden).float()
+    unmasked = torch.rand(count, 1, generator=generator, device=device) >= settings.probability
+    visible = torch.where(unmasked, torch.ones_like(visible), visible)
+    grid = visible.view(count, 1, edge, edge, edge)
+    return F.interpolate(grid, crop_size, mode="nearest")

@@ -1,0 +1,1 @@
+"""Teacher and student as one module each: image in, score out. They know no files."""

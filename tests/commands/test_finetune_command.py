@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK
+import torch
+
+from screener_nnu.commands.finetune import build_parser, main
+
+_made = runpy.run_path(str(Path(__file__).parents[1] / "finetuning" / "conftest.py"))
+world = _made["world"]
+tiny_plan, tiny_network = _made["tiny_plan"], _made["tiny_network"]
+COMMAND = ["-d", "502", "--source", "901", "-device", "cpu"]
+
+
+def call(environment: dict[str, str], *command: str) -> subprocess.CompletedProcess[str]:
+    threads = {"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *command],
+        env={**os.environ, **threads, **environment},
+        cwd=Path(__file__).parent,  # not the root, whose folder would hide what is installed
+        capture_output=True,
+        text=True,
+    )
+
+
+def finetune(world: Any, *arguments: str) -> subprocess.CompletedProcess[str]:
+    body = "from screener_nnu.commands.finetune import main; main()"
+    return call(world.environment, "-c", body, *COMMAND, "-np", "1", *arguments)
+
+
+def test_help_needs_no_torch() -> None:
+    body = (
+        "import sys, screener_nnu.commands.finetune as c; c.build_parser().format_help();"
+        "sys.exit('torch' in sys.modules or 'nnunetv2' in sys.modules)"
+    )
+    assert call({}, "-c", body).returncode == 0
+
+
+def test_default_budget_is_that_of_nnunet() -> None:
+    args = build_parser().parse_args(["-d", "502", "--source", "901", "-f", "0"])
+    assert (args.f, args.init, args.epochs, args.iterations) == (0, "student", 1000, 250)
+
+
+def test_misfit_is_shown_and_stops_before_anything_is_written(
+    world: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    narrow = tiny_network(tiny_plan((4, 6, 8))).state_dict()
+    torch.save({"network_weights": narrow}, world.student)
+    with pytest.raises(SystemExit) as caught:
+        main([*COMMAND, "-f", "0"])
+    assert caught.value.code == 1
+    said = capsys.readouterr()
+    assert "encoder stage 1" in said.out and "do not fit" in said.err
+    assert not world.preprocessed.exists() and not world.results.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["-f", "all", "--num_cases", "2"], "-f 0"),
+        (["-f", "7"], "folds 0 to 4"),
+        (["-f", "0", "--init", "scratch", "-chk", "x.pth"], "-chk"),
+        (["-f", "0", "-p", "Other"], "no plan"),
+        (["-f", "0", "-chk", "absent.pth"], "no checkpoint"),
+    ],
+)
+def test_requests_that_cannot_be_met(
+    world: Any, capsys: pytest.CaptureFixture[str], arguments: list[str], reason: str
+) -> None:
+    with pytest.raises(SystemExit):
+        main([*COMMAND, *arguments])
+    assert reason in capsys.readouterr().err
+    assert not world.results.exists()
+
+
+def test_untrained_source_names_the_command(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    world.student.unlink()
+    with pytest.raises(SystemExit):
+        main([*COMMAND, "-f", "0"])
+    assert "screener_train 901 3d_fullres distillation" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_from_student_to_stock_prediction(world: Any, tmp_path: Path) -> None:
+    world.preprocessed.mkdir(parents=True)
+    own_plan = world.preprocessed / "nnUNetPlans.json"
+    own_plan.write_text('{"own": true}')
+    budget = ("--epochs", "1", "--iterations", "2", "--num_cases", "2", "--ball_baseline")
+    done = finetune(world, "-f", "0", *budget)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "fold 5 of splits_final.json" in done.stdout
+    assert "central ball: Dice" in done.stdout
+    assert own_plan.read_text() == '{"own": true}'
+    fold = world.results / "nnUNetTrainer__Screener901_student__3d_fullres" / "fold_5"
+    summary = json.loads((fold / "validation" / "summary.json").read_text())
+    assert f"mean validation Dice {summary['foreground_mean']['Dice']:.4f}" in done.stdout
+    _check_repeat_is_free(world, fold, *budget)
+    _check_stock_prediction(world, tmp_path, "5")
+
+
+def _check_repeat_is_free(world: Any, fold: Path, *budget: str) -> None:
+    checkpoint = fold / "checkpoint_final.pth"
+    cases = world.preprocessed / "Screener901_3d_fullres" / "case_0.b2nd"
+    before = (checkpoint.stat().st_mtime_ns, cases.stat().st_mtime_ns)
+    again = finetune(world, "-f", "0", *budget)
+    assert again.returncode == 0 and "finished already" in again.stderr
+    assert (checkpoint.stat().st_mtime_ns, cases.stat().st_mtime_ns) == before
+
+
+def _check_stock_prediction(world: Any, tmp_path: Path, fold: str) -> None:
+    # Also in nnU-Net's worker processes: a package of our name that cannot be imported.
+    blocked = tmp_path / "blocked" / "screener_nnu"
+    blocked.mkdir(parents=True)
+    (blocked / "__init__.py").write_text("raise ImportError('screener_nnu is not installed')\n")
+    environment = {**world.environment, "PYTHONPATH": str(blocked.parent)}
+    assert "not installed" in call(environment, "-c", "import screener_nnu").stderr
+    images, out = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    name = "case_0_0000.nii.gz"
+    (images / name).write_bytes((world.raw / "imagesTr" / name).read_bytes())
+    body = "from nnunetv2.inference.predict_from_raw_data import predict_entry_point as p; p()"
+    arguments = f"-i {images} -o {out} -d 502 -c 3d_fullres -p Screener901_student -f {fold}"
+    workers = "-npp 1 -nps 1 -device cpu --disable_tta"
+    done = call(environment, "-c", body, *arguments.split(), *workers.split())
+    assert done.returncode == 0, done.stdout + done.stderr
+    label = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(out / "case_0.nii.gz")))
+    assert label.shape == (30, 32, 34) and set(np.unique(label)) <= {0, 1}

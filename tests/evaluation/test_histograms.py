@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from screener_nnu.errors import CaseError, ScreenerError
+from screener_nnu.evaluation.histograms import (
+    CaseHistogram,
+    count_values,
+    merge_histograms,
+    quantile_edges,
+)
+
+
+def explicit_counts(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    bins = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, None)
+    return np.bincount(bins, minlength=edges.size)
+
+
+@pytest.mark.parametrize("chunk", [7, 1000, 1 << 22])
+def test_counts_equal_an_explicit_search_also_outside_the_edges(chunk: int) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=5000).astype(np.float32)
+    values[::10] = 0.25
+    edges = np.unique(np.append(rng.normal(size=50) * 0.5, 0.25)).astype(np.float32)
+    counts = count_values(values, edges, chunk)
+    np.testing.assert_array_equal(counts, explicit_counts(values, edges))
+    assert counts[0] > 0 and counts[-1] > 0 and counts.sum() == values.size
+
+
+def test_a_value_on_an_edge_belongs_to_the_bin_above() -> None:
+    edges = np.array([0, 1, 2], dtype=np.float32)
+    values = np.array([-5, 0, 1, 1, 2, 9], dtype=np.float32)
+    np.testing.assert_array_equal(count_values(values, edges), [2, 2, 2])
+
+
+def test_quantiles_spread_each_class_evenly() -> None:
+    rng = np.random.default_rng(1)
+    annotated = rng.normal(5, 1, 20_000).astype(np.float32)
+    other = rng.normal(0, 1, 200_000).astype(np.float32)
+    edges = quantile_edges([annotated, other], bins=400)
+    assert edges.dtype == np.float32 and (np.diff(edges) > 0).all()
+    assert 390 <= edges.size <= 400
+    assert count_values(annotated, edges).max() <= 20_000 / 190
+    assert count_values(other, edges).max() <= 200_000 / 190
+
+
+def test_tied_value_has_a_bin_of_its_own() -> None:
+    rng = np.random.default_rng(2)
+    sample = np.concatenate([np.full(5000, 0.5), rng.random(20_000)]).astype(np.float32)
+    edges = quantile_edges([sample], bins=100)
+    tied = int(np.searchsorted(edges, np.float32(0.5), side="right")) - 1
+    ties = int((sample == np.float32(0.5)).sum())
+    assert edges[tied] == 0.5
+    assert count_values(sample, edges)[tied] == ties
+
+
+def test_few_distinct_values_get_a_bin_each_and_constants_one() -> None:
+    sample = np.array([3, 1, 1, 2, 3], dtype=np.float32)
+    np.testing.assert_array_equal(quantile_edges([sample, sample[:0]]), [1, 2, 3])
+    np.testing.assert_array_equal(quantile_edges([np.full(1000, 7.0)], bins=8), [7])
+    np.testing.assert_array_equal(quantile_edges([sample], include=[2.5, 9]), [1, 2, 2.5, 3, 9])
+
+
+def test_edges_refuse_nothing_and_nan() -> None:
+    with pytest.raises(ScreenerError, match="finite"):
+        quantile_edges([])
+    with pytest.raises(ScreenerError, match="finite"):
+        quantile_edges([np.array([1.0, np.nan])])
+
+
+def test_merged_histograms_equal_the_joint_one(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    scores = rng.normal(size=(3, 400)).astype(np.float32)
+    annotated = rng.random((3, 400)) < 0.1
+    edges = quantile_edges([scores.ravel()], bins=64)
+    cases = [CaseHistogram.count(f"case{i}", scores[i], annotated[i], edges) for i in range(3)]
+    joint = CaseHistogram.count("joint", scores, annotated, edges)
+    chained = cases[0].merge(cases[1]).merge(cases[2], "all")
+    for merged in (merge_histograms(cases), chained):
+        np.testing.assert_array_equal(merged.positive, joint.positive)
+        np.testing.assert_array_equal(merged.negative, joint.negative)
+    assert chained.case == "all"
+
+    cases[0].save(tmp_path / "case0.npz")
+    loaded = CaseHistogram.load(tmp_path / "case0.npz")
+    assert loaded.case == "case0"
+    np.testing.assert_array_equal(loaded.positive, cases[0].positive)
+    np.testing.assert_array_equal(loaded.negative, cases[0].negative)
+
+
+def test_merging_does_not_overflow_32_bits() -> None:
+    full = np.array([2**32 - 1], dtype=np.uint32)
+    half = CaseHistogram("a", full, full)
+    assert half.merge(half).positive[0] == 2 * (2**32 - 1)
+
+
+def test_merging_refuses_nothing_and_other_bins() -> None:
+    with pytest.raises(ScreenerError, match="no case"):
+        merge_histograms([])
+    one = CaseHistogram("a", np.zeros(3, int), np.zeros(3, int))
+    other = CaseHistogram("b", np.zeros(4, int), np.zeros(4, int))
+    with pytest.raises(ScreenerError, match="different bins"):
+        one.merge(other)
+
+
+def test_nan_is_refused_by_the_name_of_the_case() -> None:
+    with pytest.raises(CaseError, match="case7: .*NaN"):
+        CaseHistogram.count(
+            "case7", np.array([0.0, np.nan]), np.array([True, False]), np.zeros(1, np.float32)
+        )
+
+
+def test_neighbouring_floats_stay_apart() -> None:
+    start = np.float32(1.0)
+    values = [start]
+    for _ in range(999):
+        values.append(np.nextafter(values[-1], np.float32(2)))
+    sample = np.array(values, dtype=np.float32)
+    edges = quantile_edges([sample], bins=500)
+    assert count_values(sample, edges).max() <= 3

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nnunetv2.utilities.crossval_split import generate_crossval_split
+
+from screener_nnu.errors import ScreenerError
+from screener_nnu.finetuning.splits import (
+    check_fold,
+    default_splits,
+    ensure_splits,
+    low_shot_fold,
+)
+
+CASES = [f"case_{i:02d}" for i in range(12)]
+
+
+def test_default_equals_what_the_stock_trainer_writes() -> None:
+    # As in nnUNetTrainer.do_split.
+    stock = generate_crossval_split(list(np.sort(CASES)), seed=12345, n_splits=5)
+    stock_file = json.loads(json.dumps(stock))
+    assert default_splits(CASES[::-1]) == stock_file
+
+
+@pytest.mark.parametrize(("cases", "folds"), [(2, 2), (4, 4), (5, 5), (9, 5)])
+def test_few_cases_make_fewer_folds(cases: int, folds: int) -> None:
+    splits = default_splits(CASES[:cases])
+    assert len(splits) == folds
+    assert sorted(case for fold in splits for case in fold["val"]) == CASES[:cases]
+    assert all(not set(fold["train"]) & set(fold["val"]) for fold in splits)
+
+
+def test_one_case_is_refused() -> None:
+    with pytest.raises(ScreenerError, match="-f all"):
+        default_splits(CASES[:1])
+
+
+def test_existing_folds_are_read_and_not_replaced(tmp_path: Path) -> None:
+    own = [{"train": ["a", "b"], "val": ["c"]}]
+    path = tmp_path / "splits_final.json"
+    path.write_text(json.dumps(own))
+    before = path.read_bytes()
+    assert ensure_splits(tmp_path, CASES) == own
+    assert path.read_bytes() == before
+
+
+def test_low_shot_fold_is_appended_once(tmp_path: Path) -> None:
+    before = ensure_splits(tmp_path, CASES)
+    index = low_shot_fold(tmp_path, 1, 3)
+    splits = json.loads((tmp_path / "splits_final.json").read_text())
+    assert index == 5 and splits[:5] == before and len(splits) == 6
+    assert len(splits[5]["train"]) == 3 and set(splits[5]["train"]) <= set(before[1]["train"])
+    assert splits[5]["val"] == before[1]["val"]
+    assert low_shot_fold(tmp_path, 1, 3) == 5
+    assert json.loads((tmp_path / "splits_final.json").read_text()) == splits
+
+
+def test_draws_of_one_seed_are_nested_and_seeds_differ(tmp_path: Path) -> None:
+    ensure_splits(tmp_path, CASES)
+    drawn = [
+        low_shot_fold(tmp_path, 0, cases, seed) for cases, seed in ((2, 0), (4, 0), (4, 1), (4, 2))
+    ]
+    splits = json.loads((tmp_path / "splits_final.json").read_text())
+    two, four, *others = (set(splits[index]["train"]) for index in drawn)
+    assert two < four
+    assert any(four != other for other in others)
+
+
+def test_all_cases_of_the_fold_are_the_fold_itself(tmp_path: Path) -> None:
+    splits = ensure_splits(tmp_path, CASES)
+    assert low_shot_fold(tmp_path, 2, len(splits[2]["train"])) == 2
+
+
+def test_more_cases_than_there_are(tmp_path: Path) -> None:
+    ensure_splits(tmp_path, CASES)
+    with pytest.raises(ScreenerError, match="ask for 1 to"):
+        low_shot_fold(tmp_path, 0, 11)
+
+
+@pytest.mark.parametrize(
+    ("splits", "fold", "reason"),
+    [
+        ([{"train": ["a"], "val": ["b"]}], 1, "folds 0 to 0"),
+        ([{"train": ["a"], "val": ["b"]}], -1, "folds 0 to 0"),
+        ([{"train": ["a"], "val": []}], 0, "'val'"),
+        ([{"train": ["a", "z"], "val": ["b"]}], 0, "z"),
+    ],
+)
+def test_bad_folds_are_refused(splits: list, fold: int, reason: str) -> None:
+    with pytest.raises(ScreenerError, match=reason):
+        check_fold(splits, fold, ["a", "b"])

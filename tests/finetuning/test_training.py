@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from screener_nnu.errors import ScreenerError
+from screener_nnu.finetuning.plan import read_source_plan, target_plan, write_target_plan
+from screener_nnu.finetuning.training import (
+    FineTuningRun,
+    begin_or_resume,
+    fine_tune,
+    make_trainer,
+)
+
+SOURCE, TARGET = "Dataset901_Trunk", "Dataset502_Lesions"
+
+
+@pytest.fixture
+def run(world: Any) -> FineTuningRun:
+    """A run whose plan is there; the trainer is built, so cases need only a file's ending."""
+    source = read_source_plan(SOURCE, "ScreenerPlans")
+    plan = target_plan(source, source=SOURCE, target=TARGET, start="student", reader="SimpleITKIO")
+    write_target_plan(plan)
+    (world.preprocessed / "dataset.json").write_text((world.raw / "dataset.json").read_text())
+    cases = world.preprocessed / "Screener901_3d_fullres"
+    cases.mkdir()
+    (cases / "case_0.b2nd").touch()
+    return FineTuningRun(TARGET, "Screener901_student", 0, world.student, 40, 10)
+
+
+def transferred(run: FineTuningRun, trainer: Any) -> list[bool]:
+    weights = torch.load(run.weights, weights_only=True)["network_weights"]
+    state = trainer.network.state_dict()
+    return [torch.equal(state[k], weights[k]) for k in state if ".seg_layers." not in k]
+
+
+def test_weights_are_in_the_stock_network_before_training(run: FineTuningRun) -> None:
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    trainer = make_trainer(run, "cpu", resume=False)
+    assert type(trainer) is nnUNetTrainer
+    assert all(transferred(run, trainer))
+    heads = [
+        v for k, v in trainer.network.state_dict().items() if k.endswith("seg_layers.1.weight")
+    ]
+    assert [tuple(head.shape[:2]) for head in heads] == [(2, 4)]
+
+
+def test_scratch_has_other_weights(run: FineTuningRun) -> None:
+    trainer = make_trainer(replace(run, weights=None), "cpu", resume=False)
+    # Biases and norms start at the same constants everywhere; convolutions do not.
+    assert not all(transferred(run, trainer))
+
+
+def test_budget_reaches_the_schedule(run: FineTuningRun) -> None:
+    trainer = make_trainer(run, "cpu", resume=False)
+    assert (trainer.num_epochs, trainer.num_iterations_per_epoch) == (40, 10)
+    assert (trainer.num_val_iterations_per_epoch, trainer.save_every) == (2, 2)
+    trainer.lr_scheduler.step(20)
+    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.01 * 0.5**0.9)
+
+
+def test_checkpoint_names_the_stock_trainer_and_resumes(run: FineTuningRun) -> None:
+    trainer = make_trainer(run, "cpu", resume=False)
+    with torch.no_grad():
+        next(trainer.network.parameters()).fill_(0.25)
+    trainer.current_epoch = 6
+    trainer.save_checkpoint(str(run.folder / "checkpoint_latest.pth"))
+    assert [path.name for path in run.folder.glob("checkpoint_*")] == ["checkpoint_latest.pth"]
+    saved = torch.load(run.folder / "checkpoint_latest.pth", weights_only=False)
+    assert saved["trainer_name"] == "nnUNetTrainer"
+    resumed = make_trainer(run, "cpu", resume=True)
+    assert resumed.current_epoch == 7
+    assert torch.all(next(resumed.network.parameters()) == 0.25)
+
+
+def test_interrupted_fold_is_resumed_with_its_own_settings_only(run: FineTuningRun) -> None:
+    assert not begin_or_resume(run)
+    assert not begin_or_resume(replace(run, epochs=50))  # nothing trained yet
+    assert not begin_or_resume(run)
+    (run.folder / "checkpoint_best.pth").touch()
+    assert begin_or_resume(run)
+    with pytest.raises(ScreenerError, match="epochs: 40, now 50"):
+        begin_or_resume(replace(run, epochs=50))
+    assert not begin_or_resume(replace(run, epochs=50), restart=True)
+    assert not (run.folder / "checkpoint_best.pth").exists()
+
+
+def test_finished_fold_is_reported_and_not_trained(
+    run: FineTuningRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin_or_resume(run)
+    (run.folder / "checkpoint_final.pth").touch()
+    run.summary_file.parent.mkdir()
+    run.summary_file.write_text(json.dumps({"foreground_mean": {"Dice": 0.75}}))
+    assert fine_tune(run, "cpu") == 0.75
+
+
+def test_predict_command_is_stock(run: FineTuningRun) -> None:
+    assert run.predict_command("cpu") == (
+        "nnUNetv2_predict -i INPUT -o OUTPUT -d 502 -c 3d_fullres "
+        "-p Screener901_student -f 0 -device cpu"
+    )
+    model = "nnUNetTrainer__Screener901_student__3d_fullres"
+    assert run.folder.relative_to(Path(run.folder.parents[2])) == Path(TARGET, model, "fold_0")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
+def test_absent_device_is_refused(run: FineTuningRun) -> None:
+    with pytest.raises(ScreenerError, match="-device cpu"):
+        fine_tune(run, "cuda")

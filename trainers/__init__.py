@@ -1,0 +1,1 @@
+"""Training stages as nnU-Net trainers."""

@@ -1,0 +1,400 @@
+"""`ScreenerTrainer`: nnU-Net's trainer on unlabelled scans. A stage is a short file beside it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from time import time
+from typing import Any, ClassVar
+
+import torch
+import torch.distributed as dist
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from screener_nnu.trainers.checkpoints import read_checkpoint, write_checkpoint
+from screener_nnu.trainers.stage_logger import StageLogger
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import LambdaLR
+from tqdm import tqdm
+
+from screener_nnu.errors import ScreenerError
+from screener_nnu.networks.unet import low_precision
+from screener_nnu.paths import STAGE_TRAINERS, cases_folder
+from screener_nnu.plans import CONFIGURATION, OptimiserSettings, ScreenerSettings, write_json
+
+
+class ScreenerTrainer(nnUNetTrainer):
+    """Adapts nnU-Net's trainer to stages that learn without labels.
+
+    Kept of nnU-Net: its loop, folders, log file, command line and distributed set-up. A stage says
+    which model, batches and loss it has and which figure tells that it learns: `build_model`,
+    `training_batches`, `compute_loss`, `validation_figure`.
+    """
+
+    stage: ClassVar[str]
+    figure_name: ClassVar[str]
+    higher_is_better: ClassVar[bool] = True
+    was_initialized: bool
+    current_epoch: int
+
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int | str,
+        dataset_json: dict[str, Any],
+        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's own signature
+    ) -> None:
+        """Takes nnU-Net's arguments; `fold` must be `all`."""
+        if fold != "all":
+            raise ScreenerError(
+                f"fold {fold}: a screener stage trains on the plan's own split; use fold 'all'"
+            )
+        if "screener" not in plans:
+            raise ScreenerError(
+                f"plan {plans.get('plans_name')} has no screener settings: make one with "
+                "screener_plan_and_preprocess and name it with -p"
+            )
+        super().__init__(plans, configuration, fold, dataset_json, device)  # type: ignore[arg-type]
+        self.plan = plans
+        self.settings = ScreenerSettings.from_dict(plans["screener"])
+        self.stage_settings_check()
+        steps = self.optimiser_settings
+        self.num_iterations_per_epoch = min(steps.steps_per_epoch, steps.steps)
+        self.num_epochs = math.ceil(steps.steps / self.num_iterations_per_epoch)
+        self.num_val_iterations_per_epoch = 0
+        self.enable_deep_supervision = False
+        self.save_every = 1
+        self.logger.local_logger = StageLogger(self.figure_name)
+        self.cases_folder = cases_folder(self.plans_manager.dataset_name, self.data_identifier)
+        self.preprocessed_dataset_folder = str(self.cases_folder)
+        self.global_step = 0
+        self.best_figure: float | None = None
+        self._progress: tqdm | None = None
+
+    # What a stage defines.
+
+    @property
+    def optimiser_settings(self) -> OptimiserSettings:
+        """Of this stage."""
+        raise NotImplementedError
+
+    @property
+    def volumes_per_step(self) -> int:
+        """Samples of a step over all devices."""
+        raise NotImplementedError
+
+    def stage_settings_check(self) -> None:
+        """Refuses settings that the stage cannot train with."""
+
+    def build_model(self) -> nn.Module:
+        """The module that is trained; its parts are saved by `weights`."""
+        raise NotImplementedError
+
+    def training_batches(self, first_step: int) -> Iterator[Any]:
+        """Batches of this process from a step on."""
+        raise NotImplementedError
+
+    def compute_loss(self, batch: Any, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Loss of a batch and its terms, for the log."""
+        raise NotImplementedError
+
+    def validation_figure(self) -> float:
+        """The figure on validation scans and a fixed set of samples."""
+        raise NotImplementedError
+
+    def weights(self) -> dict[str, dict[str, torch.Tensor]]:
+        """State dictionaries by checkpoint key; `network_weights` must be among them."""
+        return {"network_weights": self.model.state_dict()}
+
+    def load_weights(self, checkpoint: dict[str, Any]) -> None:
+        """Takes up what `weights` gave."""
+        self.model.load_state_dict(checkpoint["network_weights"])
+
+    def prepare(self) -> None:
+        """Work before the first step of a fresh run (data-dependent initialisation)."""
+
+    def finish(self) -> None:
+        """Work after the last step, before the final checkpoint."""
+
+    def extra_state(self) -> dict[str, Any]:
+        """More plain values for the checkpoint."""
+        return {}
+
+    # nnU-Net's hooks.
+
+    @property
+    def data_identifier(self) -> str:
+        """Folder of the cases under the preprocessed data set."""
+        return self.settings.data_identifier
+
+    @property
+    def model(self) -> nn.Module:
+        """The trained module without its distributed wrapper."""
+        network: Any = self.network
+        return network.module if isinstance(network, DistributedDataParallel) else network
+
+    def do_split(self) -> tuple[list[str], list[str]]:
+        """The plan's training and validation cases; `splits_final.json` is not read."""
+        return list(self.settings.split.train), list(self.settings.split.validation)
+
+    def initialize(self) -> None:
+        """Builds model, optimiser and schedule."""
+        if self.was_initialized:
+            raise RuntimeError("initialize was called twice")
+        torch.manual_seed(self.settings.seed)
+        self.network = self.build_model().to(self.device)
+        self.optimizer, self.lr_scheduler = self.configure_optimizers()
+        if self.is_ddp:
+            self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
+            self.network = DistributedDataParallel(self.network, device_ids=[self.local_rank])
+        self.was_initialized = True
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, LambdaLR]:
+        """AdamW; warm-up and cosine decay a step."""
+        settings = self.optimiser_settings
+        optimiser = torch.optim.AdamW(
+            [p for p in self.network.parameters() if p.requires_grad],
+            lr=settings.learning_rate,
+            eps=settings.eps,
+            weight_decay=settings.weight_decay,
+        )
+        return optimiser, LambdaLR(optimiser, lambda step: schedule_factor(settings, step))
+
+    def autocast(self) -> torch.autocast:
+        """Mixed precision for the UNets."""
+        return low_precision(self.device, self.settings.low_precision_cpu)
+
+    def share_of_rank(self) -> tuple[int, int]:
+        """First sample and number of samples of this process in a step."""
+        if not self.is_ddp:
+            return 0, self.volumes_per_step
+        ranks = dist.get_world_size()
+        if self.volumes_per_step % ranks:
+            raise ScreenerError(
+                f"{self.volumes_per_step} volumes a step cannot be shared by {ranks} devices: "
+                f"choose -num_gpus so that it divides them, or set {self.stage}'s volumes_per_step"
+            )
+        own = self.volumes_per_step // ranks
+        return self.local_rank * own, own
+
+    def on_train_start(self) -> None:
+        """Checks the cases, copies the plan, measures the untrained network."""
+        if not self.was_initialized:
+            self.initialize()
+        self.check_cases()
+        Path(self.output_folder).mkdir(parents=True, exist_ok=True)
+        if self.local_rank == 0:
+            base = Path(self.output_folder_base)
+            write_json(base / "plans.json", self.plan)
+            write_json(base / "dataset.json", self.dataset_json)
+        if self.global_step == 0:
+            self.prepare()
+            self.stage_log.reference = self.validation_figure()
+            self.print_to_log_file(
+                f"{self.stage}: {self.figure_name} of the untrained network "
+                f"{self.stage_log.reference:.4f}"
+            )
+        self.dataloader_train = self.training_batches(self.global_step)
+        self._progress = tqdm(
+            total=self.num_epochs * self.num_iterations_per_epoch,
+            initial=self.global_step,
+            desc=self.stage,
+            unit="step",
+            disable=self.local_rank != 0,
+        )
+
+    def check_cases(self) -> None:
+        """Refuses to start without the plan's cases."""
+        missing = [
+            name
+            for name in (*self.settings.split.train, *self.settings.split.validation)
+            if not (self.cases_folder / f"{name}.json").is_file()
+        ]
+        if missing:
+            raise ScreenerError(
+                f"{len(missing)} cases of the plan are not preprocessed (first: {missing[0]}); "
+                "run screener_plan_and_preprocess with the same arguments again"
+            )
+
+    @property
+    def stage_log(self) -> StageLogger:
+        """Losses and figures."""
+        return self.logger.local_logger
+
+    def on_train_epoch_start(self) -> None:
+        """Training mode; the learning rate changes a step, not an epoch."""
+        self.network.train()
+        self.logger.log("lrs", self.optimizer.param_groups[0]["lr"], self.current_epoch)
+
+    def train_step(self, batch: Any) -> dict[str, torch.Tensor]:
+        """One optimiser step."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, terms = self.compute_loss(batch, self.global_step)
+        scaler = self.grad_scaler
+        if scaler is not None:
+            scaler.scale(loss).backward()
+            scaler.unscale_(self.optimizer)
+        else:
+            loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.optimiser_settings.clip_norm)
+        if scaler is not None:
+            scaler.step(self.optimizer)
+            scaler.update()
+        else:
+            self.optimizer.step()
+        self.lr_scheduler.step()
+        self.global_step += 1
+        if self._progress is not None:
+            self._progress.update()
+        return {"loss": loss.detach(), **terms}
+
+    def on_train_epoch_end(self, train_outputs: list[dict[str, torch.Tensor]]) -> None:
+        """Logs the mean loss; nothing that is not a number gets into a checkpoint."""
+        means = {
+            key: torch.stack([o[key].float() for o in train_outputs]).mean()
+            for key in train_outputs[0]
+        }
+        if self.is_ddp:
+            for value in means.values():
+                dist.all_reduce(value)
+                value /= dist.get_world_size()
+        plain = {key: float(value) for key, value in means.items()}
+        if not math.isfinite(plain["loss"]):
+            raise ScreenerError(
+                f"the loss of the {self.stage} stage is {plain['loss']} in epoch "
+                f"{self.current_epoch}; lower {self.stage}'s learning_rate and run with --restart"
+            )
+        self.logger.log("train_losses", plain.pop("loss"), self.current_epoch)
+        self._terms = plain
+
+    def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
+        """The stage's figure, on the first process; the others wait for it."""
+        figure = self.validation_figure() if self.local_rank == 0 else math.nan
+        if self.is_ddp:
+            shared = torch.tensor(figure, device=self.device)
+            dist.broadcast(shared, 0)
+            figure = float(shared)
+        self.logger.log("figures", figure, self.current_epoch)
+
+    def on_epoch_end(self) -> None:
+        """Log line, plot, `checkpoint_latest`, and `checkpoint_best` by the figure."""
+        self.logger.log("epoch_end_timestamps", time(), self.current_epoch)
+        figure = self.stage_log.get_value("figures", -1)
+        values = self.stage_log.my_fantastic_logging
+        loss = values["train_losses"][-1]
+        terms = " ".join(f"{key} {value:.4f}" for key, value in self._terms.items())
+        seconds = values["epoch_end_timestamps"][-1] - values["epoch_start_timestamps"][-1]
+        self.print_to_log_file(
+            f"epoch {self.current_epoch + 1}/{self.num_epochs} loss {loss:.4f} {terms} "
+            f"| {self.figure_name} {figure:.4f} "
+            f"(untrained {self.stage_log.reference:.4f}) | {seconds:.1f} s",
+            also_print_to_console=False,
+        )
+        if self._progress is not None:
+            self._progress.set_postfix_str(f"loss {loss:.3f}, {self.figure_name} {figure:.3f}")
+        if self.local_rank == 0:
+            self.logger.plot_progress_png(self.output_folder)
+        folder = Path(self.output_folder)
+        sign = 1 if self.higher_is_better else -1
+        if self.best_figure is None or sign * figure > sign * self.best_figure:
+            self.best_figure = figure
+            self.save_checkpoint(str(folder / "checkpoint_best.pth"))
+        self.save_checkpoint(str(folder / "checkpoint_latest.pth"))
+        self.current_epoch += 1
+
+    def on_train_end(self) -> None:
+        """Writes `checkpoint_final`; its epoch is that of the base class."""
+        if self._progress is not None:
+            self._progress.close()
+        self.network.eval()
+        with torch.no_grad():
+            self.finish()
+        self.current_epoch -= 1
+        folder = Path(self.output_folder)
+        self.save_checkpoint(str(folder / "checkpoint_final.pth"))
+        self.current_epoch += 1
+        if self.local_rank == 0:
+            (folder / "checkpoint_latest.pth").unlink(missing_ok=True)
+        self.print_to_log_file(
+            f"{self.stage} finished: {self.figure_name} "
+            f"{self.stage_log.get_value('figures', -1):.4f} "
+            f"(untrained {self.stage_log.reference:.4f})"
+        )
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        """Nothing: the stage's figure was measured after each epoch."""
+
+    def save_checkpoint(self, filename: str) -> None:
+        """Writes everything that resuming and prediction need, as plain values and tensors."""
+        if self.local_rank != 0 or self.disable_checkpointing:
+            return
+        arguments = {k: v for k, v in self.my_init_kwargs.items() if k != "device"}
+        checkpoint = {
+            **self.weights(),
+            "optimizer_state": self.optimizer.state_dict(),
+            "lr_scheduler_state": self.lr_scheduler.state_dict(),
+            "grad_scaler_state": self.grad_scaler.state_dict() if self.grad_scaler else None,
+            "rng_state": torch.get_rng_state(),
+            "logging": self.logger.get_checkpoint(),
+            "best_figure": self.best_figure,
+            "current_epoch": self.current_epoch + 1,
+            "global_step": self.global_step,
+            "plan": self.plan,
+            "init_args": arguments,
+            "trainer_name": type(self).__name__,
+            "inference_allowed_mirroring_axes": None,
+            **self.extra_state(),
+        }
+        write_checkpoint(_plain(checkpoint), Path(filename))
+
+    def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
+        """Takes up a run where its checkpoint left it."""
+        if not self.was_initialized:
+            self.initialize()
+        checkpoint = filename_or_checkpoint
+        if not isinstance(checkpoint, dict):
+            checkpoint = read_checkpoint(Path(checkpoint), self.device)
+        if self.relevant_settings(checkpoint["plan"]) != self.relevant_settings(self.plan):
+            raise ScreenerError(
+                f"{self.output_folder} was trained with other settings than the plan's; add "
+                "--restart to start anew, or give the changed plan another name with -p"
+            )
+        self.load_weights(checkpoint)
+        self.optimizer.load_state_dict(checkpoint["optimizer_state"])
+        self.lr_scheduler.load_state_dict(checkpoint["lr_scheduler_state"])
+        if self.grad_scaler is not None and checkpoint["grad_scaler_state"]:
+            self.grad_scaler.load_state_dict(checkpoint["grad_scaler_state"])
+        torch.set_rng_state(checkpoint["rng_state"].cpu())
+        self.logger.load_checkpoint(checkpoint["logging"])
+        self.best_figure = checkpoint["best_figure"]
+        self.current_epoch = checkpoint["current_epoch"]
+        self.global_step = checkpoint["global_step"]
+
+    @classmethod
+    def relevant_settings(cls, plan: dict[str, Any]) -> list[Any]:
+        """What of a plan changes this stage's result."""
+        others = set(STAGE_TRAINERS) - {cls.stage}
+        unimportant = others | {"reasons", "workers", "inference", "preset", "memory_gb"}
+        settings = {k: v for k, v in plan["screener"].items() if k not in unimportant}
+        architecture = plan["configurations"][CONFIGURATION]["architecture"]
+        return json.loads(json.dumps([settings, architecture]))
+
+
+def schedule_factor(settings: OptimiserSettings, step: int) -> float:
+    """Factor on the learning rate: linear from 0 over the warm-up, then cosine to 0."""
+    if step < settings.warmup_steps:
+        return (step + 1) / (settings.warmup_steps + 1)
+    rest = max(1, settings.steps - settings.warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - settings.warmup_steps) / rest)))
+
+
+def _plain(value: Any) -> Any:
+    """Tuples of plain values stay; NumPy scalars become Python's, so that loading runs no code."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(v) for v in value)
+    return value.item() if hasattr(value, "item") and not torch.is_tensor(value) else value

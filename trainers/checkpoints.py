@@ -1,0 +1,51 @@
+"""Checkpoints: written whole or not at all, read without running any code of theirs."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from screener_nnu.errors import ScreenerError
+
+
+def write_checkpoint(values: dict[str, Any], path: Path) -> None:
+    """Saves plain values and tensors; a reader sees the old file or the whole new one.
+
+    Raises:
+        ScreenerError: the disk is full; the old file stays.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            torch.save(values, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        # torch reports a full disk as a RuntimeError of its archive writer.
+        if full or "file write failed" in str(error) or "unexpected pos" in str(error):
+            raise ScreenerError(
+                f"no space left to write {path}; free some and run the same command again"
+            ) from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Reads a checkpoint without unpickling code.
+
+    Raises:
+        ScreenerError: missing or damaged.
+    """
+    if not path.is_file():
+        raise ScreenerError(f"no checkpoint {path}")
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        raise ScreenerError(f"{path} cannot be read ({error}); train this stage anew") from error

@@ -1,0 +1,204 @@
+"""What the descriptor and the learned condition have in common: matching voxels of two crops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import torch
+import torch.distributed as dist
+from screener_nnu.trainers.base import ScreenerTrainer
+from screener_nnu.trainers.reading import PairReader, PairSample, step_batches
+from torch import nn
+
+from screener_nnu.losses import LOSSES
+from screener_nnu.networks.heads import build_head
+from screener_nnu.networks.unet import build_unet
+from screener_nnu.plans import ContrastSettings, OptimiserSettings
+from screener_nnu.sampling.crops import (
+    draw_positives,
+    resize_boxes,
+    sample_features,
+    to_crop,
+    voxels_per_crop,
+)
+from screener_nnu.sampling.jitter import colour_jitter
+from screener_nnu.sampling.randomness import torch_generator
+
+_VALIDATION_PAIRS = 24
+_CANDIDATES = 1024
+
+
+class ContrastModel(nn.Module):
+    """UNet and training head as one module, so that distributed training sees one forward.
+
+    Args:
+        unet: (B, C, D, H, W) -> (B, d, D, H, W).
+        head: (N, d) -> (N, width).
+    """
+
+    def __init__(self, unet: nn.Module, head: nn.Module) -> None:
+        """Joins the two."""
+        super().__init__()
+        self.unet = unet
+        self.head = head
+
+    def forward(self, images: torch.Tensor, points: list[torch.Tensor]) -> torch.Tensor:
+        """Head outputs (N, width) at crop coordinates `points`, one (n, 3) tensor a crop."""
+        return self.head(features_at(self.unet(images), points))
+
+
+def features_at(maps: torch.Tensor, points: list[torch.Tensor]) -> torch.Tensor:
+    """Features (N, d) of maps (B, d, D, H, W) at one list entry of coordinates a crop."""
+    sampled = [sample_features(m, p) for m, p in zip(maps, points, strict=True)]
+    return torch.cat(sampled)
+
+
+class ContrastTrainer(ScreenerTrainer):
+    """A dense self-supervised stage; subclasses say which settings and what the network sees."""
+
+    figure_name = f"top-1 of {_CANDIDATES}"
+    in_channels: ClassVar[int] = 1
+
+    @property
+    def contrast(self) -> ContrastSettings:
+        """Settings of this stage."""
+        raise NotImplementedError
+
+    def network_input(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """(B, in_channels, D, H, W) from jittered crops (B, 1, D, H, W)."""
+        return images
+
+    @property
+    def optimiser_settings(self) -> OptimiserSettings:
+        """Of this stage."""
+        return self.contrast.optimiser
+
+    @property
+    def volumes_per_step(self) -> int:
+        """Pairs of crops of a step."""
+        return self.contrast.volumes_per_step
+
+    def build_model(self) -> nn.Module:
+        """UNet of the plan and the head of the loss."""
+        settings = self.contrast
+        unet = build_unet(self.plan, self.in_channels, settings.channels, self.settings.seed)
+        if self._do_i_compile():
+            unet.compile()
+        self.loss = LOSSES[settings.loss]()
+        return ContrastModel(
+            unet, build_head(settings.loss, settings.channels, settings.head_width)
+        )
+
+    def weights(self) -> dict[str, dict[str, torch.Tensor]]:
+        """The plain UNet, and the head that only training needs."""
+        return {
+            "network_weights": self.model.unet.state_dict(),
+            "head_weights": self.model.head.state_dict(),
+        }
+
+    def load_weights(self, checkpoint: dict[str, Any]) -> None:
+        """Takes up both."""
+        self.model.unet.load_state_dict(checkpoint["network_weights"])
+        self.model.head.load_state_dict(checkpoint["head_weights"])
+
+    def _reader(self, names: tuple[str, ...], stage: str) -> PairReader:
+        preprocessing = self.settings.preprocessing
+        covered = voxels_per_crop(
+            self.settings.crop_size, preprocessing.spacing, preprocessing.storage_spacing
+        )
+        return PairReader(
+            self.cases_folder,
+            names,
+            self.settings.seed,
+            stage,
+            covered,
+            self.contrast.scale_range,
+            self.contrast.min_overlap,
+        )
+
+    def training_batches(self, first_step: int) -> Iterator[list[PairSample]]:
+        """Crop pairs of this process."""
+        reader = self._reader(self.settings.split.train, self.stage)
+        return step_batches(
+            reader,
+            self.volumes_per_step,
+            first_step,
+            *self.share_of_rank(),
+            self.settings.workers,
+        )
+
+    def compute_loss(
+        self, batch: list[PairSample], step: int
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The dense loss on matching voxels of all pairs."""
+        generator = torch_generator(
+            self.device, self.settings.seed, f"{self.stage} device", step, self.local_rank
+        )
+        images, points = self._views(batch, self.contrast.positives, generator)
+        with self.autocast():
+            z = self.network(images, points)
+        first, second = z.float().chunk(2)
+        if self.is_ddp:
+            first, second = gather_rows(first), gather_rows(second)
+        return self.loss(first, second)
+
+    def _views(
+        self, batch: list[PairSample], positives: int, generator: torch.Generator
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Network input (2B, C, D, H, W), first views before second ones, and their points."""
+        device, size = self.device, self.settings.crop_size
+        boxes = [s.boxes[0] for s in batch] + [s.boxes[1] for s in batch]
+        stored = [s.images[0] for s in batch] + [s.images[1] for s in batch]
+        images = resize_boxes([i.to(device, non_blocking=True) for i in stored], size)
+        shared = [
+            draw_positives(
+                s.body.to(device, non_blocking=True), s.boxes[0], s.boxes[1], positives, generator
+            )
+            for s in batch
+        ]
+        points = [to_crop(p, b, size) for p, b in zip(shared + shared, boxes, strict=True)]
+        # Uncut in-plane spacing of each crop: what the blur's millimetres are measured in.
+        storage = self.settings.preprocessing.storage_spacing
+        spacing = [[b.size[a] * storage[a] / size[a] for a in (1, 2)] for b in boxes]
+        images = colour_jitter(
+            images, torch.tensor(spacing, device=device), self.settings.jitter, generator
+        )
+        return self.network_input(images, generator), points
+
+    @torch.no_grad()
+    def validation_figure(self) -> float:
+        """Share of voxels whose most similar voxel among 1024 of the other view is the match.
+
+        Measured on the UNet's output, by cosine similarity, on fixed pairs of validation scans.
+        """
+        reader = self._reader(self.settings.split.validation, f"{self.stage} validation")
+        unet = self.model.unet
+        unet.eval()
+        hits = []
+        for index in range(_VALIDATION_PAIRS):
+            generator = torch_generator(
+                self.device, self.settings.seed, f"{self.stage} validation", index
+            )
+            images, points = self._views([reader[index]], _CANDIDATES, generator)
+            with self.autocast():
+                maps = unet(images)
+            first, second = (
+                nn.functional.normalize(features_at(m[None], [p]), dim=1)
+                for m, p in zip(maps.float(), points, strict=True)
+            )
+            best = (first @ second.T).argmax(1)
+            hits.append((best == torch.arange(len(best), device=self.device)).float())
+        return float(torch.cat(hits).mean())
+
+
+def gather_rows(rows: torch.Tensor) -> torch.Tensor:
+    """Rows (n, D) of all processes, with gradients, so that the loss sees the whole batch.
+
+    Processes may hold different numbers of rows; each gives as many as the smallest has.
+    """
+    from torch.distributed.nn.functional import all_gather
+
+    count = torch.tensor(len(rows), device=rows.device)
+    dist.all_reduce(count, op=dist.ReduceOp.MIN)
+    return torch.cat(all_gather(rows[: int(count)].contiguous()))

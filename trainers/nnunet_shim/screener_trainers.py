@@ -1,0 +1,8 @@
+"""Lets stock nnU-Net find the stages: name this folder in `nnUNet_extTrainer`."""
+
+from screener_nnu.trainers.condition import ConditionTrainer
+from screener_nnu.trainers.density import DensityTrainer
+from screener_nnu.trainers.descriptor import DescriptorTrainer
+from screener_nnu.trainers.distillation import DistillationTrainer
+
+__all__ = ["ConditionTrainer", "DensityTrainer", "DescriptorTrainer", "DistillationTrainer"]

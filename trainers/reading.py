@@ -1,0 +1,179 @@
+"""What worker processes do: read boxes of cases, nothing else."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from screener_nnu.errors import CaseError, ScreenerError
+from screener_nnu.plans import Range, Shape
+from screener_nnu.preprocessing.case_files import CaseFolder, Kind
+from screener_nnu.sampling.crops import Box, draw_pair, intersect
+from screener_nnu.sampling.randomness import numpy_generator, shuffled_index
+
+logger = logging.getLogger(__name__)
+Sample = TypeVar("Sample")
+
+_MIN_SHARED_BODY = 32
+_MAX_PAIRS = 20
+
+
+def read_padded(cases: CaseFolder, case: str, kind: Kind, box: Box, fill: float) -> np.ndarray:
+    """A box of a stored image; what lies outside the volume is `fill`."""
+    volume = Box((0, 0, 0), cases.shape(case, kind))
+    inside = intersect(box, volume)
+    if inside == box:
+        return cases.read_box(case, kind, box.start, box.stop)
+    values = cases.read_box(case, kind, inside.start, inside.stop)
+    padded = np.full(box.size, fill, dtype=values.dtype)
+    offset = np.subtract(inside.start, box.start)
+    padded[tuple(slice(o, o + n) for o, n in zip(offset, inside.size, strict=True))] = values
+    return padded
+
+
+class CaseReader(Dataset[Sample], Generic[Sample]):
+    """Sample `index` of a stage: a function of (seed, stage, index) and the cases alone.
+
+    A case that turns out to be unreadable is reported and another one takes its place.
+    """
+
+    def __init__(self, folder: Path, names: tuple[str, ...], seed: int, stage: str) -> None:
+        """Keeps where to read; files are opened by the process that reads."""
+        self.folder = folder
+        self.names = names
+        self.seed = seed
+        self.stage = stage
+        self._cases: CaseFolder | None = None
+
+    @property
+    def cases(self) -> CaseFolder:
+        """The folder, opened in this process."""
+        if self._cases is None:
+            self._cases = CaseFolder(self.folder)
+        return self._cases
+
+    def __getitem__(self, index: int) -> Sample:
+        """Reads sample `index`; any number is valid."""
+        generator = numpy_generator(self.seed, self.stage, index)
+        first = shuffled_index(len(self.names), self.seed, self.stage, index)
+        for attempt in range(len(self.names)):
+            name = self.names[(first + attempt) % len(self.names)]
+            try:
+                return self.read(name, generator)
+            except CaseError as error:
+                logger.warning("left out: %s", error)
+        raise ScreenerError(f"no case in {self.folder} can be read")
+
+    def read(self, case: str, generator: np.random.Generator) -> Sample:
+        """Draws and reads one sample of a case."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class PairSample:
+    """Two boxes of the equalised image and the body mask of the first."""
+
+    boxes: tuple[Box, Box]
+    images: tuple[torch.Tensor, torch.Tensor]
+    body: torch.Tensor
+
+
+class PairReader(CaseReader[PairSample]):
+    """Reads the crop pairs of the self-supervised stages."""
+
+    def __init__(
+        self,
+        folder: Path,
+        names: tuple[str, ...],
+        seed: int,
+        stage: str,
+        voxels_per_crop: tuple[float, float, float],
+        scale_range: Range,
+        min_overlap: float,
+    ) -> None:
+        """See `draw_pair` for the last three."""
+        super().__init__(folder, names, seed, stage)
+        self.geometry = (voxels_per_crop, scale_range, min_overlap)
+
+    def read(self, case: str, generator: np.random.Generator) -> PairSample:
+        """Draws pairs until one shares some body, and reads it."""
+        shape = self.cases.shape(case, "equalised")
+        for _ in range(_MAX_PAIRS):
+            first, second = draw_pair(generator, shape, *self.geometry)
+            body = read_padded(self.cases, case, "body", first, 0)
+            shared = intersect(first, second)
+            local = np.subtract(shared.start, first.start)
+            window = tuple(slice(o, o + n) for o, n in zip(local, shared.size, strict=True))
+            if body[window].sum() >= _MIN_SHARED_BODY:
+                break
+        images = [
+            torch.from_numpy(read_padded(self.cases, case, "equalised", box, 0))
+            for box in (first, second)
+        ]
+        return PairSample((first, second), (images[0], images[1]), torch.from_numpy(body))
+
+
+@dataclass(frozen=True)
+class CropSample:
+    """A crop and its place, in voxels of the plan's grid: start, extent of the case, size."""
+
+    case: str
+    start: Shape
+    extent: Shape
+    size: Shape
+    image: torch.Tensor
+
+
+def random_start(generator: np.random.Generator, extent: Shape, size: Shape) -> Shape:
+    """Uniform start of a crop; where the case is smaller than the crop, the case starts it."""
+    free = np.maximum(0, np.subtract(extent, size))
+    return tuple(int(v) for v in generator.integers(0, free + 1))  # type: ignore[return-value]
+
+
+def step_batches(
+    reader: CaseReader[Sample],
+    volumes: int,
+    first_step: int,
+    rank_offset: int,
+    volumes_of_rank: int,
+    workers: int,
+) -> Iterator[list[Sample]]:
+    """Batches of all steps from `first_step` on; sample numbers are the same for any workers."""
+    loader = DataLoader(
+        reader,
+        batch_sampler=_EndlessSteps(volumes, first_step, rank_offset, volumes_of_rank),
+        num_workers=workers,
+        collate_fn=list,
+        multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=_limit_threads if workers else None,
+        prefetch_factor=4 if workers else None,
+    )
+    return iter(loader)
+
+
+def _limit_threads(_: int) -> None:
+    torch.set_num_threads(1)
+
+
+class _EndlessSteps:
+    """Sample numbers of this rank, step by step, without end."""
+
+    def __init__(self, volumes: int, first_step: int, offset: int, own: int) -> None:
+        self.volumes, self.step, self.offset, self.own = volumes, first_step, offset, own
+
+    def __iter__(self) -> Iterator[list[int]]:
+        step = self.step
+        while True:
+            begin = step * self.volumes + self.offset
+            yield list(range(begin, begin + self.own))
+            step += 1
+
+    def __len__(self) -> int:
+        return 2**31

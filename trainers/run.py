@@ -1,0 +1,123 @@
+"""Trains a stage of a plan: fresh, resumed or left alone when finished."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from typing import Any
+
+import torch
+from screener_nnu.trainers.stages import trainer_of
+
+from screener_nnu.errors import ScreenerError
+from screener_nnu.paths import dataset_name, plan_file, preprocessed_folder, stage_folder
+from screener_nnu.plans import CONFIGURATION, read_plan
+
+logger = logging.getLogger(__name__)
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The named device, or the best one of this machine.
+
+    Raises:
+        ScreenerError: the device is not there.
+    """
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ScreenerError("no CUDA device is there; add -device cpu")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise ScreenerError("no MPS device is there; add -device cpu")
+    if name == "cpu":
+        torch.set_num_threads(
+            len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count() or 1
+        )
+    return torch.device(name)
+
+
+def train_stage(
+    dataset: int | str,
+    stage: str,
+    plans_name: str,
+    device: torch.device,
+    restart: bool = False,
+    num_gpus: int = 1,
+) -> None:
+    """Trains one stage; a finished one is left alone, a killed one goes on.
+
+    Raises:
+        ScreenerError: no plan, no cases, an earlier stage missing, or other settings in the folder.
+    """
+    trainer_of(stage)
+    folder = stage_folder(dataset, stage, plans_name)
+    if restart and folder.is_dir():
+        shutil.rmtree(folder)
+    if (folder / "checkpoint_final.pth").is_file():
+        _refuse_other_settings(dataset, stage, plans_name, device)
+        logger.info(
+            "%s of %s is finished (%s); --restart trains it anew", stage, plans_name, folder
+        )
+        return
+    if num_gpus > 1:
+        _train_distributed(dataset, stage, plans_name, num_gpus)
+    else:
+        _train(dataset, stage, plans_name, device)
+
+
+def _load(dataset: int | str, plans_name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    plan, _ = read_plan(plan_file(dataset, plans_name))
+    description = json.loads((preprocessed_folder(dataset) / "dataset.json").read_text())
+    return plan, description
+
+
+def _train(dataset: int | str, stage: str, plans_name: str, device: torch.device) -> None:
+    plan, description = _load(dataset, plans_name)
+    latest = stage_folder(dataset, stage, plans_name) / "checkpoint_latest.pth"
+    plan["continue_training"] = latest.is_file()
+    trainer = trainer_of(stage)(plan, CONFIGURATION, "all", description, device)
+    if latest.is_file():
+        trainer.load_checkpoint(str(latest))
+        logger.info("going on with epoch %d of %d", trainer.current_epoch + 1, trainer.num_epochs)
+    trainer.run_training()
+
+
+def _refuse_other_settings(
+    dataset: int | str, stage: str, plans_name: str, device: torch.device
+) -> None:
+    from screener_nnu.trainers.checkpoints import read_checkpoint
+
+    plan, _ = _load(dataset, plans_name)
+    trained = read_checkpoint(stage_folder(dataset, stage, plans_name) / "checkpoint_final.pth")
+    trainer = trainer_of(stage)
+    if trainer.relevant_settings(trained["plan"]) != trainer.relevant_settings(plan):
+        raise ScreenerError(
+            f"the {stage} stage of {plans_name} was trained with other settings than the plan's: "
+            "add --restart to train it anew, or write the plan under another name with -p"
+        )
+
+
+def _train_distributed(dataset: int | str, stage: str, plans_name: str, num_gpus: int) -> None:
+    if torch.cuda.device_count() < num_gpus:
+        raise ScreenerError(
+            f"-num_gpus {num_gpus}, but {torch.cuda.device_count()} CUDA devices are visible"
+        )
+    from nnunetv2.run.run_training import find_free_network_port
+
+    os.environ["MASTER_ADDR"] = "localhost"
+    os.environ.setdefault("MASTER_PORT", str(find_free_network_port()))
+    torch.multiprocessing.spawn(
+        _train_rank, (num_gpus, dataset_name(dataset), stage, plans_name), nprocs=num_gpus
+    )
+
+
+def _train_rank(rank: int, ranks: int, dataset: str, stage: str, plans_name: str) -> None:
+    torch.distributed.init_process_group("nccl", rank=rank, world_size=ranks)
+    torch.cuda.set_device(rank)
+    try:
+        _train(dataset, stage, plans_name, torch.device("cuda", rank))
+    finally:
+        torch.distributed.destroy_process_group()

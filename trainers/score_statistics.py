@@ -1,0 +1,66 @@
+"""Scores of the teacher on whole training scans, on its cell grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from screener_nnu.inference.volume import teacher_cells, teacher_input
+from screener_nnu.plans import Shape
+from screener_nnu.preprocessing.case_files import CaseFolder
+from screener_nnu.scoring.teacher import Teacher
+
+_MAX_SCANS = 50
+
+
+def case_scores(
+    teacher: Teacher, cases: CaseFolder, case: str, plan: dict[str, Any], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores (d, h, w) in nats of a stored case and which cells lie in the body, both on CPU."""
+    grid_shape = cases.shape(case, "hu")
+    equalised = torch.from_numpy(cases.read(case, "equalised")).to(device)
+    scores = teacher_cells(teacher, teacher_input(equalised, grid_shape), plan).cpu()
+    body = torch.from_numpy(cases.read(case, "body"))
+    return scores, body_cells(body, grid_shape, teacher.cell, tuple(scores.shape)) > 0.5  # type: ignore[arg-type]
+
+
+def body_cells(body: torch.Tensor, grid_shape: Shape, cell: Shape, cells: Shape) -> torch.Tensor:
+    """Fraction of body in each cell of the plan's grid."""
+    mask = body[None, None].float()
+    if tuple(body.shape) != tuple(grid_shape):
+        mask = F.interpolate(mask, grid_shape, mode="nearest-exact")
+    missing = [n * c - g for n, c, g in zip(cells, cell, grid_shape, strict=True)]
+    mask = F.pad(mask, [v for m in missing[::-1] for v in (0, m)])
+    return F.avg_pool3d(mask, cell)[0, 0]
+
+
+def measure_scores(
+    teacher: Teacher,
+    folder: Path,
+    names: Iterable[str],
+    plan: dict[str, Any],
+    device: torch.device,
+) -> dict[str, float]:
+    """Mean, standard deviation, lowest and highest score (nats) in the body of up to 50 scans."""
+    cases = CaseFolder(folder)
+    chosen = list(names)
+    chosen = [
+        chosen[i] for i in np.linspace(0, len(chosen) - 1, min(_MAX_SCANS, len(chosen))).astype(int)
+    ]
+    values = []
+    for case in tqdm(chosen, desc="score statistics", unit="scan"):
+        scores, inside = case_scores(teacher, cases, case, plan, device)
+        values.append(scores[inside].double())
+    pooled = torch.cat(values)
+    return {
+        "mean": float(pooled.mean()),
+        "std": float(pooled.std()),
+        "lowest": float(pooled.min()),
+        "highest": float(pooled.max()),
+    }
