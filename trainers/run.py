@@ -30,13 +30,16 @@ def choose_device(name: str | None) -> torch.device:
         raise ScreenerError("no CUDA device is there; add -device cpu")
     if name == "mps" and not torch.backends.mps.is_available():
         raise ScreenerError("no MPS device is there; add -device cpu")
-    if name == "cpu":
-        torch.set_num_threads(
-            len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count() or 1
-        )
+    if name == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(available_cores())
     return torch.device(name)
+
+
+def available_cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def train_stage(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 
@@ -18,6 +19,9 @@ def run(main_body: Callable[[], None]) -> None:
     Raises:
         SystemExit: 1 after a `ScreenerError`, whose message is printed; 130 after Ctrl-C.
     """
+    # Threads that wait without spinning: two runs that share the cores of a machine otherwise slow
+    # each other down tenfold. It counts only when it is set before torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         main_body()

@@ -15,11 +15,12 @@ import SimpleITK as sitk  # noqa: N813
 
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.plans import Shape, Spacing
+from screener_nnu.preprocessing.nifti import find_damage
 
 CANONICAL = "LPS"
 # Above this lies everything that is not air (HU); nothing above it means that nobody was scanned.
 _AIR_LIMIT = -500.0
-# Slices further from their place than this part of the slice distance leave a gap in the scan.
+# A gap wider than the mean slice distance by this part of it means that slices are missing.
 _SLICE_TOLERANCE = 0.5
 
 
@@ -170,9 +171,13 @@ def _read_file(path: Path, case: str) -> sitk.Image:
     try:
         reader.ReadImageInformation()
         _check_layout(reader.GetSize(), reader.GetNumberOfComponents(), case)
-        return reader.Execute()
+        image = reader.Execute()
     except RuntimeError as error:
         raise _unreadable(case, path, error) from error
+    damage = find_damage(path)
+    if damage:
+        raise CaseError(case, f"{path} cannot be used ({damage}): correct the file or leave it out")
+    return image
 
 
 def _read_series(folder: Path, case: str) -> sitk.Image:
@@ -184,21 +189,31 @@ def _read_series(folder: Path, case: str) -> sitk.Image:
             f"{folder} holds {len(series)} DICOM series instead of one: "
             "give each series a folder of its own",
         )
+    reader.MetaDataDictionaryArrayUpdateOn()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder), series[0]))
     try:
         image = reader.Execute()
     except RuntimeError as error:
         raise _unreadable(case, folder, error) from error
     _check_layout(image.GetSize(), image.GetNumberOfComponentsPerPixel(), case)
-    key = "ITK_non_uniform_sampling_deviation"
-    gap = float(image.GetMetaData(key)) if image.HasMetaDataKey(key) else 0.0
-    if gap > _SLICE_TOLERANCE * image.GetSpacing()[2]:
+    gap = _largest_gap(reader, image.GetSize()[2])
+    if gap > (1 + _SLICE_TOLERANCE) * image.GetSpacing()[2]:
         raise CaseError(
             case,
-            f"slices of {folder} are missing or unevenly spaced (by up to {gap:.1f} mm): "
-            "complete the series or leave it out",
+            f"slices of {folder} are missing, up to {gap:.1f} mm are empty: complete the series or "
+            "leave it out",
         )
     return image
+
+
+def _largest_gap(reader: sitk.ImageSeriesReader, slices: int) -> float:
+    """Largest distance (mm) of neighbouring slices; 0 when the files do not state their place."""
+    key = "0020|0032"
+    if not all(reader.HasMetaDataKey(i, key) for i in range(slices)):
+        return 0.0
+    texts = [reader.GetMetaData(i, key) for i in range(slices)]
+    places = np.array([[float(number) for number in text.split("\\")] for text in texts])
+    return float(np.linalg.norm(np.diff(places, axis=0), axis=1).max())
 
 
 def _unreadable(case: str, path: Path, error: Exception) -> CaseError:

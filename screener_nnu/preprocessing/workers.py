@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -95,11 +96,11 @@ def _start_worker() -> None:
     if parent is not None:
         sentinel = parent.sentinel
         threading.Thread(target=_follow, args=(sentinel,), daemon=True).start()
-    import SimpleITK as sitk  # noqa: N813
-    import torch
-
-    torch.set_num_threads(1)
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    # Read when the libraries are imported, which is later and costs nothing here.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 def _follow(sentinel: int) -> None:

@@ -1,0 +1,99 @@
+"""How large the demo is, and where its files lie."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+PRETRAINING = "Dataset901_DemoCT"
+LABELLED = "Dataset902_DemoLesions"
+NORMAL_CASE = "normal_0000"
+
+
+@dataclass(frozen=True)
+class DemoSize:
+    """What is computed; the defaults take at most a quarter of an hour on two cores.
+
+    Attributes:
+        training_scans, test_scans, labelled_scans: phantoms of each set; the test set gets one more
+            that has no lesion.
+        descriptor, condition, density, distillation: steps of each stage.
+        epochs, iterations: of each fine-tuning.
+        settings: more settings of the plan, `key=value`.
+        seed: of the phantoms.
+    """
+
+    training_scans: int = 40
+    test_scans: int = 8
+    labelled_scans: int = 8
+    descriptor: int = 300
+    condition: int = 250
+    density: int = 250
+    distillation: int = 250
+    epochs: int = 5
+    iterations: int = 20
+    settings: tuple[str, ...] = ()
+    seed: int = 2026
+
+    def overrides(self) -> list[str]:
+        """The plan's settings that differ from the preset, as `-o` of `screener_train` takes."""
+        stages = {
+            "descriptor": self.descriptor,
+            "condition.contrast": self.condition,
+            "density": self.density,
+            "distillation": self.distillation,
+        }
+        schedule = [
+            f"{stage}.optimiser.{key}={value}"
+            for stage, steps in stages.items()
+            for key, value in (("steps", steps), ("warmup_steps", steps // 20))
+        ]
+        return [*schedule, *self.settings]
+
+
+@dataclass(frozen=True)
+class DemoPaths:
+    """Everything of a demo lies under one folder."""
+
+    root: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """nnU-Net's three folders."""
+        names = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+        return {name: os.path.abspath(self.root / name) for name in names}
+
+    @property
+    def raw(self) -> Path:
+        """Raw datasets."""
+        return self.root / "nnUNet_raw"
+
+    @property
+    def test(self) -> Path:
+        """Test phantoms, `images/` and `masks/`."""
+        return self.root / "test"
+
+    def maps(self, method: str) -> Path:
+        """Anomaly maps of a method."""
+        return self.root / "maps" / method
+
+    @property
+    def evaluation(self) -> Path:
+        """Output of `screener_evaluate`."""
+        return self.root / "evaluation"
+
+    @property
+    def record(self) -> Path:
+        """Size of the demo and the time of each finished step."""
+        return self.root / "demo.json"
+
+    @property
+    def log(self) -> Path:
+        """Everything that the commands print."""
+        return self.root / "demo.log"
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.root / "report.html"

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from skimage.exposure import equalize_adapthist
+
+from screener_nnu.plans import PreprocessingSettings
+from screener_nnu.preprocessing.equalise import equalise
+
+
+def test_equals_scikit_image(
+    person: Callable[..., np.ndarray], settings: PreprocessingSettings
+) -> None:
+    image = person((16, 40, 48))
+    scaled = ((np.clip(image, -1000, 300) + 1000) / 1300).astype(np.float32)
+    wanted = equalize_adapthist(scaled, kernel_size=(2, 5, 6), clip_limit=0.05, nbins=256)
+    result = equalise(image, settings)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, wanted, atol=1e-5)
+
+
+def test_raises_local_contrast(
+    person: Callable[..., np.ndarray], settings: PreprocessingSettings
+) -> None:
+    image = np.clip(person((24, 48, 48)), -1000, 300)
+    image[:] = 40 + 10 * np.random.default_rng(0).normal(size=image.shape)
+    image[0, 0, 0], image[-1, -1, -1] = -1000, 300
+    result = equalise(image, settings)
+    assert result.std() > 5 * (image.std() / 1300)
+    assert 0 <= result.min() and result.max() <= 1
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5])
+def test_short_axes(
+    person: Callable[..., np.ndarray], settings: PreprocessingSettings, axis: int, size: int
+) -> None:
+    # Three or four voxels in the last axis must not be taken for colours.
+    image = np.moveaxis(person((20, 24, 28))[:size], 0, axis)
+    result = equalise(image, settings)
+    moved = equalise(np.ascontiguousarray(np.moveaxis(image, axis, 0)), settings)
+    assert result.shape == image.shape
+    np.testing.assert_allclose(np.moveaxis(result, axis, 0), moved, atol=1e-5)
+    assert np.isfinite(result).all() and result.min() >= 0 and result.max() <= 1
+
+
+def test_flat_image_and_switched_off(
+    person: Callable[..., np.ndarray], settings: PreprocessingSettings
+) -> None:
+    flat = np.full((5, 6, 7), 300.0, dtype=np.float32)
+    np.testing.assert_array_equal(equalise(flat, settings), np.ones_like(flat))
+    image = person()
+    plain = equalise(image, replace(settings, clahe_clip=0.0))
+    np.testing.assert_allclose(plain, (np.clip(image, -1000, 300) + 1000) / 1300, atol=1e-6)
