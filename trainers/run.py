@@ -18,30 +18,6 @@ from screener_nnu.plans import CONFIGURATION, read_plan
 logger = logging.getLogger(__name__)
 
 
-def choose_device(name: str | None) -> torch.device:
-    """The named device, or the best one of this machine.
-
-    Raises:
-        ScreenerError: the device is not there.
-    """
-    if name is None:
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ScreenerError("no CUDA device is there; add -device cpu")
-    if name == "mps" and not torch.backends.mps.is_available():
-        raise ScreenerError("no MPS device is there; add -device cpu")
-    if name == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(available_cores())
-    return torch.device(name)
-
-
-def available_cores() -> int:
-    """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def train_stage(
     dataset: int | str,
     stage: str,

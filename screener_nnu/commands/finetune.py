@@ -47,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--iterations", type=_positive, default=250, help="iterations an epoch [250, as nnU-Net]")
     add("-p", default=DEFAULT_PLANS_NAME, metavar="PLANS", help="plan of the source")
     add("-chk", type=Path, metavar="FILE", help="checkpoint instead of the source's student")
-    add("-device", choices=("cuda", "cpu", "mps"), default="cuda", help="where to train [cuda]")
+    add("-device", choices=("cuda", "cpu", "mps"), help="where to train [cuda where there is one]")
     add("-np", type=_positive, help="worker processes [8, at most one a core]")
     add("--restart", action="store_true", help="train anew, deleting the results of this fold")
     add("--ball_baseline", action="store_true", help="report the best central ball as well")
@@ -64,11 +64,12 @@ def _fine_tune(args: argparse.Namespace) -> None:
     set_default_folders()
     processes = _worker_processes(args.np)
     # After the environment is set: nnU-Net reads it when imported.
+    from screener_nnu.devices import choose_device
     from screener_nnu.finetuning.dataset import prepare_dataset, read_labelled_dataset
     from screener_nnu.finetuning.plan import read_source_plan, target_plan, write_target_plan
-    from screener_nnu.finetuning.training import FineTuningRun, check_device, fine_tune
+    from screener_nnu.finetuning.training import FineTuningRun, fine_tune
 
-    check_device(args.device)
+    device = choose_device(args.device).type
     source = dataset_name(args.source)
     dataset = read_labelled_dataset(args.d)
     plan = target_plan(
@@ -85,8 +86,8 @@ def _fine_tune(args: argparse.Namespace) -> None:
     run = FineTuningRun(
         dataset.name, plan["plans_name"], fold, weights, args.epochs, args.iterations
     )
-    dice = fine_tune(run, args.device, args.restart)
-    _report(run, dice, args.device)
+    dice = fine_tune(run, device, args.restart)
+    _report(run, dice, device)
     if args.ball_baseline:
         _report_ball(dataset, fold)
 

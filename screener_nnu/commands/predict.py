@@ -37,10 +37,10 @@ def _predict(arguments: argparse.Namespace) -> None:
     from screener_nnu.paths import set_default_folders
 
     set_default_folders()
+    from screener_nnu.devices import choose_device
     from screener_nnu.inference.images import find_images
     from screener_nnu.inference.models import load_student, load_teacher
     from screener_nnu.inference.predict import Predictor, predict_files
-    from screener_nnu.trainers.run import choose_device
 
     images = find_images(arguments.input)
     device = choose_device(arguments.device)

@@ -49,8 +49,9 @@ def _train(arguments: argparse.Namespace) -> None:
     from screener_nnu.paths import set_default_folders
 
     set_default_folders()
+    from screener_nnu.devices import choose_device
     from screener_nnu.planners.variants import derive_plan
-    from screener_nnu.trainers.run import choose_device, train_stage
+    from screener_nnu.trainers.run import train_stage
 
     derive_plan(
         arguments.dataset,

@@ -82,7 +82,6 @@ def fine_tune(run: FineTuningRun, device: str = "cuda", restart: bool = False) -
     Raises:
         ScreenerError: the device is absent, or the fold was begun with other settings.
     """
-    check_device(device)
     resume = begin_or_resume(run, restart)
     finished = (run.folder / _CHECKPOINTS[0]).is_file()
     if finished and run.summary_file.is_file():
@@ -153,16 +152,6 @@ def mean_dice(summary_file: Path) -> float:
     return float(json.loads(summary_file.read_text())["foreground_mean"]["Dice"])
 
 
-def check_device(device: str) -> None:
-    """Raises `ScreenerError` when the machine lacks the device."""
-    import torch
-
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ScreenerError("no CUDA device found; use -device cpu (slow) or another machine")
-    if device == "mps" and not torch.backends.mps.is_available():
-        raise ScreenerError("no Apple GPU found; use -device cpu")
-
-
 def _record(run: FineTuningRun) -> dict[str, Any]:
     values = asdict(run)
     values["weights"] = None if run.weights is None else str(run.weights.resolve())
@@ -195,7 +184,8 @@ def _use_cores(device: str) -> None:
         torch.backends.cudnn.deterministic = False
         torch.backends.cudnn.benchmark = True
     elif device == "cpu":
-        torch.set_num_threads(cores)
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(cores)
         # On few cores, workers compete with the network: measured no faster, and slow to start.
         workers = 0 if cores <= 4 else min(4, cores // 4)
         os.environ.setdefault("nnUNet_n_proc_DA", str(workers))

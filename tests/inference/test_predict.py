@@ -1,0 +1,280 @@
+"""Maps of a scorer that returns what it sees: they must be the scan itself, in its geometry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+import torch
+import torch.nn.functional as F
+from nnunetv2.preprocessing.normalization.default_normalization_schemes import CTNormalization
+from scipy import ndimage
+from screener_nnu.planners.planner import ScreenerPlanner
+from torch import nn
+
+from screener_nnu.inference.predict import Predictor, predict_files
+from screener_nnu.inference.volume import normalise_hu, score_map, teacher_input
+from screener_nnu.plans import ScreenerSettings
+from screener_nnu.scoring.student import Student
+from screener_nnu.scoring.teacher import Teacher
+
+torch.set_num_threads(1)
+MEAN, STD, LOW, HIGH = -60.0, 310.0, -990.0, 420.0
+LOWEST = -5000.0
+SPACING = (3.0, 2.0, 2.5)  # z, y, x
+SHAPE = (20, 76, 84)
+
+
+def plan(spacing: tuple[float, float, float] = SPACING, *overrides: str) -> dict[str, Any]:
+    values = {
+        "mean": MEAN, "median": -20.0, "std": STD, "min": -1024.0, "max": 1500.0,
+        "percentile_00_5": LOW, "percentile_99_5": HIGH,
+    }  # fmt: skip
+    made = ScreenerPlanner(
+        {
+            "spacings": [[3.0, 2.0, 2.0]] * 4,
+            "body_extents_mm": [[200.0, 200.0, 200.0]] * 4,
+            "foreground_intensity_properties_per_channel": {"0": values},
+            "cases": {f"case_{i}": {} for i in range(4)},
+        },
+        "Dataset901_Trunk",
+        preset="cpu",
+    ).plan()
+    grid = [f"preprocessing.{k}={list(spacing)}" for k in ("spacing", "storage_spacing")]
+    tile = "inference.student_tile=[16, 16, 16]"
+    settings = ScreenerSettings.from_dict(made["screener"]).override([*grid, tile, *overrides])
+    made["screener"] = settings.to_dict()
+    return made
+
+
+def sees_hu() -> Student:
+    """Gives back the normalised image in HU, so a map is the clipped scan."""
+    return Student(nn.Identity(), MEAN, STD)
+
+
+def predictor(spacing: tuple[float, float, float] = SPACING) -> Predictor:
+    return Predictor(sees_hu(), plan(spacing), LOWEST, torch.device("cpu"))
+
+
+def person(shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
+    """HU (z, y, x): air, an oval trunk, two lungs, a bright spot on one side."""
+    z, y, x = np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij")
+    image = np.full(shape, -1000.0)
+    image[(x / 0.8) ** 2 + (y / 0.7) ** 2 < 1] = 40
+    for side in (-0.35, 0.35):
+        image[((x - side) / 0.22) ** 2 + (y / 0.4) ** 2 < 1] = -850
+    image[(x - 0.6) ** 2 + (y - 0.2) ** 2 + (z - 0.3) ** 2 < 0.03] = 700
+    return np.rint(image + np.random.default_rng(0).normal(0, 12, shape)).astype(np.float32)
+
+
+def turned(canonical: np.ndarray, direction: np.ndarray) -> sitk.Image:
+    """The scan in file axes of their own: columns of `direction` are the axes x, y, z in LPS."""
+    order = [int(np.abs(direction[:, axis]).argmax()) for axis in range(3)]
+    array = canonical.transpose(2, 1, 0).transpose(order)
+    for axis in range(3):
+        if direction[order[axis], axis] < 0:
+            array = np.flip(array, axis)
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array.transpose(2, 1, 0)))
+    image.SetSpacing([float(s) for s in np.array(SPACING)[::-1][order]])
+    image.SetOrigin((-17.25, 31.5, -402.0))
+    image.SetDirection(direction.ravel().tolist())
+    return image
+
+
+def oblique(degrees: float) -> np.ndarray:
+    c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    return np.array([[1, 0, 0], [0, c, -s], [0, s, c]]) @ np.array(
+        [[c, -s, 0], [s, c, 0], [0, 0, 1]]
+    )
+
+
+DIRECTIONS = {
+    "canonical": np.eye(3),
+    "flipped": np.diag([-1.0, -1.0, 1.0]),
+    "head_first": np.diag([1.0, -1.0, -1.0]),
+    "coronal": np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]),
+    "sagittal": np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]]),
+    "oblique": oblique(12.0),
+    "oblique_coronal": oblique(-9.0) @ np.array([[-1.0, 0, 0], [0, 0, 1], [0, 1, 0]]),
+}
+
+
+def write(image: sitk.Image, folder: Path, name: str = "scan_0000.nrrd") -> Path:
+    folder.mkdir(exist_ok=True)
+    sitk.WriteImage(image, str(folder / name))
+    return folder / name
+
+
+def assert_same_geometry(image: sitk.Image, wanted: sitk.Image) -> None:
+    """As near as NIfTI, which keeps float32, can hold it."""
+    assert image.GetSize() == wanted.GetSize()
+    for get in ("GetSpacing", "GetOrigin", "GetDirection"):
+        np.testing.assert_allclose(getattr(image, get)(), getattr(wanted, get)(), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", DIRECTIONS)
+def test_map_is_the_clipped_scan_in_its_own_geometry(name: str, tmp_path: Path) -> None:
+    canonical = person()
+    file = turned(canonical, DIRECTIONS[name])
+    path = write(file, tmp_path / "in")
+    out = tmp_path / "out"
+    assert predict_files(predictor(), {"scan": path}, out) == {}
+    score, body = (sitk.ReadImage(str(out / f"scan{end}.nii.gz")) for end in ("", "_body"))
+    for image in (score, body):
+        assert_same_geometry(image, file)
+    assert score.GetPixelID() == sitk.sitkFloat32 and body.GetPixelID() == sitk.sitkUInt8
+    # The plan's spacing is the scan's own, so not a voxel may differ.
+    inside = sitk.GetArrayFromImage(body) > 0
+    expected = np.where(inside, np.clip(sitk.GetArrayFromImage(file), LOW, HIGH), LOWEST)
+    np.testing.assert_allclose(sitk.GetArrayFromImage(score), expected, atol=1e-3)
+    y, x = np.meshgrid(*[np.linspace(-1, 1, n) for n in SHAPE[1:]], indexing="ij")
+    oval = np.broadcast_to((x / 0.8) ** 2 + (y / 0.7) ** 2 < 1, SHAPE)
+    wanted = sitk.GetArrayFromImage(turned(oval.astype(np.float32), DIRECTIONS[name])) > 0
+    assert 2 * (inside & wanted).sum() / (inside.sum() + wanted.sum()) > 0.97
+
+
+def test_map_of_a_coarser_plan_is_the_smooth_scan(tmp_path: Path) -> None:
+    """Resampled to 4 x 3 x 3.5 mm and back: a smooth scan returns within a few HU."""
+    canonical = person()
+    y = np.broadcast_to(np.linspace(0, 200, SHAPE[1])[None, :, None], SHAPE)
+    x = np.broadcast_to(np.linspace(-80, 60, SHAPE[2])[None, None, :], SHAPE)
+    z = np.broadcast_to(np.linspace(0, 90, SHAPE[0])[:, None, None], SHAPE)
+    canonical = np.where(canonical > -950, x + y + z, canonical).astype(np.float32)
+    file = turned(canonical, DIRECTIONS["oblique_coronal"])
+    out = tmp_path / "out"
+    coarse = predictor((4.0, 3.0, 3.5))
+    predict_files(coarse, {"scan": write(file, tmp_path / "in")}, out)
+    score = sitk.ReadImage(str(out / "scan.nii.gz"))
+    assert_same_geometry(score, file)
+    raw = sitk.GetArrayFromImage(file)
+    deep = ndimage.binary_erosion(raw > -200, iterations=4, border_value=0)
+    assert deep.sum() > 1000
+    error = np.abs(sitk.GetArrayFromImage(score) - raw)[deep]
+    assert error.max() < 1.0
+
+
+def test_a_bad_scan_is_reported_and_the_others_go_on(tmp_path: Path) -> None:
+    good = turned(person(), np.eye(3))
+    folder = tmp_path / "in"
+    images = {"a_good": write(good, folder, "a.nrrd"), "z_good": write(good, folder, "z.nrrd")}
+    (folder / "broken.nii.gz").write_bytes(b"not an image")
+    images["broken"] = folder / "broken.nii.gz"
+    images["mr"] = write(sitk.Abs(good), folder, "mr.nrrd")
+    out = tmp_path / "out"
+    skipped = predict_files(predictor(), dict(sorted(images.items())), out)
+    assert set(skipped) == {"broken", "mr"}
+    assert "cannot be read" in skipped["broken"] and "not CT" in skipped["mr"]
+    maps = {p.name for p in out.iterdir()}
+    assert maps == {f"{c}_good{end}.nii.gz" for c in "az" for end in ("", "_body")}
+
+
+def test_existing_maps_are_left_alone_unless_asked(tmp_path: Path) -> None:
+    images = {"scan": write(turned(person(), np.eye(3)), tmp_path / "in")}
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "scan.nii.gz").write_text("mine")
+    assert predict_files(predictor(), images, out) == {}
+    assert [p.name for p in out.iterdir()] == ["scan.nii.gz"]
+    assert (out / "scan.nii.gz").read_text() == "mine"
+    predict_files(predictor(), images, out, overwrite=True)
+    assert sitk.ReadImage(str(out / "scan.nii.gz")).GetSize() == SHAPE[::-1]
+
+
+def test_threshold_writes_a_mask_inside_the_body(tmp_path: Path) -> None:
+    file = turned(person(), DIRECTIONS["coronal"])
+    out = tmp_path / "out"
+    predict_files(predictor(), {"scan": write(file, tmp_path / "in")}, out, threshold=400.0)
+    mask, score = (sitk.ReadImage(str(out / f"scan{end}.nii.gz")) for end in ("_mask", ""))
+    assert_same_geometry(mask, file)
+    assert mask.GetPixelID() == sitk.sitkUInt8
+    expected = sitk.GetArrayFromImage(score) > 400
+    assert 50 < expected.sum() < 5000
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(mask), expected)
+    # A threshold below the fill value marks the body and nothing else.
+    predict_files(
+        predictor(), {"all": tmp_path / "in" / "scan_0000.nrrd"}, out, threshold=LOWEST - 1
+    )
+    everything, body = (sitk.ReadImage(str(out / f"all{end}.nii.gz")) for end in ("_mask", "_body"))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(everything), sitk.GetArrayFromImage(body))
+
+
+def test_no_mask_without_a_threshold(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    predict_files(predictor(), {"s": write(turned(person(), np.eye(3)), tmp_path / "in")}, out)
+    assert sorted(p.name for p in out.iterdir()) == ["s.nii.gz", "s_body.nii.gz"]
+
+
+def test_normalisation_is_that_of_stock_nnunet() -> None:
+    hu = np.random.default_rng(1).normal(0, 700, (6, 7, 8)).astype(np.float32)
+    made = plan()
+    values = made["foreground_intensity_properties_per_channel"]["0"]
+    expected = CTNormalization(intensityproperties=values).run(hu.copy())
+    assert expected.std() > 0.5
+    np.testing.assert_allclose(
+        normalise_hu(torch.from_numpy(hu), made).numpy(), expected, atol=1e-5
+    )
+
+
+def test_student_is_padded_with_normalised_air() -> None:
+    seen = []
+
+    class Notes(nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            seen.append(image)
+            return image
+
+    hu = np.full((5, 5, 5), 40.0, np.float32)
+    student = Student(Notes(), MEAN, STD)
+    result = score_map(student, hu, hu, plan(), torch.device("cpu"))
+    np.testing.assert_allclose(result, hu, rtol=1e-5)
+    (image,) = seen
+    assert min(image.shape[2:]) > 5
+    assert float(image[0, 0, -1, -1, -1]) == pytest.approx((LOW - MEAN) / STD)
+
+
+class PoolingTeacher(Teacher):
+    """Scores the equalised image itself, averaged over cells of 1 x 2 x 2 voxels."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self.cell = (1, 2, 2)
+
+    def forward(
+        self, image: torch.Tensor, start: torch.Tensor, extent: torch.Tensor
+    ) -> torch.Tensor:
+        return F.avg_pool3d(image, self.cell)[:, 0]
+
+
+@pytest.mark.parametrize("stored", [(12, 18, 24), (18, 27, 36)])
+def test_teacher_sees_the_equalised_image_and_its_cells_become_voxels(
+    stored: tuple[int, int, int],
+) -> None:
+    """A ramp is its own average and its own interpolation, at any spacing, away from borders."""
+    grid, device = (12, 18, 24), torch.device("cpu")
+    made = plan(SPACING, "inference.teacher_tile=[8, 8, 8]")
+    for axis in range(3):
+        ramp = (np.indices(stored)[axis] + 0.5) / stored[axis]
+        hu = np.full(grid, 9e9, np.float32)  # must not be looked at
+        result = score_map(PoolingTeacher(), hu, ramp.astype(np.float16), made, device)
+        assert result.shape == grid and result.dtype == np.float32
+        expected = (np.indices(grid)[axis] + 0.5) / grid[axis]
+        inner = tuple(slice(2, -2) for _ in range(3))
+        np.testing.assert_allclose(result[inner], expected[inner], atol=2e-3)
+
+
+def test_teacher_input_is_the_image_on_the_plans_grid() -> None:
+    image = np.random.default_rng(2).random((9, 12, 15)).astype(np.float16)
+    same = teacher_input(torch.from_numpy(image), (9, 12, 15))
+    assert same.dtype == torch.float32
+    np.testing.assert_array_equal(same.numpy(), image.astype(np.float32))
+    where = [
+        (np.arange(n) + 0.5) * m / n - 0.5 for n, m in zip((6, 8, 10), image.shape, strict=True)
+    ]
+    expected = ndimage.map_coordinates(
+        image.astype(float), np.meshgrid(*where, indexing="ij"), order=1, mode="nearest"
+    )
+    result = teacher_input(torch.from_numpy(image), (6, 8, 10))
+    np.testing.assert_allclose(result.numpy(), expected, atol=1e-5)
