@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import sys
-import textwrap
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +15,8 @@ from typing import TextIO
 
 _TAIL_BYTES = 4096
 _INDENT = " " * 6
+_WIDTH = 88
+_CONTROL_CODES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 @contextmanager
@@ -51,8 +53,9 @@ def last_lines(log: Path, count: int) -> list[str]:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
         text = file.read().decode(errors="replace")
-    lines = [line.rstrip("\r").rpartition("\r")[2].strip() for line in text.split("\n")]
-    return [re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", line) for line in lines if line][-count:]
+    lines = _CONTROL_CODES.sub("", text).split("\n")
+    states = [line.rstrip("\r").rpartition("\r")[2].strip() for line in lines]
+    return [state for state in states if state][-count:]
 
 
 @contextmanager
@@ -82,10 +85,18 @@ def progress_line(terminal: TextIO, log: Path) -> Iterator[None]:
 
 
 def wrapped_command(command: str) -> str:
-    """A command line broken at spaces so that it can be copied from the terminal."""
-    lines = textwrap.wrap(
-        command, 88, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
-    )
+    """A command line broken before its options, so that it can be copied from the terminal."""
+    words: list[str] = []
+    for word in map(shlex.quote, shlex.split(command)):
+        if words and re.fullmatch("-+[a-z]+", words[-1]):
+            words[-1] += f" {word}"  # an option stays with its value
+        else:
+            words.append(word)
+    lines = [""]
+    for word in words:
+        if len(lines[-1]) + len(word) > _WIDTH:
+            lines.append("   ")
+        lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
     return f"{_INDENT}$ " + f" \\\n{_INDENT}".join(lines)
 
 

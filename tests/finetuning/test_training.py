@@ -108,9 +108,3 @@ def test_predict_command_is_stock(run: FineTuningRun) -> None:
     )
     model = "nnUNetTrainer__Screener901_student__3d_fullres"
     assert run.folder.relative_to(Path(run.folder.parents[2])) == Path(TARGET, model, "fold_0")
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
-def test_absent_device_is_refused(run: FineTuningRun) -> None:
-    with pytest.raises(ScreenerError, match="-device cpu"):
-        fine_tune(run, "cuda")
