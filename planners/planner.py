@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -121,15 +121,22 @@ class ScreenerPlanner:
         fits = int((USABLE * self.memory_gb - 2) * _GB / (elements * _STOCK_BYTES_PER_ELEMENT))
         return int(np.clip(fits, 2, fit.preset.finetuning_batch))
 
-    def too_small(self, fit: Fit) -> list[str]:
-        """Cases whose body is smaller than half a crop on any axis: no pair fits into them."""
+    def left_out(self, fit: Fit) -> dict[str, str]:
+        """Cases whose body is smaller than half a crop on any axis, and why: no pair fits in."""
         half = np.multiply(fit.patch, fit.spacing) / 2
+        reasons = {}
         extents = zip(self.fingerprint["cases"], self.fingerprint["body_extents_mm"], strict=True)
-        return [case for case, extent in extents if (np.array(extent) < half).any()]
+        for case, extent in extents:
+            if (np.array(extent) < half).any():
+                reasons[case] = (
+                    f"its body of {_millimetres(extent)} is smaller than half a crop "
+                    f"({_millimetres(half)}); take a longer scan, or leave it out of imagesTr"
+                )
+        return reasons
 
     def _settings(self, fit: Fit) -> ScreenerSettings:
         preset = fit.preset
-        left_out = set(self.too_small(fit))
+        left_out = self.left_out(fit)
         usable = {case: source for case, source in self.sources.items() if case not in left_out}
         split = split_cases(usable, self.num_test, self.seed)
         contrast = self._contrast(preset)
@@ -163,7 +170,8 @@ class ScreenerPlanner:
             inference=InferenceSettings(teacher_tile=tile, student_tile=tile),
             split=split,
             workers=preset.workers,
-            reasons=self._reasons(fit, split.train, sorted(left_out)),
+            reasons=self._reasons(fit, split.train),
+            left_out=left_out,
         )
 
     def _preprocessing(self, fit: Fit) -> PreprocessingSettings:
@@ -192,7 +200,7 @@ class ScreenerPlanner:
     def _tile(self, fit: Fit) -> Shape:
         return tuple(fit.preset.tile_factor * p for p in fit.patch)  # type: ignore[return-value]
 
-    def _reasons(self, fit: Fit, train: tuple[str, ...], left_out: list[str]) -> dict[str, str]:
+    def _reasons(self, fit: Fit, train: tuple[str, ...]) -> dict[str, str]:
         """A sentence for each planned number."""
         mm = " x ".join(f"{s:.2f}" for s in fit.spacing)
         data = " x ".join(f"{s:.2f}" for s in self.median_spacing)
@@ -212,6 +220,8 @@ class ScreenerPlanner:
             "hu_clip": "0.5th and 99.5th percentile of body voxels, as nnU-Net does for CT",
             "split": f"{len(train)} scans to train on; 5 % (1 to 50) to validate; "
             f"{self.num_test} kept for evaluation",
-            "left_out": f"{len(left_out)} scans smaller than half a crop on an axis: crop a larger "
-            f"region or plan with less memory to use them {left_out}",
         }
+
+
+def _millimetres(extent: Iterable[float]) -> str:
+    return " x ".join(f"{value:.0f}" for value in extent) + " mm"

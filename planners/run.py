@@ -65,8 +65,11 @@ def plan_dataset(
         logger.info("%s stays as it is: its cases and stages were made with it", path)
         return name
     write_json(path, plan)
-    for key, reason in plan["screener"]["reasons"].items():
+    settings = plan["screener"]
+    for key, reason in settings["reasons"].items():
         logger.info("%s: %s", key, reason)
+    for case, reason in settings["left_out"].items():
+        logger.warning("left out %s: %s", case, reason)
     logger.info("plan written to %s", path)
     return name
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -189,6 +189,7 @@ class ScreenerSettings:
         low_precision_cpu: use bfloat16 for the UNets on processors that compute in it.
         workers: reading processes of a stage.
         reasons: a sentence for each number that was planned.
+        left_out: usable images that the plan has no use for, and why.
     """
 
     preset: str
@@ -207,6 +208,7 @@ class ScreenerSettings:
     low_precision_cpu: bool = True
     workers: int = 4
     reasons: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -282,8 +284,10 @@ def _parse_dataclass(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise ScreenerError(f"{where} must hold settings, but is {value!r}")
     known = {f.name for f in fields(kind)}
-    if set(value) != known:
-        odd = sorted(set(value) ^ known)
+    # Plans and checkpoints of an older version lack settings that came later: they get defaults.
+    needed = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
+    odd = sorted((set(value) - known) | (needed - set(value)))
+    if odd:
         raise ScreenerError(
             f"{where} was written by another version: settings {', '.join(odd)} do not match; "
             "run screener_plan_and_preprocess again"

@@ -377,7 +377,14 @@ class ScreenerTrainer(nnUNetTrainer):
     def relevant_settings(cls, plan: dict[str, Any]) -> list[Any]:
         """What of a plan changes this stage's result."""
         others = set(STAGE_TRAINERS) - {cls.stage}
-        unimportant = others | {"reasons", "workers", "inference", "preset", "memory_gb"}
+        unimportant = others | {
+            "reasons",
+            "left_out",
+            "workers",
+            "inference",
+            "preset",
+            "memory_gb",
+        }
         settings = {k: v for k, v in plan["screener"].items() if k not in unimportant}
         architecture = plan["configurations"][CONFIGURATION]["architecture"]
         return json.loads(json.dumps([settings, architecture]))

@@ -1,0 +1,204 @@
+"""The fingerprint of small NIfTI files against NumPy; resume; unusable cases."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+from screener_nnu.planners import fingerprint
+from screener_nnu.planners.fingerprint import (
+    HU_EDGES,
+    RECORDS_FILE,
+    analyse_case,
+    collect_records,
+    intensity_properties,
+    summarise,
+)
+
+from screener_nnu.errors import CaseError, ScreenerError
+from screener_nnu.preprocessing.body import body_box, body_mask
+
+SPACING = (4.0, 3.0, 2.5)
+SHAPE = (16, 50, 64)
+
+
+def person(seed: int, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
+    """HU (z, y, x): an oval of soft tissue of two kinds in air."""
+    generator = np.random.default_rng(seed)
+    _, y, x = np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij")
+    image = np.full(shape, -1000.0)
+    image[(x / 0.7) ** 2 + (y / 0.6) ** 2 < 1] = 50 + 10 * seed
+    image[(x / 0.3) ** 2 + (y / 0.3) ** 2 < 1] = -80
+    return np.rint(image + generator.normal(0, 25, shape)).astype(np.int16)
+
+
+def write(folder: Path, name: str, array: np.ndarray) -> Path:
+    folder.mkdir(exist_ok=True)
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(SPACING[::-1])
+    path = folder / f"{name}_0000.nii.gz"
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+@pytest.fixture
+def cases(tmp_path: Path) -> dict[str, Path]:
+    return {f"p{i}": write(tmp_path / "raw", f"p{i}", person(i)) for i in range(3)}
+
+
+def body_voxels(path: Path) -> np.ndarray:
+    array = sitk.GetArrayFromImage(sitk.ReadImage(str(path))).astype(np.float32)
+    crop = array[body_box(array, SPACING, -500.0, 5.0)]
+    return crop[body_mask(crop, SPACING, -500.0)]
+
+
+def test_record_of_a_case(cases: dict[str, Path]) -> None:
+    record = analyse_case("p1", cases["p1"])
+    assert record["shape"] == list(SHAPE)
+    np.testing.assert_allclose(record["spacing"], SPACING)
+    voxels = body_voxels(cases["p1"])
+    oval = np.pi * 0.7 * 0.6 / 4 * np.prod(SHAPE)
+    assert len(voxels) == pytest.approx(oval, rel=0.1)
+    assert record["body_volume_ml"] == pytest.approx(len(voxels) * np.prod(SPACING) / 1000)
+    # The oval takes 0.6 and 0.7 of the axes y and x; a block of 5 mm is added on each side.
+    for length, fraction, size in zip(record["body_shape"][1:], (0.6, 0.7), SHAPE[1:], strict=True):
+        assert fraction * size <= length <= fraction * size + 10
+    counts, _ = np.histogram(voxels, bins=HU_EDGES)
+    expected = {str(i): int(n) for i, n in enumerate(counts) if n}
+    assert record["hu_counts"] == expected and sum(expected.values()) == len(voxels)
+
+
+def test_values_beyond_the_histogram_are_counted_at_its_ends(tmp_path: Path) -> None:
+    array = person(0)
+    array[6:8, 24:27, 30:33] = 9000
+    path = write(tmp_path / "raw", "metal", array)
+    counts = analyse_case("metal", path)["hu_counts"]
+    assert counts[str(len(HU_EDGES) - 2)] == 18
+    assert sum(counts.values()) == len(body_voxels(path))
+
+
+def test_pooled_intensities_equal_numpy_within_a_bin(
+    cases: dict[str, Path], tmp_path: Path
+) -> None:
+    summary = summarise(collect_records(cases, tmp_path / "out", 1))
+    voxels = np.concatenate([body_voxels(path) for path in cases.values()])
+    found = summary["foreground_intensity_properties_per_channel"]["0"]
+    expected = {
+        "mean": voxels.mean(),
+        "median": np.median(voxels),
+        "std": voxels.std(),
+        "min": voxels.min(),
+        "max": voxels.max(),
+        "percentile_00_5": np.percentile(voxels, 0.5),
+        "percentile_99_5": np.percentile(voxels, 99.5),
+    }
+    assert set(found) == set(expected)
+    for key, value in expected.items():
+        assert found[key] == pytest.approx(value, abs=2.5), key
+    assert found["std"] > 20 and found["percentile_00_5"] < found["median"]
+    assert sum(summary["hu_histogram"]["counts"]) == len(voxels)
+
+
+def test_percentiles_of_a_known_histogram() -> None:
+    """One voxel in 250 at the bottom and three at the top: only the top reaches its percentile."""
+    counts = np.zeros(len(HU_EDGES) - 1)
+    low, middle, high = (int((hu + 1024) // 4) for hu in (-700, 40, 900))
+    counts[low], counts[middle], counts[high] = 1, 246, 3
+    found = intensity_properties(counts)
+    centre = [(HU_EDGES[i] + HU_EDGES[i + 1]) / 2 for i in (low, middle, high)]
+    assert (found["min"], found["median"], found["max"]) == tuple(centre)
+    assert found["percentile_00_5"] == centre[1] and found["percentile_99_5"] == centre[2]
+    mean = (centre[0] + 246 * centre[1] + 3 * centre[2]) / 250
+    assert found["mean"] == pytest.approx(mean)
+    square = ([1, 246, 3] * (np.array(centre) - mean) ** 2).sum() / 250
+    assert found["std"] == pytest.approx(np.sqrt(square))
+
+
+def test_sizes_of_the_summary_are_in_mm_and_in_order(
+    cases: dict[str, Path], tmp_path: Path
+) -> None:
+    small = write(tmp_path / "raw", "a_small", person(3, (16, 40, 48)))
+    summary = summarise(collect_records({**cases, "a_small": small}, tmp_path / "out", 1))
+    assert list(summary["cases"]) == ["a_small", "p0", "p1", "p2"]
+    for shape, extent in zip(summary["shapes_after_crop"], summary["body_extents_mm"], strict=True):
+        np.testing.assert_allclose(extent, np.multiply(shape, SPACING), rtol=1e-6)
+    assert summary["shapes_after_crop"][0][1] < summary["shapes_after_crop"][1][1]
+    assert summary["cases"]["a_small"]["shape"] == [16, 40, 48]
+    assert summary["cases"]["p0"]["image"] == str(cases["p0"])
+    fractions = [
+        np.prod(s) / np.prod(c["shape"])
+        for s, c in zip(summary["shapes_after_crop"], summary["cases"].values(), strict=True)
+    ]
+    assert summary["median_relative_size_after_cropping"] == pytest.approx(np.median(fractions))
+
+
+def test_worker_processes_give_the_same(cases: dict[str, Path], tmp_path: Path) -> None:
+    alone = collect_records(cases, tmp_path / "one", 1)
+    assert collect_records(cases, tmp_path / "two", 2) == alone
+    lines = (tmp_path / "two" / RECORDS_FILE).read_text().splitlines()
+    assert sorted(json.loads(line)["case"] for line in lines) == ["p0", "p1", "p2"]
+
+
+def test_a_killed_run_goes_on_where_it_stopped(
+    cases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two records are whole, the third is torn: only that one is computed again."""
+    complete = collect_records(cases, tmp_path, 1)
+    file = tmp_path / RECORDS_FILE
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join(lines[:2]) + "\n" + lines[2][: len(lines[2]) // 2])
+    done: list[str] = []
+
+    def noted(case: str, path: Path) -> dict:
+        done.append(case)
+        return analyse_case(case, path)
+
+    monkeypatch.setattr(fingerprint, "analyse_case", noted)
+    assert collect_records(cases, tmp_path, 1) == complete
+    assert done == [json.loads(lines[2])["case"]]
+    # What it wrote is whole again, and a third run has nothing to do.
+    assert [json.loads(line) for line in file.read_text().splitlines()]
+    assert collect_records(cases, tmp_path, 1) == complete and len(done) == 1
+
+
+def test_records_of_other_files_and_other_cases_are_not_taken(
+    cases: dict[str, Path], tmp_path: Path
+) -> None:
+    collect_records(cases, tmp_path / "out", 1)
+    moved = {"p0": cases["p0"], "p1": write(tmp_path / "elsewhere", "p1", person(7))}
+    records = collect_records(moved, tmp_path / "out", 1)
+    assert [r["case"] for r in records] == ["p0", "p1"]
+    assert records[1] == analyse_case("p1", moved["p1"])
+
+
+def test_skipped_cases_keep_their_reason_and_are_tried_again(
+    cases: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "raw"
+    cases["broken"] = folder / "broken_0000.nii.gz"
+    cases["broken"].write_bytes(b"no image")
+    cases["mr"] = write(folder, "mr", np.abs(person(0)))
+    cases["air"] = write(folder, "air", np.full(SHAPE, -1000, np.int16))
+    summary = summarise(collect_records(cases, tmp_path / "out", 1))
+    assert set(summary["skipped"]) == {"broken", "mr", "air"}
+    assert "cannot be read" in summary["skipped"]["broken"]
+    assert "not CT" in summary["skipped"]["mr"]
+    assert "air" in summary["skipped"]["air"]
+    assert set(summary["cases"]) == {"p0", "p1", "p2"} and len(summary["spacings"]) == 3
+    write(folder, "broken", person(5))
+    again = summarise(collect_records(cases, tmp_path / "out", 1))
+    assert set(again["skipped"]) == {"mr", "air"} and "broken" in again["cases"]
+
+
+def test_analyse_raises_for_one_case(tmp_path: Path) -> None:
+    with pytest.raises(CaseError, match="^air: "):
+        analyse_case("air", write(tmp_path, "air", np.full(SHAPE, -1000, np.int16)))
+
+
+def test_no_usable_image_lists_the_reasons() -> None:
+    records = [{"case": "a", "image": "a.nii", "skipped": "it is a picture of a cat"}]
+    with pytest.raises(ScreenerError, match="no usable image among 1:\n  a: it is a picture"):
+        summarise(records)
