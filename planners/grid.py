@@ -61,8 +61,9 @@ def plan_patch(spacing: Spacing, median_shape: Shape, crop_voxels: int) -> Shape
             for w, d, m in zip(wanted, divisor, median_shape, strict=True)
         )
         if np.prod(fitted) > VOXEL_TOLERANCE * crop_voxels:
-            axis = int(np.argmax([f * s for f, s in zip(fitted, spacing, strict=True)]))
-            wanted[axis] = fitted[axis] - divisor[axis]
+            longest = int(np.argmax([f * s for f, s in zip(fitted, spacing, strict=True)]))
+            for axis in _alike(longest, spacing, fitted):
+                wanted[axis] = fitted[axis] - divisor[axis]
         elif fitted == patch:
             break
         patch = fitted
@@ -82,7 +83,14 @@ def plan_pooling(spacing: Spacing, patch: Shape, pooled_mm: float) -> Shape:
         divisors = [d for d in range(1, size + 1) if size % d == 0]
         pooling.append(min(divisors, key=lambda d: (abs(d * voxel - pooled_mm), d)))
     while np.prod([p // k for p, k in zip(patch, pooling, strict=True)]) > MAX_GRID_POSITIONS:
-        axis = int(np.argmin([k * s for k, s in zip(pooling, spacing, strict=True)]))
-        larger = [d for d in range(pooling[axis] + 1, patch[axis] + 1) if patch[axis] % d == 0]
-        pooling[axis] = larger[0]
+        finest = int(np.argmin([k * s for k, s in zip(pooling, spacing, strict=True)]))
+        for axis in _alike(finest, spacing, patch):
+            pooling[axis] = next(
+                d for d in range(pooling[axis] + 1, patch[axis] + 1) if patch[axis] % d == 0
+            )
     return tuple(pooling)  # type: ignore[return-value]
+
+
+def _alike(axis: int, spacing: Spacing, sizes: Shape) -> list[int]:
+    """The axis and those of the same spacing and size: in plane nothing is preferred."""
+    return [i for i in range(3) if (spacing[i], sizes[i]) == (spacing[axis], sizes[axis])]

@@ -114,8 +114,8 @@ def _grow_batch(preset: Preset, spacing: Spacing, patch: Shape, budget: float) -
     if preset.crop_voxels < PAPER_CROP_VOXELS:
         return preset  # planned for time, not for memory
     most = min(_MAX_VOLUMES, int(PAPER_VOLUMES * PAPER_CROP_VOXELS / np.prod(patch)))
-    while preset.volumes < most:
-        larger = replace(preset, volumes=preset.volumes + 1)
+    while preset.volumes + 2 <= most:
+        larger = replace(preset, volumes=preset.volumes + 2)  # even, for pairs of devices
         if estimate_gb(larger, spacing, patch) > budget:
             break
         preset = larger

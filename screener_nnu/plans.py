@@ -311,11 +311,14 @@ def read_plan(path: Path) -> tuple[dict[str, Any], ScreenerSettings]:
     """Reads a plan file: nnU-Net's dictionary and our typed part of it.
 
     Raises:
-        ScreenerError: the file is missing or is not one of ours.
+        ScreenerError: the file is missing, is no JSON or is not one of ours.
     """
     if not path.is_file():
         raise ScreenerError(f"no plan {path}: run screener_plan_and_preprocess first")
-    plan = json.loads(path.read_text())
+    try:
+        plan = json.loads(path.read_text())
+    except ValueError as error:
+        raise ScreenerError(f"{path} is not valid JSON ({error}): correct or delete it") from error
     if "screener" not in plan:
         raise ScreenerError(f"{path} is a plan of stock nnU-Net, without screener's settings")
     return plan, ScreenerSettings.from_dict(plan["screener"])

@@ -1,0 +1,170 @@
+"""Settings to JSON and back, and what is said about files that are not a plan of ours."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from screener_nnu.errors import CaseError, ScreenerError
+from screener_nnu.plans import (
+    ConditionSettings,
+    ContrastSettings,
+    DensitySettings,
+    DistillationSettings,
+    InferenceSettings,
+    JitterSettings,
+    OptimiserSettings,
+    PreprocessingSettings,
+    ScreenerSettings,
+    SplitSettings,
+    read_plan,
+    replace_nested,
+    write_json,
+)
+
+
+def settings() -> ScreenerSettings:
+    """No two numbers alike, so that a mix-up shows."""
+    optimiser = OptimiserSettings(11, 12, 13, 0.25, 0.5, 0.75, 1.25)
+    contrast = ContrastSettings(optimiser, "infonce", 14, 15, 16, 17, (0.6, 1.4), 0.2)
+    return ScreenerSettings(
+        preset="cpu",
+        memory_gb=18.0,
+        data_identifier="Plans_screener",
+        seed=19,
+        crop_size=(20, 21, 22),
+        preprocessing=PreprocessingSettings((2.5, 1.5, 1.25), (2.0, 1.0, 0.75), (-900.0, 400.0)),
+        jitter=JitterSettings(noise=0.3),
+        descriptor=contrast,
+        condition=ConditionSettings(contrast, "sincos"),
+        density=DensitySettings(optimiser, (2, 3, 4), (24, 25, 26), "gaussian"),
+        distillation=DistillationSettings(optimiser, (27, 28, 29)),
+        inference=InferenceSettings((30, 31, 32), (33, 34, 35)),
+        split=SplitSettings(("a", "b"), ("c",)),
+        workers=36,
+        reasons={"spacing": "because"},
+    )
+
+
+def test_round_trip_through_json_keeps_values_and_types() -> None:
+    before = settings()
+    text = json.dumps(before.to_dict())
+    after = ScreenerSettings.from_dict(json.loads(text))
+    assert after == before
+    assert json.dumps(after.to_dict()) == text
+    assert type(after.crop_size) is tuple and type(after.split.train) is tuple
+    assert type(after.preprocessing.spacing[0]) is float
+
+
+def test_every_setting_is_written() -> None:
+    values = settings().to_dict()
+    for owner, node in ((ScreenerSettings, values), (DensitySettings, values["density"])):
+        assert set(node) == {f.name for f in fields(owner)}
+    assert values["condition"]["contrast"]["optimiser"]["eps"] == 0.75
+
+
+def test_whole_numbers_are_read_as_floats_where_floats_belong() -> None:
+    values = settings().to_dict()
+    values["memory_gb"] = 24
+    read = ScreenerSettings.from_dict(values)
+    assert read.memory_gb == 24.0 and type(read.memory_gb) is float
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ("seed", "x", r"screener\.seed must be int"),
+        ("crop_size", [1, 2], r"screener\.crop_size needs 3 values, but has 2"),
+        ("crop_size", None, r"screener\.crop_size must be a list"),
+        ("descriptor.loss", None, r"screener\.descriptor\.loss must be str"),
+        ("split.train", [1], r"screener\.split\.train must be str"),
+        ("low_precision_cpu", 1, r"screener\.low_precision_cpu must be bool"),
+        ("jitter", [1], r"screener\.jitter must hold settings"),
+    ],
+)
+def test_wrong_types_name_their_place(place: str, value: Any, message: str) -> None:
+    values = settings().to_dict()
+    node = values
+    *parents, leaf = place.split(".")
+    for parent in parents:
+        node = node[parent]
+    node[leaf] = value
+    with pytest.raises(ScreenerError, match=message):
+        ScreenerSettings.from_dict(values)
+
+
+def test_missing_and_unknown_settings_are_named_with_the_way_out() -> None:
+    values = settings().to_dict()
+    del values["density"]["pooling"]
+    values["density"]["sigma"] = 1
+    with pytest.raises(ScreenerError, match=r"screener\.density.*pooling") as error:
+        ScreenerSettings.from_dict(values)
+    assert "screener_plan_and_preprocess" in str(error.value)
+
+
+def test_settings_cannot_change() -> None:
+    with pytest.raises(FrozenInstanceError):
+        settings().seed = 1  # type: ignore[misc]
+
+
+def test_override_leaves_the_original_alone() -> None:
+    before = settings()
+    after = before.override(["density.pooling=[1, 2, 2]", "seed=3"])
+    assert after.density.pooling == (1, 2, 2) and after.seed == 3
+    assert before == settings()
+    assert before.override([]) == before
+
+
+def test_replace_nested_changes_one_leaf() -> None:
+    before = settings()
+    after = replace_nested(before, "condition.contrast.optimiser.steps", 99)
+    assert after.condition.contrast.optimiser.steps == 99
+    assert before.override(["condition.contrast.optimiser.steps=99"]) == after
+    assert before == settings()
+
+
+def test_plan_file_round_trip(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "ScreenerPlans.json"
+    plan = {"plans_name": "ScreenerPlans", "screener": settings().to_dict()}
+    write_json(path, plan)
+    assert read_plan(path) == (plan, settings())
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_missing_plan_names_the_command(tmp_path: Path) -> None:
+    with pytest.raises(ScreenerError, match=r"no plan .*Plans\.json: run screener_plan_and_prep"):
+        read_plan(tmp_path / "Plans.json")
+
+
+def test_plan_of_stock_nnunet_is_told_apart(tmp_path: Path) -> None:
+    write_json(tmp_path / "nnUNetPlans.json", {"plans_name": "nnUNetPlans"})
+    with pytest.raises(ScreenerError, match="plan of stock nnU-Net"):
+        read_plan(tmp_path / "nnUNetPlans.json")
+
+
+def test_a_plan_spoiled_by_hand_is_named(tmp_path: Path) -> None:
+    (tmp_path / "Plans.json").write_text('{"screener": {,}')
+    with pytest.raises(ScreenerError, match=r"Plans\.json"):
+        read_plan(tmp_path / "Plans.json")
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_case_error_crosses_a_process_border() -> None:
+    import pickle
+
+    error = pickle.loads(pickle.dumps(CaseError("scan_7", "it is a cat; leave it out")))
+    assert isinstance(error, ScreenerError)
+    assert (error.case, error.reason) == ("scan_7", "it is a cat; leave it out")
+    assert str(error) == "scan_7: it is a cat; leave it out"
