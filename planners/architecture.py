@@ -7,7 +7,6 @@ from typing import Any
 
 from screener_nnu.planners.grid import strides_and_kernels
 from screener_nnu.planners.presets import Preset
-
 from screener_nnu.plans import Shape, Spacing
 
 _MODULE = "dynamic_network_architectures.architectures.unet"

@@ -11,10 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+
 from screener_nnu.planners.architecture import feature_elements, plan_architecture
 from screener_nnu.planners.grid import plan_patch, plan_spacing
 from screener_nnu.planners.presets import PAPER_CROP_VOXELS, PAPER_VOLUMES, Preset
-
 from screener_nnu.plans import Shape, Spacing
 
 BYTES_PER_ELEMENT = 5.4

@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+
 from screener_nnu.planners.architecture import feature_elements, plan_architecture
 from screener_nnu.planners.grid import plan_pooling
 from screener_nnu.planners.memory import USABLE, Fit, fit_to_memory
 from screener_nnu.planners.presets import Preset, preset_named
 from screener_nnu.planners.split import split_cases
-
 from screener_nnu.plans import (
     CONFIGURATION,
     ConditionSettings,

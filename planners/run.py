@@ -7,9 +7,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from screener_nnu.planners.fingerprint import RECORDS_FILE, collect_records, summarise
-from screener_nnu.planners.planner import ScreenerPlanner
-
 from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import (
     FINGERPRINT_FILE,
@@ -21,7 +18,9 @@ from screener_nnu.paths import (
     raw_folder,
     stage_folder,
 )
-from screener_nnu.plans import ScreenerSettings, read_plan, write_json
+from screener_nnu.planners.fingerprint import RECORDS_FILE, collect_records, summarise
+from screener_nnu.planners.planner import ScreenerPlanner
+from screener_nnu.plans import read_plan, write_json
 from screener_nnu.preprocessing.pipeline import preprocess_dataset
 from screener_nnu.preprocessing.reading import find_cases
 
@@ -114,9 +113,9 @@ def _keeps_old_plan(dataset: str, path: Path, plan: dict[str, Any]) -> bool:
     way_out = f"give the new plan another name with -p, or delete {path} and {folder}"
     if was["preprocessing"] != now["preprocessing"]:
         raise ScreenerError(f"{path} was planned with other settings; {way_out}")
-    known = {case for use in was["split"].values() for case in use}
     # Cases that could not be preprocessed have left the old plan: the new one still names them.
-    split = {use: [c for c in cases if c in known] for use, cases in now["split"].items()}
+    gone = set(was["left_out"]) - set(now["left_out"])
+    split = _without(now["split"], gone)
     if split != was["split"]:
         raise ScreenerError(f"the scans or the split of {path} have changed; {way_out}")
     trained = any(stage_folder(dataset, s, old["plans_name"]).is_dir() for s in STAGE_TRAINERS)
@@ -128,7 +127,7 @@ def preprocess_planned(
 ) -> None:
     """Makes the cases of a plan; those that turn out unusable leave the plan's split."""
     path = plan_file(dataset, plans_name)
-    plan, settings = read_plan(path)
+    _, settings = read_plan(path)
     fingerprint = json.loads((path.parent / FINGERPRINT_FILE).read_text())
     split = settings.split
     planned = (*split.train, *split.validation, *split.test)
@@ -144,18 +143,24 @@ def preprocess_planned(
         parts,
     )
     if summary.skipped:
-        _drop_cases(path, plan, settings, set(summary.skipped))
+        _drop_cases(path, summary.skipped)
 
 
-def _drop_cases(
-    path: Path, plan: dict[str, Any], settings: ScreenerSettings, dropped: set[str]
-) -> None:
-    for use in ("train", "validation", "test"):
-        kept = [c for c in getattr(settings.split, use) if c not in dropped]
-        plan["screener"]["split"][use] = kept
-    if not plan["screener"]["split"]["train"]:
+def _drop_cases(path: Path, reasons: dict[str, str]) -> None:
+    # Read again: another part may have dropped cases of its own in the meantime.
+    plan, _ = read_plan(path)
+    split = _without(plan["screener"]["split"], set(reasons))
+    if not split["train"]:
         raise ScreenerError("no training case is left; see the reasons above")
-    if not plan["screener"]["split"]["validation"]:
-        plan["screener"]["split"]["validation"] = plan["screener"]["split"]["train"][:1]
+    plan["screener"]["split"] = split
+    plan["screener"]["left_out"].update(reasons)
     write_json(path, plan)
-    logger.info("%d cases left out of %s", len(dropped), path)
+    logger.info("%d cases left out of %s", len(reasons), path)
+
+
+def _without(split: dict[str, list[str]], gone: set[str]) -> dict[str, list[str]]:
+    """A split without some cases; a training case stands in when none is left to validate."""
+    kept = {use: [case for case in cases if case not in gone] for use, cases in split.items()}
+    if not kept["validation"]:
+        kept["validation"] = kept["train"][:1]
+    return kept

@@ -109,13 +109,6 @@ def test_layout_is_that_of_nnunet(folders: Path) -> None:
         assert stage_folder(7, stage, "Mine") == expected
 
 
-def test_stages_are_those_of_the_trainers() -> None:
-    from screener_nnu.trainers.stages import trainer_of
-
-    for stage, trainer in STAGE_TRAINERS.items():
-        assert trainer_of(stage).__name__ == trainer
-
-
 def test_finished_checkpoint(folders: Path) -> None:
     path = stage_folder(NAME, "density", "ScreenerPlans") / "checkpoint_final.pth"
     path.parent.mkdir(parents=True)

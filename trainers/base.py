@@ -12,8 +12,6 @@ from typing import Any, ClassVar
 import torch
 import torch.distributed as dist
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from screener_nnu.trainers.checkpoints import read_checkpoint, write_checkpoint
-from screener_nnu.trainers.stage_logger import StageLogger
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
@@ -23,6 +21,8 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.networks.unet import low_precision
 from screener_nnu.paths import STAGE_TRAINERS, cases_folder
 from screener_nnu.plans import CONFIGURATION, OptimiserSettings, ScreenerSettings, write_json
+from screener_nnu.trainers.checkpoints import read_checkpoint, write_checkpoint
+from screener_nnu.trainers.stage_logger import StageLogger
 
 
 class ScreenerTrainer(nnUNetTrainer):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-from screener_nnu.trainers.contrast import ContrastTrainer
 
 from screener_nnu.conditions.learned import masked_input
 from screener_nnu.errors import ScreenerError
 from screener_nnu.plans import ContrastSettings
 from screener_nnu.sampling.masks import block_masks
+from screener_nnu.trainers.contrast import ContrastTrainer
 
 
 class ConditionTrainer(ContrastTrainer):

@@ -7,8 +7,6 @@ from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
-from screener_nnu.trainers.base import ScreenerTrainer
-from screener_nnu.trainers.reading import PairReader, PairSample, step_batches
 from torch import nn
 
 from screener_nnu.losses import LOSSES
@@ -24,6 +22,8 @@ from screener_nnu.sampling.crops import (
 )
 from screener_nnu.sampling.jitter import colour_jitter
 from screener_nnu.sampling.randomness import torch_generator
+from screener_nnu.trainers.base import ScreenerTrainer
+from screener_nnu.trainers.reading import PairReader, PairSample, step_batches
 
 _VALIDATION_PAIRS = 24
 _CANDIDATES = 1024

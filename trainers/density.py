@@ -9,6 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
+
+from screener_nnu.inference.models import load_features, new_density
+from screener_nnu.networks.unet import shape_divisor
+from screener_nnu.plans import DensitySettings, OptimiserSettings, Shape
+from screener_nnu.sampling.crops import Box, resize_boxes
+from screener_nnu.sampling.randomness import torch_generator
+from screener_nnu.scoring.teacher import FeatureExtractor, Teacher
 from screener_nnu.trainers.base import ScreenerTrainer
 from screener_nnu.trainers.reading import (
     CaseReader,
@@ -18,14 +26,6 @@ from screener_nnu.trainers.reading import (
     step_batches,
 )
 from screener_nnu.trainers.score_statistics import measure_scores
-from torch import nn
-
-from screener_nnu.inference.models import load_features, new_density
-from screener_nnu.networks.unet import shape_divisor
-from screener_nnu.plans import DensitySettings, OptimiserSettings, Shape
-from screener_nnu.sampling.crops import Box, resize_boxes
-from screener_nnu.sampling.randomness import torch_generator
-from screener_nnu.scoring.teacher import FeatureExtractor, Teacher
 
 Scale = tuple[float, ...]
 
@@ -141,6 +141,9 @@ class DensityTrainer(ScreenerTrainer):
             image, body = image.flip(flips), body.flip(flips)
         place = (torch.tensor([v], device=self.device) for v in (sample.start, sample.extent))
         y, c = self.features(image, *place)
+        if c is not None and not self.features.condition.trained:
+            # A condition made of the place alone has to follow what was flipped.
+            c = c.flip(flips)
         inside = F.avg_pool3d(body, self.density.pooling)[:, 0] > 0.5
         if not self.density.body_only or not inside.any():
             inside = torch.ones_like(inside)

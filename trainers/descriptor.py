@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from screener_nnu.trainers.contrast import ContrastTrainer
-
 from screener_nnu.plans import ContrastSettings
+from screener_nnu.trainers.contrast import ContrastTrainer
 
 
 class DescriptorTrainer(ContrastTrainer):

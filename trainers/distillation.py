@@ -12,9 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from screener_nnu.trainers.base import ScreenerTrainer
-from screener_nnu.trainers.reading import CaseReader, random_start, read_padded, step_batches
-from screener_nnu.trainers.score_statistics import case_scores
 from torch import nn
 from tqdm import tqdm
 
@@ -30,13 +27,22 @@ from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.preprocessing.resampling import resample_mask_to_shape
 from screener_nnu.sampling.crops import Box
 from screener_nnu.sampling.randomness import torch_generator
+from screener_nnu.trainers.base import ScreenerTrainer
+from screener_nnu.trainers.reading import (
+    CaseReader,
+    Pinnable,
+    random_start,
+    read_padded,
+    step_batches,
+)
+from screener_nnu.trainers.score_statistics import case_scores
 
 _VALIDATION_CROPS = 24
 _AIR_HU = -1024
 
 
 @dataclass(frozen=True)
-class DistillationSample:
+class DistillationSample(Pinnable):
     """HU crop and its body mask, its start, and the teacher's scores on the cells of the case."""
 
     hu: torch.Tensor

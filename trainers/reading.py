@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -76,8 +76,25 @@ class CaseReader(Dataset[Sample], Generic[Sample]):
         raise NotImplementedError
 
 
+class Pinnable:
+    """Lets the loader keep tensors in pinned memory, from where copies are asynchronous."""
+
+    def pin_memory(self) -> Any:
+        """The same sample in pinned memory."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        return replace(self, **{name: _pinned(value) for name, value in values.items()})  # type: ignore[type-var]
+
+
+def _pinned(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.pin_memory()
+    if isinstance(value, tuple) and any(isinstance(v, torch.Tensor) for v in value):
+        return tuple(_pinned(v) for v in value)
+    return value
+
+
 @dataclass(frozen=True)
-class PairSample:
+class PairSample(Pinnable):
     """Two boxes of the equalised image and the body mask of the first."""
 
     boxes: tuple[Box, Box]
@@ -121,7 +138,7 @@ class PairReader(CaseReader[PairSample]):
 
 
 @dataclass(frozen=True)
-class CropSample:
+class CropSample(Pinnable):
     """A crop and its place, in voxels of the plan's grid: start, extent of the case, size."""
 
     case: str
@@ -154,6 +171,7 @@ def step_batches(
         multiprocessing_context="spawn" if workers else None,
         worker_init_fn=_limit_threads if workers else None,
         prefetch_factor=4 if workers else None,
+        pin_memory=torch.cuda.is_available(),
     )
     return iter(loader)
 

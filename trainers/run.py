@@ -6,14 +6,22 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
-from screener_nnu.trainers.stages import trainer_of
 
 from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import dataset_name, plan_file, preprocessed_folder, stage_folder
 from screener_nnu.plans import CONFIGURATION, read_plan
+from screener_nnu.trainers.stages import trainer_of
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +40,34 @@ def train_stage(
         ScreenerError: no plan, no cases, an earlier stage missing, or other settings in the folder.
     """
     trainer_of(stage)
+    folder = stage_folder(dataset, stage, plans_name)
+    with _only_run(folder):
+        _train_or_leave(dataset, stage, plans_name, device, restart, num_gpus)
+
+
+@contextmanager
+def _only_run(folder: Path) -> Iterator[None]:
+    """Refuses to train a stage that another process is training; a killed one leaves no lock."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / "running.lock").open("w") as lock:
+        if fcntl is not None:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ScreenerError(
+                    f"another process is training {folder}: wait for it or stop it"
+                ) from error
+        yield
+
+
+def _train_or_leave(
+    dataset: int | str,
+    stage: str,
+    plans_name: str,
+    device: torch.device,
+    restart: bool,
+    num_gpus: int,
+) -> None:
     folder = stage_folder(dataset, stage, plans_name)
     if restart and folder.is_dir():
         shutil.rmtree(folder)

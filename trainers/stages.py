@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from screener_nnu.errors import ScreenerError
+from screener_nnu.paths import STAGE_TRAINERS
 from screener_nnu.trainers.base import ScreenerTrainer
 from screener_nnu.trainers.condition import ConditionTrainer
 from screener_nnu.trainers.density import DensityTrainer
 from screener_nnu.trainers.descriptor import DescriptorTrainer
 from screener_nnu.trainers.distillation import DistillationTrainer
-
-from screener_nnu.errors import ScreenerError
-from screener_nnu.paths import STAGE_TRAINERS
 
 STAGES: dict[str, type[ScreenerTrainer]] = {
     trainer.stage: trainer

@@ -17,6 +17,7 @@ import SimpleITK
 from numpy.typing import NDArray
 
 from screener_nnu.demo import figures
+from screener_nnu.demo.phantoms import LESION_FRACTION
 from screener_nnu.demo.report import MethodRow, Picture, Report, ShownCase, TimedStep
 from screener_nnu.demo.settings import LABELLED, NORMAL_CASE, PRETRAINING, DemoPaths, DemoSize
 from screener_nnu.demo.steps import Step
@@ -49,11 +50,10 @@ def collect_report(
 
 
 def _introduction(size: DemoSize) -> str:
-    from screener_nnu.demo.phantoms import LESION_FRACTION
-
     return (
         f"No patient data here: {size.training_scans} CT phantoms of the trunk were computed, "
-        f"{LESION_FRACTION:.0%} of them with lesions, nobody says which. From these alone the "
+        f"{round(LESION_FRACTION * size.training_scans)} of them with lesions, but nobody says "
+        "which. From these alone the "
         "chain of stages learned what tissue looks like at its place. Its anomaly maps were then "
         f"measured on {size.test_scans} other phantoms with annotated lesions (and one without), "
         "beside baselines that learn nothing. Training was cut to minutes on a CPU, so read "

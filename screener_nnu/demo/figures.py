@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 HU_WINDOW = (-400.0, 250.0)
@@ -146,13 +147,14 @@ def draw_curve(curve: StageCurve) -> bytes:
     epochs = range(1, len(curve.figures) + 1)
     score.plot(epochs, curve.figures, color="#2f855a", marker=".", label="trained")
     if math.isfinite(curve.reference):
-        # Epoch 0 is the untrained network.
         score.axhline(curve.reference, color="#718096", linestyle="--", label="untrained")
     score.set_title(curve.figure_name, fontsize=10)
     score.legend(fontsize=8, frameon=False)
     for axes in (loss, score):
         axes.set_xlabel("epoch", fontsize=9)
         axes.tick_params(labelsize=8)
+        axes.set_xlim(0.5, max(len(curve.losses), 2) + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     return _png(figure)

@@ -9,7 +9,7 @@ from html import escape
 from importlib.resources import files
 
 from screener_nnu.demo.report import CONTROL, SCREENER, MethodRow, Picture, Report
-from screener_nnu.demo.terminal import duration
+from screener_nnu.demo.terminal import broken_command, duration
 
 _EXPLANATIONS = {
     "student": "one UNet that has learned the teacher's map",
@@ -156,7 +156,7 @@ def _steps(report: Report) -> str:
     items = "\n".join(
         f'<li><div class="step"><b>{escape(step.title)}</b>'
         f'<span class="time">{duration(step.seconds)}</span></div>'
-        + (f"<pre>{escape(step.command)}</pre>" if step.command else "")
+        + (f"<pre>{escape(broken_command(step.command))}</pre>" if step.command else "")
         + "</li>"
         for step in report.steps
     )

@@ -118,6 +118,8 @@ class Report:
                 f"Against the same density on untrained networks ({control.auroc:.3f}), learning "
                 f"{'gains' if gain > 0 else 'loses'} {abs(gain):.3f}."
             )
+        if teacher:
+            sentences.append(_compare_precision(teacher, self.rows))
         return " ".join(sentences)
 
 
@@ -127,6 +129,15 @@ def _compare_student(teacher: float, student: float) -> str:
     kept = "within" if difference >= -TOLERATED_LOSS else "more than"
     text = f"The student ({student:.3f}) lies {abs(difference):.3f} {side} its teacher"
     return f"{text}." if difference >= 0 else f"{text}, {kept} the tolerated {TOLERATED_LOSS}."
+
+
+def _compare_precision(teacher: MethodRow, rows: Sequence[MethodRow]) -> str:
+    """AUROC forgives false alarms where normal voxels abound; average precision does not."""
+    best = max(rows, key=lambda row: _or(row.average_precision, -1.0))
+    text = f"By average precision the best is {best.method} ({best.average_precision:.3f}"
+    if best is teacher:
+        return f"{text})."
+    return f"{text}; teacher {teacher.average_precision:.3f})."
 
 
 def _or(value: float, default: float) -> float:

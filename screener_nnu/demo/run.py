@@ -17,11 +17,11 @@ from typing import Any, TextIO
 from screener_nnu.demo.settings import DemoPaths, DemoSize
 from screener_nnu.demo.steps import PROCESSES, Step, demo_steps
 from screener_nnu.demo.terminal import (
+    announced_command,
     duration,
     last_lines,
     output_to,
     progress_line,
-    wrapped_command,
 )
 from screener_nnu.errors import ScreenerError
 from screener_nnu.plans import write_json
@@ -120,7 +120,7 @@ def _run_step(
     number: str, step: Step, paths: DemoPaths, record: dict[str, Any], terminal: TextIO
 ) -> None:
     """Runs a step and adds its time to the record; repeating a finished one costs it nothing."""
-    command = f"\n{wrapped_command(step.command)}" if step.command else ""
+    command = f"\n{announced_command(step.command)}" if step.command else ""
     print(f"\n{number} {step.title}{command}", file=terminal, flush=True)
     print(f"\n===== {number} {step.title}\n$ {step.command}", flush=True)
     begin = monotonic()

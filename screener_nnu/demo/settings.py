@@ -9,6 +9,7 @@ from pathlib import Path
 PRETRAINING = "Dataset901_DemoCT"
 LABELLED = "Dataset902_DemoLesions"
 NORMAL_CASE = "normal_0000"
+_STEPS_PER_EPOCH = 20
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class DemoSize:
     Attributes:
         training_scans, test_scans, labelled_scans: phantoms of each set; the test set gets one more
             that has no lesion.
-        descriptor, condition, density, distillation: steps of each stage.
+        descriptor, condition, density, distillation: steps of each stage, multiples of 20.
         epochs, iterations: of each fine-tuning.
         settings: more settings of the plan, `key=value`.
         seed: of the phantoms.
@@ -26,12 +27,12 @@ class DemoSize:
 
     training_scans: int = 40
     test_scans: int = 8
-    labelled_scans: int = 8
-    descriptor: int = 300
-    condition: int = 250
-    density: int = 250
-    distillation: int = 250
-    epochs: int = 5
+    labelled_scans: int = 5
+    descriptor: int = 220
+    condition: int = 180
+    density: int = 80
+    distillation: int = 140
+    epochs: int = 4
     iterations: int = 20
     settings: tuple[str, ...] = ()
     seed: int = 2026
@@ -47,9 +48,18 @@ class DemoSize:
         schedule = [
             f"{stage}.optimiser.{key}={value}"
             for stage, steps in stages.items()
-            for key, value in (("steps", steps), ("warmup_steps", steps // 20))
+            for key, value in _schedule(steps).items()
         ]
         return [*schedule, *self.settings]
+
+
+def _schedule(steps: int) -> dict[str, int]:
+    """A stage trains whole epochs; short ones, so that the curves of the page have points."""
+    return {
+        "steps": steps,
+        "steps_per_epoch": min(_STEPS_PER_EPOCH, steps),
+        "warmup_steps": steps // 20,
+    }
 
 
 @dataclass(frozen=True)

@@ -84,8 +84,8 @@ def progress_line(terminal: TextIO, log: Path) -> Iterator[None]:
         terminal.flush()
 
 
-def wrapped_command(command: str) -> str:
-    """A command line broken before its options, so that it can be copied from the terminal."""
+def broken_command(command: str) -> str:
+    """A command line broken before its options, such that it can be copied."""
     words: list[str] = []
     for word in map(shlex.quote, shlex.split(command)):
         if words and re.fullmatch("-+[a-z]+", words[-1]):
@@ -97,7 +97,12 @@ def wrapped_command(command: str) -> str:
         if len(lines[-1]) + len(word) > _WIDTH:
             lines.append("   ")
         lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
-    return f"{_INDENT}$ " + f" \\\n{_INDENT}".join(lines)
+    return " \\\n".join(lines)
+
+
+def announced_command(command: str) -> str:
+    """A command line as the terminal shows it."""
+    return f"{_INDENT}$ " + broken_command(command).replace("\n", f"\n{_INDENT}")
 
 
 def duration(seconds: float) -> str:

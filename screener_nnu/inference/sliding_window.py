@@ -120,7 +120,7 @@ def cells_to_voxels(grid: torch.Tensor, cell: Shape, start: Shape, size: Shape) 
         (..., *size); beyond the centres of the outer cells the outer score is kept.
     """
     for axis, (c, a, n) in enumerate(zip(cell, start, size, strict=True)):
-        if c == 1:
+        if c == 1 and a + n <= grid.shape[axis - 3]:
             grid = grid.narrow(axis - 3, a, n)
             continue
         centre = (torch.arange(n, device=grid.device, dtype=torch.float32) + a + 0.5) / c - 0.5

@@ -12,7 +12,7 @@ import pytest
 from screener_nnu.demo import run
 from screener_nnu.demo.settings import DemoPaths, DemoSize
 from screener_nnu.demo.steps import Step, demo_steps
-from screener_nnu.demo.terminal import last_lines, output_to, wrapped_command
+from screener_nnu.demo.terminal import announced_command, last_lines, output_to
 from screener_nnu.errors import ScreenerError
 
 
@@ -71,7 +71,7 @@ def test_commands_parse(tmp_path: Path) -> None:
             )
             parser = getattr(module, "build_parser", None) or module._parser
             parser().parse_args(arguments)
-            copied = wrapped_command(step.command).replace("$ ", "").replace("\\\n", " ")
+            copied = announced_command(step.command).replace("$ ", "").replace("\\\n", " ")
             assert shlex.split(copied) == [command, *arguments]
 
 

@@ -30,6 +30,7 @@ def touch(folder: Path, *names: str) -> Path:
         ("10000.mhd", "10000"),
         ("I0001.dcm", "I0001.dcm"),
         ("0000_0000.nii.gz", "0000"),
+        ("a_0000_b.nii.gz", "a_0000_b"),
     ],
 )
 def test_case_name(file: str, case: str) -> None:

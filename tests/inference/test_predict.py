@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from nnunetv2.preprocessing.normalization.default_normalization_schemes import CTNormalization
 from scipy import ndimage
-from screener_nnu.planners.planner import ScreenerPlanner
 from torch import nn
 
 from screener_nnu.inference.predict import Predictor, predict_files
 from screener_nnu.inference.volume import normalise_hu, score_map, teacher_input
+from screener_nnu.planners.planner import ScreenerPlanner
 from screener_nnu.plans import ScreenerSettings
 from screener_nnu.scoring.student import Student
 from screener_nnu.scoring.teacher import Teacher

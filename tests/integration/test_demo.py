@@ -30,7 +30,13 @@ if __name__ == "__main__":
             distillation=2,
             epochs=1,
             iterations=1,
-            settings=("descriptor.volumes_per_step=1", "condition.contrast.volumes_per_step=1"),
+            settings=(
+                "descriptor.volumes_per_step=1",
+                "condition.contrast.volumes_per_step=1",
+                "density.crop_size=[32,40,40]",
+                "density.volumes_per_step=1",
+                "distillation.volumes_per_step=1",
+            ),
         ),
     )
 """

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from screener_nnu.planners.architecture import feature_elements, plan_architecture
-from screener_nnu.planners.presets import PRESETS
 
 from screener_nnu.networks.unet import build_unet, shape_divisor
+from screener_nnu.planners.architecture import feature_elements, plan_architecture
+from screener_nnu.planners.presets import PRESETS
 
 torch.set_num_threads(1)
 SPACING, PATCH = (4.7173, 3.1449, 3.1449), (32, 40, 48)

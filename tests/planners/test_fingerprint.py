@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
+
+from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.planners import fingerprint
 from screener_nnu.planners.fingerprint import (
     HU_EDGES,
@@ -17,8 +19,6 @@ from screener_nnu.planners.fingerprint import (
     intensity_properties,
     summarise,
 )
-
-from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.preprocessing.body import body_box, body_mask
 
 SPACING = (4.0, 3.0, 2.5)

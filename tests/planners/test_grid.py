@@ -6,6 +6,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+
 from screener_nnu.planners.grid import (
     plan_patch,
     plan_pooling,
@@ -32,8 +33,16 @@ def many_data_sets() -> list[tuple[tuple[float, float, float], tuple[float, floa
         z, y, x = np.exp(generator.uniform(np.log(0.4), np.log(6), 3))
         if index % 3:
             x = y
-        extent = tuple(float(v) for v in generator.uniform(40, 600, 3))
-        made.append(((float(z), float(y), float(x)), extent, (PAPER, SMALL, 24**3)[index % 3]))
+        extent = generator.uniform(40, 600, 3)
+        if index % 2:
+            extent[1] = extent[2]
+        made.append(
+            (
+                (float(z), float(y), float(x)),
+                tuple(extent.tolist()),
+                (PAPER, SMALL, 24**3)[index % 3],
+            )
+        )
     return made  # type: ignore[return-value]
 
 
@@ -110,6 +119,8 @@ def test_rules_hold_for_any_data(
     pooling = plan_pooling(spacing, patch, 4.5 if voxels == PAPER else 8.0)
     assert all(size % kernel == 0 for size, kernel in zip(patch, pooling, strict=True))
     assert np.prod([n // k for n, k in zip(patch, pooling, strict=True)]) <= 32**3
+    if spacing[1] == spacing[2] and shape[1] == shape[2]:
+        assert patch[1] == patch[2] and pooling[1] == pooling[2]
 
 
 @pytest.mark.parametrize("median", list(product((0.5, 1.0, 2.0), (0.6, 0.9), (0.6, 0.9))))
@@ -145,7 +156,7 @@ def test_pooling_is_the_nearest_divisor(
 def test_grid_is_capped_by_pooling_the_finest_axis_first() -> None:
     """64 x 96 x 96 voxels of 4.5 mm are 18 times too many positions.
 
-    Each axis in turn goes to its next divisor, the one with the smallest cells first: (2, 2, 2)
-    leaves 73728 positions, (4, 2, 2) 36864 and (4, 3, 2) 24576, below 32^3 = 32768.
+    The axis with the smallest cells goes to its next divisor, equal axes together: (2, 2, 2)
+    leaves 73728 positions, (4, 2, 2) 36864 and (4, 3, 3) 16384, below 32^3 = 32768.
     """
-    assert plan_pooling((4.5, 4.5, 4.5), (64, 96, 96), 4.5) == (4, 3, 2)
+    assert plan_pooling((4.5, 4.5, 4.5), (64, 96, 96), 4.5) == (4, 3, 3)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from screener_nnu.planners.split import split_cases
 
 from screener_nnu.errors import ScreenerError
+from screener_nnu.planners.split import split_cases
 
 
 def sources(**counts: int) -> dict[str, str]:

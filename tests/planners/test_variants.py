@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from screener_nnu.planners.planner import ScreenerPlanner
-from screener_nnu.planners.variants import derive_plan
 
 from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import plan_file, stage_folder
+from screener_nnu.planners.planner import ScreenerPlanner
+from screener_nnu.planners.variants import derive_plan
 from screener_nnu.plans import ScreenerSettings, read_plan, write_json
 
 DATASET = "Dataset901_Trunk"

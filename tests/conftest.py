@@ -1,0 +1,208 @@
+"""A tiny pre-training set of phantoms, planned, prepared and trained once a test session."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DATASET = "Dataset901_Tiny"
+STAGES = ("descriptor", "condition", "density", "distillation")
+# Voxels are coarse, so that scans have some 24 x 28 x 36 of them and crops 12 x 16 x 16.
+SPACING = (12.0, 9.0, 9.0)
+SCANS = 6
+_CONTRAST = ("channels=4", "head_width=32", "volumes_per_step=2", "positives=64")
+_SCHEDULES = {
+    "descriptor": "descriptor",
+    "condition": "condition.contrast",
+    "density": "density",
+    "distillation": "distillation",
+}
+TINY = (
+    "low_precision_cpu=false",
+    *(f"{stage}.{s}" for stage in ("descriptor", "condition.contrast") for s in _CONTRAST),
+    *(
+        f"{stage}.optimiser.{key}={value}"
+        for stage in _SCHEDULES.values()
+        for key, value in (("steps", 4), ("steps_per_epoch", 2), ("warmup_steps", 1))
+    ),
+    "density.pooling=[2, 2, 2]",
+    "density.crop_size=[12, 16, 16]",
+    "density.hidden=8",
+    "density.flow_steps=2",
+    "distillation.volumes_per_step=2",
+    "inference.teacher_tile=[48, 48, 48]",
+    "inference.student_tile=[16, 16, 16]",
+)
+
+
+@dataclass(frozen=True)
+class TinyWorld:
+    """nnU-Net's three folders with the set in them."""
+
+    root: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kinds = ("raw", "preprocessed", "results")
+        return {f"nnUNet_{kind}": str(self.root / kind) for kind in kinds}
+
+    @property
+    def raw(self) -> Path:
+        return self.root / "raw" / DATASET
+
+    @property
+    def preprocessed(self) -> Path:
+        return self.root / "preprocessed" / DATASET
+
+    @property
+    def cases(self) -> Path:
+        return self.preprocessed / "ScreenerPlans_screener"
+
+    def stage(self, stage: str, plans: str = "ScreenerPlans") -> Path:
+        from screener_nnu.paths import stage_folder
+
+        return stage_folder(DATASET, stage, plans)
+
+    def plan(self, *overrides: str, plans: str = "ScreenerPlans") -> dict[str, Any]:
+        """The plan with other settings, not written."""
+        from screener_nnu.plans import read_plan
+
+        plan, settings = read_plan(self.preprocessed / f"{plans}.json")
+        plan["screener"] = settings.override(list(overrides)).to_dict()
+        return plan
+
+    def trainer(self, stage: str, *overrides: str, plans: str = "ScreenerPlans") -> Any:
+        """An initialised trainer of a stage on the CPU."""
+        import torch
+
+        from screener_nnu.trainers.stages import trainer_of
+
+        description = json.loads((self.preprocessed / "dataset.json").read_text())
+        # nnU-Net's own command adds that key, and its trainer takes it out again.
+        plan = {**self.plan(*overrides, plans=plans), "continue_training": False}
+        device = torch.device("cpu")
+        trainer = trainer_of(stage)(plan, "3d_fullres", "all", description, device)
+        trainer.initialize()
+        return trainer
+
+    def train(self, stage: str, *arguments: str) -> None:
+        """`screener_train` in this process."""
+        from screener_nnu.commands.train import main
+
+        main(["901", "3d_fullres", stage, "-device", "cpu", *arguments])
+
+    def copy(self, root: Path) -> TinyWorld:
+        """The same with folders of its own; scans are shared and only read."""
+        root.mkdir(parents=True, exist_ok=True)
+        (root / "raw").symlink_to((self.root / "raw").resolve(), target_is_directory=True)
+        for kind in ("preprocessed", "results"):
+            shutil.copytree(self.root / kind, root / kind)
+        return TinyWorld(root)
+
+
+def enter(world: TinyWorld, patch: pytest.MonkeyPatch) -> None:
+    """Makes nnU-Net and us use the folders of a world, in this process and its children."""
+    import torch
+    from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as module
+
+    for name, value in world.environment.items():
+        patch.setenv(name, value)
+        # nnU-Net reads the variables once, when it is imported.
+        if hasattr(module, name):
+            patch.setattr(module, name, value)
+    patch.setenv("OMP_NUM_THREADS", "1")
+    patch.setenv("OMP_WAIT_POLICY", "passive")
+    torch.set_num_threads(1)
+
+
+def shrink_network(plan: dict[str, Any]) -> None:
+    """Widths of 4, 8, 16 instead of those of the preset."""
+    arguments = plan["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
+    arguments["features_per_stage"] = [4 * 2**i for i in range(arguments["n_stages"])]
+
+
+@pytest.fixture(scope="session")
+def made_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyWorld]:
+    from screener_nnu.planners.run import plan_dataset, preprocess_planned
+    from screener_nnu.plans import ScreenerSettings, write_json
+    from screener_nnu.synthetic import write_phantom_dataset
+
+    world = TinyWorld(tmp_path_factory.mktemp("made"))
+    (world.root / "results").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        enter(world, patch)
+        write_phantom_dataset(world.root / "raw", DATASET, SCANS, 7, spacing=SPACING)
+        request = {"preset": "cpu", "num_test": 1, "plans_name": "ScreenerPlans"}
+        plan_dataset(["901"], None, 1, request)
+        path = world.preprocessed / "ScreenerPlans.json"
+        plan = json.loads(path.read_text())
+        shrink_network(plan)
+        settings = ScreenerSettings.from_dict(plan["screener"]).override(list(TINY))
+        plan["screener"] = settings.to_dict()
+        write_json(path, plan)
+        preprocess_planned(DATASET, "ScreenerPlans", 0)
+        # The same scans kept finer than the plan's grid, as the preset `paper` does.
+        finer = ["preprocessing.storage_spacing=[8.0, 6.0, 6.0]", 'data_identifier="Fine_screener"']
+        fine = {**plan, "plans_name": "Fine", "screener": settings.override(finer).to_dict()}
+        write_json(world.preprocessed / "Fine.json", fine)
+        preprocess_planned(DATASET, "Fine", 0)
+        yield world
+
+
+@pytest.fixture(scope="session")
+def trained_once(
+    made_world: TinyWorld, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TinyWorld]:
+    world = made_world.copy(tmp_path_factory.mktemp("trained") / "world")
+    with pytest.MonkeyPatch.context() as patch:
+        enter(world, patch)
+        world.train("chain")
+        yield world
+
+
+@pytest.fixture
+def world(made_world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TinyWorld:
+    """Planned and prepared, nothing trained; a copy that a test may change."""
+    copy = made_world.copy(tmp_path / "world")
+    enter(copy, monkeypatch)
+    return copy
+
+
+@pytest.fixture
+def trained(trained_once: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TinyWorld:
+    """All stages trained for a few steps; a copy that a test may change."""
+    copy = trained_once.copy(tmp_path / "trained")
+    enter(copy, monkeypatch)
+    return copy
+
+
+@pytest.fixture
+def empty_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TinyWorld:
+    """Folders without a set."""
+    world = TinyWorld(tmp_path / "empty")
+    for kind in ("raw", "preprocessed", "results"):
+        (world.root / kind).mkdir(parents=True)
+    enter(world, monkeypatch)
+    return world
+
+
+@pytest.fixture(scope="session")
+def tiny_settings() -> Callable[..., list[str]]:
+    """Arguments `-o key=value` of a tiny run, and more settings behind them."""
+
+    def arguments(*more: str) -> list[str]:
+        return [word for setting in (*TINY, *more) for word in ("-o", setting)]
+
+    return arguments
+
+
+@pytest.fixture(scope="session")
+def shrink() -> Callable[[dict[str, Any]], None]:
+    """Makes the network of a plan tiny."""
+    return shrink_network

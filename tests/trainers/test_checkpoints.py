@@ -1,0 +1,107 @@
+"""Checkpoints appear whole or not at all, and reading them runs no code."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from screener_nnu.errors import ScreenerError
+from screener_nnu.trainers import checkpoints
+from screener_nnu.trainers.checkpoints import read_checkpoint, write_checkpoint
+
+VALUES: dict[str, Any] = {
+    "network_weights": {"a": torch.arange(50_000.0)},
+    "init_args": {"fold": "all"},
+    "axes": (0, 1, 2),
+    "figure": None,
+}
+
+
+def test_round_trip_and_replacement(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint_latest.pth"
+    for epoch in (1, 2):
+        write_checkpoint({**VALUES, "epoch": epoch}, path)
+    read = read_checkpoint(path)
+    assert torch.equal(read.pop("network_weights")["a"], VALUES["network_weights"]["a"])
+    assert read == {"init_args": {"fold": "all"}, "axes": (0, 1, 2), "figure": None, "epoch": 2}
+    assert os.listdir(tmp_path) == [path.name]
+
+
+class FullDisk(io.FileIO):
+    """Takes some bytes, then has no room."""
+
+    room = 20_000
+
+    def write(self, data: Any) -> int:
+        if self.tell() + len(data) > self.room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(data)
+
+
+@pytest.mark.parametrize("moment", ["write", "sync"])
+def test_full_disk_keeps_the_old_file(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "checkpoint_latest.pth"
+    write_checkpoint({"epoch": 1}, path)
+    before = path.read_bytes()
+    with monkeypatch.context() as patch:
+        if moment == "write":
+            patch.setattr(Path, "open", lambda self, mode: FullDisk(str(self), mode))
+        else:
+            patch.setattr(checkpoints.os, "fsync", _no_space)
+        with pytest.raises(ScreenerError, match=rf"no space left to write {path}.*run the same"):
+            write_checkpoint(VALUES, path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def _no_space(_: int) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_other_errors_keep_their_own_words(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        write_checkpoint(VALUES, tmp_path / "nowhere" / "checkpoint.pth")
+    path = tmp_path / "checkpoint.pth"
+    with pytest.raises(Exception, match="(?i)pickle"):
+        write_checkpoint({"function": lambda: None}, path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_missing_and_torn_files_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint_final.pth"
+    with pytest.raises(ScreenerError, match=rf"no checkpoint {path}"):
+        read_checkpoint(path)
+    write_checkpoint(VALUES, path)
+    whole = path.read_bytes()
+    for kept in (0, 100, len(whole) // 2, len(whole) - 10):
+        path.write_bytes(whole[:kept])
+        with pytest.raises(ScreenerError, match=rf"{path} cannot be read .* train this stage anew"):
+            read_checkpoint(path)
+
+
+class Stranger:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.folder),)
+
+
+def test_reading_runs_no_code(tmp_path: Path) -> None:
+    path, trace = tmp_path / "checkpoint.pth", tmp_path / "trace"
+    torch.save({"network_weights": Stranger(trace)}, path)
+    with pytest.raises(ScreenerError, match="cannot be read"):
+        read_checkpoint(path)
+    assert not trace.exists()
+    torch.load(path, weights_only=False)
+    assert trace.is_dir()  # otherwise the file would not show anything
