@@ -109,13 +109,9 @@ class TinyWorld:
 def enter(world: TinyWorld, patch: pytest.MonkeyPatch) -> None:
     """Makes nnU-Net and us use the folders of a world, in this process and its children."""
     import torch
-    from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as module
 
     for name, value in world.environment.items():
         patch.setenv(name, value)
-        # nnU-Net reads the variables once, when it is imported.
-        if hasattr(module, name):
-            patch.setattr(module, name, value)
     patch.setenv("OMP_NUM_THREADS", "1")
     patch.setenv("OMP_WAIT_POLICY", "passive")
     torch.set_num_threads(1)

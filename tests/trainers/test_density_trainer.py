@@ -1,0 +1,197 @@
+"""The density stage against explicit NumPy on the same crops."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from screener_nnu.trainers import density
+from screener_nnu.trainers.stages import STAGES
+
+from screener_nnu.errors import ScreenerError
+from screener_nnu.inference.models import load_teacher
+from screener_nnu.networks.unet import build_unet
+from screener_nnu.preprocessing.case_files import CaseFolder
+
+CPU = torch.device("cpu")
+
+
+def block_means(maps: np.ndarray, edge: int = 2) -> np.ndarray:
+    """Means of blocks of the last three axes."""
+    *rest, d, h, w = maps.shape
+    blocks = maps.reshape(*rest, d // edge, edge, h // edge, edge, w // edge, edge)
+    return blocks.mean(axis=(-5, -3, -1))
+
+
+def explicit(trainer: Any, image: np.ndarray, body: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Pooled y, c and body fraction of an image of the plan's spacing, filled up with air."""
+    room = [(0, -n % m) for n, m in zip(image.shape, (2, 4, 4), strict=True)]
+    padded = torch.from_numpy(np.pad(image.astype(np.float32), room))[None, None]
+    with torch.no_grad():
+        y = trainer.features.descriptor(padded)[0]
+        both = torch.cat([padded, torch.ones_like(padded)], dim=1)
+        c = trainer.features.condition.network(both)[0]
+    pooled = [block_means(v.numpy().astype(np.float64)) for v in (y, c)]
+    return (*pooled, block_means(np.pad(body.astype(np.float64), room)))
+
+
+def parts(sample: Any) -> tuple[np.ndarray, np.ndarray]:
+    return sample.image[0].numpy(), sample.image[1].numpy()
+
+
+@pytest.fixture
+def world(trained: Any) -> Any:
+    return trained
+
+
+def test_standardisation_is_that_of_the_statistics_crops(world: Any) -> None:
+    trainer = world.trainer("density")
+    trainer.prepare()
+    reader = trainer._reader(trainer.settings.split.train, "density statistics")
+    vectors: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for index in range(16):
+        y, c, inside = explicit(trainer, *parts(reader[index]))
+        assert 0 < (inside > 0.5).mean() < 1
+        for kept, maps in zip(vectors, (y, c), strict=True):
+            kept.append(maps[:, inside > 0.5])
+    for name, kept in zip("yc", vectors, strict=True):
+        joined = np.concatenate(kept, axis=1)
+        state = trainer.model.state_dict()
+        np.testing.assert_allclose(state[f"{name}_mean"], joined.mean(1), rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(state[f"{name}_std"], joined.std(1), rtol=1e-3)
+        # Positions outside the body would have told.
+        assert np.abs(joined.mean(1)).max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["flow", "gaussian"])
+@pytest.mark.parametrize("body_only", [True, False])
+def test_loss_is_the_mean_over_body_positions(world: Any, kind: str, body_only: bool) -> None:
+    trainer = world.trainer(
+        "density",
+        f'density.kind="{kind}"',
+        f"density.body_only={json.dumps(body_only)}",
+        "density.noise=0",
+    )
+    trainer.prepare()
+    trainer.model.eval()
+    batch = next(trainer.training_batches(0))
+    loss, _ = trainer.compute_loss(batch, 3)
+    generator = density.torch_generator(CPU, trainer.settings.seed, "density device", 3, 0)
+    total, count, flipped = 0.0, 0, set()
+    for sample in batch:
+        image, body = parts(sample)
+        draws = torch.rand(3, generator=generator).tolist()
+        axes = tuple(axis for axis in range(3) if draws[axis] < 0.5)
+        flipped.add(axes)
+        # 12 x 16 x 16 voxels need no filling, so that flipping comes before everything else.
+        assert image.shape == (12, 16, 16)
+        y, c, inside = explicit(trainer, np.flip(image, axes), np.flip(body, axes))
+        with torch.no_grad():
+            log_prob = trainer.model.log_prob(
+                *(torch.from_numpy(v).float()[None] for v in (y, c))
+            )[0].numpy()
+        counted = inside > 0.5 if body_only else np.ones_like(inside, bool)
+        assert counted.all() != body_only
+        total -= log_prob[counted].sum()
+        count += counted.sum()
+    assert flipped != {()}
+    assert float(loss) == pytest.approx(total / count, rel=1e-4)
+
+
+def test_likelihood_grows(world: Any) -> None:
+    settings = ("steps=100", "warmup_steps=0", "learning_rate=0.01")
+    trainer = world.trainer("density", *(f"density.optimiser.{s}" for s in settings))
+    trainer.prepare()
+    trainer.network.train()
+    batch, losses = next(trainer.training_batches(0)), []
+    before = trainer.validation_figure()
+    for _ in range(15):
+        losses.append(float(trainer.train_step(batch)["loss"]))
+    assert np.mean(losses[-4:]) < np.mean(losses[:4]) - 0.2, losses
+    assert trainer.validation_figure() < before
+
+
+def test_score_statistics_are_those_of_the_training_scans(world: Any) -> None:
+    teacher, plan, statistics = load_teacher("901", "ScreenerPlans", CPU)
+    cases, scores = CaseFolder(world.cases), []
+    trainer = world.trainer("density")
+    for case in plan["screener"]["split"]["train"]:
+        image, body = (cases.read(case, kind) for kind in ("equalised", "body"))
+        y, c, inside = explicit(trainer, image, body)
+        with torch.no_grad():
+            log_prob = teacher.density.log_prob(
+                *(torch.from_numpy(v).float()[None] for v in (y, c))
+            )[0].numpy()
+        used = [slice(0, -(-n // 2)) for n in image.shape]
+        scores.append(-log_prob[tuple(used)][inside[tuple(used)] > 0.5])
+    joined = np.concatenate(scores).astype(np.float64)
+    expected = {
+        "mean": joined.mean(),
+        "std": joined.std(ddof=1),
+        "lowest": joined.min(),
+        "highest": joined.max(),
+    }
+    assert statistics == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+
+def test_place_is_flipped_with_the_image(world: Any) -> None:
+    trainer = world.trainer("density", 'condition.kind="sincos"')
+    sample = trainer._reader(trainer.settings.split.train, "density")[0]
+    _, plain, body = trainer._features_of(sample, [])
+    _, turned, turned_body = trainer._features_of(sample, [2, 4])
+    torch.testing.assert_close(turned, plain.flip((2, 4)))
+    assert torch.equal(turned_body, body.flip((1, 3)))
+    assert not torch.allclose(turned, plain)
+
+
+@pytest.mark.parametrize("kind", ["sincos", "none"])
+def test_a_condition_without_training_needs_no_condition_stage(world: Any, kind: str) -> None:
+    world.train("density", "-p", "Place", "-o", f"condition.kind={kind}", *source("descriptor"))
+    assert not world.stage("condition", "Place").exists()
+    _, _, statistics = load_teacher("901", "Place", CPU)
+    assert np.isfinite(list(statistics.values())).all()
+    with pytest.raises(SystemExit):
+        world.train("condition", "-p", "Place")
+
+
+def source(*stages: str, name: str = "ScreenerPlans") -> list[str]:
+    return [word for s in stages for word in ("-o", f"density.{s}_plans={name}")]
+
+
+def test_untrained_is_the_network_with_its_initial_weights(world: Any) -> None:
+    world.train("density", "-p", "Untrained", *source("descriptor", "condition", name="untrained"))
+    teacher, plan, _ = load_teacher("901", "Untrained", CPU)
+    expected = build_unet(plan, 1, 4, plan["screener"]["seed"]).state_dict()
+    found = teacher.features.descriptor.state_dict()
+    assert all(torch.equal(found[key], value) for key, value in expected.items())
+    # The same weights that the trained descriptor started from, and no longer has.
+    start = world.trainer("descriptor").model.unet.state_dict()
+    assert all(torch.equal(found[key], value) for key, value in start.items())
+    end, _, _ = load_teacher("901", "ScreenerPlans", CPU)
+    weights = end.features.descriptor.state_dict()
+    assert any(not torch.equal(weights[key], value) for key, value in start.items())
+
+
+@pytest.mark.parametrize(
+    ("removed", "wanted"),
+    [("descriptor", "descriptor"), ("condition", "condition")],
+)
+def test_missing_stage_names_its_command(world: Any, removed: str, wanted: str) -> None:
+    (world.stage(removed) / "checkpoint_final.pth").unlink()
+    with pytest.raises(ScreenerError, match=rf"screener_train 901 3d_fullres {wanted}$"):
+        world.trainer("density")
+    with pytest.raises(ScreenerError, match=rf"screener_train 901 3d_fullres {wanted} -p Other$"):
+        world.trainer("density", *(f"density.{s}_plans=Other" for s in (removed,)))
+
+
+def test_integer_fold_and_foreign_plan_are_refused(world: Any) -> None:
+    plan, stage = world.plan(), STAGES["density"]
+    description = json.loads((world.preprocessed / "dataset.json").read_text())
+    with pytest.raises(ScreenerError, match="fold 0: .* use fold 'all'"):
+        stage(plan, "3d_fullres", 0, description, CPU)
+    del plan["screener"]
+    with pytest.raises(ScreenerError, match="has no screener settings"):
+        stage(plan, "3d_fullres", "all", description, CPU)
