@@ -3,7 +3,7 @@
 No device is asked: plans are made on login nodes. The constants come from two measurements, see
 documentation/planning.md: nnU-Net's published memory of its residual encoder presets (5.4 bytes per
 element of its feature map count, mixed precision, everything included), and the bytes that autograd
-keeps for our networks (1.4 to 1.8 tensors an element), which is the lower bound a test holds.
+keeps for our networks (1.4 to 2.0 tensors an element), which is the lower bound a test holds.
 """
 
 from __future__ import annotations
@@ -84,9 +84,8 @@ def fit_to_memory(
             return Fit(preset, spacing, patch, estimate, tuple(given_way))
         preset = smaller
         given_way.append(word)
-    if not given_way:
-        preset = _grow_batch(preset, spacing, patch, budget)
-        estimate = estimate_gb(preset, spacing, patch)
+    preset = _grow_batch(preset, spacing, patch, budget)
+    estimate = estimate_gb(preset, spacing, patch)
     return Fit(preset, spacing, patch, estimate, tuple(given_way))
 
 
@@ -114,9 +113,11 @@ def _grow_batch(preset: Preset, spacing: Spacing, patch: Shape, budget: float) -
     if preset.crop_voxels < PAPER_CROP_VOXELS:
         return preset  # planned for time, not for memory
     most = min(_MAX_VOLUMES, int(PAPER_VOLUMES * PAPER_CROP_VOXELS / np.prod(patch)))
-    while preset.volumes + 2 <= most:
-        larger = replace(preset, volumes=preset.volumes + 2)  # even, for pairs of devices
-        if estimate_gb(larger, spacing, patch) > budget:
+    while preset.volumes < most:
+        # Even where there are some, for pairs of devices.
+        step = 2 if preset.volumes >= PAPER_VOLUMES // 2 else 1
+        larger = replace(preset, volumes=preset.volumes + step)
+        if larger.volumes > most or estimate_gb(larger, spacing, patch) > budget:
             break
         preset = larger
     return preset

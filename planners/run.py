@@ -111,13 +111,13 @@ def _keeps_old_plan(dataset: str, path: Path, plan: dict[str, Any]) -> bool:
     if not (folder.is_dir() and any(folder.iterdir())):
         return False
     way_out = f"give the new plan another name with -p, or delete {path} and {folder}"
-    if was["preprocessing"] != now["preprocessing"]:
-        raise ScreenerError(f"{path} was planned with other settings; {way_out}")
     # Cases that could not be preprocessed have left the old plan: the new one still names them.
     gone = set(was["left_out"]) - set(now["left_out"])
     split = _without(now["split"], gone)
     if split != was["split"]:
         raise ScreenerError(f"the scans or the split of {path} have changed; {way_out}")
+    if was["preprocessing"] != now["preprocessing"]:
+        raise ScreenerError(f"{path} was planned with other settings; {way_out}")
     trained = any(stage_folder(dataset, s, old["plans_name"]).is_dir() for s in STAGE_TRAINERS)
     return trained or split != now["split"]
 

@@ -27,6 +27,11 @@ def derive_plan(
     source = path if path.is_file() else plan_file(dataset, from_plans)
     plan, settings = read_plan(source)
     changed = settings.override(overrides)
+    if changed.preprocessing != settings.preprocessing:
+        raise ScreenerError(
+            "preprocessing belongs to the cases, which variants of a plan share: change it with "
+            "screener_plan_and_preprocess and a plan name of its own (-p)"
+        )
     if path.is_file() and changed == settings:
         return
     if path.is_file() and not restart:

@@ -152,11 +152,19 @@ def test_a_plan_spoiled_by_hand_is_named(tmp_path: Path) -> None:
         read_plan(tmp_path / "Plans.json")
 
 
-def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "plan.json"
     write_json(path, {"a": 1})
     with pytest.raises(TypeError):
         write_json(path, {"a": object()})
+
+    def fails(source: Path, target: Path) -> None:
+        assert json.loads(source.read_text()) == {"a": 2} and source.parent == target.parent
+        raise OSError("disk full")
+
+    monkeypatch.setattr("screener_nnu.plans.os.replace", fails)
+    with pytest.raises(OSError, match="disk full"):
+        write_json(path, {"a": 2})
     assert json.loads(path.read_text()) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["plan.json"]
 

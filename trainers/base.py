@@ -18,9 +18,15 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.networks.unet import low_precision
+from screener_nnu.networks.unet import low_precision, shape_divisor
 from screener_nnu.paths import STAGE_TRAINERS, cases_folder
-from screener_nnu.plans import CONFIGURATION, OptimiserSettings, ScreenerSettings, write_json
+from screener_nnu.plans import (
+    CONFIGURATION,
+    OptimiserSettings,
+    ScreenerSettings,
+    Shape,
+    write_json,
+)
 from screener_nnu.trainers.checkpoints import read_checkpoint, write_checkpoint
 from screener_nnu.trainers.stage_logger import StageLogger
 
@@ -388,6 +394,15 @@ class ScreenerTrainer(nnUNetTrainer):
         settings = {k: v for k, v in plan["screener"].items() if k not in unimportant}
         architecture = plan["configurations"][CONFIGURATION]["architecture"]
         return json.loads(json.dumps([settings, architecture]))
+
+
+def check_crop(size: Shape, plan: dict[str, Any], name: str) -> None:
+    """Refuses a crop that the strides of the plan's network do not divide."""
+    divisor = shape_divisor(plan)
+    if any(n % d for n, d in zip(size, divisor, strict=True)):
+        raise ScreenerError(
+            f"{name} {list(size)} must be a multiple of {list(divisor)}, the network's strides"
+        )
 
 
 def schedule_factor(settings: OptimiserSettings, step: int) -> float:

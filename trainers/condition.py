@@ -29,6 +29,7 @@ class ConditionTrainer(ContrastTrainer):
             raise ScreenerError(
                 f"condition '{kind}' needs no training: go on with the density stage"
             )
+        super().stage_settings_check()
 
     def network_input(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Each view is masked by itself; the mask is the second channel."""

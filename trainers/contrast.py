@@ -22,7 +22,7 @@ from screener_nnu.sampling.crops import (
 )
 from screener_nnu.sampling.jitter import colour_jitter
 from screener_nnu.sampling.randomness import torch_generator
-from screener_nnu.trainers.base import ScreenerTrainer
+from screener_nnu.trainers.base import ScreenerTrainer, check_crop
 from screener_nnu.trainers.reading import PairReader, PairSample, step_batches
 
 _VALIDATION_PAIRS = 24
@@ -64,6 +64,10 @@ class ContrastTrainer(ScreenerTrainer):
     def contrast(self) -> ContrastSettings:
         """Settings of this stage."""
         raise NotImplementedError
+
+    def stage_settings_check(self) -> None:
+        """The crop must fit the network's strides."""
+        check_crop(self.settings.crop_size, self.plan, "crop_size")
 
     def network_input(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """(B, in_channels, D, H, W) from jittered crops (B, 1, D, H, W)."""

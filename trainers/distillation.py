@@ -27,7 +27,7 @@ from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.preprocessing.resampling import resample_mask_to_shape
 from screener_nnu.sampling.crops import Box
 from screener_nnu.sampling.randomness import torch_generator
-from screener_nnu.trainers.base import ScreenerTrainer
+from screener_nnu.trainers.base import ScreenerTrainer, check_crop
 from screener_nnu.trainers.reading import (
     CaseReader,
     Pinnable,
@@ -113,6 +113,10 @@ class DistillationTrainer(ScreenerTrainer):
     def volumes_per_step(self) -> int:
         """Crops of a step."""
         return self.distillation.volumes_per_step
+
+    def stage_settings_check(self) -> None:
+        """The crop must fit the network's strides."""
+        check_crop(self.distillation.crop_size, self.plan, "distillation.crop_size")
 
     def build_model(self) -> nn.Module:
         """The student: the plan's UNet with one linear output."""

@@ -82,6 +82,7 @@ def predict_files(
     for case, path in tqdm(images.items(), desc="prediction", unit="scan"):
         target = output / f"{case}.nii.gz"
         if target.is_file() and not overwrite:
+            _write_mask(output, case, threshold)
             continue
         try:
             result = predictor.predict(read_image(path, case))
@@ -90,8 +91,17 @@ def predict_files(
             logger.warning("skipped %s: %s", case, error.reason)
             continue
         write_image(result.body, output / f"{case}_body.nii.gz")
-        if threshold is not None:
-            mask = sitk.Cast(result.score > threshold, sitk.sitkUInt8) * result.body
-            write_image(mask, output / f"{case}_mask.nii.gz")
         write_image(result.score, target)
+        _write_mask(output, case, threshold)
     return skipped
+
+
+def _write_mask(output: Path, case: str, threshold: float | None) -> None:
+    """Voxels of the body above the threshold, from the written map: it may be of an earlier run."""
+    if threshold is None:
+        return
+    score, body = (
+        sitk.ReadImage(str(output / f"{name}.nii.gz")) for name in (case, f"{case}_body")
+    )
+    mask = sitk.Cast(score > threshold, sitk.sitkUInt8) * body
+    write_image(mask, output / f"{case}_mask.nii.gz")

@@ -26,8 +26,8 @@ def body_box(image_hu: np.ndarray, spacing: Spacing, threshold: float, block_mm:
     """Bounding box of the dense body, in voxels.
 
     A block is dense when its *minimum* is, so that the thin shell of a table and specks vanish
-    (Goncharov et al., ICLR 2026). Of what remains, parts of some size count. The box is grown by
-    one block a side, because blocks that the skin crosses are not dense.
+    (Goncharov et al., ICLR 2026). Of what remains, parts of some size count, with all that hangs
+    together with them. The box is grown by one block a side, because blocks that the skin crosses are not dense.
 
     Args:
         image_hu: HU, (z, y, x).
@@ -46,11 +46,11 @@ def body_box(image_hu: np.ndarray, spacing: Spacing, threshold: float, block_mm:
         if not dense.any():
             return _slices([(0, n) for n in image_hu.shape])
         return _slices(_extent(dense))
+    # A thin chest wall does not outlast the opening that tells parts apart: take it back.
+    parts = ndimage.binary_propagation(_parts(dense, dense.astype(np.float64)), mask=dense)
     bounds = [
         (max(0, (start - 1) * edge), min((stop + 1) * edge, n))
-        for (start, stop), edge, n in zip(
-            _extent(_parts(dense, dense.astype(np.float64))), block, image_hu.shape, strict=True
-        )
+        for (start, stop), edge, n in zip(_extent(parts), block, image_hu.shape, strict=True)
     ]
     return _slices(bounds)
 

@@ -66,16 +66,17 @@ def test_activations_are_bounded_by_what_autograd_keeps(
     assert half < elements * BYTES_PER_ELEMENT < 4 * half
 
 
-def test_estimate_holds_at_least_activations_weights_and_head() -> None:
-    """Whole estimate of the paper's step against the sum of what must be there at once."""
-    preset = PRESETS["paper"]
+@pytest.mark.parametrize(("volumes", "positives"), [(8, 1024), (1, 16)])
+def test_estimate_holds_at_least_activations_weights_and_head(volumes: int, positives: int) -> None:
+    """Against what must be there at once; of one small pair, AdamW's state is nearly all."""
+    preset = replace(PRESETS["paper"], volumes=volumes, positives=positives)
     _, parameters = feature_elements(plan_architecture(SPACING, PATCH, preset), PATCH)
-    width, rows = preset.head_width, 2 * preset.volumes * preset.positives
+    width, rows = preset.head_width, 2 * volumes * positives
     needed = (
-        16 * saved_bytes(preset, PATCH) / 2  # 8 pairs
-        + 16 * (parameters + width * (preset.channels + 2 * width))  # AdamW
+        2 * volumes * saved_bytes(preset, PATCH) / 2
+        + 16 * (parameters + width * (preset.channels + 2 * width))
         + 3 * 4 * rows * width  # outputs of the head's three layers
-        + 2 * 4 * width**2  # one covariance a view
+        + 2 * 4 * width * min(width, rows)  # one covariance a view
     ) / 1024**3
     assert needed < estimate_gb(preset, SPACING, PATCH) - CONTEXT_GB < 2.5 * needed
 

@@ -1,0 +1,216 @@
+"""The student's targets, and its way into stock fine-tuning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from scipy.ndimage import zoom
+
+from screener_nnu.inference.models import load_student, load_teacher
+from screener_nnu.inference.volume import normalise_hu, score_map
+from screener_nnu.preprocessing.case_files import CaseFolder
+
+CPU = torch.device("cpu")
+
+
+def prepared(world: Any, *overrides: str, plans: str = "ScreenerPlans") -> Any:
+    trainer = world.trainer("distillation", *overrides, plans=plans)
+    trainer._store_teacher_scores()
+    return trainer
+
+
+def whole_target(trainer: Any, case: str, plans: str) -> np.ndarray:
+    """Standardised and clipped map of the teacher, its lowest score outside the body."""
+    teacher, plan, statistics = load_teacher("901", plans, CPU)
+    cases = CaseFolder(trainer.cases_folder)
+    hu, equalised, body = (cases.read(case, kind) for kind in ("hu", "equalised", "body"))
+    scores = score_map(teacher, hu.astype(np.float32), equalised.astype(np.float32), plan, CPU)
+    if body.shape != hu.shape:
+        body = zoom(body, np.divide(hu.shape, body.shape), order=0, grid_mode=True, mode="nearest")
+    scores = np.where(body > 0, scores, statistics["lowest"])
+    standardised = (scores - statistics["mean"]) / statistics["std"]
+    lowest = (statistics["lowest"] - statistics["mean"]) / statistics["std"]
+    limit = trainer.distillation.clip_sigma
+    return np.clip(standardised, max(lowest, -limit), limit)
+
+
+# Thin: cells of one voxel along z, as a plan of thick slices has.
+@pytest.mark.parametrize("plans", ["ScreenerPlans", "Thin"])
+@pytest.mark.parametrize("crop", ["[12, 16, 16]", "[32, 32, 48]"])
+def test_target_is_the_map_of_the_teacher(trained: Any, plans: str, crop: str) -> None:
+    if plans == "Thin":
+        stages = [f"density.{s}_plans=ScreenerPlans" for s in ("descriptor", "condition")]
+        settings = [w for s in (*stages, "density.pooling=[1, 2, 4]") for w in ("-o", s)]
+        trained.train("density", "-p", "Thin", *settings)
+    limits = "distillation.clip_sigma=1.5", f"distillation.crop_size={crop}"
+    trainer = prepared(trained, *limits, plans=plans)
+    lowest = float(
+        (trainer.score_statistics["lowest"] - trainer.score_statistics["mean"])
+        / trainer.score_statistics["std"]
+    )
+    reader = trainer._reader(trainer.settings.split.train, "distillation")
+    clipped, outside = 0, 0
+    for index in range(4):
+        case = trainer.settings.split.train[index]
+        sample = reader.read(case, np.random.default_rng(index))
+        whole = whole_target(trainer, case, plans)
+        target = trainer.target(sample).numpy()
+        assert target.shape == trainer.distillation.crop_size
+        beyond = np.pad(whole, [(0, 50)] * 3, constant_values=max(lowest, -1.5))
+        window = tuple(slice(a, a + n) for a, n in zip(sample.start, target.shape, strict=True))
+        np.testing.assert_allclose(target, beyond[window], atol=1e-4)
+        clipped += (target == 1.5).sum()
+        outside += (sample.body.numpy() == 0).sum()
+        assert (target[sample.body.numpy() == 0] == target.min()).all()
+        assert target.std() > 0.1
+    assert clipped > 0 and outside > 0
+
+
+def test_target_of_a_finer_store(trained: Any) -> None:
+    """Equalised image and body mask lie on a finer grid than the scores."""
+    stages = [f"density.{s}_plans=ScreenerPlans" for s in ("descriptor", "condition")]
+    trained.train("density", "-p", "Fine", *[w for s in stages for w in ("-o", s)])
+    trainer = prepared(trained, plans="Fine")
+    reader = trainer._reader(trainer.settings.split.train, "distillation")
+    case = trainer.settings.split.train[0]
+    assert reader.cases.shape(case, "body") != reader.cases.shape(case, "hu")
+    whole = whole_target(trainer, case, "Fine")
+    sample = reader.read(case, np.random.default_rng(0))
+    window = tuple(slice(a, a + 12 + 4 * (i > 0)) for i, a in enumerate(sample.start))
+    # Masks may be sampled a voxel apart at the border of the body.
+    difference = np.abs(trainer.target(sample).numpy() - whole[window])
+    assert (difference > 1e-3).mean() < 0.05
+
+
+def test_stored_scores_are_used_again(trained: Any) -> None:
+    trainer = prepared(trained)
+    files = sorted(trainer._scores.iterdir())
+    split = trainer.settings.split
+    assert [f.name for f in files] == sorted(f"{c}.npy" for c in (*split.train, *split.validation))
+    assert trainer._scores.parent.name == "ScreenerPlans_screener_scores"
+    assert all(np.load(f).dtype == np.float32 for f in files)
+    stamps = [f.stat().st_mtime_ns for f in files]
+    lost = files[1].read_bytes()
+    files[1].unlink()
+    again = prepared(trained)
+    assert again._scores == trainer._scores
+    assert files[1].read_bytes() == lost
+    changed = [i for i, f in enumerate(files) if f.stat().st_mtime_ns != stamps[i]]
+    assert changed == [1]
+
+
+def test_another_teacher_has_scores_of_its_own(trained: Any) -> None:
+    folder = prepared(trained)._scores
+    trained.train("density", "--restart", "-o", "density.optimiser.learning_rate=0.01")
+    other = prepared(trained)._scores
+    assert other != folder and other.parent == folder.parent
+    name = sorted(p.name for p in other.iterdir())[0]
+    assert not np.allclose(np.load(other / name), np.load(folder / name))
+
+
+def test_image_and_target_are_mirrored_together(
+    trained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = prepared(trained)
+    seen: list[torch.Tensor] = []
+
+    def repeat(images: torch.Tensor) -> torch.Tensor:
+        seen.append(images.clone())
+        return images
+
+    trainer.network = repeat
+    # Were one mirrored without the other, the two would differ.
+    monkeypatch.setattr(trainer, "target", lambda s: normalise_hu(s.hu, trainer.plan))
+    batch = next(trainer.training_batches(0))
+    plain = trainer._batch(batch)[0]
+    orders = set()
+    for step in range(12):
+        loss, _ = trainer.compute_loss(batch, step)
+        assert float(loss) == 0
+        for image, original in zip(seen[-1], plain, strict=True):
+            flips = [
+                f
+                for f in [(), (1,), (2,), (3,), (1, 2), (1, 3), (2, 3), (1, 2, 3)]
+                if torch.equal(image, original.flip(f))
+            ]
+            assert len(flips) == 1
+            orders.add(flips[0])
+    assert len(orders) >= 5
+
+    still = prepared(trained, "distillation.mirror=false")
+    still.network = repeat
+    still.compute_loss(batch, 0)
+    assert torch.equal(seen[-1], plain)
+
+
+def student_file(world: Any) -> Path:
+    return world.stage("distillation") / "checkpoint_final.pth"
+
+
+def test_stock_fine_tuning_takes_everything_but_the_heads(trained: Any) -> None:
+    block = trained.plan()["configurations"]["3d_fullres"]["architecture"]
+    torch.manual_seed(99)
+    network = get_network_from_plans(
+        block["network_class_name"],
+        block["arch_kwargs"],
+        block["_kw_requires_import"],
+        1,
+        3,
+        allow_init=True,
+        deep_supervision=True,
+    )
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    load_pretrained_weights(network, str(student_file(trained)))
+    checkpoint = torch.load(student_file(trained), weights_only=True)
+    moved = {k for k, v in network.state_dict().items() if not torch.equal(v, before[k])}
+    for key, value in network.state_dict().items():
+        if "seg_layers" in key:
+            assert torch.equal(value, before[key])
+        else:
+            assert torch.equal(value, checkpoint["network_weights"][key]), key
+    heads = [key for key in before if "seg_layers" in key]
+    rest = len(before) - len(heads)
+    # Values that training has not moved from a constant start are the same before and after.
+    constant = {k for k in before if before[k].unique().numel() == 1}
+    assert heads and rest > 30
+    assert len(moved | (constant - set(heads))) == rest
+
+
+def test_student_gives_its_output_in_nats(trained: Any) -> None:
+    checkpoint = torch.load(student_file(trained), weights_only=True)
+    assert checkpoint["trainer_name"] == "nnUNetTrainer"
+    assert checkpoint["init_args"]["plans"]["plans_name"] == "ScreenerPlans"
+    student, _, statistics = load_student("901", "ScreenerPlans", CPU)
+    teacher = torch.load(trained.stage("density") / "checkpoint_final.pth", weights_only=True)
+    assert statistics == teacher["score_statistics"]
+    image = torch.randn(1, 1, 12, 16, 16)
+    with torch.no_grad():
+        raw = student.network(image)[:, 0]
+    found = student(image, torch.zeros(1, 3), torch.zeros(1, 3))
+    torch.testing.assert_close(found, raw * statistics["std"] + statistics["mean"])
+
+
+def test_figure_is_the_correlation_in_the_body(
+    trained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from screener_nnu.trainers import distillation
+
+    monkeypatch.setattr(distillation, "_VALIDATION_CROPS", 3)
+    trainer = prepared(trained)
+    reader = trainer._reader(trainer.settings.split.validation, "distillation validation")
+    values: list[list[np.ndarray]] = [[], []]
+    for index in range(3):
+        sample = reader[index]
+        image = normalise_hu(sample.hu, trainer.plan)[None, None]
+        inside = sample.body.numpy() > 0
+        with torch.no_grad():
+            values[0].append(trainer.model.eval()(image)[0, 0].numpy()[inside])
+        values[1].append(trainer.target(sample).numpy()[inside])
+    expected = np.corrcoef(np.concatenate(values[0]), np.concatenate(values[1]))[0, 1]
+    assert trainer.validation_figure() == pytest.approx(expected, abs=1e-5)
