@@ -205,7 +205,7 @@ class ScreenerTrainer(nnUNetTrainer):
             )
         self.dataloader_train = self.training_batches(self.global_step)
         self._progress = tqdm(
-            total=self.num_epochs * self.num_iterations_per_epoch,
+            total=self.optimiser_settings.steps,
             initial=self.global_step,
             desc=self.stage,
             unit="step",
@@ -231,7 +231,12 @@ class ScreenerTrainer(nnUNetTrainer):
         return self.logger.local_logger
 
     def on_train_epoch_start(self) -> None:
-        """Training mode; the learning rate changes a step, not an epoch."""
+        """Training mode; the learning rate changes a step, not an epoch.
+
+        The last epoch is shorter where epochs do not divide the planned steps.
+        """
+        steps = self.optimiser_settings
+        self.num_iterations_per_epoch = min(steps.steps_per_epoch, steps.steps - self.global_step)
         self.network.train()
         self.logger.log("lrs", self.optimizer.param_groups[0]["lr"], self.current_epoch)
 

@@ -30,7 +30,7 @@ from screener_nnu.trainers.score_statistics import measure_scores
 Scale = tuple[float, ...]
 
 _STATISTICS_STEPS = 16
-_VALIDATION_CROPS = 16
+_VALIDATION_CROPS = 8
 
 
 class CropReader(CaseReader[CropSample]):

@@ -16,7 +16,7 @@ from screener_nnu.plans import Shape
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.scoring.teacher import Teacher
 
-_MAX_SCANS = 50
+_MAX_SCANS = 24
 
 
 def case_scores(
@@ -47,7 +47,7 @@ def measure_scores(
     plan: dict[str, Any],
     device: torch.device,
 ) -> dict[str, float]:
-    """Mean, standard deviation, lowest and highest score (nats) in the body of up to 50 scans."""
+    """Mean, standard deviation, lowest and highest score (nats) in the body of up to 24 scans."""
     cases = CaseFolder(folder)
     chosen = list(names)
     chosen = [
