@@ -310,7 +310,8 @@ class ScreenerTrainer(nnUNetTrainer):
             self.logger.plot_progress_png(self.output_folder)
         folder = Path(self.output_folder)
         sign = 1 if self.higher_is_better else -1
-        if self.best_figure is None or sign * figure > sign * self.best_figure:
+        best = self.best_figure
+        if best is None or math.isnan(best) or sign * figure > sign * best:
             self.best_figure = figure
             self.save_checkpoint(str(folder / "checkpoint_best.pth"))
         self.save_checkpoint(str(folder / "checkpoint_latest.pth"))

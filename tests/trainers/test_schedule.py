@@ -47,5 +47,10 @@ def test_each_step_of_a_trainer_uses_its_factor(world: Any) -> None:
     third = np.cos(np.pi * np.arange(3) / 3)
     assert used == pytest.approx([0.01 / 3, 0.02 / 3, *(0.005 * (1 + third))])
     assert trainer.global_step == 5
-    # Six steps in three epochs of two: no more than needed, and the last epoch is whole.
-    assert (trainer.num_epochs, trainer.num_iterations_per_epoch) == (3, 2)
+
+
+def test_last_epoch_is_shorter_where_epochs_do_not_divide_the_steps(world: Any) -> None:
+    trainer = world.trainer("descriptor", "descriptor.optimiser.steps=5")
+    trainer.run_training()
+    assert (trainer.global_step, trainer.current_epoch) == (5, 3)
+    assert len(trainer.stage_log.my_fantastic_logging["figures"]) == 3
