@@ -27,7 +27,8 @@ def body_box(image_hu: np.ndarray, spacing: Spacing, threshold: float, block_mm:
 
     A block is dense when its *minimum* is, so that the thin shell of a table and specks vanish
     (Goncharov et al., ICLR 2026). Of what remains, parts of some size count, with all that hangs
-    together with them. The box is grown by one block a side, because blocks that the skin crosses are not dense.
+    together with them. The box is grown by one block a side, because blocks that the skin crosses
+    are not dense.
 
     Args:
         image_hu: HU, (z, y, x).
