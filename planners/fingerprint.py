@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from screener_nnu.errors import CaseError, ScreenerError
+from screener_nnu.preprocessing.workers import run_cases
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +57,9 @@ def _analyse(case: str, path: Path) -> dict[str, Any]:
     try:
         return analyse_case(case, path)
     except CaseError as error:
-        return {"case": case, "image": str(path), "skipped": error.reason}
+        return {"skipped": error.reason}
+    except MemoryError:
+        return {"skipped": "memory ran out: run again with fewer processes (-np) or more memory"}
 
 
 def collect_records(
@@ -84,19 +85,13 @@ def collect_records(
 
 
 def _run(todo: Mapping[str, Path], processes: int) -> Iterable[dict[str, Any]]:
-    if processes <= 1 or len(todo) <= 1:
-        for name, path in todo.items():
-            yield _analyse(name, path)
-        return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(_analyse, name, path): name for name, path in todo.items()}
-        for future in as_completed(futures):
-            try:
-                yield future.result()
-            except Exception as error:  # a worker killed by the system says nothing else
-                name = futures[future]
-                reason = f"its worker died ({error!r}); lower -np if memory ran out"
-                yield {"case": name, "image": str(todo[name]), "skipped": reason}
+    """Records as they are made; a worker that the system kills costs its own case at most."""
+    alone = processes <= 1 or len(todo) <= 1
+    outcomes = run_cases(
+        _analyse, dict(todo), 0 if alone else processes, lambda reason: {"skipped": reason}
+    )
+    for case, record in outcomes:
+        yield {"case": case, "image": str(todo[case]), **record}
 
 
 def _read_records(file: Path) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
+from screener_nnu.checkpoints import read_checkpoint, write_checkpoint
 from screener_nnu.errors import ScreenerError
 from screener_nnu.networks.unet import low_precision, shape_divisor
 from screener_nnu.paths import STAGE_TRAINERS, cases_folder
@@ -27,7 +28,6 @@ from screener_nnu.plans import (
     Shape,
     write_json,
 )
-from screener_nnu.trainers.checkpoints import read_checkpoint, write_checkpoint
 from screener_nnu.trainers.stage_logger import StageLogger
 
 
@@ -368,7 +368,8 @@ class ScreenerTrainer(nnUNetTrainer):
             self.initialize()
         checkpoint = filename_or_checkpoint
         if not isinstance(checkpoint, dict):
-            checkpoint = read_checkpoint(Path(checkpoint), self.device)
+            # To the CPU: on a GPU, AdamW would wait for its step counts in every step.
+            checkpoint = read_checkpoint(Path(checkpoint))
         if self.relevant_settings(checkpoint["plan"]) != self.relevant_settings(self.plan):
             raise ScreenerError(
                 f"{self.output_folder} was trained with other settings than the plan's; add "

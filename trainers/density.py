@@ -97,7 +97,7 @@ class DensityTrainer(ScreenerTrainer):
         self.features.to(self.device)
         self.channels = self._feature_channels()
         self.score_statistics: dict[str, float] = {}
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed)
             return new_density(self.density, *self.channels)
 

@@ -152,9 +152,10 @@ class DistillationTrainer(ScreenerTrainer):
         folder.mkdir(parents=True, exist_ok=True)
         cases = CaseFolder(self.cases_folder)
         train, validation = self.do_split()
-        todo = [n for n in dict.fromkeys(train + validation) if not (folder / f"{n}.npy").is_file()]
         ranks = torch.distributed.get_world_size() if self.is_ddp else 1
-        own = todo[self.local_rank :: ranks]
+        # Shared out before looking what is there: other processes are writing already.
+        share = list(dict.fromkeys(train + validation))[self.local_rank :: ranks]
+        own = [case for case in share if not (folder / f"{case}.npy").is_file()]
         for case in tqdm(own, desc="teacher scores", unit="scan", disable=not own):
             scores, _ = case_scores(teacher, cases, case, plan, self.device)
             _write_array(folder / f"{case}.npy", scores.numpy())
@@ -229,7 +230,7 @@ class DistillationTrainer(ScreenerTrainer):
                 scores = self.model(images).float()
             inside = sample.body.to(self.device)[None, None] > 0
             pairs.append(torch.stack([scores[inside], targets[inside]]))
-        return float(torch.corrcoef(torch.cat(pairs, dim=1).double())[0, 1])
+        return float(torch.corrcoef(torch.cat(pairs, dim=1).cpu().double())[0, 1])
 
     def extra_state(self) -> dict[str, Any]:
         """What prediction and stock fine-tuning need beside the weights."""

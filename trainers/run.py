@@ -93,6 +93,8 @@ def _train(dataset: int | str, stage: str, plans_name: str, device: torch.device
     plan, description = _load(dataset, plans_name)
     latest = stage_folder(dataset, stage, plans_name) / "checkpoint_latest.pth"
     plan["continue_training"] = latest.is_file()
+    # As nnU-Net's own command does: crops of a stage are nearly all of one size.
+    torch.backends.cudnn.benchmark = device.type == "cuda"
     trainer = trainer_of(stage)(plan, CONFIGURATION, "all", description, device)
     if latest.is_file():
         trainer.load_checkpoint(str(latest))
@@ -103,7 +105,7 @@ def _train(dataset: int | str, stage: str, plans_name: str, device: torch.device
 def _refuse_other_settings(
     dataset: int | str, stage: str, plans_name: str, device: torch.device
 ) -> None:
-    from screener_nnu.trainers.checkpoints import read_checkpoint
+    from screener_nnu.checkpoints import read_checkpoint
 
     plan, _ = _load(dataset, plans_name)
     trained = read_checkpoint(stage_folder(dataset, stage, plans_name) / "checkpoint_final.pth")

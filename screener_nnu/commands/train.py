@@ -80,6 +80,8 @@ def _stages(arguments: argparse.Namespace) -> tuple[str, ...]:
     from screener_nnu.plans import read_plan
 
     _, settings = read_plan(plan_file(arguments.dataset, arguments.plans))
+    if settings.distillation.density_plans:
+        return ("distillation",)
     stages = list(_STAGES)
     if settings.density.descriptor_plans:
         stages.remove("descriptor")

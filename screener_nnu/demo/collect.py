@@ -135,7 +135,7 @@ def _slices(case: figures.OverlayCase, windows: Mapping[str, tuple[float, float]
 
 def _curves() -> list[Picture]:
     """One picture a stage, from the log in its checkpoint."""
-    from screener_nnu.trainers.checkpoints import read_checkpoint
+    from screener_nnu.checkpoints import read_checkpoint
     from screener_nnu.trainers.stages import trainer_of
 
     pictures = []

@@ -39,8 +39,10 @@ class ConditionalActNorm(ActNorm):
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Maps vectors (M, d) to (M, d) and log|det| (M,)."""
-        outputs, logabsdet = super().forward(inputs)
-        return outputs + self._shift_of(context), logabsdet
+        # Not the base's, which asks a GPU in every step whether it is initialised, and waits.
+        scale, shift = self._broadcastable_scale_shift(inputs)
+        logabsdet = self.log_scale.sum() * inputs.new_ones(len(inputs))
+        return scale * inputs + shift + self._shift_of(context), logabsdet
 
     def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Undoes `forward`."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from screener_nnu.checkpoints import read_checkpoint
 from screener_nnu.conditions import Condition, build_condition
 from screener_nnu.densities import build_density
 from screener_nnu.densities.standardised import StandardisedDensity
@@ -15,7 +16,6 @@ from screener_nnu.paths import finished_checkpoint
 from screener_nnu.plans import DensitySettings, ScreenerSettings
 from screener_nnu.scoring.student import Student
 from screener_nnu.scoring.teacher import FeatureExtractor, Teacher
-from screener_nnu.trainers.checkpoints import read_checkpoint
 
 UNTRAINED = "untrained"
 

@@ -28,7 +28,8 @@ def build_unet(
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
     block = plan["configurations"][CONFIGURATION]["architecture"]
-    with torch.random.fork_rng(enabled=seed is not None):
+    # Built on the CPU; the default would open a context on every GPU of the machine.
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
         network = get_network_from_plans(
@@ -54,11 +55,14 @@ def shape_divisor(plan: dict[str, Any]) -> Shape:
 def low_precision(device: torch.device, allow_cpu: bool) -> torch.autocast:
     """Mixed precision of the UNets where the device computes in it, otherwise a no-op.
 
-    CUDA: bfloat16 where supported, else float16 (which needs a gradient scaler). CPU: bfloat16 on
-    processors with the instructions (a training step there is about twice as fast), if allowed.
+    CUDA: bfloat16 where the hardware has it, else float16 (which needs a gradient scaler). CPU:
+    bfloat16 on processors with the instructions (a training step there is about twice as fast), if
+    allowed.
     """
     if device.type == "cuda":
-        kind = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        # Not `is_bf16_supported`, which also says yes where bfloat16 is emulated, slowly.
+        ampere = torch.cuda.get_device_capability(device) >= (8, 0)
+        kind = torch.bfloat16 if ampere else torch.float16
         return torch.autocast("cuda", dtype=kind)
     native = device.type == "cpu" and allow_cpu and _cpu_computes_bfloat16()
     return torch.autocast("cpu", dtype=torch.bfloat16, enabled=native)

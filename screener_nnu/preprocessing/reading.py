@@ -131,7 +131,8 @@ def find_cases(raw_dataset_folder: Path) -> dict[str, Path]:
     description = raw_dataset_folder / "dataset.json"
     if not description.is_file():
         raise ScreenerError(
-            f"{description} is missing: write one as nnU-Net asks for, or let screener_import do it"
+            f"{description} is missing: write one as nnU-Net asks for; "
+            "documentation/plan_and_preprocess.md shows that of unlabelled scans"
         )
     try:
         values = json.loads(description.read_text())

@@ -208,7 +208,7 @@ def test_find_cases(tmp_path: Path) -> None:
 
 
 def test_find_cases_refuses_with_a_way_out(tmp_path: Path) -> None:
-    with pytest.raises(ScreenerError, match=r"dataset.json is missing.*screener_import"):
+    with pytest.raises(ScreenerError, match=r"dataset.json is missing.*unlabelled scans"):
         find_cases(tmp_path)
     with pytest.raises(ScreenerError, match="no image"):
         find_cases(dataset(tmp_path / "A", []))

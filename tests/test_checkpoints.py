@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from screener_nnu import checkpoints
+from screener_nnu.checkpoints import read_checkpoint, write_checkpoint
 from screener_nnu.errors import ScreenerError
-from screener_nnu.trainers import checkpoints
-from screener_nnu.trainers.checkpoints import read_checkpoint, write_checkpoint
 
 VALUES: dict[str, Any] = {
     "network_weights": {"a": torch.arange(50_000.0)},

@@ -37,8 +37,8 @@ def write_checkpoint(values: dict[str, Any], path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Reads a checkpoint without unpickling code.
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint to the CPU without unpickling code.
 
     Raises:
         ScreenerError: missing or damaged.
@@ -46,6 +46,6 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     if not path.is_file():
         raise ScreenerError(f"no checkpoint {path}")
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ScreenerError(f"{path} cannot be read ({error}); train this stage anew") from error
