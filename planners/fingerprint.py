@@ -16,6 +16,8 @@ import numpy as np
 from tqdm import tqdm
 
 from screener_nnu.errors import CaseError, ScreenerError
+from screener_nnu.preprocessing.memory import bounded_processes, free_memory
+from screener_nnu.preprocessing.reading import read_image, read_size
 from screener_nnu.preprocessing.workers import run_cases
 
 logger = logging.getLogger(__name__)
@@ -24,6 +26,7 @@ HU_EDGES = np.arange(-1024.0, 3072.0 + 1, 4.0)
 RECORDS_FILE = "screener_fingerprint_cases.jsonl"
 _BODY_THRESHOLD = -500.0
 _BODY_BLOCK_MM = 5.0
+_BYTES_PER_VOXEL = 14  # what was read, as float32, turned, and the masks of the body
 
 
 def analyse_case(case: str, path: Path) -> dict[str, Any]:
@@ -33,7 +36,6 @@ def analyse_case(case: str, path: Path) -> dict[str, Any]:
         CaseError: the image cannot be used.
     """
     from screener_nnu.preprocessing.body import body_box, body_mask
-    from screener_nnu.preprocessing.reading import read_image
 
     raw = read_image(path, case)
     box = body_box(raw.array, raw.spacing, _BODY_THRESHOLD, _BODY_BLOCK_MM)
@@ -86,6 +88,8 @@ def collect_records(
 
 def _run(todo: Mapping[str, Path], processes: int) -> Iterable[dict[str, Any]]:
     """Records as they are made; a worker that the system kills costs its own case at most."""
+    memory = (_BYTES_PER_VOXEL * read_size(path)[0] for path in todo.values())
+    processes = bounded_processes(memory, processes, free_memory()) if todo else 0
     alone = processes <= 1 or len(todo) <= 1
     outcomes = run_cases(
         _analyse, dict(todo), 0 if alone else processes, lambda reason: {"skipped": reason}

@@ -10,13 +10,12 @@ from typing import Any
 from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import (
     FINGERPRINT_FILE,
-    STAGE_TRAINERS,
+    begun_stages,
     cases_folder,
     dataset_name,
     plan_file,
     preprocessed_folder,
     raw_folder,
-    stage_folder,
 )
 from screener_nnu.planners.fingerprint import RECORDS_FILE, collect_records, summarise
 from screener_nnu.planners.planner import ScreenerPlanner
@@ -118,7 +117,7 @@ def _keeps_old_plan(dataset: str, path: Path, plan: dict[str, Any]) -> bool:
         raise ScreenerError(f"the scans or the split of {path} have changed; {way_out}")
     if was["preprocessing"] != now["preprocessing"]:
         raise ScreenerError(f"{path} was planned with other settings; {way_out}")
-    trained = any(stage_folder(dataset, s, old["plans_name"]).is_dir() for s in STAGE_TRAINERS)
+    trained = bool(begun_stages(dataset, old["plans_name"]))
     return trained or split != now["split"]
 
 

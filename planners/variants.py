@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.paths import STAGE_TRAINERS, plan_file, stage_folder
+from screener_nnu.paths import begun_stages, plan_file
 from screener_nnu.plans import read_plan, write_json
 
 
@@ -35,9 +35,7 @@ def derive_plan(
     if path.is_file() and changed == settings:
         return
     if path.is_file() and not restart:
-        trained = [
-            stage for stage in STAGE_TRAINERS if stage_folder(dataset, stage, plans_name).is_dir()
-        ]
+        trained = begun_stages(dataset, plans_name)
         if trained:
             raise ScreenerError(
                 f"{plans_name} has other settings and trained stages ({', '.join(trained)}): "

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.plans import CONFIGURATION
+from screener_nnu.plans import CONFIGURATION, DEFAULT_PLANS_NAME
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +95,12 @@ def stage_folder(dataset: int | str, stage: str, plans_name: str) -> Path:
     return results_folder(dataset) / name / "fold_all"
 
 
+def begun_stages(dataset: int | str, plans_name: str) -> list[str]:
+    """Stages of a plan that have trained at least one epoch."""
+    folders = {stage: stage_folder(dataset, stage, plans_name) for stage in STAGE_TRAINERS}
+    return [stage for stage, folder in folders.items() if any(folder.glob("checkpoint_*.pth"))]
+
+
 def finished_checkpoint(dataset: int | str, stage: str, plans_name: str) -> Path:
     """Final checkpoint of a stage.
 
@@ -103,10 +109,15 @@ def finished_checkpoint(dataset: int | str, stage: str, plans_name: str) -> Path
     """
     path = stage_folder(dataset, stage, plans_name) / "checkpoint_final.pth"
     if not path.is_file():
-        number = int(dataset_name(dataset)[7:10])
-        plans = "" if plans_name == "ScreenerPlans" else f" -p {plans_name}"
         raise ScreenerError(
             f"the {stage} stage of {plans_name} has not been trained ({path} is missing); run\n"
-            f"    screener_train {number} {CONFIGURATION} {stage}{plans}"
+            f"    {train_command(dataset, stage, plans_name)}"
         )
     return path
+
+
+def train_command(dataset: int | str, stage: str, plans_name: str) -> str:
+    """The command line that trains a stage."""
+    number = int(dataset_name(dataset)[7:10])
+    plans = "" if plans_name == DEFAULT_PLANS_NAME else f" -p {plans_name}"
+    return f"screener_train {number} {CONFIGURATION} {stage}{plans}"

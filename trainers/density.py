@@ -94,6 +94,7 @@ class DensityTrainer(ScreenerTrainer):
         """The density; descriptor and condition are loaded and frozen beside it."""
         dataset = self.plans_manager.dataset_name
         self.features: FeatureExtractor = load_features(dataset, self.plan, self.density)
+        self.features_identity = self.features.identity()
         self.features.to(self.device)
         self.channels = self._feature_channels()
         self.score_statistics: dict[str, float] = {}
@@ -213,7 +214,11 @@ class DensityTrainer(ScreenerTrainer):
 
     def extra_state(self) -> dict[str, Any]:
         """What prediction needs beside the weights."""
-        return {"channels": list(self.channels), "score_statistics": self.score_statistics}
+        return {
+            "channels": list(self.channels),
+            "features": self.features_identity,
+            "score_statistics": self.score_statistics,
+        }
 
 
 def _select(maps: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:

@@ -11,8 +11,9 @@ from screener_nnu.checkpoints import read_checkpoint
 from screener_nnu.conditions import Condition, build_condition
 from screener_nnu.densities import build_density
 from screener_nnu.densities.standardised import StandardisedDensity
+from screener_nnu.errors import ScreenerError
 from screener_nnu.networks.unet import build_unet
-from screener_nnu.paths import finished_checkpoint
+from screener_nnu.paths import finished_checkpoint, train_command
 from screener_nnu.plans import DensitySettings, ScreenerSettings
 from screener_nnu.scoring.student import Student
 from screener_nnu.scoring.teacher import FeatureExtractor, Teacher
@@ -92,6 +93,11 @@ def load_teacher(
     plan = checkpoint["plan"]
     settings = ScreenerSettings.from_dict(plan["screener"]).density
     features = load_features(dataset, plan, settings)
+    if checkpoint.get("features", features.identity()) != features.identity():
+        raise ScreenerError(
+            f"descriptor or condition were trained anew after the density of {plans_name}; run\n"
+            f"    {train_command(dataset, 'density', plans_name)} --restart"
+        )
     channels, cond_channels = checkpoint["channels"]
     density = new_density(settings, channels, cond_channels)
     density.load_state_dict(checkpoint["network_weights"])

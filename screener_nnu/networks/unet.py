@@ -41,9 +41,28 @@ def build_unet(
             allow_init=True,
             deep_supervision=False,
         )
-    for head in network.decoder.seg_layers[:-1]:
+    *lower, output = network.decoder.seg_layers
+    for head in lower:
         head.requires_grad_(False)
+    _compute_in_float32(output)
     return network
+
+
+def _compute_in_float32(layer: nn.Module) -> None:
+    """Keeps a layer out of mixed precision: in bfloat16 a score would have some 200 values.
+
+    The state dictionary stays nnU-Net's.
+    """
+    forward = layer.forward
+
+    def float32_forward(features: torch.Tensor) -> torch.Tensor:
+        kind = features.device.type
+        if kind == "meta" or not torch.is_autocast_enabled(kind):
+            return forward(features)
+        with torch.autocast(kind, enabled=False):
+            return forward(features.float())
+
+    layer.forward = float32_forward  # type: ignore[method-assign]
 
 
 def shape_divisor(plan: dict[str, Any]) -> Shape:

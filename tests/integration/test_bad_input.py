@@ -173,6 +173,7 @@ def test_scan_that_comes_later_is_refused_with_a_way_out(
     for fold in (None, trained / "fold_all"):
         if fold is not None:
             fold.mkdir(parents=True)
+            (fold / "checkpoint_latest.pth").touch()
         with pytest.raises(SystemExit) as end:
             main([*COMMAND, "--seed", str(seed)])
         assert end.value.code == 1

@@ -128,7 +128,11 @@ def test_missing_source_names_the_command() -> None:
 
 def test_a_trained_plan_refuses_other_settings_but_takes_its_own() -> None:
     derive_plan(DATASET, "Variant", ["seed=1"])
-    stage_folder(DATASET, "density", "Variant").mkdir(parents=True)
+    folder = stage_folder(DATASET, "density", "Variant")
+    folder.mkdir(parents=True)
+    derive_plan(DATASET, "Variant", ["seed=3"])  # a refused run leaves an empty folder behind
+    derive_plan(DATASET, "Variant", ["seed=1"])
+    (folder / "checkpoint_latest.pth").touch()
     before = plan_file(DATASET, "Variant").read_bytes()
     with pytest.raises(ScreenerError, match=r"Variant has other settings.*\(density\).*-p"):
         derive_plan(DATASET, "Variant", ["seed=2"])
@@ -141,6 +145,8 @@ def test_a_trained_plan_refuses_other_settings_but_takes_its_own() -> None:
 
 def test_an_untrained_variant_may_change_and_keeps_earlier_words() -> None:
     derive_plan(DATASET, "Variant", ["seed=1"])
-    stage_folder(DATASET, "density", "ScreenerPlans").mkdir(parents=True)  # another plan's
+    other = stage_folder(DATASET, "density", "ScreenerPlans")  # another plan's
+    other.mkdir(parents=True)
+    (other / "checkpoint_final.pth").touch()
     derive_plan(DATASET, "Variant", ["jitter.noise=0.2"])
     assert (settings_of("Variant").seed, settings_of("Variant").jitter.noise) == (1, 0.2)

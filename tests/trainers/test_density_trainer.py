@@ -198,3 +198,13 @@ def test_integer_fold_and_foreign_plan_are_refused(world: Any) -> None:
     del plan["screener"]
     with pytest.raises(ScreenerError, match="has no screener settings"):
         stage(plan, "3d_fullres", "all", description, CPU)
+
+
+def test_density_of_other_networks_is_refused(world: Any) -> None:
+    load_teacher("901", "ScreenerPlans", CPU)
+    path = world.stage("descriptor") / "checkpoint_final.pth"
+    checkpoint = torch.load(path, weights_only=True)
+    next(iter(checkpoint["network_weights"].values())).add_(1e-3)
+    torch.save(checkpoint, path)
+    with pytest.raises(ScreenerError, match="density --restart"):
+        load_teacher("901", "ScreenerPlans", CPU)
