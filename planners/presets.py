@@ -22,6 +22,7 @@ class Preset:
         base_width, max_width: channels of the first stage and at most.
         channels: channels of descriptor and condition.
         loss, head_width, volumes, positives: of the dense self-supervised stages.
+        condition_kind: which condition the density sees.
         density, hidden, flow_steps: kind and size of the density.
         tile_factor: edge of the density's crops and of the teacher's tiles, in crops.
         pooled_mm: edge of a position of the density grid.
@@ -41,6 +42,7 @@ class Preset:
     head_width: int
     volumes: int
     positives: int
+    condition_kind: str
     density: str
     hidden: int
     flow_steps: int
@@ -84,6 +86,7 @@ def _accelerator(name: str, memory_gb: float, steps: tuple[int, int, int]) -> Pr
         head_width=8192,
         volumes=PAPER_VOLUMES,
         positives=1024,
+        condition_kind="masking_invariant",
         density="flow",
         hidden=512,
         flow_steps=64,
@@ -115,16 +118,18 @@ PRESETS = {
         head_width=512,
         volumes=4,
         positives=512,
+        # A learned condition takes more training than a computer without a GPU can give it.
+        condition_kind="sincos",
         density="flow",
         hidden=64,
         flow_steps=8,
-        tile_factor=2,
+        tile_factor=3,
         pooled_mm=8.0,
         descriptor=_cpu_steps(1200, 2e-3),
         condition=_cpu_steps(900, 2e-3),
-        density_steps=_cpu_steps(500, 2e-3),
-        distillation=_cpu_steps(800, 2e-3),
-        density_volumes=2,
+        density_steps=_cpu_steps(600, 2e-3),
+        distillation=_cpu_steps(1000, 2e-3),
+        density_volumes=1,
         distillation_volumes=4,
         finetuning_batch=2,
         workers=0,

@@ -30,7 +30,7 @@ class DemoSize:
     labelled_scans: int = 5
     descriptor: int = 220
     condition: int = 180
-    density: int = 80
+    density: int = 160
     distillation: int = 140
     epochs: int = 4
     iterations: int = 20
@@ -50,7 +50,8 @@ class DemoSize:
             for stage, steps in stages.items()
             for key, value in _schedule(steps).items()
         ]
-        return [*schedule, *self.settings]
+        # All four stages are shown, also where the preset would do without the learned condition.
+        return [*schedule, "condition.kind=masking_invariant", *self.settings]
 
 
 def _schedule(steps: int) -> dict[str, int]:
