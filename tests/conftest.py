@@ -31,6 +31,8 @@ TINY = (
         for stage in _SCHEDULES.values()
         for key, value in (("steps", 4), ("steps_per_epoch", 2), ("warmup_steps", 1))
     ),
+    "condition.kind=masking_invariant",
+    "density.volumes_per_step=2",
     "density.pooling=[2, 2, 2]",
     "density.crop_size=[12, 16, 16]",
     "density.hidden=8",
