@@ -152,7 +152,6 @@ class ScreenerPlanner:
             descriptor=contrast,
             condition=ConditionSettings(
                 contrast=replace(contrast, optimiser=preset.condition, scale_range=(2 / 3, 8 / 3)),
-                kind=preset.condition_kind,
             ),
             density=DensitySettings(
                 optimiser=preset.density_steps,

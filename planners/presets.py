@@ -22,7 +22,6 @@ class Preset:
         base_width, max_width: channels of the first stage and at most.
         channels: channels of descriptor and condition.
         loss, head_width, volumes, positives: of the dense self-supervised stages.
-        condition_kind: which condition the density sees.
         density, hidden, flow_steps: kind and size of the density.
         tile_factor: edge of the density's crops and of the teacher's tiles, in crops.
         pooled_mm: edge of a position of the density grid.
@@ -42,7 +41,6 @@ class Preset:
     head_width: int
     volumes: int
     positives: int
-    condition_kind: str
     density: str
     hidden: int
     flow_steps: int
@@ -86,7 +84,6 @@ def _accelerator(name: str, memory_gb: float, steps: tuple[int, int, int]) -> Pr
         head_width=8192,
         volumes=PAPER_VOLUMES,
         positives=1024,
-        condition_kind="masking_invariant",
         density="flow",
         hidden=512,
         flow_steps=64,
@@ -118,8 +115,6 @@ PRESETS = {
         head_width=512,
         volumes=4,
         positives=512,
-        # A learned condition takes more training than a computer without a GPU can give it.
-        condition_kind="sincos",
         density="flow",
         hidden=64,
         flow_steps=8,

@@ -50,8 +50,7 @@ class DemoSize:
             for stage, steps in stages.items()
             for key, value in _schedule(steps).items()
         ]
-        # All four stages are shown, also where the preset would do without the learned condition.
-        return [*schedule, "condition.kind=masking_invariant", *self.settings]
+        return [*schedule, *self.settings]
 
 
 def _schedule(steps: int) -> dict[str, int]:
