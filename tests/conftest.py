@@ -125,6 +125,14 @@ def shrink_network(plan: dict[str, Any]) -> None:
     arguments["features_per_stage"] = [4 * 2**i for i in range(arguments["n_stages"])]
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """No test depends on what ran before it."""
+    import torch
+
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def made_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyWorld]:
     from screener_nnu.planners.run import plan_dataset, preprocess_planned

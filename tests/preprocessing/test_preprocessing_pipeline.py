@@ -147,12 +147,14 @@ def test_full_disk_stops_the_run(
 
 
 SCRIPT = """
-import json, sys
+import json, signal, sys
 from pathlib import Path
 from screener_nnu.plans import PreprocessingSettings
 from screener_nnu.preprocessing.pipeline import preprocess_dataset
 
 if __name__ == "__main__":
+    # A shell's background job ignores Ctrl-C, and hands that down to its children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     given = json.loads(sys.argv[1])
     settings = PreprocessingSettings(**{k: tuple(v) for k, v in given["settings"].items()})
     cases = {k: Path(v) for k, v in given["cases"].items()}
