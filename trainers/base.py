@@ -137,8 +137,8 @@ class ScreenerTrainer(nnUNetTrainer):
         return self.settings.data_identifier
 
     @property
-    def model(self) -> nn.Module:
-        """The trained module without its distributed wrapper."""
+    def model(self) -> Any:
+        """What `build_model` made, without its distributed wrapper."""
         network: Any = self.network
         return network.module if isinstance(network, DistributedDataParallel) else network
 

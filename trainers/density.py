@@ -60,8 +60,8 @@ class CropReader(CaseReader[CropSample]):
             read_padded(self.cases, case, kind, box, 0).astype(np.float32)
             for kind in ("equalised", "body")
         ]
-        on_plan = [_scaled(v, self.factor) for v in (box.start, stored, box.size)]
-        return CropSample(case, *on_plan, torch.from_numpy(np.stack(channels)))
+        start, extent, size = (_scaled(v, self.factor) for v in (box.start, stored, box.size))
+        return CropSample(case, start, extent, size, torch.from_numpy(np.stack(channels)))
 
 
 def _scaled(voxels: Shape, factor: Scale) -> Shape:
