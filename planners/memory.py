@@ -23,7 +23,7 @@ CONTEXT_GB = 1.5
 USABLE = 0.9
 _HEAD_TENSORS = 8  # hidden activations, their norms and gradients of a three-layer head
 _COVARIANCE_TENSORS = 4
-_GB = 1024**3
+GB = 1024**3
 _MAX_VOLUMES = 16
 _MIN_WIDTH = 16
 _MIN_CROP_VOXELS = 24**3
@@ -55,7 +55,7 @@ def estimate_gb(preset: Preset, spacing: Spacing, patch: Shape) -> float:
         + 4 * rows * width * _HEAD_TENSORS
         + 4 * width * min(width, rows) * _COVARIANCE_TENSORS
     )
-    return total / _GB + CONTEXT_GB
+    return total / GB + CONTEXT_GB
 
 
 def fit_to_memory(

@@ -10,7 +10,7 @@ import numpy as np
 
 from screener_nnu.planners.architecture import feature_elements, plan_architecture
 from screener_nnu.planners.grid import plan_pooling
-from screener_nnu.planners.memory import USABLE, Fit, fit_to_memory
+from screener_nnu.planners.memory import BYTES_PER_ELEMENT, GB, USABLE, Fit, fit_to_memory
 from screener_nnu.planners.presets import Preset, preset_named
 from screener_nnu.planners.split import split_cases
 from screener_nnu.plans import (
@@ -30,9 +30,6 @@ from screener_nnu.preprocessing.resampling import (
     RESAMPLING_PROBABILITIES,
     RESAMPLING_SEG,
 )
-
-_STOCK_BYTES_PER_ELEMENT = 5.4
-_GB = 1024**3
 
 
 class ScreenerPlanner:
@@ -118,7 +115,7 @@ class ScreenerPlanner:
     def _finetuning_batch(self, fit: Fit) -> int:
         architecture = plan_architecture(fit.spacing, fit.patch, fit.preset)
         elements, _ = feature_elements(architecture, fit.patch)
-        fits = int((USABLE * self.memory_gb - 2) * _GB / (elements * _STOCK_BYTES_PER_ELEMENT))
+        fits = int((USABLE * self.memory_gb - 2) * GB / (elements * BYTES_PER_ELEMENT))
         return int(np.clip(fits, 2, fit.preset.finetuning_batch))
 
     def left_out(self, fit: Fit) -> dict[str, str]:

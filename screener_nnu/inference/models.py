@@ -93,7 +93,7 @@ def load_teacher(
     plan = checkpoint["plan"]
     settings = ScreenerSettings.from_dict(plan["screener"]).density
     features = load_features(dataset, plan, settings)
-    if checkpoint.get("features", features.identity()) != features.identity():
+    if checkpoint.get("features") not in (None, features.identity()):
         raise ScreenerError(
             f"descriptor or condition were trained anew after the density of {plans_name}; run\n"
             f"    {train_command(dataset, 'density', plans_name)} --restart"
