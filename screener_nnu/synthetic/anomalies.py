@@ -1,15 +1,15 @@
-"""Synthetic anomalies painted into a scan: foreign tissue, a shift of HU, a constant HU."""
+"""Synthetic anomalies painted into a scan: foreign, shifted, constant or deformed tissue."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from screener_nnu.synthetic.anomaly_tissue import Donor, constant, foreign, shifted
+from screener_nnu.synthetic.anomaly_warp import deformed, displacement
 from screener_nnu.synthetic.blobs import Blob
 from screener_nnu.synthetic.fields import FloatArray, Triple
 from screener_nnu.synthetic.placement import (
@@ -20,26 +20,10 @@ from screener_nnu.synthetic.placement import (
     place_blobs,
 )
 
-KINDS = ("pasted", "shift", "constant")
-_HU_RANGE = (-1024, 3071)
+KINDS = ("pasted", "hypodense", "hyperdense", "constant", "deformation")
 # A change that is smaller than this, averaged over a blob, would be lost in the noise.
 _VISIBLE_HU = 60.0
 _DRAWS = 20
-
-
-@dataclass(frozen=True)
-class Donor:
-    """The scan that foreign tissue is taken from.
-
-    Attributes:
-        image_hu: HU, (Z, Y, X).
-        body: True inside the body, (Z, Y, X).
-        spacing: voxel size in mm (z, y, x).
-    """
-
-    image_hu: NDArray[Any]
-    body: BoolArray
-    spacing: Triple
 
 
 def add_anomalies(
@@ -58,8 +42,9 @@ def add_anomalies(
 
     * `pasted`: a region takes the HU of another place of the donor (Zimmerer et al., MOOD
       challenge: foreign tissue with a soft edge).
-    * `shift`: 60 to 200 HU are added or subtracted.
-    * `constant`: one HU, from the body's own distribution or from -100 to 200 HU.
+    * `hypodense`, `hyperdense`: 40 to 120 HU are subtracted or added; texture stays.
+    * `constant`: one HU from the body's own distribution.
+    * `deformation`: tissue is moved by up to 4 to 12 mm, smoothly, and no HU is new.
 
     Args:
         image_hu: HU of the scan, (Z, Y, X).
@@ -68,7 +53,7 @@ def add_anomalies(
         donor_hu: HU of the donor, (Z', Y', X'); only `pasted` looks at it.
         donor_body: True inside the donor's body, (Z', Y', X').
         donor_spacing: voxel size of the donor in mm (z, y, x).
-        kind: `pasted`, `shift` or `constant`.
+        kind: one of `KINDS`.
         rng: source of randomness.
         settings: number, size and softness of the blobs.
         placement: places drawn before with `place_blobs`; None draws them here.
@@ -89,9 +74,7 @@ def add_anomalies(
     changed = image_hu.astype(np.float32)
     sample = _hu_sample(image_hu, body, rng)
     for blob in placement.blobs:
-        before = changed[blob.box]
-        target = _target(kind, before, blob, spacing, donor, sample, rng)
-        before += blob.weight * (np.clip(target, *_HU_RANGE) - before)
+        changed[blob.box] = _painted(kind, changed[blob.box], blob, spacing, donor, sample, rng)
     if np.issubdtype(image_hu.dtype, np.integer):
         changed = np.rint(changed)
     mask = blob_mask(image_hu.shape, placement.blobs).astype(np.uint8)
@@ -112,7 +95,7 @@ def _hu_sample(
     return image_hu.reshape(-1)[chosen].astype(np.float64)
 
 
-def _target(
+def _painted(
     kind: str,
     before: FloatArray,
     blob: Blob,
@@ -121,12 +104,21 @@ def _target(
     sample: NDArray[np.float64],
     rng: np.random.Generator,
 ) -> FloatArray:
-    """HU that the blob is to have, in its box."""
-    if kind == "shift":
-        return _shifted(before, blob, rng)
+    """HU of the blob's box with the anomaly."""
+    if kind in ("hypodense", "hyperdense"):
+        amount = float(rng.uniform(40, 120))
+        return shifted(before, blob, amount if kind == "hyperdense" else -amount)
     if kind == "constant":
-        return _visible(lambda: _constant(before, sample, rng), before, blob)
-    return _visible(lambda: _foreign(blob, spacing, donor, rng), before, blob)
+        return _visible(lambda: constant(before, blob, float(rng.choice(sample))), before, blob)
+    if kind == "deformation":
+        return _visible(lambda: _moved(before, blob, spacing, rng), before, blob)
+    return _visible(lambda: foreign(before, blob, spacing, donor, rng), before, blob)
+
+
+def _moved(before: FloatArray, blob: Blob, spacing: Triple, rng: np.random.Generator) -> FloatArray:
+    """Tissue moved by a random field."""
+    field = displacement(blob, spacing, float(rng.uniform(4, 12)), rng)
+    return deformed(before, blob, spacing, field)
 
 
 def _visible(draw: Callable[[], FloatArray], before: FloatArray, blob: Blob) -> FloatArray:
@@ -134,47 +126,10 @@ def _visible(draw: Callable[[], FloatArray], before: FloatArray, blob: Blob) -> 
     inside = blob.weight > 0.5
     best, largest = before, -1.0
     for _ in range(_DRAWS):
-        target = draw()
-        change = float(np.abs(target[inside] - before[inside]).mean())
+        after = draw()
+        change = float(np.abs(after[inside] - before[inside]).mean())
         if change > largest:
-            best, largest = target, change
+            best, largest = after, change
         if change >= _VISIBLE_HU:
-            return target
+            return after
     return best
-
-
-def _shifted(before: FloatArray, blob: Blob, rng: np.random.Generator) -> FloatArray:
-    """Denser or less dense by 60 to 200 HU; aerated tissue can only become denser."""
-    amount = np.float32(rng.uniform(60, 200))
-    aerated = float(np.median(before[blob.weight > 0.5])) < -700
-    return before + (amount if aerated or rng.uniform() < 0.5 else -amount)
-
-
-def _constant(
-    before: FloatArray, sample: NDArray[np.float64], rng: np.random.Generator
-) -> FloatArray:
-    """One HU for the whole blob."""
-    value = rng.choice(sample) if rng.uniform() < 0.5 else rng.uniform(-100, 200)
-    return np.full_like(before, np.rint(value))
-
-
-def _foreign(blob: Blob, spacing: Triple, donor: Donor, rng: np.random.Generator) -> FloatArray:
-    """Tissue of the donor around a random place of its body, same size in mm, possibly mirrored."""
-    inside = np.flatnonzero(donor.body)
-    index = np.unravel_index(inside[rng.integers(len(inside))], donor.body.shape)
-    grids = []
-    for axis, part in enumerate(blob.box):
-        offset = np.arange(part.start, part.stop) * spacing[axis] - blob.centre[axis]
-        mirrored = offset * rng.choice([-1.0, 1.0])
-        grids.append(index[axis] + mirrored / donor.spacing[axis])
-    places = np.stack(np.meshgrid(*grids, indexing="ij"))
-    tissue = ndimage.map_coordinates(
-        donor.image_hu, places, output=np.float32, order=1, mode="nearest"
-    )
-    known = ndimage.map_coordinates(
-        donor.body.astype(np.uint8), places, output=np.float32, order=0, mode="constant"
-    )
-    # Air around the donor is no tissue: it takes the mean of what the blob holds of the donor.
-    within = (known > 0.5) & (blob.weight > 0)
-    fill = tissue[within].mean() if within.any() else np.float32(0)
-    return np.where(known > 0.5, tissue, fill)

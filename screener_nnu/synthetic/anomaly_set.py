@@ -13,7 +13,8 @@ import numpy as np
 import SimpleITK
 from numpy.typing import NDArray
 
-from screener_nnu.synthetic.anomalies import KINDS, Donor, add_anomalies
+from screener_nnu.synthetic.anomalies import KINDS, add_anomalies
+from screener_nnu.synthetic.anomaly_tissue import Donor
 from screener_nnu.synthetic.fields import Triple
 from screener_nnu.synthetic.placement import (
     BlobSettings,
@@ -47,7 +48,7 @@ def synthesize_test_set(
             another one of them (itself, at another place, when there is only one).
         output: folder to write to.
         seed: every draw is a function of seed, scan and kind.
-        kinds: some of `pasted`, `shift`, `constant`.
+        kinds: some of `KINDS`.
         body_function: (HU, spacing in mm) -> body mask; None takes the one of the preprocessing.
         settings: number, size and softness of the blobs.
 

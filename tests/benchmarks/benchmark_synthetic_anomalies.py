@@ -3,7 +3,7 @@
     python tests/benchmarks/benchmark_synthetic_anomalies.py -d 901 -o anomalies \
         --models student teacher untrained=ScreenerPlans_untrained
 
-puts pasted tissue, intensity shifts and constant blobs into the scans that the plan keeps for
+puts every kind of synthetic anomaly into the scans that the plan keeps for
 evaluation, predicts each model's maps of them and evaluates every kind by itself.
 """
 
@@ -17,8 +17,7 @@ from screener_nnu.commands import evaluate, predict
 from screener_nnu.paths import FINGERPRINT_FILE, plan_file, preprocessed_folder
 from screener_nnu.plans import read_plan
 from screener_nnu.synthetic import synthesize_test_set
-
-KINDS = ("pasted", "shift", "constant")
+from screener_nnu.synthetic.anomalies import KINDS
 
 
 def main() -> None:
