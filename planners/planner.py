@@ -21,6 +21,7 @@ from screener_nnu.plans import (
     DistillationSettings,
     InferenceSettings,
     JitterSettings,
+    PositionSettings,
     PreprocessingSettings,
     ScreenerSettings,
     Shape,
@@ -149,6 +150,9 @@ class ScreenerPlanner:
             descriptor=contrast,
             condition=ConditionSettings(
                 contrast=replace(contrast, optimiser=preset.condition, scale_range=(2 / 3, 8 / 3)),
+                position=PositionSettings(
+                    optimiser=preset.position, volumes_per_step=preset.volumes
+                ),
             ),
             density=DensitySettings(
                 optimiser=preset.density_steps,

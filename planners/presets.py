@@ -25,7 +25,7 @@ class Preset:
         density, hidden, flow_steps: kind and size of the density.
         tile_factor: edge of the density's crops and of the teacher's tiles, in crops.
         pooled_mm: edge of a position of the density grid.
-        descriptor, condition, density_steps, distillation: optimiser of each stage.
+        descriptor, condition, position, density_steps, distillation: optimiser of each stage.
         finetuning_batch: largest batch of the stock configuration.
         workers: reading processes.
     """
@@ -48,6 +48,7 @@ class Preset:
     pooled_mm: float
     descriptor: OptimiserSettings
     condition: OptimiserSettings
+    position: OptimiserSettings
     density_steps: OptimiserSettings
     distillation: OptimiserSettings
     density_volumes: int
@@ -91,6 +92,7 @@ def _accelerator(name: str, memory_gb: float, steps: tuple[int, int, int]) -> Pr
         pooled_mm=4.5,
         descriptor=_paper_steps(contrast),
         condition=_paper_steps(contrast),
+        position=_paper_steps(contrast // 2),
         density_steps=_paper_steps(density),
         distillation=_paper_steps(distillation),
         density_volumes=4,
@@ -122,6 +124,7 @@ PRESETS = {
         pooled_mm=8.0,
         descriptor=_cpu_steps(1200, 2e-3),
         condition=_cpu_steps(900, 2e-3),
+        position=_cpu_steps(400, 2e-3),
         density_steps=_cpu_steps(600, 2e-3),
         distillation=_cpu_steps(1000, 2e-3),
         density_volumes=1,

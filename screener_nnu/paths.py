@@ -15,6 +15,7 @@ FINGERPRINT_FILE = "screener_fingerprint.json"
 STAGE_TRAINERS = {
     "descriptor": "DescriptorTrainer",
     "condition": "ConditionTrainer",
+    "position": "PositionTrainer",
     "density": "DensityTrainer",
     "distillation": "DistillationTrainer",
 }

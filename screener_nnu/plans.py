@@ -79,7 +79,7 @@ class JitterSettings:
 
 @dataclass(frozen=True)
 class MaskSettings:
-    """Block masks of the condition stage."""
+    """Block masks of the condition and position stages."""
 
     probability: float = 0.9
     hidden_fraction: float = 0.6
@@ -110,12 +110,42 @@ class ContrastSettings:
 
 
 @dataclass(frozen=True)
+class PositionSettings:
+    """The position stage, which the condition `ape` is made of.
+
+    Attributes:
+        optimiser: by default that of the preset `cpu`, for plans that are older than the stage.
+        volumes_per_step: pairs of crops a step.
+        positives: body voxels that are drawn from each crop, and from what both share.
+        scale_range, min_overlap: see `ContrastSettings`; wide, because context tells a place.
+        width: channels of the UNet, as a fraction of the plan's: three coordinates need fewer.
+        extent_mm: length that an output in [0, 1] stands for, per channel; a body must fit in.
+        masks: augmentation in training.
+    """
+
+    optimiser: OptimiserSettings = OptimiserSettings(
+        steps=400, steps_per_epoch=50, warmup_steps=20, learning_rate=2e-3, eps=1e-8
+    )
+    volumes_per_step: int = 4
+    positives: int = 256
+    scale_range: Range = (2 / 3, 8 / 3)
+    min_overlap: float = 0.0
+    width: float = 0.5
+    extent_mm: float = 2000.0
+    masks: MaskSettings = MaskSettings(probability=0.5)
+
+
+@dataclass(frozen=True)
 class ConditionSettings:
-    """Which condition the density sees; `contrast` and `masks` belong to the learned one."""
+    """Which condition the density sees.
+
+    `contrast` and `masks` belong to the condition stage, `position` to the position stage.
+    """
 
     contrast: ContrastSettings
     kind: str = "masking_invariant"
     masks: MaskSettings = MaskSettings()
+    position: PositionSettings = PositionSettings()
 
 
 @dataclass(frozen=True)

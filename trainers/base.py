@@ -389,8 +389,8 @@ class ScreenerTrainer(nnUNetTrainer):
     @classmethod
     def relevant_settings(cls, plan: dict[str, Any]) -> list[Any]:
         """What of a plan changes this stage's result."""
-        others = set(STAGE_TRAINERS) - {cls.stage}
-        unimportant = others | {
+        unimportant = {
+            *STAGE_TRAINERS,
             "reasons",
             "left_out",
             "workers",
@@ -398,9 +398,16 @@ class ScreenerTrainer(nnUNetTrainer):
             "preset",
             "memory_gb",
         }
-        settings = {k: v for k, v in plan["screener"].items() if k not in unimportant}
+        # Read and written again: a setting that an older plan lacks has its default.
+        settings = ScreenerSettings.from_dict(plan["screener"]).to_dict()
+        common = {k: v for k, v in settings.items() if k not in unimportant}
         architecture = plan["configurations"][CONFIGURATION]["architecture"]
-        return json.loads(json.dumps([settings, architecture]))
+        return json.loads(json.dumps([common, cls.own_settings(settings), architecture]))
+
+    @classmethod
+    def own_settings(cls, settings: dict[str, Any]) -> Any:
+        """The part of `ScreenerSettings`, as plain values, that only this stage reads."""
+        return settings[cls.stage]
 
 
 def check_crop(size: Shape, plan: dict[str, Any], name: str) -> None:

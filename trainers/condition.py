@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
+from screener_nnu.conditions import TRAINED_BY
 from screener_nnu.conditions.learned import masked_input
 from screener_nnu.errors import ScreenerError
 from screener_nnu.plans import ContrastSettings
@@ -22,13 +25,18 @@ class ConditionTrainer(ContrastTrainer):
         """Settings of the condition's network."""
         return self.settings.condition.contrast
 
+    @classmethod
+    def own_settings(cls, settings: dict[str, Any]) -> Any:
+        """What this stage reads of the condition's settings."""
+        return [settings["condition"][key] for key in ("contrast", "masks")]
+
     def stage_settings_check(self) -> None:
-        """Only the masking-invariant condition is trained."""
+        """Only the masking-invariant condition is trained here."""
         kind = self.settings.condition.kind
-        if kind != "masking_invariant":
-            raise ScreenerError(
-                f"condition '{kind}' needs no training: go on with the density stage"
-            )
+        needed = TRAINED_BY.get(kind, "density")
+        if needed != self.stage:
+            reason = "needs no training" if needed == "density" else "has a stage of its own"
+            raise ScreenerError(f"condition '{kind}' {reason}: go on with the {needed} stage")
         super().stage_settings_check()
 
     def network_input(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -12,18 +11,11 @@ from torch import nn
 from screener_nnu.losses import LOSSES
 from screener_nnu.networks.heads import build_head
 from screener_nnu.networks.unet import build_unet
-from screener_nnu.plans import ContrastSettings, OptimiserSettings
-from screener_nnu.sampling.crops import (
-    draw_positives,
-    resize_boxes,
-    sample_features,
-    to_crop,
-    voxels_per_crop,
-)
-from screener_nnu.sampling.jitter import colour_jitter
+from screener_nnu.plans import ContrastSettings
+from screener_nnu.sampling.crops import draw_positives, sample_features, to_crop
 from screener_nnu.sampling.randomness import torch_generator
-from screener_nnu.trainers.base import ScreenerTrainer, check_crop
-from screener_nnu.trainers.reading import PairReader, PairSample, step_batches
+from screener_nnu.trainers.pairs import PairTrainer, boxes_of
+from screener_nnu.trainers.reading import PairSample
 
 _VALIDATION_PAIRS = 24
 _CANDIDATES = 1024
@@ -54,7 +46,7 @@ def features_at(maps: torch.Tensor, points: list[torch.Tensor]) -> torch.Tensor:
     return torch.cat(sampled)
 
 
-class ContrastTrainer(ScreenerTrainer):
+class ContrastTrainer(PairTrainer):
     """A dense self-supervised stage; subclasses say which settings and what the network sees."""
 
     figure_name = f"top-1 of {_CANDIDATES}"
@@ -65,23 +57,14 @@ class ContrastTrainer(ScreenerTrainer):
         """Settings of this stage."""
         raise NotImplementedError
 
-    def stage_settings_check(self) -> None:
-        """The crop must fit the network's strides."""
-        check_crop(self.settings.crop_size, self.plan, "crop_size")
+    @property
+    def pairs(self) -> ContrastSettings:
+        """The same."""
+        return self.contrast
 
     def network_input(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """(B, in_channels, D, H, W) from jittered crops (B, 1, D, H, W)."""
         return images
-
-    @property
-    def optimiser_settings(self) -> OptimiserSettings:
-        """Of this stage."""
-        return self.contrast.optimiser
-
-    @property
-    def volumes_per_step(self) -> int:
-        """Pairs of crops of a step."""
-        return self.contrast.volumes_per_step
 
     def build_model(self) -> nn.Module:
         """UNet of the plan and the head of the loss."""
@@ -106,32 +89,6 @@ class ContrastTrainer(ScreenerTrainer):
         self.model.unet.load_state_dict(checkpoint["network_weights"])
         self.model.head.load_state_dict(checkpoint["head_weights"])
 
-    def _reader(self, names: tuple[str, ...], stage: str) -> PairReader:
-        preprocessing = self.settings.preprocessing
-        covered = voxels_per_crop(
-            self.settings.crop_size, preprocessing.spacing, preprocessing.storage_spacing
-        )
-        return PairReader(
-            self.cases_folder,
-            names,
-            self.settings.seed,
-            stage,
-            covered,
-            self.contrast.scale_range,
-            self.contrast.min_overlap,
-        )
-
-    def training_batches(self, first_step: int) -> Iterator[list[PairSample]]:
-        """Crop pairs of this process."""
-        reader = self._reader(self.settings.split.train, self.stage)
-        return step_batches(
-            reader,
-            self.volumes_per_step,
-            first_step,
-            *self.share_of_rank(),
-            self.settings.workers,
-        )
-
     def compute_loss(
         self, batch: list[PairSample], step: int
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -152,9 +109,8 @@ class ContrastTrainer(ScreenerTrainer):
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Network input (2B, C, D, H, W), first views before second ones, and their points."""
         device, size = self.device, self.settings.crop_size
-        boxes = [s.boxes[0] for s in batch] + [s.boxes[1] for s in batch]
-        stored = [s.images[0] for s in batch] + [s.images[1] for s in batch]
-        images = resize_boxes([i.to(device, non_blocking=True) for i in stored], size)
+        boxes = boxes_of(batch)
+        images = self.resized(batch)
         shared = [
             draw_positives(
                 s.body.to(device, non_blocking=True), s.boxes[0], s.boxes[1], positives, generator
@@ -162,12 +118,7 @@ class ContrastTrainer(ScreenerTrainer):
             for s in batch
         ]
         points = [to_crop(p, b, size) for p, b in zip(shared + shared, boxes, strict=True)]
-        # Uncut in-plane spacing of each crop: what the blur's millimetres are measured in.
-        storage = self.settings.preprocessing.storage_spacing
-        spacing = [[b.size[a] * storage[a] / size[a] for a in (1, 2)] for b in boxes]
-        images = colour_jitter(
-            images, torch.tensor(spacing, device=device), self.settings.jitter, generator
-        )
+        images = self.jittered(images, boxes, generator)
         return self.network_input(images, generator), points
 
     @torch.no_grad()

@@ -212,6 +212,11 @@ class DensityTrainer(ScreenerTrainer):
             teacher, self.cases_folder, self.settings.split.train, self.plan, self.device
         )
 
+    @classmethod
+    def own_settings(cls, settings: dict[str, Any]) -> Any:
+        """Its own, and which condition it sees."""
+        return settings["density"], settings["condition"]["kind"]
+
     def extra_state(self) -> dict[str, Any]:
         """What prediction needs beside the weights."""
         return {

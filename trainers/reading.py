@@ -95,11 +95,12 @@ def _pinned(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class PairSample(Pinnable):
-    """Two boxes of the equalised image and the body mask of the first."""
+    """Two boxes of the equalised image and the body mask of the first, or of both."""
 
     boxes: tuple[Box, Box]
     images: tuple[torch.Tensor, torch.Tensor]
     body: torch.Tensor
+    second_body: torch.Tensor | None = None
 
 
 class PairReader(CaseReader[PairSample]):
@@ -114,10 +115,12 @@ class PairReader(CaseReader[PairSample]):
         voxels_per_crop: tuple[float, float, float],
         scale_range: Range,
         min_overlap: float,
+        both_bodies: bool = False,
     ) -> None:
-        """See `draw_pair` for the last three."""
+        """See `draw_pair` for geometry; `both_bodies` reads the mask of the second box, too."""
         super().__init__(folder, names, seed, stage)
         self.geometry = (voxels_per_crop, scale_range, min_overlap)
+        self.both_bodies = both_bodies
 
     def read(self, case: str, generator: np.random.Generator) -> PairSample:
         """Draws pairs until one shares some body, and reads it."""
@@ -134,7 +137,10 @@ class PairReader(CaseReader[PairSample]):
             torch.from_numpy(read_padded(self.cases, case, "equalised", box, 0))
             for box in (first, second)
         ]
-        return PairSample((first, second), (images[0], images[1]), torch.from_numpy(body))
+        other = None
+        if self.both_bodies:
+            other = torch.from_numpy(read_padded(self.cases, case, "body", second, 0))
+        return PairSample((first, second), (images[0], images[1]), torch.from_numpy(body), other)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,17 @@ from screener_nnu.trainers.condition import ConditionTrainer
 from screener_nnu.trainers.density import DensityTrainer
 from screener_nnu.trainers.descriptor import DescriptorTrainer
 from screener_nnu.trainers.distillation import DistillationTrainer
+from screener_nnu.trainers.position import PositionTrainer
 
 STAGES: dict[str, type[ScreenerTrainer]] = {
     trainer.stage: trainer
-    for trainer in (DescriptorTrainer, ConditionTrainer, DensityTrainer, DistillationTrainer)
+    for trainer in (
+        DescriptorTrainer,
+        ConditionTrainer,
+        PositionTrainer,
+        DensityTrainer,
+        DistillationTrainer,
+    )
 }
 assert {name: trainer.__name__ for name, trainer in STAGES.items()} == STAGE_TRAINERS
 

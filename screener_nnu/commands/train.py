@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from screener_nnu.commands._run import run
 
-_STAGES = ("descriptor", "condition", "density", "distillation")
+_STAGES = ("descriptor", "condition", "position", "density", "distillation")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -17,7 +17,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("dataset", help="number or name of the data set")
     parser.add_argument("configuration", choices=["3d_fullres"])
-    parser.add_argument("stage", choices=[*_STAGES, "chain"], help="chain: all stages in order")
+    parser.add_argument("stage", choices=[*_STAGES, "chain"], help="chain: all that the plan needs")
     parser.add_argument("-p", dest="plans", default="ScreenerPlans", metavar="PLANS")
     parser.add_argument(
         "-o",
@@ -76,15 +76,14 @@ def _stages(arguments: argparse.Namespace) -> tuple[str, ...]:
     """The stages to train; of a chain, those whose network comes from elsewhere are left out."""
     if arguments.stage != "chain":
         return (arguments.stage,)
+    from screener_nnu.conditions import TRAINED_BY
     from screener_nnu.paths import plan_file
     from screener_nnu.plans import read_plan
 
     _, settings = read_plan(plan_file(arguments.dataset, arguments.plans))
     if settings.distillation.density_plans:
         return ("distillation",)
-    stages = list(_STAGES)
-    if settings.density.descriptor_plans:
-        stages.remove("descriptor")
-    if settings.condition.kind != "masking_invariant" or settings.density.condition_plans:
-        stages.remove("condition")
-    return tuple(stages)
+    stages = [] if settings.density.descriptor_plans else ["descriptor"]
+    if settings.condition.kind in TRAINED_BY and not settings.density.condition_plans:
+        stages.append(TRAINED_BY[settings.condition.kind])
+    return (*stages, "density", "distillation")

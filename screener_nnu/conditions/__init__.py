@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from screener_nnu.conditions.ape import ApeCondition
 from screener_nnu.conditions.base import Condition
 from screener_nnu.conditions.learned import MaskingInvariantCondition
 from screener_nnu.conditions.positional import NoCondition, SinCosCondition
@@ -14,7 +15,10 @@ CONDITIONS: dict[str, Callable[..., Condition]] = {
     "none": NoCondition,
     "sincos": SinCosCondition,
     "masking_invariant": MaskingInvariantCondition,
+    "ape": ApeCondition,
 }
+#: Stage that trains the network of a condition; the others need none.
+TRAINED_BY = {"masking_invariant": "condition", "ape": "position"}
 
 
 def build_condition(kind: str, **arguments: Any) -> Condition:
@@ -24,4 +28,4 @@ def build_condition(kind: str, **arguments: Any) -> Condition:
     return CONDITIONS[kind](**arguments)
 
 
-__all__ = ["CONDITIONS", "Condition", "build_condition"]
+__all__ = ["CONDITIONS", "TRAINED_BY", "Condition", "build_condition"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from screener_nnu.conditions.base import Condition
+from screener_nnu.conditions.encoding import ENCODED_CHANNELS, sine_cosine
 
 
 class NoCondition(Condition):
@@ -21,11 +22,10 @@ class SinCosCondition(Condition):
     """Sine and cosine of the voxel's position in the volume.
 
     3 axes x 4 frequencies 2^-1 .. 2^2 x (sin, cos) = 24 channels; coordinates are scaled to [0, 1]
-    over the volume (authors' settings), the argument is 2 pi f u.
+    over the volume (authors' settings).
     """
 
-    channels = 24
-    frequencies = (0.5, 1.0, 2.0, 4.0)
+    channels = ENCODED_CHANNELS
 
     def forward(
         self, image: torch.Tensor, start: torch.Tensor, extent: torch.Tensor
@@ -38,7 +38,5 @@ class SinCosCondition(Condition):
             unit = (start[:, axis, None] + index + 0.5) / extent[:, axis, None]
             view = [batch, 1, 1, 1]
             view[axis + 1] = size
-            for frequency in self.frequencies:
-                angle = (2 * torch.pi * frequency * unit).view(view)
-                maps += [angle.sin().expand(batch, *shape), angle.cos().expand(batch, *shape)]
+            maps += [wave.expand(batch, *shape) for wave in sine_cosine(unit.view(view))]
         return torch.stack(maps, dim=1)

@@ -21,7 +21,7 @@ from screener_nnu.demo.phantoms import LESION_FRACTION
 from screener_nnu.demo.report import MethodRow, Picture, Report, ShownCase, TimedStep
 from screener_nnu.demo.settings import LABELLED, NORMAL_CASE, PRETRAINING, DemoPaths, DemoSize
 from screener_nnu.demo.steps import Step
-from screener_nnu.paths import STAGE_TRAINERS, finished_checkpoint, plan_file, results_folder
+from screener_nnu.paths import begun_stages, finished_checkpoint, plan_file, results_folder
 from screener_nnu.plans import CONFIGURATION, DEFAULT_PLANS_NAME, read_plan
 
 _SHOWN_METHODS = ("student", "teacher")
@@ -139,19 +139,17 @@ def _curves() -> list[Picture]:
     from screener_nnu.trainers.stages import trainer_of
 
     pictures = []
-    for stage in STAGE_TRAINERS:
+    for stage in begun_stages(PRETRAINING, DEFAULT_PLANS_NAME):
         path = finished_checkpoint(PRETRAINING, stage, DEFAULT_PLANS_NAME)
         checkpoint = read_checkpoint(path)
-        log, plan = checkpoint["logging"], checkpoint["plan"]["screener"]
+        log = checkpoint["logging"]
         values = log["values"]
         spans = zip(values["epoch_end_timestamps"], values["epoch_start_timestamps"], strict=False)
         losses, name = values["train_losses"], trainer_of(stage).figure_name
         curve = figures.StageCurve(
             stage, name, losses, values["figures"], log["reference"], sum(e - b for e, b in spans)
         )
-        settings = plan[stage]["contrast"] if stage == "condition" else plan[stage]
-        steps = settings["optimiser"]["steps"]
-        caption = f"{stage}: {steps} steps, {curve.seconds:.0f} s"
+        caption = f"{stage}: {checkpoint['global_step']} steps, {curve.seconds:.0f} s"
         pictures.append(Picture(figures.draw_curve(curve), caption))
     return pictures
 

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from screener_nnu.checkpoints import read_checkpoint
-from screener_nnu.conditions import Condition, build_condition
+from screener_nnu.conditions import TRAINED_BY, Condition, build_condition
+from screener_nnu.conditions.ape import POSITION_CHANNELS
 from screener_nnu.densities import build_density
 from screener_nnu.densities.standardised import StandardisedDensity
 from screener_nnu.errors import ScreenerError
@@ -36,9 +37,9 @@ def load_features(
     own = ScreenerSettings.from_dict(plan["screener"])
     source = settings.descriptor_plans or plan["plans_name"]
     if source == UNTRAINED:
-        descriptor = build_unet(plan, 1, own.descriptor.channels, own.seed)
+        descriptor = _stage_unet(plan, own, "descriptor", own.seed)
     else:
-        descriptor, _ = _trained_unet(dataset, "descriptor", source, 1)
+        descriptor, _ = _trained_unet(dataset, "descriptor", source)
     condition = _load_condition(dataset, plan, own, settings.condition_plans)
     return FeatureExtractor(descriptor, condition, settings.pooling, own.low_precision_cpu)
 
@@ -46,25 +47,38 @@ def load_features(
 def _load_condition(
     dataset: str, plan: dict[str, Any], own: ScreenerSettings, source: str
 ) -> Condition:
-    if own.condition.kind != "masking_invariant":
-        return build_condition(own.condition.kind)
+    kind = own.condition.kind
+    if kind not in TRAINED_BY:
+        return build_condition(kind)
+    stage = TRAINED_BY[kind]
     if source == UNTRAINED:
-        channels = own.condition.contrast.channels
-        network = build_unet(plan, 2, channels, own.seed + 1)
+        network, settings = _stage_unet(plan, own, stage, own.seed + 1), own
     else:
-        network, channels = _trained_unet(dataset, "condition", source or plan["plans_name"], 2)
-    return build_condition(own.condition.kind, network=network, channels=channels)
+        network, settings = _trained_unet(dataset, stage, source or plan["plans_name"])
+    if stage == "position":
+        return build_condition(kind, network=network)
+    channels = settings.condition.contrast.channels
+    return build_condition(kind, network=network, channels=channels)
 
 
-def _trained_unet(
-    dataset: str, stage: str, plans_name: str, in_channels: int
-) -> tuple[nn.Module, int]:
+def _stage_unet(
+    plan: dict[str, Any], settings: ScreenerSettings, stage: str, seed: int | None = None
+) -> nn.Module:
+    """The network of a self-supervised stage."""
+    if stage == "descriptor":
+        return build_unet(plan, 1, settings.descriptor.channels, seed)
+    if stage == "condition":
+        return build_unet(plan, 2, settings.condition.contrast.channels, seed)
+    return build_unet(plan, 2, POSITION_CHANNELS, seed, settings.condition.position.width)
+
+
+def _trained_unet(dataset: str, stage: str, plans_name: str) -> tuple[nn.Module, ScreenerSettings]:
+    """The network of a finished stage, and the settings that it was trained with."""
     checkpoint = read_checkpoint(finished_checkpoint(dataset, stage, plans_name))
     trained = ScreenerSettings.from_dict(checkpoint["plan"]["screener"])
-    contrast = trained.descriptor if stage == "descriptor" else trained.condition.contrast
-    network = build_unet(checkpoint["plan"], in_channels, contrast.channels)
+    network = _stage_unet(checkpoint["plan"], trained, stage)
     network.load_state_dict(checkpoint["network_weights"])
-    return network, contrast.channels
+    return network, trained
 
 
 def new_density(

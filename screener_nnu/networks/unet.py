@@ -12,7 +12,11 @@ from screener_nnu.plans import CONFIGURATION, Shape
 
 
 def build_unet(
-    plan: dict[str, Any], in_channels: int, out_channels: int, seed: int | None = None
+    plan: dict[str, Any],
+    in_channels: int,
+    out_channels: int,
+    seed: int | None = None,
+    width: float = 1.0,
 ) -> nn.Module:
     """nnU-Net's network of the plan, without deep supervision.
 
@@ -20,6 +24,7 @@ def build_unet(
         plan: nnU-Net's plan dictionary.
         in_channels, out_channels: of the network.
         seed: of the initial weights; without it torch's global state decides.
+        width: channels of each stage, as a fraction of the plan's.
 
     Returns:
         A network (B, in_channels, D, H, W) -> (B, out_channels, D, H, W). The heads of lower
@@ -28,13 +33,17 @@ def build_unet(
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
     block = plan["configurations"][CONFIGURATION]["architecture"]
+    arguments = dict(block["arch_kwargs"])
+    arguments["features_per_stage"] = [
+        max(1, round(width * features)) for features in arguments["features_per_stage"]
+    ]
     # Built on the CPU; the default would open a context on every GPU of the machine.
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
         network = get_network_from_plans(
             block["network_class_name"],
-            block["arch_kwargs"],
+            arguments,
             block["_kw_requires_import"],
             in_channels,
             out_channels,

@@ -1,4 +1,4 @@
-"""Conditions without learning against NumPy; the interface of the learned one."""
+"""Conditions against NumPy: those without learning, and what is made of trained networks."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from screener_nnu.conditions import CONDITIONS, build_condition
+from screener_nnu.conditions import CONDITIONS, TRAINED_BY, build_condition
 from screener_nnu.conditions.learned import masked_input
 from screener_nnu.errors import ScreenerError
+from screener_nnu.paths import STAGE_TRAINERS
 
 torch.set_num_threads(1)
 EXTENT = (10, 14, 18)
@@ -90,6 +91,47 @@ def test_masking_invariant_sees_the_whole_image() -> None:
     for place in (torch.zeros(2, 3), torch.full((2, 3), 7)):
         result = condition(image, place, torch.full((2, 3), 20))
         np.testing.assert_allclose(result.detach().numpy(), expected, atol=1e-5)
+
+
+def test_ape_encodes_the_position_of_the_network() -> None:
+    """Sigmoid of the outputs, each coordinate encoded as `sincos` encodes a place."""
+    network = nn.Conv3d(2, 3, 1)
+    condition = build_condition("ape", network=network)
+    assert condition.trained and condition.channels == 24
+    image = torch.rand(2, 1, 3, 4, 5)
+    weight, bias = network.weight.detach().view(3, 2).numpy(), network.bias.detach().numpy()
+    outputs = np.einsum("k,bdhw->bkdhw", weight[:, 0], image[:, 0].numpy())
+    outputs += (weight[:, 1] + bias)[:, None, None, None]
+    unit = 1 / (1 + np.exp(-outputs))
+    waves = [
+        function(2 * np.pi * frequency * unit[:, axis])
+        for axis in range(3)
+        for frequency in (0.5, 1.0, 2.0, 4.0)
+        for function in (np.sin, np.cos)
+    ]
+    for place in (torch.zeros(2, 3), torch.full((2, 3), 7)):
+        maps = condition(image, place, torch.full((2, 3), 20))
+        np.testing.assert_allclose(maps.detach().numpy(), np.stack(waves, axis=1), atol=1e-5)
+
+
+def test_ape_at_a_place_is_sincos_of_that_place() -> None:
+    """One encoding for both: a network that knew the place would give the same 24 channels."""
+    start, extent = torch.tensor([[2, 3, 1]]), torch.tensor([EXTENT])
+    image = torch.zeros(1, 1, 4, 6, 5)
+
+    class Place(nn.Module):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            index = torch.stack(torch.meshgrid(*map(torch.arange, (4, 6, 5)), indexing="ij"))
+            unit = (index + start.view(3, 1, 1, 1) + 0.5) / extent.view(3, 1, 1, 1)
+            return torch.logit(unit)[None]
+
+    found = build_condition("ape", network=Place())(image, start, extent)
+    torch.testing.assert_close(found, build_condition("sincos")(image, start, extent))
+
+
+def test_conditions_know_the_stage_that_trains_them() -> None:
+    assert set(TRAINED_BY) == {kind for kind, made in CONDITIONS.items() if made.trained}  # type: ignore[attr-defined]
+    assert set(TRAINED_BY.values()) <= set(STAGE_TRAINERS)
 
 
 def test_unknown_condition_lists_the_known_ones() -> None:

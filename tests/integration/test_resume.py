@@ -17,15 +17,18 @@ EPOCHS = 8
 
 def lengthen(world: Any, stage: str) -> None:
     """More epochs of two steps, so that there is time for a kill between the first and last."""
-    where = {"condition": "condition.contrast"}.get(stage, stage)
-    plan = world.plan(f"{where}.optimiser.steps={2 * EPOCHS}")
+    where = {"condition": "condition.contrast", "position": "condition.position"}.get(stage, stage)
+    kind = "ape" if stage == "position" else "masking_invariant"
+    lengths = [f"{where}.optimiser.{s}" for s in (f"steps={2 * EPOCHS}", "steps_per_epoch=2")]
+    plan = world.plan(f"condition.kind={kind}", *lengths)
     (world.preprocessed / "ScreenerPlans.json").write_text(json.dumps(plan))
 
 
 def forget(world: Any, stage: str) -> None:
     """As if the stage had not been trained."""
-    for file in world.stage(stage).iterdir():
-        file.unlink()
+    if world.stage(stage).is_dir():
+        for file in world.stage(stage).iterdir():
+            file.unlink()
 
 
 def kill_after_first_epoch(world: Any, stage: str) -> None:
@@ -44,7 +47,9 @@ def kill_after_first_epoch(world: Any, stage: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["descriptor", "condition", "density", "distillation"])
+@pytest.mark.parametrize(
+    "stage", ["descriptor", "condition", "position", "density", "distillation"]
+)
 def test_killed_run_ends_like_an_uninterrupted_one(
     trained: Any, tmp_path: Path, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
