@@ -6,7 +6,7 @@ import argparse
 import json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from screener_nnu.commands._run import run
 from screener_nnu.errors import ScreenerError
@@ -24,19 +24,26 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="screener_evaluate",
         description="Evaluates anomaly maps against annotations, beside baselines that learn "
-        "nothing. Writes summary.json, cases.csv, pooled.csv and curves.png.",
+        "nothing, or merges evaluations of different cases. Writes summary.json, cases.csv, "
+        "pooled.csv, curves.png, bins.npz and histograms/METHOD/CASE.npz. A stopped evaluation "
+        "goes on where it was.",
     )
     parser.add_argument(
         "-i",
         dest="maps",
         nargs="+",
-        required=True,
         metavar="MAPS",
         help="folder of maps CASE.nii.gz with body masks CASE_body.nii.gz, or several as "
         "name=FOLDER to stand in one table",
     )
+    parser.add_argument("-r", dest="masks", type=Path, help="folder of annotations CASE.nii.gz")
     parser.add_argument(
-        "-r", dest="masks", type=Path, required=True, help="folder of annotations CASE.nii.gz"
+        "--merge",
+        type=Path,
+        nargs="+",
+        metavar="FOLDER",
+        help="instead of -i and -r: finished evaluations of different cases over equal bins, "
+        "whose stored histograms become one evaluation",
     )
     parser.add_argument(
         "--images",
@@ -47,7 +54,10 @@ def build_parser() -> argparse.ArgumentParser:
         "-d", dest="dataset", help="pre-training data set (number or name), for the rarity of HU"
     )
     parser.add_argument(
-        "-o", dest="out", type=Path, help="output folder (default: MAPS/evaluation)"
+        "-o",
+        dest="out",
+        type=Path,
+        help="output folder (default: MAPS/evaluation); required with --merge",
     )
     _add_options(parser)
     return parser
@@ -69,6 +79,26 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "on these cases, which is optimistic)",
     )
     parser.add_argument(
+        "--bins",
+        type=Path,
+        metavar="FILE",
+        help="bins.npz of another evaluation, so that both can be merged",
+    )
+    parser.add_argument(
+        "--protocol",
+        choices=("full", "paper"),
+        default="full",
+        help="paper: report as well AUROC on up to 1000 lesion and 1000 other voxels drawn from "
+        "each scan",
+    )
+    parser.add_argument(
+        "--min_volume",
+        type=float,
+        default=30.0,
+        metavar="MM3",
+        help="FROC: least volume of a detection and of a lesion in mm^3 (30)",
+    )
+    parser.add_argument(
         "--no_bootstrap", action="store_true", help="leave out the intervals over cases"
     )
     parser.add_argument(
@@ -78,8 +108,38 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `screener_evaluate`."""
-    arguments = build_parser().parse_args(argv)
-    run(lambda: _evaluate(arguments))
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    if arguments.merge:
+        if arguments.maps or arguments.masks or arguments.bins or arguments.images:
+            parser.error("--merge reads stored histograms: leave out -i, -r, --images and --bins")
+        if not arguments.out:
+            parser.error("--merge needs -o")
+    elif not (arguments.maps and arguments.masks):
+        parser.error("-i and -r are required, or --merge")
+    if not arguments.min_volume > 0:
+        parser.error("--min_volume must be above zero")
+    run(lambda: _merge(arguments) if arguments.merge else _evaluate(arguments))
+
+
+def _merge(arguments: argparse.Namespace) -> None:
+    # Imported here so that --help and wrong arguments are answered at once.
+    from screener_nnu.evaluation.merging import merge_evaluations
+    from screener_nnu.evaluation.report import write_report
+
+    evaluation = merge_evaluations(
+        arguments.merge,
+        arguments.out,
+        arguments.threshold,
+        bootstrap=not arguments.no_bootstrap,
+        protocol=arguments.protocol,
+    )
+    settings = {
+        "merged": [str(folder) for folder in arguments.merge],
+        "threshold": arguments.threshold,
+    }
+    print(write_report(evaluation, arguments.out, settings))
+    logger.info("written to %s", arguments.out)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -94,6 +154,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from screener_nnu.evaluation.report import write_report
 
     chosen = arguments.threshold
+    out = arguments.out or next(iter(methods.values())) / "evaluation"
     evaluation = evaluate_maps(
         methods,
         arguments.masks,
@@ -103,18 +164,27 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         dict.fromkeys(methods, chosen) if chosen is not None else None,
         bootstrap=not arguments.no_bootstrap,
         processes=arguments.processes,
+        folder=out,
+        bins=arguments.bins,
+        min_volume_mm3=arguments.min_volume,
+        protocol=arguments.protocol,
     )
-    out = arguments.out or next(iter(methods.values())) / "evaluation"
-    settings = {
+    print(write_report(evaluation, out, _settings(arguments, methods)))
+    logger.info("written to %s", out)
+
+
+def _settings(arguments: argparse.Namespace, methods: dict[str, Path]) -> dict[str, Any]:
+    """What was evaluated and how, for the summary."""
+    return {
         "maps": {name: str(folder) for name, folder in methods.items()},
         "masks": str(arguments.masks),
         "images": str(arguments.images) if arguments.images else None,
         "dataset": arguments.dataset,
         "labels": arguments.labels,
-        "threshold": chosen,
+        "threshold": arguments.threshold,
+        "bins": str(arguments.bins) if arguments.bins else None,
+        "min_volume_mm3": arguments.min_volume,
     }
-    print(write_report(evaluation, out, settings))
-    logger.info("written to %s", out)
 
 
 def parse_methods(entries: list[str]) -> dict[str, Path]:

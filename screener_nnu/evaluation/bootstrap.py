@@ -1,4 +1,4 @@
-"""Bootstrap intervals over cases for metrics that are pooled over voxels."""
+"""Bootstrap intervals over cases for figures that are pooled over voxels."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 
 from screener_nnu.evaluation import metrics
 from screener_nnu.evaluation.histograms import CaseHistogram, merge_histograms
+from screener_nnu.evaluation.lesions import LesionHistograms
+from screener_nnu.evaluation.threshold_choice import bootstrap_choice
 
 # Samples drawn together: 32 rows of 4096 bins in double precision stay in the cache.
 _BATCH = 32
+SAMPLES = 1000
 
 Metric = Callable[[NDArray[np.floating], NDArray[np.floating]], NDArray[np.float64]]
 
@@ -29,10 +32,11 @@ def bootstrap_intervals(
     histograms: Sequence[CaseHistogram],
     edges: NDArray[np.float32],
     threshold: float | None = None,
-    samples: int = 1000,
+    samples: int = SAMPLES,
     seed: int = 0,
-    confidence: float = 0.95,
     bins: int = 4096,
+    lesions: Sequence[LesionHistograms] | None = None,
+    chosen_on: Sequence[int] = (),
 ) -> dict[str, Interval]:
     """Resamples whole cases, since voxels of one scan are not independent.
 
@@ -45,12 +49,13 @@ def bootstrap_intervals(
         threshold: fixed score at which `dice` is measured; None leaves it out.
         samples: number of bootstrap samples.
         seed: seed of the draws.
-        confidence: share of the samples within the interval.
         bins: bins kept for the bootstrap; the coarser bins move an end by far less than
             the interval is wide.
+        lesions: lesions of each case, for `aupro_fpr30`; None leaves it out.
+        chosen_on: numbers of cases for Dice at a threshold chosen on them, `dice_k1` and so on.
 
     Returns:
-        Interval of each pooled metric, by the name it has in `Scores`.
+        95 % interval of each pooled figure by its name.
     """
     functions = _metric_functions()
     fixed: int | None = None
@@ -59,12 +64,23 @@ def bootstrap_intervals(
     starts = coarse_starts(merge_histograms(histograms), bins, fixed)
     if fixed is not None:
         functions["dice"] = _dice_at(int(np.searchsorted(starts, fixed)))
-    if len(histograms) < 2:
-        return {name: Interval(float("nan"), float("nan")) for name in functions}
     positive = np.stack([np.add.reduceat(h.positive, starts) for h in histograms]).astype(float)
     negative = np.stack([np.add.reduceat(h.negative, starts) for h in histograms]).astype(float)
-    draws = _draw(positive, negative, functions, samples, np.random.default_rng(seed))
-    return {name: _interval(values, confidence) for name, values in draws.items()}
+    weights = case_weights(len(histograms), samples, seed)
+    draws = _draw(positive, negative, functions, weights)
+    if lesions is not None:
+        # A lesion is one in all however large, in the place of its voxels.
+        overlap = np.stack([np.add.reduceat(x.overlap(edges.size), starts) for x in lesions])
+        draws |= _draw(overlap, negative, {"aupro_fpr30": _area_to_30}, weights)
+    for k in chosen_on:
+        draws[f"dice_k{k}"] = bootstrap_choice(positive, negative, k, samples, seed)
+    return {name: interval(values, len(histograms)) for name, values in draws.items()}
+
+
+def case_weights(cases: int, samples: int, seed: int) -> NDArray[np.float64]:
+    """How often each case is drawn in each bootstrap sample `(samples, cases)`."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(cases, np.full(cases, 1.0 / cases), size=samples).astype(float)
 
 
 def coarse_starts(pooled: CaseHistogram, bins: int, keep: int | None = None) -> NDArray[np.intp]:
@@ -90,10 +106,17 @@ def _metric_functions() -> dict[str, Metric]:
     """Pooled metrics that need no threshold, by their name in `Scores`."""
     return {
         "auroc": metrics.area_under_roc,
-        "auroc_fpr30": lambda p, n: metrics.area_under_roc(p, n, metrics.MAX_FPR),
+        "auroc_fpr30": _area_to_30,
         "average_precision": metrics.average_precision,
         "best_dice": lambda p, n: metrics.dice_curve(p, n).max(axis=-1),
     }
+
+
+def _area_to_30(
+    positive: NDArray[np.floating], negative: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Area under the curve up to the highest false positive rate."""
+    return metrics.area_under_roc(positive, negative, metrics.MAX_FPR)
 
 
 def _dice_at(index: int) -> Metric:
@@ -110,14 +133,11 @@ def _draw(
     positive: NDArray[np.float64],
     negative: NDArray[np.float64],
     functions: dict[str, Metric],
-    samples: int,
-    rng: np.random.Generator,
+    weights: NDArray[np.float64],
 ) -> dict[str, NDArray[np.float64]]:
     """Metrics `(samples,)` of resampled cases, from case matrices `(cases, bins)`."""
-    cases = positive.shape[0]
-    weights = rng.multinomial(cases, np.full(cases, 1.0 / cases), size=samples).astype(float)
     drawn: dict[str, list[NDArray[np.float64]]] = {name: [] for name in functions}
-    for start in range(0, samples, _BATCH):
+    for start in range(0, weights.shape[0], _BATCH):
         batch = weights[start : start + _BATCH]
         summed = batch @ positive, batch @ negative
         for name, function in functions.items():
@@ -125,10 +145,16 @@ def _draw(
     return {name: np.concatenate(values) for name, values in drawn.items()}
 
 
-def _interval(values: NDArray[np.float64], confidence: float) -> Interval:
-    """Percentile interval of the samples on which the metric is defined."""
+def interval(values: NDArray[np.float64], cases: int, confidence: float = 0.95) -> Interval:
+    """Percentile interval of the samples `(samples,)` on which a figure is defined.
+
+    Args:
+        values: the figure in each bootstrap sample.
+        cases: cases that were resampled; one alone has no interval.
+        confidence: share of the samples within the interval.
+    """
     defined = values[np.isfinite(values)]
-    if not defined.size:
+    if cases < 2 or not defined.size:
         return Interval(float("nan"), float("nan"))
     tail = 50.0 * (1.0 - confidence)
     low, high = np.percentile(defined, [tail, 100.0 - tail])

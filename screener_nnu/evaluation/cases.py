@@ -81,6 +81,19 @@ class CaseLabels:
     body: NDArray[np.bool_]
     reference: SimpleITK.ImageFileReader
 
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel spacing `(z, y, x)` in mm."""
+        x, y, z = self.reference.GetSpacing()
+        return z, y, x
+
+    @property
+    def annotation(self) -> NDArray[np.bool_]:
+        """Annotated voxels `(z, y, x)`."""
+        volume = np.zeros(self.counted.shape, dtype=bool)
+        volume[self.counted] = self.annotated
+        return volume
+
 
 def pair_cases(
     methods: Mapping[str, Path], masks: Path, images: Path | None
@@ -172,9 +185,18 @@ def load_labels(files: CaseFiles, labels: Collection[int] | None = None) -> Case
 
 
 def iterate_scores(
-    files: CaseFiles, labels: CaseLabels, hu_histogram: HuHistogram | None = None
+    files: CaseFiles,
+    labels: CaseLabels,
+    hu_histogram: HuHistogram | None = None,
+    wanted: Collection[str] | None = None,
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Yields the scores of one method after the other, then of the baselines.
+
+    Args:
+        files: files of the case.
+        labels: which of its voxels count.
+        hu_histogram: HU of the training bodies; without it HU rarity is left out.
+        wanted: methods to yield; None yields all.
 
     Yields:
         Name of the method, and its scores of the counted voxels `(counted voxels,)`.
@@ -183,18 +205,23 @@ def iterate_scores(
         CaseError: when a file cannot be read, has another geometry, or holds NaN.
     """
     for method, path in files.maps.items():
-        yield method, _read_finite(files.case, path, labels).astype(np.float32)[labels.counted]
-    if files.image is None:
+        if wanted is None or method in wanted:
+            yield method, _read_finite(files.case, path, labels).astype(np.float32)[labels.counted]
+    names = [
+        name
+        for name in baseline_names(hu_histogram is not None)
+        if wanted is None or name in wanted
+    ]
+    if files.image is None or not names:
         return
-    x, y, z = labels.reference.GetSpacing()
     given = BaselineInput(
         _read_finite(files.case, files.image, labels),
         labels.body,
-        (z, y, x),
+        labels.spacing,
         hu_histogram.edges if hu_histogram else None,
         hu_histogram.counts if hu_histogram else None,
     )
-    for name in baseline_names(hu_histogram is not None):
+    for name in names:
         yield name, BASELINES[name](given)[labels.counted]
 
 

@@ -1,0 +1,46 @@
+"""Applies a function to each case, in several processes, with a case's own error as its result."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from screener_nnu.errors import CaseError
+from screener_nnu.evaluation.cases import CaseFiles
+
+Result = TypeVar("Result")
+
+
+def for_each_case(
+    function: Callable[[CaseFiles], Result],
+    cases: Sequence[CaseFiles],
+    processes: int,
+    title: str,
+) -> Iterator[Result | CaseError]:
+    """Applies a function to each case and yields the results in order.
+
+    Args:
+        function: what to do; must pickle when there are several processes.
+        cases: cases to do it for.
+        processes: cases handled at the same time.
+        title: name of the progress bar.
+    """
+    attempt = partial(_attempt, function)
+    if processes <= 1 or len(cases) < 2:
+        yield from tqdm(map(attempt, cases), title, len(cases), disable=None)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(processes, len(cases)), mp_context=context) as pool:
+        yield from tqdm(pool.map(attempt, cases), title, len(cases), disable=None)
+
+
+def _attempt(function: Callable[[CaseFiles], Result], files: CaseFiles) -> Result | CaseError:
+    try:
+        return function(files)
+    except CaseError as error:
+        return error
