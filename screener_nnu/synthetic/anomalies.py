@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from screener_nnu.synthetic.anomaly_tissue import Donor, constant, foreign, shifted
-from screener_nnu.synthetic.anomaly_warp import deformed, displacement
+from screener_nnu.synthetic.anomaly_positions import BoolArray
+from screener_nnu.synthetic.anomaly_settings import BlobSettings
+from screener_nnu.synthetic.anomaly_tissue import Scan, constant, foreign, shifted
+from screener_nnu.synthetic.anomaly_warp import deformed, displacement, variation
 from screener_nnu.synthetic.blobs import Blob
 from screener_nnu.synthetic.fields import FloatArray, Triple
-from screener_nnu.synthetic.placement import (
-    BlobSettings,
-    BoolArray,
-    Placement,
-    blob_mask,
-    place_blobs,
-)
+from screener_nnu.synthetic.placement import BodyPlaces, Placement, blob_mask
 
 KINDS = ("pasted", "hypodense", "hyperdense", "constant", "deformation")
-# A change that is smaller than this, averaged over a blob, would be lost in the noise.
-_VISIBLE_HU = 60.0
 _DRAWS = 20
+# Lung and air cannot become much less dense (HU).
+_AERATED_HU = -500.0
+# Where there is air alone, no tissue becomes denser (HU).
+_AIR_HU = -950.0
+
+
+@dataclass(frozen=True)
+class Painted:
+    """A scan with anomalies.
+
+    Attributes:
+        image_hu: HU, of the type and shape of the scan.
+        mask: uint8 (Z, Y, X), one where the weight of a blob exceeds one half.
+        contrasts: mean change in HU of each blob's voxels, with its sign.
+        changes: mean absolute change in HU of each blob's voxels.
+    """
+
+    image_hu: NDArray[Any]
+    mask: NDArray[np.uint8]
+    contrasts: list[float]
+    changes: list[float]
 
 
 def add_anomalies(
@@ -42,9 +58,10 @@ def add_anomalies(
 
     * `pasted`: a region takes the HU of another place of the donor (Zimmerer et al., MOOD
       challenge: foreign tissue with a soft edge).
-    * `hypodense`, `hyperdense`: 40 to 120 HU are subtracted or added; texture stays.
+    * `hypodense`, `hyperdense`: HU are subtracted or added; texture stays, and air stays air.
     * `constant`: one HU from the body's own distribution.
-    * `deformation`: tissue is moved by up to 4 to 12 mm, smoothly, and no HU is new.
+    * `deformation`: tissue bulges, shrinks, twists or is pushed aside, smoothly, up to the edge of
+      the blob, where it rests.
 
     Args:
         image_hu: HU of the scan, (Z, Y, X).
@@ -55,81 +72,135 @@ def add_anomalies(
         donor_spacing: voxel size of the donor in mm (z, y, x).
         kind: one of `KINDS`.
         rng: source of randomness.
-        settings: number, size and softness of the blobs.
-        placement: places drawn before with `place_blobs`; None draws them here.
+        settings: number, size and contrast of the blobs.
+        placement: places drawn before with `place_anomalies`; None draws them here.
 
     Returns:
         Image of the same type and shape, and the mask, uint8 (Z, Y, X): one where the weight of a
         blob exceeds one half.
 
     Raises:
-        ValueError: when the kind is unknown or a body mask is empty.
+        ValueError: when the kind is unknown, a body mask is empty or no place is suitable.
     """
-    if kind not in KINDS:
-        raise ValueError(f"Unknown kind of anomaly {kind!r}; choose one of {', '.join(KINDS)}.")
+    check_kind(kind)
     if not donor_body.any():
         raise ValueError("The donor's body mask is empty; check the HU of the scan.")
-    placement = placement or place_blobs(body, spacing, rng, settings)
-    donor = Donor(donor_hu, donor_body, donor_spacing)
-    changed = image_hu.astype(np.float32)
-    sample = _hu_sample(image_hu, body, rng)
-    for blob in placement.blobs:
-        changed[blob.box] = _painted(kind, changed[blob.box], blob, spacing, donor, sample, rng)
-    if np.issubdtype(image_hu.dtype, np.integer):
-        changed = np.rint(changed)
-    mask = blob_mask(image_hu.shape, placement.blobs).astype(np.uint8)
-    # Only blobs are written back, so that rounding cannot touch a voxel outside them.
-    result = image_hu.copy()
-    for blob in placement.blobs:
-        touched = blob.weight > 0
-        result[blob.box][touched] = changed[blob.box][touched].astype(image_hu.dtype)
-    return result, mask
+    scan = Scan(image_hu, body, spacing)
+    if placement is None:
+        placement = place_anomalies(scan, BodyPlaces(body, spacing), kind, rng, settings)
+    donor = Scan(donor_hu, donor_body, donor_spacing)
+    painted = paint_anomalies(scan, donor, kind, rng, settings, placement)
+    return painted.image_hu, painted.mask
 
 
-def _hu_sample(
-    image_hu: NDArray[Any], body: BoolArray, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """A thousand HU values of the body."""
-    inside = np.flatnonzero(body)
-    chosen = inside[rng.integers(len(inside), size=1000)]
-    return image_hu.reshape(-1)[chosen].astype(np.float64)
+def check_kind(kind: str) -> None:
+    """Raises a ValueError when there is no such kind."""
+    if kind not in KINDS:
+        raise ValueError(f"Unknown kind of anomaly {kind!r}; choose one of {', '.join(KINDS)}.")
 
 
-def _painted(
+def place_anomalies(
+    scan: Scan,
+    places: BodyPlaces,
     kind: str,
-    before: FloatArray,
-    blob: Blob,
-    spacing: Triple,
-    donor: Donor,
-    sample: NDArray[np.float64],
     rng: np.random.Generator,
-) -> FloatArray:
-    """HU of the blob's box with the anomaly."""
-    if kind in ("hypodense", "hyperdense"):
-        amount = float(rng.uniform(40, 120))
-        return shifted(before, blob, amount if kind == "hyperdense" else -amount)
-    if kind == "constant":
-        return _visible(lambda: constant(before, blob, float(rng.choice(sample))), before, blob)
-    if kind == "deformation":
-        return _visible(lambda: _moved(before, blob, spacing, rng), before, blob)
-    return _visible(lambda: foreign(before, blob, spacing, donor, rng), before, blob)
+    settings: BlobSettings | None = None,
+) -> Placement:
+    """Draws places where an anomaly of this kind can be.
+
+    Raises:
+        ValueError: when there is none.
+    """
+    settings = settings or BlobSettings()
+
+    def suits(blob: Blob) -> bool:
+        before = scan.image_hu[blob.box].astype(np.float32)
+        middle = float(np.median(before[blob.weight > 0.5]))
+        if kind == "deformation":
+            return variation(before, blob, scan.spacing, settings.displacement) >= settings.visible
+        return middle > {"hypodense": _AERATED_HU, "hyperdense": _AIR_HU}.get(kind, -np.inf)
+
+    return places.place(rng, settings, suits)
 
 
-def _moved(before: FloatArray, blob: Blob, spacing: Triple, rng: np.random.Generator) -> FloatArray:
-    """Tissue moved by a random field."""
-    field = displacement(blob, spacing, float(rng.uniform(4, 12)), rng)
-    return deformed(before, blob, spacing, field)
+def paint_anomalies(
+    scan: Scan,
+    donor: Scan,
+    kind: str,
+    rng: np.random.Generator,
+    settings: BlobSettings | None,
+    placement: Placement,
+) -> Painted:
+    """Paints anomalies of one kind at given places; see `add_anomalies`."""
+    painter = _Painter(scan, donor, kind, rng, settings or BlobSettings())
+    result = scan.image_hu.copy()
+    whole = np.issubdtype(result.dtype, np.integer)
+    contrasts, changes = [], []
+    for blob in placement.blobs:
+        before = scan.image_hu[blob.box].astype(np.float32)
+        after = painter.paint(before, blob)
+        # Only the blob is written back, so that rounding cannot touch a voxel outside it.
+        touched = blob.weight > 0
+        written = np.rint(after) if whole else after
+        result[blob.box][touched] = written[touched].astype(result.dtype)
+        difference = (result[blob.box] - before)[blob.weight > 0.5]
+        contrasts.append(float(difference.mean()))
+        changes.append(float(np.abs(difference).mean()))
+    mask = blob_mask(result.shape, placement.blobs).astype(np.uint8)
+    return Painted(result, mask, contrasts, changes)
 
 
-def _visible(draw: Callable[[], FloatArray], before: FloatArray, blob: Blob) -> FloatArray:
-    """Draws until the change would be seen; fat pasted into fat is no anomaly."""
-    inside = blob.weight > 0.5
-    best, largest = before, -1.0
-    for _ in range(_DRAWS):
-        after = draw()
-        change = float(np.abs(after[inside] - before[inside]).mean())
-        if change > largest:
-            best, largest = after, change
-        if change >= _VISIBLE_HU:
-            return after
-    return best
+class _Painter:
+    """Paints one blob after another.
+
+    Args:
+        scan: the scan.
+        donor: where foreign tissue comes from.
+        kind: one of `KINDS`.
+        rng: source of randomness.
+        settings: contrast of the blobs.
+    """
+
+    def __init__(
+        self, scan: Scan, donor: Scan, kind: str, rng: np.random.Generator, settings: BlobSettings
+    ) -> None:
+        """Draws the HU that constant blobs choose from."""
+        self.spacing, self.donor, self.kind = scan.spacing, donor, kind
+        self.rng, self.settings = rng, settings
+        inside = np.flatnonzero(scan.body)
+        chosen = inside[rng.integers(len(inside), size=1000)]
+        self.sample = scan.image_hu.reshape(-1)[chosen].astype(np.float64)
+
+    def paint(self, before: FloatArray, blob: Blob) -> FloatArray:
+        """HU of the blob's box with the anomaly."""
+        if self.kind in ("hypodense", "hyperdense"):
+            amount = float(self.rng.uniform(*self.settings.contrast))
+            return shifted(before, blob, amount if self.kind == "hyperdense" else -amount)
+        draw = {"pasted": self._foreign, "constant": self._constant, "deformation": self._moved}
+        return self._visible(draw[self.kind], before, blob)
+
+    def _foreign(self, before: FloatArray, blob: Blob) -> FloatArray:
+        return foreign(before, blob, self.spacing, self.donor, self.rng)
+
+    def _constant(self, before: FloatArray, blob: Blob) -> FloatArray:
+        return constant(before, blob, float(self.rng.choice(self.sample)))
+
+    def _moved(self, before: FloatArray, blob: Blob) -> FloatArray:
+        amplitude = float(self.rng.uniform(*self.settings.displacement))
+        field = displacement(blob, self.spacing, amplitude, self.rng)
+        return deformed(before, blob, self.spacing, field)
+
+    def _visible(
+        self, draw: Callable[[FloatArray, Blob], FloatArray], before: FloatArray, blob: Blob
+    ) -> FloatArray:
+        """Draws until the change would be seen; fat pasted into fat is no anomaly."""
+        inside = blob.weight > 0.5
+        best, largest = before, -1.0
+        for _ in range(_DRAWS):
+            after = draw(before, blob)
+            change = float(np.abs(after[inside] - before[inside]).mean())
+            if change > largest:
+                best, largest = after, change
+            if change >= self.settings.visible:
+                break
+        return best

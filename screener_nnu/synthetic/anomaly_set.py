@@ -4,160 +4,138 @@ from __future__ import annotations
 
 import json
 import logging
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import SimpleITK
-from numpy.typing import NDArray
+from tqdm import tqdm
 
-from screener_nnu.synthetic.anomalies import KINDS, add_anomalies
-from screener_nnu.synthetic.anomaly_tissue import Donor
-from screener_nnu.synthetic.fields import Triple
-from screener_nnu.synthetic.placement import (
-    BlobSettings,
-    BoolArray,
-    Placement,
-    PositionScores,
-    place_blobs,
-)
+from screener_nnu.errors import ScreenerError
+from screener_nnu.preprocessing.workers import run_cases
+from screener_nnu.synthetic.anomalies import KINDS, check_kind
+from screener_nnu.synthetic.anomaly_case import CaseFiles, Request, synthesize_case
+from screener_nnu.synthetic.anomaly_files import write_text
+from screener_nnu.synthetic.anomaly_positions import PositionScores
+from screener_nnu.synthetic.anomaly_preview import write_preview
+from screener_nnu.synthetic.anomaly_settings import BlobSettings
 
 logger = logging.getLogger(__name__)
 
-BodyFunction = Callable[[NDArray[Any], Triple], BoolArray]
+REPORT_FILE = "placement.json"
 
 
 def synthesize_test_set(
-    images: Sequence[Path],
+    images: Mapping[str, Path],
     output: Path,
     seed: int,
     kinds: Sequence[str] = KINDS,
-    body_function: BodyFunction | None = None,
     settings: BlobSettings | None = None,
-) -> None:
+    processes: int = 0,
+) -> dict[str, Any]:
     """Writes every scan once per kind of anomaly, with its mask, in the geometry of the input.
 
-    Files are `<kind>/images/<case>_0000.nii.gz` and `<kind>/masks/<case>.nii.gz`, and
-    `placement.json` with the seeds and the AUROC that position alone reaches: per scan and kind,
-    and pooled over the scans of a kind.
+    Files are `<kind>/images/<case>_0000.nii.gz`, `<kind>/masks/<case>.nii.gz`,
+    `<kind>/placements/<case>.json`, `<kind>/preview.png` and `placement.json`. What is complete is
+    left as it is, so that a killed run goes on and scans or kinds can be added later.
 
     Args:
-        images: HU images that SimpleITK reads, named `<case>_0000.<ending>`; the donor of a scan is
-            another one of them (itself, at another place, when there is only one).
+        images: path of the HU image of each case.
         output: folder to write to.
-        seed: every draw is a function of seed, scan and kind.
+        seed: every draw is a function of seed, case name and kind; the donor of foreign tissue is
+            another scan, chosen so that it rarely changes when scans are added or taken away.
         kinds: some of `KINDS`.
-        body_function: (HU, spacing in mm) -> body mask; None takes the one of the preprocessing.
-        settings: number, size and softness of the blobs.
+        settings: number, size and contrast of the anomalies.
+        processes: scans at a time; 0 works in this process.
+
+    Returns:
+        What `placement.json` holds: `seed`, `settings`, and for each kind in the folder `scans`,
+        `anomalies`, `volume_ml` and `pooled_auroc`, the AUROC that position alone reaches.
 
     Raises:
-        ValueError: when there is no image, two have the same case name, or a kind is unknown.
+        ScreenerError: when there is no image, the folder was made with other settings, or no scan
+            could be used.
+        ValueError: when a kind is unknown.
     """
-    cases = [case_name(path) for path in images]
-    if not cases or len(set(cases)) < len(cases):
-        raise ValueError(f"Give at least one image, and each case once; got {cases}.")
-    writer = _TestSetWriter(images, output, seed, body_function or _default_body(), settings)
-    report: dict[str, Any] = {"seed": seed, "kinds": {}}
-    for number, kind in enumerate(kinds):
-        pooled = PositionScores()
-        scans = {}
-        for i, case in enumerate(cases):
-            scans[case], placement = writer.write(i, kind, number, pooled)
-            pooled = pooled + placement.scores
-        report["kinds"][kind] = {"pooled_auroc": pooled.auroc(), "scans": scans}
-        logger.info("%s: position alone reaches AUROC %.3f", kind, max(pooled.auroc().values()))
-    (output / "placement.json").write_text(json.dumps(report, indent=2) + "\n")
+    for kind in kinds:
+        check_kind(kind)
+    if not images:
+        raise ScreenerError("no scan was given: name a folder of images or a data set")
+    settings = settings or BlobSettings()
+    claim_folder(output, seed, settings)
+    request = Request(dict(images), output, seed, tuple(kinds), settings)
+    skipped = _run(request, processes)
+    if len(skipped) == len(images):
+        raise ScreenerError("no scan could be used; the reasons stand above")
+    report = _head(seed, settings) | {"skipped": skipped, "kinds": summarise(output)}
+    write_text(json.dumps(report, indent=2) + "\n", output / REPORT_FILE)
+    for kind in kinds:
+        write_preview(output / kind, images)
+    return report
 
 
-def case_name(path: Path) -> str:
-    """Name of the case in `<case>_0000.<ending>`.
+def claim_folder(output: Path, seed: int, settings: BlobSettings) -> None:
+    """Makes the folder, or finds that it was made with the same settings.
 
-    Example:
-        >>> case_name(Path("imagesTs/chest_07_0000.nii.gz"))
-        'chest_07'
+    Raises:
+        ScreenerError: it was made with others; the message says which, and how to go on.
     """
-    return re.sub(r"(_0000)?\.(nii\.gz|[^.]+)$", "", path.name)
-
-
-def _default_body() -> BodyFunction:
-    """The body mask of the preprocessing, imported only when it is needed."""
-    from screener_nnu.preprocessing.body import body_mask
-
-    return body_mask
-
-
-class _TestSetWriter:
-    """Draws and writes one scan after another; holds two scans at a time.
-
-    Args:
-        images: paths of the scans.
-        output: folder to write to.
-        seed: first part of every seed.
-        body_function: (HU, spacing) -> body mask.
-        settings: settings of the blobs.
-    """
-
-    def __init__(
-        self,
-        images: Sequence[Path],
-        output: Path,
-        seed: int,
-        body_function: BodyFunction,
-        settings: BlobSettings | None,
-    ) -> None:
-        """Remembers where everything is."""
-        self.images, self.output, self.seed = list(images), output, seed
-        self.body_function, self.settings = body_function, settings
-
-    def write(
-        self, number: int, kind: str, kind_number: int, earlier: PositionScores
-    ) -> tuple[dict[str, Any], Placement]:
-        """Writes one scan with anomalies of one kind; returns its record and its places."""
-        path = self.images[number]
-        seed = [self.seed, number, kind_number]
-        rng = np.random.default_rng(seed)
-        donor_path = self._donor(number, rng)
-        image, scan = self._read(path)
-        donor = self._read(donor_path)[1] if donor_path != path else scan
-        placement = place_blobs(scan.body, scan.spacing, rng, self.settings, earlier)
-        changed, mask = add_anomalies(
-            *(scan.image_hu, scan.body, scan.spacing),
-            *(donor.image_hu, donor.body, donor.spacing),
-            kind,
-            rng,
-            placement=placement,
+    head = _head(seed, settings)
+    path = output / REPORT_FILE
+    if not path.is_file():
+        write_text(json.dumps(head | {"kinds": {}}, indent=2) + "\n", path)
+        return
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        before = {"seed": stored["seed"], **stored["settings"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ScreenerError(
+            f"{path} is not that of a test set ({error!r}): give another folder (-o), or delete it"
+        ) from error
+    asked = {"seed": seed, **head["settings"]}
+    other = [
+        f"{name} {before.get(name)} (now {asked.get(name)})"
+        for name in sorted(before | asked)
+        if before.get(name) != asked.get(name)
+    ]
+    if other:
+        raise ScreenerError(
+            f"{output} was made with other settings: {', '.join(other)}. Ask for the same ones to "
+            "go on, give another folder (-o), or delete this one"
         )
-        self._save(changed, image, kind, "images", f"{case_name(path)}_0000.nii.gz")
-        self._save(mask, image, kind, "masks", f"{case_name(path)}.nii.gz")
-        record = {
-            "seed": seed,
-            "donor": case_name(donor_path),
-            "blobs": [{"centre_mm": b.centre, "radius_mm": b.radius} for b in placement.blobs],
-            "auroc": placement.auroc,
-        }
-        return record, placement
 
-    def _donor(self, number: int, rng: np.random.Generator) -> Path:
-        """Another scan of the list."""
-        others = [path for i, path in enumerate(self.images) if i != number]
-        return others[rng.integers(len(others))] if others else self.images[number]
 
-    def _read(self, path: Path) -> tuple[SimpleITK.Image, Donor]:
-        """Reads a scan and finds its body."""
-        image = SimpleITK.ReadImage(str(path))
-        array = SimpleITK.GetArrayFromImage(image)
-        x, y, z = image.GetSpacing()
-        spacing = (float(z), float(y), float(x))
-        return image, Donor(array, self.body_function(array, spacing), spacing)
+def _head(seed: int, settings: BlobSettings) -> dict[str, Any]:
+    """Seed and settings as JSON holds them."""
+    return {"seed": seed, "settings": json.loads(json.dumps(asdict(settings)))}
 
-    def _save(
-        self, array: NDArray[Any], geometry: SimpleITK.Image, kind: str, folder: str, name: str
-    ) -> None:
-        """Writes an array in the geometry of an image."""
-        image = SimpleITK.GetImageFromArray(array)
-        image.CopyInformation(geometry)
-        target = self.output / kind / folder
-        target.mkdir(parents=True, exist_ok=True)
-        SimpleITK.WriteImage(image, str(target / name), useCompression=True)
+
+def _run(request: Request, processes: int) -> dict[str, str]:
+    """Works the scans off; returns why each one that was skipped has no anomalies."""
+    skipped: dict[str, str] = {}
+    work = partial(synthesize_case, request=request)
+    outcomes = run_cases(work, request.images, processes, died=str)
+    for case, reason in tqdm(outcomes, total=len(request.images), unit="scan"):
+        if reason:
+            skipped[case] = reason
+            logger.warning("%s is skipped: %s", case, reason)
+    return skipped
+
+
+def summarise(output: Path) -> dict[str, Any]:
+    """What lies in the folder, by kind: scans, anomalies, volume, and AUROC of position alone."""
+    kinds: dict[str, Any] = {}
+    for kind in KINDS:
+        pooled, scans = PositionScores(), {}
+        for case, record in CaseFiles.records(output / kind):
+            pooled = pooled + PositionScores.from_dict(record.pop("positions"))
+            scans[case] = record
+        if scans:
+            kinds[kind] = {
+                "anomalies": sum(len(record["blobs"]) for record in scans.values()),
+                "volume_ml": round(sum(record["volume_ml"] for record in scans.values()), 1),
+                "pooled_auroc": pooled.auroc(),
+                "scans": scans,
+            }
+    return kinds

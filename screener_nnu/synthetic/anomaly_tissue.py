@@ -9,16 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from screener_nnu.synthetic.anomaly_positions import BoolArray
 from screener_nnu.synthetic.blobs import Blob
 from screener_nnu.synthetic.fields import FloatArray, Triple
-from screener_nnu.synthetic.placement import BoolArray
 
 HU_RANGE = (-1024, 3071)
+# Foreign tissue comes from a place where this share of the blob lies inside the donor's body, if
+# one is found in so many draws.
+_TISSUE_SHARE = 0.9
+_PLACES = 20
 
 
 @dataclass(frozen=True)
-class Donor:
-    """The scan that foreign tissue is taken from.
+class Scan:
+    """A scan that gets anomalies, or that foreign tissue is taken from.
 
     Attributes:
         image_hu: HU, (Z, Y, X).
@@ -32,8 +36,13 @@ class Donor:
 
 
 def shifted(before: FloatArray, blob: Blob, amount: float) -> FloatArray:
-    """Tissue that became denser or less dense by `amount` HU, with its own texture."""
-    return blended(before, before + np.float32(amount), blob)
+    """Tissue that became denser or less dense by `amount` HU, with its own texture.
+
+    Air has no density to lose or gain: below -900 HU the change falls off, to nothing at -1000.
+    """
+    tissue = np.clip((before + np.float32(1000)) / np.float32(100), 0, 1)
+    target: FloatArray = before + np.float32(amount) * tissue
+    return blended(before, target, blob)
 
 
 def constant(before: FloatArray, blob: Blob, value: float) -> FloatArray:
@@ -47,7 +56,7 @@ def blended(before: FloatArray, target: FloatArray, blob: Blob) -> FloatArray:
 
 
 def foreign(
-    before: FloatArray, blob: Blob, spacing: Triple, donor: Donor, rng: np.random.Generator
+    before: FloatArray, blob: Blob, spacing: Triple, donor: Scan, rng: np.random.Generator
 ) -> FloatArray:
     """Tissue of the donor around a random place of its body, same size in mm, possibly mirrored.
 
@@ -59,7 +68,28 @@ def foreign(
         rng: draws the place and the mirroring.
     """
     inside = np.flatnonzero(donor.body)
-    index = np.unravel_index(inside[rng.integers(len(inside))], donor.body.shape)
+    wanted = blob.weight > 0
+    for _ in range(_PLACES):
+        index = np.unravel_index(inside[rng.integers(len(inside))], donor.body.shape)
+        places = _places(blob, spacing, donor, [int(i) for i in index], rng)
+        known = ndimage.map_coordinates(
+            donor.body.astype(np.uint8), places, output=np.uint8, order=0, mode="constant"
+        )
+        if known[wanted].mean() >= _TISSUE_SHARE:
+            break
+    tissue = ndimage.map_coordinates(
+        donor.image_hu, places, output=np.float32, order=1, mode="nearest"
+    )
+    # Air around the donor is no tissue: it takes the mean of what the blob holds of the donor.
+    within = (known > 0) & wanted
+    fill = tissue[within].mean() if within.any() else np.float32(0)
+    return blended(before, np.where(known > 0, tissue, fill), blob)
+
+
+def _places(
+    blob: Blob, spacing: Triple, donor: Scan, index: list[int], rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Voxel coordinates in the donor for the blob's box, around a voxel, (3, z, y, x)."""
     grids = []
     for axis, part in enumerate(blob.box):
         step = spacing[axis]
@@ -67,14 +97,4 @@ def foreign(
         offset = (np.arange(part.start, part.stop) - round(blob.centre[axis] / step)) * step
         mirrored = offset * rng.choice([-1.0, 1.0])
         grids.append(index[axis] + mirrored / donor.spacing[axis])
-    places = np.stack(np.meshgrid(*grids, indexing="ij"))
-    tissue = ndimage.map_coordinates(
-        donor.image_hu, places, output=np.float32, order=1, mode="nearest"
-    )
-    known = ndimage.map_coordinates(
-        donor.body.astype(np.uint8), places, output=np.float32, order=0, mode="constant"
-    )
-    # Air around the donor is no tissue: it takes the mean of what the blob holds of the donor.
-    within = (known > 0.5) & (blob.weight > 0)
-    fill = tissue[within].mean() if within.any() else np.float32(0)
-    return blended(before, np.where(known > 0.5, tissue, fill), blob)
+    return np.stack(np.meshgrid(*grids, indexing="ij"))

@@ -3,20 +3,17 @@
     python tests/benchmarks/benchmark_synthetic_anomalies.py -d 901 -o anomalies \
         --models student teacher untrained=ScreenerPlans_untrained
 
-puts every kind of synthetic anomaly into the scans that the plan keeps for
-evaluation, predicts each model's maps of them and evaluates every kind by itself.
+puts every kind of synthetic anomaly into the scans that the plan keeps for evaluation
+(`screener_synthesize_anomalies`), predicts each model's maps of them and evaluates every kind by
+itself. Calling it again goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
-from screener_nnu.commands import evaluate, predict
-from screener_nnu.paths import FINGERPRINT_FILE, plan_file, preprocessed_folder
-from screener_nnu.plans import read_plan
-from screener_nnu.synthetic import synthesize_test_set
+from screener_nnu.commands import evaluate, predict, synthesize_anomalies
 from screener_nnu.synthetic.anomalies import KINDS
 
 
@@ -27,17 +24,16 @@ def main() -> None:
     parser.add_argument("-p", dest="plans", default="ScreenerPlans")
     parser.add_argument("--use", choices=["test", "validation"], default="test")
     parser.add_argument("--models", nargs="+", default=["student", "teacher"])
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
 
-    _, settings = read_plan(plan_file(arguments.dataset, arguments.plans))
-    folder = preprocessed_folder(arguments.dataset)
-    cases = json.loads((folder / FINGERPRINT_FILE).read_text())["cases"]
-    names = getattr(settings.split, arguments.use)
-    if not (arguments.output / "placement.json").is_file():
-        images = [Path(cases[name]["image"]) for name in names]
-        synthesize_test_set(images, arguments.output, arguments.seed)
-    for kind in KINDS:
+    synthesize_anomalies.main(
+        ["-d", arguments.dataset, "-p", arguments.plans, "--use", arguments.use]
+        + ["-o", str(arguments.output), "--seed", str(arguments.seed)]
+        + ["--kinds", *arguments.kinds]
+    )
+    for kind in arguments.kinds:
         _evaluate_kind(arguments, arguments.output / kind)
 
 
