@@ -215,6 +215,72 @@ def test_labels_restrict_the_annotation(tmp_path: Path, cases: dict[str, Case]) 
     check(summary["methods"]["screener"], [c.counted(c.scores) for c in cases.values()])
 
 
+def test_two_sites_merge_and_the_paper_protocol_is_named(
+    tmp_path: Path, cases: dict[str, Case], capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, merged = tmp_path / "whole", tmp_path / "merged"
+    options = ["--protocol", "paper", "--min_volume", "4"]
+    main([*base_arguments(tmp_path), "-o", str(whole), *options])
+    outs = []
+    for site, names in (("north", ["anna", "healthy"]), ("south", ["bert", "whole_body"])):
+        for name in names:
+            write_case(tmp_path / site, name, cases[name])
+        outs.append(str(tmp_path / site / "out"))
+        bins = ["--bins", str(whole / "bins.npz"), "-o", outs[-1], "--no_bootstrap"]
+        main([*base_arguments(tmp_path / site), *bins, *options])
+    capsys.readouterr()
+    main(["--merge", *outs, "-o", str(merged), "--protocol", "paper"])
+    printed = capsys.readouterr().out
+    for name in ("pooled.csv", "cases.csv"):
+        assert (merged / name).read_text() == (whole / name).read_text()
+    summary = json.loads((merged / "summary.json").read_text())
+    assert summary["settings"]["merged"] == outs and summary["settings"]["protocol"] == "paper"
+    data = [case.counted(case.scores) for case in cases.values()]
+    # Fewer than a thousand voxels a scan and class are all drawn.
+    scores, annotated = (np.concatenate(parts) for parts in zip(*data, strict=True))
+    paper = summary["methods"]["screener"]["auroc_paper_protocol"]
+    assert paper == pytest.approx(roc_auc_score(annotated, scores), abs=1e-9)
+    assert "AUROC (paper protocol)" in printed and f"{paper:.3f} [" in printed
+
+
+def test_lesion_and_case_figures(tmp_path: Path, cases: dict[str, Case]) -> None:
+    out = tmp_path / "out"
+    main([*base_arguments(tmp_path), "-o", str(out), "--no_bootstrap", "--min_volume", "4"])
+    summary = json.loads((out / "summary.json").read_text())
+    screener = summary["methods"]["screener"]
+    assert screener["lesions"] == 2 * 3
+    rows = {row["case"]: row for row in read_rows(out / "cases.csv")}
+    top = round(1000 / np.prod(SPACING))
+    highest = {name: np.sort(c.scores[c.body])[-top:].mean() for name, c in cases.items()}
+    for name, expected in highest.items():
+        assert float(rows[name]["case_score"]) == pytest.approx(expected, abs=1e-6)
+    ill = [bool(case.mask.any()) for case in cases.values()]
+    expected = roc_auc_score(ill, list(highest.values()))
+    assert screener["case_auroc"] == pytest.approx(expected)
+    assert 0 < float(rows["anna"]["aupro_fpr30"]) <= 1 and rows["healthy"]["froc"] == ""
+    assert set(summary["undefined"]) == {"dice_k5", "dice_k10"}
+    assert "more than 5 annotated cases, there are 3" in summary["undefined"]["dice_k5"]
+    assert "protocol" not in " ".join(screener)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-i", "maps"], "-i and -r are required"),
+        (["--merge", "one", "-i", "maps"], "leave out -i"),
+        (["--merge", "one"], "--merge needs -o"),
+        (["-i", "maps", "-r", "masks", "--min_volume", "0"], "above zero"),
+    ],
+)
+def test_arguments_that_do_not_fit_together(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -224,6 +290,8 @@ def test_labels_restrict_the_annotation(tmp_path: Path, cases: dict[str, Case]) 
         (["-i", "a=maps", "b"], "need names"),
         (["-i", "skin_depth=teacher"], "name of a baseline"),
         (["-i", "empty"], "no case can be evaluated"),
+        (["-i", "a/b=maps"], "no name for a folder"),
+        (["--bins", "nowhere.npz"], "nowhere.npz does not exist"),
     ],
 )
 def test_user_errors_are_one_line_and_exit_code_1(
