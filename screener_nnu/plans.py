@@ -97,6 +97,8 @@ class ContrastSettings:
         volumes_per_step, positives: pairs of crops a step; matching voxels of a pair.
         scale_range: crop spacing as a multiple of the plan's, drawn per crop and axis.
         min_overlap: smallest overlap of the two crops per axis, as a fraction of the smaller one.
+        flip_probability: of mirroring a crop, per axis; each of the two by itself.
+        rotation_degrees: largest angle by which a crop is turned in plane; each by itself.
     """
 
     optimiser: OptimiserSettings
@@ -107,6 +109,8 @@ class ContrastSettings:
     positives: int = 1024
     scale_range: Range = (2 / 3, 4 / 3)
     min_overlap: float = 0.0
+    flip_probability: float = 0.0
+    rotation_degrees: float = 0.0
 
 
 @dataclass(frozen=True)

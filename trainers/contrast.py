@@ -13,6 +13,7 @@ from screener_nnu.networks.heads import build_head
 from screener_nnu.networks.unet import build_unet
 from screener_nnu.plans import ContrastSettings
 from screener_nnu.sampling.crops import draw_positives, sample_features, to_crop
+from screener_nnu.sampling.orientation import draw_orientations, match_oriented
 from screener_nnu.sampling.randomness import torch_generator
 from screener_nnu.trainers.pairs import PairTrainer, boxes_of
 from screener_nnu.trainers.reading import PairSample
@@ -96,7 +97,8 @@ class ContrastTrainer(PairTrainer):
         generator = torch_generator(
             self.device, self.settings.seed, f"{self.stage} device", step, self.local_rank
         )
-        images, points = self._views(batch, self.contrast.positives, generator)
+        orientations = self._orientations(len(batch), generator)
+        images, points = self._views(batch, self.contrast.positives, generator, orientations)
         with self.autocast():
             z = self.network(images, points)
         first, second = z.float().chunk(2)
@@ -104,22 +106,54 @@ class ContrastTrainer(PairTrainer):
             first, second = gather_rows(first), gather_rows(second)
         return self.loss(first, second)
 
+    def _orientations(self, pairs: int, generator: torch.Generator) -> torch.Tensor | None:
+        """Orientations (2, pairs, 3, 3) of first and second crops; none where all are upright."""
+        flips, degrees = self.contrast.flip_probability, self.contrast.rotation_degrees
+        if not flips and not degrees:
+            return None
+        return draw_orientations(2 * pairs, flips, degrees, generator).view(2, pairs, 3, 3)
+
     def _views(
-        self, batch: list[PairSample], positives: int, generator: torch.Generator
+        self,
+        batch: list[PairSample],
+        positives: int,
+        generator: torch.Generator,
+        orientations: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Network input (2B, C, D, H, W), first views before second ones, and their points."""
-        device, size = self.device, self.settings.crop_size
         boxes = boxes_of(batch)
-        images = self.resized(batch)
-        shared = [
-            draw_positives(
-                s.body.to(device, non_blocking=True), s.boxes[0], s.boxes[1], positives, generator
-            )
-            for s in batch
-        ]
-        points = [to_crop(p, b, size) for p, b in zip(shared + shared, boxes, strict=True)]
+        if orientations is None:
+            images = self.resized(batch)
+            shared = [self._shared(s, positives, generator) for s in batch]
+            size = self.settings.crop_size
+            points = [to_crop(p, b, size) for p, b in zip(shared + shared, boxes, strict=True)]
+        else:
+            orientations, points = self._matched(batch, positives, generator, orientations)
+            images = self.resized(batch, orientations)
         images = self.jittered(images, boxes, generator)
         return self.network_input(images, generator), points
+
+    def _shared(self, sample: PairSample, count: int, generator: torch.Generator) -> torch.Tensor:
+        body = sample.body.to(self.device, non_blocking=True)
+        return draw_positives(body, sample.boxes[0], sample.boxes[1], count, generator)
+
+    def _matched(
+        self,
+        batch: list[PairSample],
+        positives: int,
+        generator: torch.Generator,
+        orientations: torch.Tensor,
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Orientations (2B, 3, 3) and matching points of oriented crops, in the order of views."""
+        size, spacing = self.settings.crop_size, self.settings.preprocessing.storage_spacing
+        matches = []
+        for sample, pair in zip(batch, orientations.unbind(1), strict=True):
+            # All of them, in random order: some leave the crops that are turned.
+            shared = self._shared(sample, sample.body.numel(), generator)
+            matches.append(match_oriented(shared, sample.boxes, size, pair, spacing))
+        chosen = torch.stack([orientation for _, _, orientation in matches], dim=1)
+        points = [match[view][:positives] for view in (0, 1) for match in matches]
+        return chosen.flatten(0, 1), points
 
     @torch.no_grad()
     def validation_figure(self) -> float:

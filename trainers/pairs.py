@@ -10,6 +10,7 @@ import torch
 from screener_nnu.plans import ContrastSettings, OptimiserSettings, PositionSettings
 from screener_nnu.sampling.crops import Box, resize_boxes, voxels_per_crop
 from screener_nnu.sampling.jitter import colour_jitter
+from screener_nnu.sampling.orientation import resize_oriented
 from screener_nnu.trainers.base import ScreenerTrainer, check_crop
 from screener_nnu.trainers.reading import PairReader, PairSample, step_batches
 
@@ -65,11 +66,22 @@ class PairTrainer(ScreenerTrainer):
             self.settings.workers,
         )
 
-    def resized(self, batch: list[PairSample]) -> torch.Tensor:
-        """Crops (2B, 1, D, H, W) on the device, first views before second ones."""
+    def resized(
+        self, batch: list[PairSample], orientations: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Crops (2B, 1, D, H, W) on the device, first views before second ones.
+
+        Args:
+            batch: B samples.
+            orientations: (2B, 3, 3) of the crops; without them all are upright.
+        """
         stored = [s.images[view] for view in (0, 1) for s in batch]
         moved = [image.to(self.device, non_blocking=True) for image in stored]
-        return resize_boxes(moved, self.settings.crop_size)
+        size = self.settings.crop_size
+        if orientations is None:
+            return resize_boxes(moved, size)
+        spacing = self.settings.preprocessing.storage_spacing
+        return resize_oriented(moved, size, orientations, spacing)
 
     def jittered(
         self, images: torch.Tensor, boxes: list[Box], generator: torch.Generator

@@ -11,6 +11,8 @@ from screener_nnu.conditions.learned import masked_input
 
 #: Channels of the position network.
 POSITION_CHANNELS = 3
+# Flattens the sigmoid: initial outputs, of order 1, then spread over about a crop, not over a body.
+_SLOPE = 0.25
 
 
 class ApeCondition(Condition):
@@ -41,4 +43,4 @@ class ApeCondition(Condition):
 
 def unit_position(outputs: torch.Tensor) -> torch.Tensor:
     """Positions (B, 3, D, H, W) in [0, 1], float32, from the network's outputs."""
-    return torch.sigmoid(outputs.float())
+    return torch.sigmoid(_SLOPE * outputs.float())

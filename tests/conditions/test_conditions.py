@@ -94,7 +94,7 @@ def test_masking_invariant_sees_the_whole_image() -> None:
 
 
 def test_ape_encodes_the_position_of_the_network() -> None:
-    """Sigmoid of the outputs, each coordinate encoded as `sincos` encodes a place."""
+    """Sigmoid of a quarter of the outputs, each coordinate encoded as `sincos` encodes a place."""
     network = nn.Conv3d(2, 3, 1)
     condition = build_condition("ape", network=network)
     assert condition.trained and condition.channels == 24
@@ -102,7 +102,7 @@ def test_ape_encodes_the_position_of_the_network() -> None:
     weight, bias = network.weight.detach().view(3, 2).numpy(), network.bias.detach().numpy()
     outputs = np.einsum("k,bdhw->bkdhw", weight[:, 0], image[:, 0].numpy())
     outputs += (weight[:, 1] + bias)[:, None, None, None]
-    unit = 1 / (1 + np.exp(-outputs))
+    unit = 1 / (1 + np.exp(-outputs / 4))
     waves = [
         function(2 * np.pi * frequency * unit[:, axis])
         for axis in range(3)
@@ -123,7 +123,7 @@ def test_ape_at_a_place_is_sincos_of_that_place() -> None:
         def forward(self, inputs: torch.Tensor) -> torch.Tensor:
             index = torch.stack(torch.meshgrid(*map(torch.arange, (4, 6, 5)), indexing="ij"))
             unit = (index + start.view(3, 1, 1, 1) + 0.5) / extent.view(3, 1, 1, 1)
-            return torch.logit(unit)[None]
+            return 4 * torch.logit(unit)[None]
 
     found = build_condition("ape", network=Place())(image, start, extent)
     torch.testing.assert_close(found, build_condition("sincos")(image, start, extent))

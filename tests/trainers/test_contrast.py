@@ -81,6 +81,45 @@ def test_the_two_views_are_seen_differently_but_match(world: Any) -> None:
     assert float(torch.corrcoef(torch.stack([own, shuffled]))[0, 1]) < 0.5
 
 
+TURNED = ("descriptor.flip_probability=0.5", "descriptor.rotation_degrees=20")
+
+
+def test_mirrored_and_turned_views_match(world: Any) -> None:
+    """The step itself draws the orientations; its matching points show the same tissue."""
+    trainer = world.trainer("descriptor", "jitter.probability=0", *TURNED)
+    batch, generator = batch_of(trainer), torch.Generator().manual_seed(0)
+    orientations = trainer._orientations(len(batch), generator)
+    assert orientations.shape == (2, 2, 3, 3)
+    assert len(orientations.flatten(0, 1).unique(dim=0)) == 4  # each crop has its own
+    images, points = trainer._views(batch, 64, generator, orientations)
+    upright, _ = trainer._views(batch, 64, generator)
+    assert not torch.allclose(images, upright)
+    for first, second in ((0, 2), (1, 3)):
+        assert 1 < len(points[first]) == len(points[second]) <= 64
+        values = [contrast.features_at(images[i][None], [points[i]])[:, 0] for i in (first, second)]
+        assert float(torch.corrcoef(torch.stack(values))[0, 1]) > 0.8
+    trainer.network.train()
+    loss, _ = trainer.compute_loss(batch, 0)
+    loss.backward()
+    assert torch.isfinite(loss)
+
+
+def test_upright_crops_draw_nothing_more(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default no orientation is drawn, so that older runs go on as they began."""
+    trainer = world.trainer("descriptor")
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("an orientation was drawn")
+
+    monkeypatch.setattr(contrast, "draw_orientations", refuse)
+    trainer.compute_loss(batch_of(trainer), 0)
+    turned = world.trainer("descriptor", *TURNED)
+    monkeypatch.setattr(contrast, "_VALIDATION_PAIRS", 1)
+    turned.validation_figure()  # the figure is that of upright crops, for all plans
+    with pytest.raises(AssertionError, match="was drawn"):
+        turned.compute_loss(batch_of(turned), 0)
+
+
 @pytest.mark.parametrize("stage", list(PREFIX))
 def test_figure_is_an_explicit_retrieval(
     world: Any, stage: str, monkeypatch: pytest.MonkeyPatch

@@ -127,7 +127,7 @@ def test_figure_is_an_explicit_mean_of_distances(
             )
             with torch.no_grad():
                 outputs = trainer.model(torch.cat([crop, torch.ones_like(crop)], dim=1))[0]
-            maps = 2000 / (1 + np.exp(-outputs.numpy().astype(np.float64)))
+            maps = 2000 / (1 + np.exp(-outputs.numpy().astype(np.float64) / 4))
             start, size = np.array(box.start), np.array(box.size)
             at = (points.numpy() - start + 0.5) * np.array((12, 16, 16)) / size - 0.5
             embedded.append(
