@@ -28,7 +28,7 @@ _DASHES: list[Any] = [
     (0, (8, 3)),
     (0, (3, 6)),
 ]
-_FEWEST, _MOST = FALSE_POSITIVES_PER_SCAN[0] / 2, FALSE_POSITIVES_PER_SCAN[-1] * 4
+_FEWEST, _MOST = FALSE_POSITIVES_PER_SCAN[0] / 2, FALSE_POSITIVES_PER_SCAN[-1] * 2
 
 
 def plot_curves(evaluation: Evaluation, path: Path) -> None:
@@ -104,11 +104,11 @@ def _finish(roc: Axes, precision_recall: Axes, froc: Axes) -> None:
 
 def _froc_steps(result: MethodResult) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Highest sensitivity with no more than each number of false positives per scan."""
-    order = np.argsort(result.false_positives, kind="stable")
-    false_positives = np.concatenate([[0.0], result.false_positives[order]])
-    sensitivity = np.maximum.accumulate(np.concatenate([[0.0], result.sensitivity[order]]))
-    false_positives = np.append(np.maximum(false_positives, _FEWEST), _MOST)
-    return false_positives, np.append(sensitivity, sensitivity[-1])
+    shown = result.false_positives <= _MOST
+    order = np.argsort(result.false_positives[shown], kind="stable")
+    false_positives = np.concatenate([[0.0], result.false_positives[shown][order], [_MOST]])
+    sensitivity = np.concatenate([[0.0], result.sensitivity[shown][order], [0.0]])
+    return np.maximum(false_positives, _FEWEST), np.maximum.accumulate(sensitivity)
 
 
 def _voxel_curves(
