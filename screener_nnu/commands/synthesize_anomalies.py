@@ -61,9 +61,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _synthesize(arguments: argparse.Namespace) -> None:
-    from screener_nnu.paths import set_default_folders
-
-    set_default_folders()
     from screener_nnu.synthetic.anomalies import KINDS
     from screener_nnu.synthetic.anomaly_set import synthesize_test_set
 
@@ -89,9 +86,15 @@ def _images(arguments: argparse.Namespace) -> dict[str, Path]:
         from screener_nnu.inference.images import find_images
 
         return find_images(arguments.input)
-    from screener_nnu.paths import FINGERPRINT_FILE, plan_file, preprocessed_folder
+    from screener_nnu.paths import (
+        FINGERPRINT_FILE,
+        plan_file,
+        preprocessed_folder,
+        set_default_folders,
+    )
     from screener_nnu.plans import read_plan
 
+    set_default_folders()
     _, settings = read_plan(plan_file(arguments.dataset, arguments.plans))
     names = getattr(settings.split, arguments.use)
     if not names:

@@ -23,6 +23,9 @@ _DRAWS = 20
 _AERATED_HU = -500.0
 # Where there is air alone, no tissue becomes denser (HU).
 _AIR_HU = -950.0
+# Where HU vary by so many times the visible change, nearly every movement (97 % of the places on
+# chest and neck CT) can be made to show.
+_VARIATION = 1.6
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,8 @@ def place_anomalies(
         before = scan.image_hu[blob.box].astype(np.float32)
         middle = float(np.median(before[blob.weight > 0.5]))
         if kind == "deformation":
-            return variation(before, blob, scan.spacing, settings.displacement) >= settings.visible
+            moved = variation(before, blob, scan.spacing, settings.displacement)
+            return moved >= _VARIATION * settings.visible
         return middle > {"hypodense": _AERATED_HU, "hyperdense": _AIR_HU}.get(kind, -np.inf)
 
     return places.place(rng, settings, suits)

@@ -13,8 +13,8 @@ from screener_nnu.preprocessing.reading import CANONICAL, read_image
 from screener_nnu.synthetic.anomaly_case import CaseFiles
 
 _SCANS = 4
-# Fat, muscle and organs differ visibly in this window (HU), and lung is not yet black.
-_WINDOW = (-600, 300)
+# In this window (HU) fat and muscle still differ, and lung is not black.
+_WINDOW = (-1000, 400)
 
 
 def write_preview(folder: Path, images: Mapping[str, Path]) -> None:

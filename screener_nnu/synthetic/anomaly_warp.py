@@ -113,7 +113,7 @@ def variation(
 
 
 def _profile(blob: Blob, spacing: Triple) -> tuple[FloatArray, float, NDArray[np.float64]]:
-    """Smooth rise from the blob's edge (0) to its deepest place (1), and that one's depth and place."""
+    """Smooth rise from the blob's edge (0) to its deepest place (1); depth and place of that."""
     support = np.pad(blob.weight > 0, 1)
     depth = ndimage.distance_transform_edt(support, sampling=spacing)[1:-1, 1:-1, 1:-1]
     # An edge voxel lies half a voxel inside.
