@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from screener_nnu.paths import (
 )
 from screener_nnu.planners.fingerprint import RECORDS_FILE, collect_records, summarise
 from screener_nnu.planners.planner import ScreenerPlanner
-from screener_nnu.plans import read_plan, write_json
+from screener_nnu.plans import ScreenerSettings, read_plan, write_json
 from screener_nnu.preprocessing.pipeline import preprocess_dataset
 from screener_nnu.preprocessing.reading import find_cases
 
@@ -32,6 +33,7 @@ def plan_dataset(
     processes: int,
     request: dict[str, Any],
     fresh: bool = False,
+    overrides: Sequence[str] = (),
 ) -> str:
     """Writes fingerprint, `dataset.json` and plan; returns the data set's full name.
 
@@ -41,6 +43,7 @@ def plan_dataset(
         processes: that read images.
         request: arguments of `ScreenerPlanner`.
         fresh: forget what an earlier run knew of the images.
+        overrides: settings `key=value` that take the place of the planner's.
 
     Raises:
         ScreenerError: no images, or a plan with other settings that cases were made with.
@@ -55,6 +58,8 @@ def plan_dataset(
     fingerprint = summarise(collect_records(cases, folder, processes))
     used = {case: sources[case] for case in fingerprint["cases"]}
     plan = ScreenerPlanner(fingerprint, name, sources=used, **request).plan()
+    planned = ScreenerSettings.from_dict(plan["screener"])
+    plan["screener"] = planned.override(list(overrides)).to_dict()
     path = plan_file(name, request["plans_name"])
     write_json(folder / FINGERPRINT_FILE, fingerprint)
     if not (folder / "dataset.json").is_file():

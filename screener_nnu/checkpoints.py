@@ -1,12 +1,14 @@
-"""Checkpoints: written whole or not at all, read without running any code of theirs."""
+"""Checkpoints and arrays: written whole or not at all, read without running code of theirs."""
 
 from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 
 from screener_nnu.errors import ScreenerError
@@ -18,10 +20,32 @@ def write_checkpoint(values: dict[str, Any], path: Path) -> None:
     Raises:
         ScreenerError: the disk is full; the old file stays.
     """
+    _write_whole(path, lambda stream: torch.save(values, stream))
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Writes a NumPy file, in the same way.
+
+    Raises:
+        ScreenerError: the disk is full.
+    """
+    _write_whole(path, lambda stream: np.save(stream, array))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a small file, in the same way.
+
+    Raises:
+        ScreenerError: the disk is full.
+    """
+    _write_whole(path, lambda stream: stream.write(content))
+
+
+def _write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as stream:
-            torch.save(values, stream)
+            write(stream)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from screener_nnu.checkpoints import write_array
 from screener_nnu.errors import CaseError
 from screener_nnu.finetuning.checkpoint import stock_checkpoint
 from screener_nnu.inference.models import load_teacher
@@ -158,7 +157,7 @@ class DistillationTrainer(ScreenerTrainer):
         own = [case for case in share if not (folder / f"{case}.npy").is_file()]
         for case in tqdm(own, desc="teacher scores", unit="scan", disable=not own):
             scores, _ = case_scores(teacher, cases, case, plan, self.device)
-            _write_array(folder / f"{case}.npy", scores.numpy())
+            write_array(folder / f"{case}.npy", scores.numpy())
         if self.is_ddp:
             torch.distributed.barrier()
 
@@ -236,15 +235,3 @@ class DistillationTrainer(ScreenerTrainer):
         """What prediction and stock fine-tuning need beside the weights."""
         stock = stock_checkpoint(self.model, self.plan, self.dataset_json)
         return {**stock, "score_statistics": self.score_statistics}
-
-
-def _write_array(path: Path, array: np.ndarray) -> None:
-    """Writes a NumPy file whole or not at all."""
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(buffer.getvalue())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

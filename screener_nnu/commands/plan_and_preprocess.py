@@ -27,6 +27,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--num_test", type=int, default=0, help="scans kept for evaluation")
     parser.add_argument("--seed", type=int, default=12345)
     parser.add_argument("-p", dest="plans", default="ScreenerPlans", metavar="PLANS")
+    parser.add_argument(
+        "-o",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting in place of the planned one, for instance preprocessing.clahe_clip=0; "
+        "give such a plan a name with -p",
+    )
     parser.add_argument("--no_preprocessing", action="store_true", help="fingerprint and plan only")
     parser.add_argument("--part", type=int, default=0, help="preprocess part K of N (from 0) only")
     parser.add_argument("--parts", type=int, default=1)
@@ -62,7 +71,12 @@ def _plan_and_preprocess(arguments: argparse.Namespace) -> None:
     }
     pool = (int(arguments.pool[0]), arguments.pool[1]) if arguments.pool else None
     dataset = plan_dataset(
-        arguments.datasets, pool, processes, request, fresh=arguments.verify_dataset_integrity
+        arguments.datasets,
+        pool,
+        processes,
+        request,
+        fresh=arguments.verify_dataset_integrity,
+        overrides=arguments.overrides,
     )
     if not arguments.no_preprocessing:
         preprocess_planned(dataset, arguments.plans, processes, arguments.part, arguments.parts)
