@@ -162,6 +162,8 @@ class ScreenerPlanner:
                 hidden=preset.hidden,
                 flow_steps=preset.flow_steps,
                 volumes_per_step=preset.density_volumes,
+                whole_scans=preset.whole_scans,
+                max_scans=preset.max_scans,
             ),
             distillation=DistillationSettings(
                 optimiser=preset.distillation,

@@ -25,6 +25,8 @@ class Preset:
         density, hidden, flow_steps: kind and size of the density.
         tile_factor: edge of the density's crops and of the teacher's tiles, in crops.
         pooled_mm: edge of a position of the density grid.
+        whole_scans, max_scans: fit densities to stored maps of so many whole scans (0: all), not to
+            random crops.
         descriptor, condition, position, density_steps, distillation: optimiser of each stage.
         finetuning_batch: largest batch of the stock configuration.
         workers: reading processes.
@@ -52,6 +54,8 @@ class Preset:
     density_steps: OptimiserSettings
     distillation: OptimiserSettings
     density_volumes: int
+    whole_scans: bool
+    max_scans: int
     distillation_volumes: int
     finetuning_batch: int
     workers: int
@@ -96,6 +100,8 @@ def _accelerator(name: str, memory_gb: float, steps: tuple[int, int, int]) -> Pr
         density_steps=_paper_steps(density),
         distillation=_paper_steps(distillation),
         density_volumes=4,
+        whole_scans=False,
+        max_scans=0,
         distillation_volumes=8,
         finetuning_batch=8,
         workers=8,
@@ -128,6 +134,8 @@ PRESETS = {
         density_steps=_cpu_steps(600, 2e-3),
         distillation=_cpu_steps(1000, 2e-3),
         density_volumes=1,
+        whole_scans=True,
+        max_scans=80,
         distillation_volumes=4,
         finetuning_batch=2,
         workers=0,

@@ -164,6 +164,11 @@ class DensitySettings:
         crop_size: crop of the plan's grid that one training sample covers (voxels).
         volumes_per_step: crops a step.
         body_only: fit to positions inside the body only.
+        whole_scans: fit to whole scans, whose maps are computed once and kept on disk, in place of
+            random crops.
+        max_scans: training scans at most, spread evenly over the list; 0 for all.
+        keep: `best` keeps the epoch with the highest mean AUROC on synthetic anomalies of
+            validation scans, `last` the last one.
         descriptor_plans, condition_plans: plan whose trained stage is used; empty for this plan.
     """
 
@@ -177,6 +182,9 @@ class DensitySettings:
     kernel_size: int = 3
     volumes_per_step: int = 4
     body_only: bool = True
+    whole_scans: bool = False
+    max_scans: int = 0
+    keep: str = "best"
     descriptor_plans: str = ""
     condition_plans: str = ""
 

@@ -33,6 +33,7 @@ TINY = (
     ),
     "condition.kind=masking_invariant",
     "density.volumes_per_step=2",
+    "density.whole_scans=false",
     "density.pooling=[2, 2, 2]",
     "density.crop_size=[12, 16, 16]",
     "density.hidden=8",

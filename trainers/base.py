@@ -78,6 +78,7 @@ class ScreenerTrainer(nnUNetTrainer):
         self.preprocessed_dataset_folder = str(self.cases_folder)
         self.global_step = 0
         self.best_figure: float | None = None
+        self.validation_terms: dict[str, float] = {}  # what stands beside the figure in the log
         self._progress: tqdm | None = None
 
     # What a stage defines.
@@ -289,6 +290,7 @@ class ScreenerTrainer(nnUNetTrainer):
             dist.broadcast(shared, 0)
             figure = float(shared)
         self.logger.log("figures", figure, self.current_epoch)
+        self.logger.log("validation_terms", dict(self.validation_terms), self.current_epoch)
 
     def on_epoch_end(self) -> None:
         """Log line, plot, `checkpoint_latest`, and `checkpoint_best` by the figure."""
@@ -296,11 +298,11 @@ class ScreenerTrainer(nnUNetTrainer):
         figure = self.stage_log.get_value("figures", -1)
         values = self.stage_log.my_fantastic_logging
         loss = values["train_losses"][-1]
-        terms = " ".join(f"{key} {value:.4f}" for key, value in self._terms.items())
+        terms = _words(self._terms)
         seconds = values["epoch_end_timestamps"][-1] - values["epoch_start_timestamps"][-1]
         self.print_to_log_file(
             f"epoch {self.current_epoch + 1}/{self.num_epochs} loss {loss:.4f} {terms} "
-            f"| {self.figure_name} {figure:.4f} "
+            f"| {self.figure_name} {figure:.4f} {_words(self.validation_terms)} "
             f"(untrained {self.stage_log.reference:.4f}) | {seconds:.1f} s",
             also_print_to_console=False,
         )
@@ -425,6 +427,10 @@ def schedule_factor(settings: OptimiserSettings, step: int) -> float:
         return (step + 1) / (settings.warmup_steps + 1)
     rest = max(1, settings.steps - settings.warmup_steps)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - settings.warmup_steps) / rest)))
+
+
+def _words(terms: dict[str, float]) -> str:
+    return " ".join(f"{key} {value:.4f}" for key, value in terms.items())
 
 
 def _plain(value: Any) -> Any:

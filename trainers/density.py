@@ -8,72 +8,30 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from screener_nnu.checkpoints import read_checkpoint
+from screener_nnu.inference.map_store import MapStore
 from screener_nnu.inference.models import load_features, new_density
-from screener_nnu.networks.unet import shape_divisor
-from screener_nnu.plans import DensitySettings, OptimiserSettings, Shape
-from screener_nnu.sampling.crops import Box, resize_boxes
+from screener_nnu.plans import DensitySettings, OptimiserSettings
+from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.sampling.randomness import torch_generator
 from screener_nnu.scoring.teacher import FeatureExtractor, Teacher
+from screener_nnu.trainers.anomaly_check import AnomalyCheck
 from screener_nnu.trainers.base import ScreenerTrainer
-from screener_nnu.trainers.reading import (
-    CaseReader,
-    CropSample,
-    random_start,
-    read_padded,
-    step_batches,
-)
+from screener_nnu.trainers.density_maps import CropSource, Maps, MapSource, ScanSource
+from screener_nnu.trainers.reading import CaseReader, step_batches
 from screener_nnu.trainers.score_statistics import measure_scores
 
-Scale = tuple[float, ...]
-
 _STATISTICS_STEPS = 16
-_VALIDATION_CROPS = 8
-
-
-class CropReader(CaseReader[CropSample]):
-    """Reads crops of the plan's spacing, equalised image and body mask as two channels."""
-
-    def __init__(
-        self,
-        folder: Path,
-        names: tuple[str, ...],
-        seed: int,
-        stage: str,
-        size: Shape,
-        factor: Scale,
-    ) -> None:
-        """Crops of at most `size` voxels of the plan; `factor` of them are one stored voxel."""
-        super().__init__(folder, names, seed, stage)
-        self.size = size
-        self.factor = factor
-
-    def read(self, case: str, generator: np.random.Generator) -> CropSample:
-        """A crop anywhere in the case, as large as the case allows, of whole stored voxels."""
-        stored = self.cases.shape(case, "equalised")
-        wanted = np.rint(np.divide(self.size, self.factor)).astype(int)
-        box_size = tuple(int(v) for v in np.minimum(wanted, stored))
-        box = Box(random_start(generator, stored, box_size), box_size)  # type: ignore[arg-type]
-        channels = [
-            read_padded(self.cases, case, kind, box, 0).astype(np.float32)
-            for kind in ("equalised", "body")
-        ]
-        start, extent, size = (_scaled(v, self.factor) for v in (box.start, stored, box.size))
-        return CropSample(case, start, extent, size, torch.from_numpy(np.stack(channels)))
-
-
-def _scaled(voxels: Shape, factor: Scale) -> Shape:
-    return tuple(int(v) for v in np.rint(np.multiply(voxels, factor)))  # type: ignore[return-value]
+_VALIDATION_SAMPLES = 8
 
 
 class DensityTrainer(ScreenerTrainer):
-    """Fits q(y | c) to frozen descriptors and conditions of random crops, with random flips."""
+    """Fits q(y | c) to frozen descriptors and conditions of random crops, or of whole scans."""
 
     stage = "density"
-    figure_name = "negative log-likelihood (nats)"
-    higher_is_better = False
+    figure_name = "AUROC on synthetic anomalies"
 
     @property
     def density(self) -> DensitySettings:
@@ -96,6 +54,16 @@ class DensityTrainer(ScreenerTrainer):
         self.features: FeatureExtractor = load_features(dataset, self.plan, self.density)
         self.features_identity = self.features.identity()
         self.features.to(self.device)
+        folder = self.cases_folder
+        store = MapStore(
+            folder.with_name(f"{folder.name}_maps"), self.features, self.plan, self.device
+        )
+        self.source: MapSource = (
+            ScanSource(folder, store)
+            if self.density.whole_scans
+            else CropSource(folder, self.features, self.plan, self.device)
+        )
+        self.check = AnomalyCheck(store, CaseFolder(folder), self.plan)
         self.channels = self._feature_channels()
         self.score_statistics: dict[str, float] = {}
         with torch.random.fork_rng(devices=[]):
@@ -108,44 +76,40 @@ class DensityTrainer(ScreenerTrainer):
             self.features.condition.channels
         )
 
-    def _reader(self, names: tuple[str, ...], stage: str) -> CropReader:
-        preprocessing = self.settings.preprocessing
-        factor = np.divide(preprocessing.storage_spacing, preprocessing.spacing)
-        return CropReader(
-            self.cases_folder,
-            names,
-            self.settings.seed,
-            stage,
-            self.density.crop_size,
-            tuple(factor),
-        )
+    @property
+    def training_scans(self) -> tuple[str, ...]:
+        """The plan's training cases, or as many of them as the settings ask for."""
+        names, most = self.settings.split.train, self.density.max_scans
+        if not 0 < most < len(names):
+            return names
+        return tuple(names[i] for i in np.linspace(0, len(names) - 1, most).astype(int))
 
-    def training_batches(self, first_step: int) -> Iterator[list[CropSample]]:
-        """Crops of this process."""
-        reader = self._reader(self.settings.split.train, self.stage)
+    def _reader(self, names: tuple[str, ...], stage: str) -> CaseReader[Any]:
+        return self.source.reader(names, self.settings.seed, stage)
+
+    def training_batches(self, first_step: int) -> Iterator[list[Any]]:
+        """Crops or scans of this process."""
+        reader = self._reader(self.training_scans, self.stage)
         return step_batches(
             reader, self.volumes_per_step, first_step, *self.share_of_rank(), self.settings.workers
         )
 
-    def _features_of(
-        self, sample: CropSample, flips: list[int]
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
-        """Pooled y and c of a crop, and which positions count (1, d, h, w).
+    def on_train_start(self) -> None:
+        """Computes the maps that are kept on disk; those of an earlier run are used again."""
+        if not self.was_initialized:
+            self.initialize()
+        self.check_cases()
+        if self.local_rank == 0:
+            if isinstance(self.source, ScanSource):
+                self.source.fill((*self.training_scans, *self.settings.split.validation))
+            self.check.prepare()
+        if self.is_ddp:
+            torch.distributed.barrier()
+        super().on_train_start()
 
-        The crop is filled up with air to what the networks need, as prediction does.
-        """
-        step = np.lcm(shape_divisor(self.plan), self.density.pooling)
-        padding = [int(p) for n in (-np.array(sample.size) % step)[::-1] for p in (0, n)]
-        both = [channel.to(self.device, non_blocking=True) for channel in sample.image]
-        image, body = (F.pad(resize_boxes([channel], sample.size), padding) for channel in both)
-        if flips:
-            image, body = image.flip(flips), body.flip(flips)
-        place = (torch.tensor([v], device=self.device) for v in (sample.start, sample.extent))
-        y, c = self.features(image, *place)
-        if c is not None and not self.features.condition.trained:
-            # A condition made of the place alone has to follow what was flipped.
-            c = c.flip(flips)
-        inside = F.avg_pool3d(body, self.density.pooling)[:, 0] > 0.5
+    def _maps_of(self, sample: Any, flips: list[int]) -> Maps:
+        """Maps of a sample; all positions count where none lies in the body."""
+        y, c, inside = self.source.maps(sample, flips)
         if not self.density.body_only or not inside.any():
             inside = torch.ones_like(inside)
         return y, c, inside
@@ -153,9 +117,9 @@ class DensityTrainer(ScreenerTrainer):
     @torch.no_grad()
     def prepare(self) -> None:
         """Standardises y and c by training crops and initialises the density from them."""
-        reader = self._reader(self.settings.split.train, f"{self.stage} statistics")
+        reader = self._reader(self.training_scans, f"{self.stage} statistics")
         for index in range(_STATISTICS_STEPS):
-            y, c, inside = self._features_of(reader[index], [])
+            y, c, inside = self._maps_of(reader[index], [])
             selected = _select(y, inside), None if c is None else _select(c, inside)
             self.model.accumulate(*selected)
         self.model.finish_statistics()
@@ -165,7 +129,7 @@ class DensityTrainer(ScreenerTrainer):
                 torch.distributed.broadcast(value, 0)
 
     def compute_loss(
-        self, batch: list[CropSample], step: int
+        self, batch: list[Any], step: int
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Mean of -log q(y | c) over the positions of all crops."""
         generator = torch_generator(
@@ -180,12 +144,12 @@ class DensityTrainer(ScreenerTrainer):
 
     def _negative_log_likelihood(
         self,
-        sample: CropSample,
+        sample: Any,
         flips: list[int],
         network: nn.Module,
         generator: torch.Generator | None = None,
     ) -> torch.Tensor:
-        y, c, inside = self._features_of(sample, flips)
+        y, c, inside = self._maps_of(sample, flips)
         if self.density.kind == "flow":  # looks at each position by itself
             y, c = _select(y, inside), None if c is None else _select(c, inside)
             return -network(y, c, generator=generator).flatten()
@@ -193,20 +157,38 @@ class DensityTrainer(ScreenerTrainer):
 
     @torch.no_grad()
     def validation_figure(self) -> float:
-        """Mean NLL without noise on fixed crops of validation scans.
+        """Mean AUROC over the kinds of synthetic anomalies in validation scans.
 
-        It compares densities of the same descriptor; across descriptors it means nothing.
+        The held-out NLL stands beside it in the log. It compares densities of the same
+        descriptor; across descriptors it means nothing.
         """
         self.model.eval()
+        figures = self.check.auroc(Teacher(self.features, self.model).score)
+        self.validation_terms = {"NLL": self._held_out_nll(), **figures}
+        return figures["mean"]
+
+    def _held_out_nll(self) -> float:
+        """Mean NLL without noise on fixed crops of validation scans, or on whole ones."""
         reader = self._reader(self.settings.split.validation, f"{self.stage} validation")
         values = [
             self._negative_log_likelihood(reader[index], [], self.model).mean()
-            for index in range(_VALIDATION_CROPS)
+            for index in range(_VALIDATION_SAMPLES)
         ]
         return float(torch.stack(values).mean())
 
     def finish(self) -> None:
-        """Measures the teacher's scores on training scans: their scale and their lowest value."""
+        """Takes the best epoch and measures its scores on training scans.
+
+        The scale of the scores and their lowest value belong to the teacher.
+        """
+        if self.is_ddp:  # the first process may still be writing
+            torch.distributed.barrier()
+        if self.density.keep == "best":
+            best = read_checkpoint(Path(self.output_folder) / "checkpoint_best.pth")
+            self.load_weights(best)
+            self.print_to_log_file(f"epoch {best['current_epoch']} is kept, the best one")
+        with torch.no_grad():
+            self.validation_figure()  # of the weights that are kept
         teacher = Teacher(self.features, self.model).eval()
         self.score_statistics = measure_scores(
             teacher, self.cases_folder, self.settings.split.train, self.plan, self.device
@@ -223,6 +205,7 @@ class DensityTrainer(ScreenerTrainer):
             "channels": list(self.channels),
             "features": self.features_identity,
             "score_statistics": self.score_statistics,
+            "nll": self.validation_terms.get("NLL"),
         }
 
 

@@ -22,6 +22,7 @@ class StageLogger(LocalLogger):
             for key in (
                 "train_losses",
                 "figures",
+                "validation_terms",
                 "lrs",
                 "epoch_start_timestamps",
                 "epoch_end_timestamps",
@@ -34,7 +35,7 @@ class StageLogger(LocalLogger):
 
     def load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes up the values of a checkpoint."""
-        self.my_fantastic_logging = checkpoint["values"]
+        self.my_fantastic_logging |= checkpoint["values"]
         self.reference = checkpoint["reference"]
 
     def plot_progress_png(self, output_folder: str) -> None:

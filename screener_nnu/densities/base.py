@@ -15,11 +15,15 @@ class ConditionalDensity(nn.Module, ABC):
     inputs in the precision of the parameters, with autocast off: two flow steps in bfloat16
     already move the likelihood by tenths of a nat.
 
+    Attributes:
+        reach: how many positions beyond a position its log-density depends on, per axis.
+
     Args:
         dim: channels d of the descriptor map.
         cond_dim: channels d_cond of the condition map; 0 for an unconditional density.
     """
 
+    reach: int = 0
     initialised: Tensor
 
     def __init__(self, dim: int, cond_dim: int = 0) -> None:

@@ -50,6 +50,7 @@ class GaussianDensity(ConditionalDensity):
             self.mean = nn.Parameter(torch.zeros(dim))
             self.raw_log_variance = nn.Parameter(torch.zeros(dim))
             return
+        self.reach = kernel_size // 2
         last = nn.Conv3d(hidden, 2 * dim, 1)
         for start in last.parameters():
             nn.init.zeros_(start)

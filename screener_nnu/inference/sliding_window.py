@@ -1,13 +1,12 @@
-"""Scores of a whole volume from overlapping tiles, accumulated in float32.
+"""Maps of a whole volume from overlapping tiles, accumulated in float32.
 
-Tiles start at multiples of the scorer's cell, so that teacher scores of neighbouring tiles lie on
-one grid: they are averaged there and interpolated to voxels once, at the end. That equals
-interpolating each tile except at tile borders, where interpolation now knows the neighbour.
+Tiles start at multiples of the scorer's cell, so that the pooled maps of neighbouring tiles lie on
+one grid: they are averaged there, and scores are interpolated to voxels once, at the end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import product
 from typing import Protocol
 
@@ -19,14 +18,14 @@ from screener_nnu.plans import Shape
 
 
 class Scorer(Protocol):
-    """Teacher or student."""
+    """The student, or the networks of the teacher."""
 
     cell: Shape
 
     def __call__(
         self, image: torch.Tensor, start: torch.Tensor, extent: torch.Tensor
     ) -> torch.Tensor:
-        """Scores on the cell grid of images (B, 1, D, H, W)."""
+        """(B, d, h, w) or (B, channels, d, h, w) on the cell grid of images (B, 1, D, H, W)."""
 
 
 def tile_starts(length: int, tile: int, overlap: float, multiple: int) -> list[int]:
@@ -49,7 +48,6 @@ def score_volume(
     overlap: float,
     divisor: Shape,
     pad_value: float,
-    progress: Callable[[float], None] | None = None,
 ) -> torch.Tensor:
     """Scores on the cell grid of a volume.
 
@@ -60,10 +58,10 @@ def score_volume(
         overlap: of neighbouring tiles, as a fraction of the tile.
         divisor: multiple of the input's size that the network needs.
         pad_value: of the voxels that fill up the last tile.
-        progress: called with the finished fraction.
 
     Returns:
-        (d, h, w) float32, with d = ceil(D / cell) and so on.
+        (d, h, w) float32, with d = ceil(D / cell) and so on; channels that the scorer gives come
+        first.
     """
     multiple = np.lcm(divisor, scorer.cell)
     shape = np.array(image.shape)
@@ -74,27 +72,27 @@ def score_volume(
     padded = F.pad(image[None, None].float(), padding, value=pad_value)
 
     grid_shape = tuple(int(n) for n in padded_shape // scorer.cell)
-    total = torch.zeros(grid_shape, device=image.device)
+    total: torch.Tensor | None = None
     weight = torch.zeros(grid_shape, device=image.device)
     extent = torch.tensor(shape[None], device=image.device)
-    starts = list(_starts(padded_shape, tile_shape, overlap, multiple))
-    for number, start in enumerate(starts):
+    for start in _starts(padded_shape, tile_shape, overlap, multiple):
         window = tuple(slice(a, a + n) for a, n in zip(start, tile_shape, strict=True))
         scores = scorer(
             padded[(slice(None), slice(None), *window)],
             torch.tensor([start], device=image.device),
             extent,
         )
-        cells = tuple(
+        z, y, x = (
             slice(a // c, (a + n) // c)
             for a, n, c in zip(start, tile_shape, scorer.cell, strict=True)
         )
-        total[cells] += scores[0].float()
-        weight[cells] += 1
-        if progress is not None:
-            progress((number + 1) / len(starts))
-    used = tuple(slice(0, int(np.ceil(n / c))) for n, c in zip(shape, scorer.cell, strict=True))
-    return (total / weight)[used]
+        if total is None:
+            total = torch.zeros((*scores.shape[1:-3], *grid_shape), device=image.device)
+        total[..., z, y, x] += scores[0].float()
+        weight[z, y, x] += 1
+    assert total is not None  # there is always a tile
+    z, y, x = (slice(0, int(np.ceil(n / c))) for n, c in zip(shape, scorer.cell, strict=True))
+    return (total / weight)[..., z, y, x]
 
 
 def _starts(

@@ -30,23 +30,52 @@ def teacher_input(equalised: torch.Tensor, grid_shape: Shape) -> torch.Tensor:
     return F.interpolate(equalised[None, None].float(), grid_shape, mode="trilinear")[0, 0]
 
 
-def teacher_cells(
-    teacher: Teacher,
-    equalised: torch.Tensor,
+class _Maps:
+    """Gives pooled maps as `score_volume` wants them."""
+
+    def __init__(self, cell: Shape, maps: Callable[..., torch.Tensor]) -> None:
+        self.cell = cell
+        self.maps = maps
+
+    def __call__(
+        self, image: torch.Tensor, start: torch.Tensor, extent: torch.Tensor
+    ) -> torch.Tensor:
+        return self.maps(image, start, extent)
+
+
+def stitched_maps(
+    maps: Callable[..., torch.Tensor],
+    cell: Shape,
+    image: torch.Tensor,
     plan: dict[str, Any],
-    progress: Callable[[float], None] | None = None,
 ) -> torch.Tensor:
-    """Scores (nats) on the teacher's cell grid of an image on the plan's grid."""
+    """Pooled maps of a whole image, averaged where tiles overlap.
+
+    Args:
+        maps: (image, start, extent) -> (B, channels, d, h, w), see `FeatureExtractor`.
+        cell: voxels per axis of a position.
+        image: (D, H, W), equalised, on the plan's grid.
+        plan: with the tile and its overlap.
+
+    Returns:
+        (1, channels, d, h, w) float32 on the device of the image.
+    """
     inference = ScreenerSettings.from_dict(plan["screener"]).inference
-    return score_volume(
-        teacher,
-        equalised,
-        inference.teacher_tile,
-        inference.overlap,
-        shape_divisor(plan),
-        pad_value=0.0,
-        progress=progress,
-    )
+    tile, overlap = inference.teacher_tile, inference.overlap
+    return score_volume(_Maps(cell, maps), image, tile, overlap, shape_divisor(plan), 0.0)[None]
+
+
+def teacher_cells(teacher: Teacher, equalised: torch.Tensor, plan: dict[str, Any]) -> torch.Tensor:
+    """Scores (d, h, w) in nats on the teacher's cell grid of an image on the plan's grid.
+
+    The maps of overlapping tiles are averaged and the density is evaluated once a position.
+    """
+    features = teacher.features
+    y = stitched_maps(features.descriptor_maps, teacher.cell, equalised, plan)
+    c = None
+    if features.condition.channels:
+        c = stitched_maps(features.condition_maps, teacher.cell, equalised, plan)
+    return teacher.score(y, c)[0]
 
 
 def score_map(

@@ -13,6 +13,8 @@ from screener_nnu.densities.standardised import StandardisedDensity
 from screener_nnu.networks.unet import low_precision
 from screener_nnu.plans import Shape
 
+_SLAB_POSITIONS = 1 << 17
+
 
 class FeatureExtractor(nn.Module):
     """Frozen descriptor and condition, pooled to the density grid.
@@ -46,22 +48,43 @@ class FeatureExtractor(nn.Module):
 
     def identity(self) -> str:
         """Hash of the weights: a density belongs to exactly these networks."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return weights_hash(self)
 
     @torch.no_grad()
     def forward(
         self, image: torch.Tensor, start: torch.Tensor, extent: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Pooled maps y (B, d, ...) and c (B, d_cond, ...), float32; see `Condition.forward`."""
+        y = self.descriptor_maps(image, start, extent)
+        return y, self.condition_maps(image, start, extent) if self.condition.channels else None
+
+    @torch.no_grad()
+    def descriptor_maps(
+        self, image: torch.Tensor, start: torch.Tensor, extent: torch.Tensor
+    ) -> torch.Tensor:
+        """Pooled y (B, d, ...) alone; the place is not used."""
         with low_precision(image.device, self.low_precision_cpu):
             y = self.descriptor(image)
+        return F.avg_pool3d(y.float(), self.pooling)
+
+    @torch.no_grad()
+    def condition_maps(
+        self, image: torch.Tensor, start: torch.Tensor, extent: torch.Tensor
+    ) -> torch.Tensor:
+        """Pooled c (B, d_cond, ...) alone, of a condition that has channels."""
+        with low_precision(image.device, self.low_precision_cpu):
             c = self.condition(image, start, extent)
-        y = F.avg_pool3d(y.float(), self.pooling)
-        return y, None if c is None else F.avg_pool3d(c.float(), self.pooling)
+        assert c is not None
+        return F.avg_pool3d(c.float(), self.pooling)
+
+
+def weights_hash(module: nn.Module) -> str:
+    """Hash of all weights and their names, 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 class Teacher(nn.Module):
@@ -83,5 +106,22 @@ class Teacher(nn.Module):
         self, image: torch.Tensor, start: torch.Tensor, extent: torch.Tensor
     ) -> torch.Tensor:
         """Scores (B, d, h, w) of images (B, 1, D, H, W), with d = D / cell and so on."""
-        y, c = self.features(image, start, extent)
-        return -self.density.log_prob(y, c)
+        return self.score(*self.features(image, start, extent))
+
+    @torch.no_grad()
+    def score(self, y: torch.Tensor, c: torch.Tensor | None) -> torch.Tensor:
+        """Scores (B, d, h, w) of pooled maps (B, channels, d, h, w), a slab at a time.
+
+        Slabs bound the memory of a large scan; they know as many neighbours as the density sees,
+        so the result is that of the whole.
+        """
+        reach, depth = self.density.density.reach, y.shape[2]
+        rows = max(1, _SLAB_POSITIONS // (y.shape[3] * y.shape[4]))
+        slabs = []
+        for first in range(0, depth, rows):
+            last = min(first + rows, depth)
+            low, high = max(0, first - reach), min(depth, last + reach)
+            near = c if c is None else c[:, :, low:high]
+            scores = -self.density.log_prob(y[:, :, low:high], near)
+            slabs.append(scores[:, first - low : last - low])
+        return torch.cat(slabs, dim=1)

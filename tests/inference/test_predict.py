@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
-import torch.nn.functional as F
 from nnunetv2.preprocessing.normalization.default_normalization_schemes import CTNormalization
 from scipy import ndimage
 from torch import nn
 
+from screener_nnu.conditions import build_condition
+from screener_nnu.densities import ConditionalDensity, StandardisedDensity
 from screener_nnu.inference.predict import Predictor, predict_files
 from screener_nnu.inference.volume import normalise_hu, score_map, teacher_input
 from screener_nnu.planners.planner import ScreenerPlanner
 from screener_nnu.plans import ScreenerSettings
 from screener_nnu.scoring.student import Student
-from screener_nnu.scoring.teacher import Teacher
+from screener_nnu.scoring.teacher import FeatureExtractor, Teacher
 
 torch.set_num_threads(1)
 MEAN, STD, LOW, HIGH = -60.0, 310.0, -990.0, 420.0
@@ -235,17 +236,21 @@ def test_student_is_padded_with_normalised_air() -> None:
     assert float(image[0, 0, -1, -1, -1]) == pytest.approx((LOW - MEAN) / STD)
 
 
-class PoolingTeacher(Teacher):
+class SumDensity(ConditionalDensity):
+    """-log q is the sum of the channels."""
+
+    def _log_prob(self, y: torch.Tensor, c: torch.Tensor | None) -> torch.Tensor:
+        return -y.sum(1)
+
+
+def pooling_teacher() -> Teacher:
     """Scores the equalised image itself, averaged over cells of 1 x 2 x 2 voxels."""
-
-    def __init__(self) -> None:
-        nn.Module.__init__(self)
-        self.cell = (1, 2, 2)
-
-    def forward(
-        self, image: torch.Tensor, start: torch.Tensor, extent: torch.Tensor
-    ) -> torch.Tensor:
-        return F.avg_pool3d(image, self.cell)[:, 0]
+    features = FeatureExtractor(nn.Identity(), build_condition("none"), (1, 2, 2))
+    density = SumDensity(1)
+    density.scale = nn.Parameter(torch.zeros(1))  # a density takes its precision from one
+    standardised = StandardisedDensity(density)
+    standardised.has_statistics.fill_(True)
+    return Teacher(features, standardised).eval()
 
 
 @pytest.mark.parametrize("stored", [(12, 18, 24), (18, 27, 36)])
@@ -258,7 +263,7 @@ def test_teacher_sees_the_equalised_image_and_its_cells_become_voxels(
     for axis in range(3):
         ramp = (np.indices(stored)[axis] + 0.5) / stored[axis]
         hu = np.full(grid, 9e9, np.float32)  # must not be looked at
-        result = score_map(PoolingTeacher(), hu, ramp.astype(np.float16), made, device)
+        result = score_map(pooling_teacher(), hu, ramp.astype(np.float16), made, device)
         assert result.shape == grid and result.dtype == np.float32
         expected = (np.indices(grid)[axis] + 0.5) / grid[axis]
         inner = tuple(slice(2, -2) for _ in range(3))

@@ -151,15 +151,6 @@ def test_half_precision_scores_are_summed_in_float32() -> None:
     assert result.dtype == torch.float32 and (result == 1025).all()
 
 
-def test_progress_ends_at_one() -> None:
-    fractions: list[float] = []
-    score_volume(
-        Voxelwise(), volume((16, 16, 16)), (8, 8, 8), 0.5, (4, 4, 4), 0.0, fractions.append
-    )
-    assert fractions == sorted(fractions) and len(fractions) == 27
-    assert fractions[-1] == pytest.approx(1.0)
-
-
 @pytest.mark.parametrize("cell", [(1, 1, 1), (2, 3, 3), (1, 4, 2), (5, 1, 1)])
 def test_cells_to_voxels_equals_interpolate(cell: Shape) -> None:
     grid = volume((4, 5, 6))

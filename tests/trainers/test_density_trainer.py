@@ -143,8 +143,8 @@ def test_score_statistics_are_those_of_the_training_scans(world: Any) -> None:
 def test_place_is_flipped_with_the_image(world: Any) -> None:
     trainer = world.trainer("density", 'condition.kind="sincos"')
     sample = trainer._reader(trainer.settings.split.train, "density")[0]
-    _, plain, body = trainer._features_of(sample, [])
-    _, turned, turned_body = trainer._features_of(sample, [2, 4])
+    _, plain, body = trainer._maps_of(sample, [])
+    _, turned, turned_body = trainer._maps_of(sample, [2, 4])
     torch.testing.assert_close(turned, plain.flip((2, 4)))
     assert torch.equal(turned_body, body.flip((1, 3)))
     assert not torch.allclose(turned, plain)

@@ -1,0 +1,69 @@
+"""Synthetic anomalies in preprocessed cases: what training and ablations measure themselves on."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from screener_nnu.plans import PreprocessingSettings
+from screener_nnu.preprocessing.case_files import CaseFolder
+from screener_nnu.preprocessing.equalise import equalise
+from screener_nnu.preprocessing.resampling import resample_mask_to_shape
+from screener_nnu.synthetic.anomalies import add_anomalies
+
+
+@dataclass(frozen=True)
+class AnomalousCase:
+    """A case with anomalies of one kind, on the plan's grid, all (D, H, W).
+
+    Attributes:
+        hu: HU with the anomalies.
+        equalised: what descriptor and condition see of it, in [0, 1].
+        mask: True in anomalies.
+        body: True in the body.
+    """
+
+    hu: np.ndarray
+    equalised: np.ndarray
+    mask: np.ndarray
+    body: np.ndarray
+
+
+def anomalous_case(
+    cases: CaseFolder,
+    case: str,
+    others: tuple[str, ...],
+    kind: str,
+    settings: PreprocessingSettings,
+    seed: int,
+) -> AnomalousCase:
+    """Paints anomalies into the HU image of a case and equalises it again.
+
+    Every draw is a function of seed, case and kind.
+
+    Args:
+        cases: folder of the cases.
+        case: to paint into.
+        others: cases of which one, not this one if possible, gives foreign tissue.
+        kind: one of `screener_nnu.synthetic.anomalies.KINDS`.
+        settings: of the preprocessing.
+        seed: of the anomalies.
+    """
+    rng = np.random.default_rng([seed, *(zlib.crc32(word.encode()) for word in (case, kind))])
+    candidates = [name for name in others if name != case] or [case]
+    donor = candidates[int(rng.integers(len(candidates)))]
+    spacing = settings.spacing
+    hu, body = _read(cases, case)
+    donor_hu, donor_body = (hu, body) if donor == case else _read(cases, donor)
+    changed, mask = add_anomalies(hu, body, spacing, donor_hu, donor_body, spacing, kind, rng)
+    return AnomalousCase(changed, equalise(changed, settings), mask > 0, body)
+
+
+def _read(cases: CaseFolder, case: str) -> tuple[np.ndarray, np.ndarray]:
+    hu = cases.read(case, "hu")
+    body = cases.read(case, "body")
+    if body.shape != hu.shape:
+        body = resample_mask_to_shape(body, hu.shape)  # type: ignore[arg-type]
+    return hu, body > 0

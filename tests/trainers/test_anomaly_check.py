@@ -1,0 +1,66 @@
+"""The label-free figure against scikit-learn on the voxels themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from screener_nnu.preprocessing.equalise import equalise
+from screener_nnu.synthetic.anomalies import KINDS
+from screener_nnu.synthetic.cases import anomalous_case
+
+
+@pytest.fixture
+def trainer(trained: Any) -> Any:
+    made = trained.trainer("density", 'condition.kind="none"')
+    made.check.prepare()
+    return made
+
+
+def first_channel(y: torch.Tensor, c: torch.Tensor | None) -> torch.Tensor:
+    assert c is None
+    return y[:, 0]
+
+
+def test_figure_is_the_auroc_of_voxels(trainer: Any) -> None:
+    figures = trainer.check.auroc(first_channel)
+    assert set(figures) == {*KINDS, "mean"}
+    assert figures["mean"] == pytest.approx(np.mean([figures[kind] for kind in KINDS]))
+    for kind in KINDS:
+        scores, labels = [], []
+        for case in trainer.settings.split.validation:
+            made = trainer.check._anomalous(case, kind)
+            y, _ = trainer.check._maps(case, kind, made)
+            voxels = y[0, 0].numpy().repeat(2, 0).repeat(2, 1).repeat(2, 2)
+            voxels = voxels[tuple(slice(0, n) for n in made.hu.shape)]
+            counted = made.body | made.mask
+            scores.append(voxels[counted])
+            labels.append(made.mask[counted])
+        expected = roc_auc_score(np.concatenate(labels), np.concatenate(scores))
+        assert figures[kind] == pytest.approx(expected, abs=1e-6)
+
+
+def test_only_validation_scans_are_painted(trainer: Any) -> None:
+    split = trainer.settings.split
+    assert set(trainer.check.names) == set(split.validation)
+    stored = trainer.cases_folder.with_name(f"{trainer.cases_folder.name}_maps")
+    painted = {path.name.split("__")[0] for path in stored.glob("*/*__*.npy")}
+    assert painted == set(split.validation)
+
+
+def test_anomalies_are_a_function_of_seed_case_and_kind(trainer: Any) -> None:
+    cases, settings = trainer.check.cases, trainer.settings.preprocessing
+    case, others = trainer.settings.split.validation[0], trainer.settings.split.train[:2]
+    one, same = (anomalous_case(cases, case, others, "hyperdense", settings, 3) for _ in range(2))
+    np.testing.assert_array_equal(one.hu, same.hu)
+    other = anomalous_case(cases, case, others, "hyperdense", settings, 4)
+    assert (one.hu != other.hu).any() and (one.mask != other.mask).any()
+    clean = cases.read(case, "hu")
+    assert (one.hu[one.mask] > clean[one.mask]).mean() > 0.9
+    far = ~one.mask & (one.hu == clean)
+    assert far.mean() > 0.5
+    np.testing.assert_array_equal(one.equalised, equalise(one.hu, settings))
