@@ -1,0 +1,90 @@
+"""The whole ablation: train, judge, report."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from screener_nnu.ablation.anomaly_store import AnomalyStore
+from screener_nnu.ablation.figures import Row, table_row
+from screener_nnu.ablation.grid import Cell
+from screener_nnu.ablation.report import write_ablation
+from screener_nnu.ablation.run import train_cells
+from screener_nnu.ablation.scoring import Judged, judge_baselines, judge_teacher
+from screener_nnu.checkpoints import read_checkpoint
+from screener_nnu.evaluation.training_histogram import training_histogram
+from screener_nnu.paths import cases_folder, dataset_name, finished_checkpoint, plan_file
+from screener_nnu.plans import read_plan
+from screener_nnu.preprocessing.case_files import CaseFolder
+
+logger = logging.getLogger(__name__)
+
+
+def ablate(
+    dataset: int | str,
+    base_name: str,
+    cells: Sequence[Cell],
+    use: str,
+    seed: int,
+    device: torch.device,
+    folder: Path,
+) -> str:
+    """Trains what is missing of the cells, judges all and writes the report.
+
+    Args:
+        dataset: number or name.
+        base_name: plan that the cells are variants of.
+        cells: to train and compare.
+        use: `test` or `validation`, the scans of the split that get anomalies.
+        seed: of the anomalies.
+        device: to train and score on.
+        folder: of the report and of what is kept for the next run.
+
+    Returns:
+        The table.
+    """
+    name = dataset_name(dataset)
+    _, settings = read_plan(plan_file(name, base_name))
+    stored = CaseFolder(cases_folder(name, settings.data_identifier))
+    names = getattr(settings.split, use)
+    anomalies = AnomalyStore(stored, names, settings, seed, folder / "anomalies")
+    plans = train_cells(name, base_name, cells, device)
+    judged: dict[str, list[Judged]] = defaultdict(list)
+    likelihoods: dict[str, list[float]] = defaultdict(list)
+    for cell in sorted(cells):
+        judged[cell.name].append(
+            judge_teacher(name, plans[cell], anomalies, device, folder / "counts")
+        )
+        likelihoods[cell.name].append(_held_out_nll(name, plans[cell]))
+    ordered = list(dict.fromkeys(cell.name for cell in cells))
+    rows = [table_row(method, judged[method], likelihoods[method]) for method in ordered]
+    baselines = judge_baselines(anomalies, training_histogram(name), folder / "counts")
+    lines = [table_row(method, [counts]) for method, counts in baselines.items()]
+    best_first = sorted(lines, key=_mean, reverse=True)
+    return write_ablation(rows, best_first, folder, _settings(name, base_name, names, use, seed))
+
+
+def _held_out_nll(dataset: str, plans_name: str) -> float:
+    """NLL of the epoch that was kept, on validation scans."""
+    return float(read_checkpoint(finished_checkpoint(dataset, "density", plans_name))["nll"])
+
+
+def _mean(row: Row) -> float:
+    return row.auroc["mean"].value
+
+
+def _settings(
+    dataset: str, base_name: str, names: tuple[str, ...], use: str, seed: int
+) -> dict[str, Any]:
+    return {
+        "dataset": dataset,
+        "plans": base_name,
+        "scans": list(names),
+        "use": use,
+        "anomaly_seed": seed,
+    }

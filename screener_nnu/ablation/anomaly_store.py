@@ -1,0 +1,74 @@
+"""Synthetic anomalies in the scans of a plan's split, painted when needed, their masks kept."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+
+from screener_nnu.checkpoints import write_bytes
+from screener_nnu.errors import ScreenerError
+from screener_nnu.plans import ScreenerSettings
+from screener_nnu.preprocessing.case_files import CaseFolder
+from screener_nnu.synthetic.cases import AnomalousCase, anomalous_case
+
+
+class AnomalyStore:
+    """The same anomalies for every method that is compared.
+
+    Args:
+        cases: folder of the cases.
+        names: scans to paint into; they give each other foreign tissue.
+        settings: of the plan.
+        seed: of the anomalies.
+        folder: where masks are kept.
+
+    Raises:
+        ScreenerError: there is no scan to paint into.
+    """
+
+    def __init__(
+        self,
+        cases: CaseFolder,
+        names: tuple[str, ...],
+        settings: ScreenerSettings,
+        seed: int,
+        folder: Path,
+    ) -> None:
+        """Paints nothing yet."""
+        if not names:
+            raise ScreenerError(
+                "the plan keeps no scan for evaluation: plan with --num_test N, or add "
+                "--use validation"
+            )
+        self.cases, self.names, self.settings, self.seed = cases, names, settings, seed
+        self.folder = folder
+
+    @property
+    def identity(self) -> str:
+        """Hash of what the anomalies depend on."""
+        clahe = self.settings.preprocessing.clahe_clip
+        values = json.dumps([self.names, self.seed, self.settings.preprocessing.spacing, clahe])
+        return hashlib.sha256(values.encode()).hexdigest()[:12]
+
+    def paint(self, case: str, kind: str) -> AnomalousCase:
+        """Paints a case; every draw is a function of seed, case and kind."""
+        settings = self.settings.preprocessing
+        return anomalous_case(self.cases, case, self.names, kind, settings, self.seed)
+
+    def masks(self, case: str, kind: str) -> tuple[np.ndarray, np.ndarray]:
+        """Anomalies, and the voxels that count: those and the body's, both bool (D, H, W)."""
+        path = self.folder / f"{case}__{kind}_{self.identity}.npz"
+        if path.is_file():
+            with np.load(path) as stored:
+                return stored["mask"], stored["counted"]
+        made = self.paint(case, kind)
+        mask, counted = made.mask, made.body | made.mask
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, mask=mask, counted=counted)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, buffer.getvalue())
+        return mask, counted

@@ -1,0 +1,82 @@
+"""Figures of an ablation: AUROC for each kind of anomaly and their mean, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from screener_nnu.ablation.scoring import Judged
+from screener_nnu.evaluation.metrics import MAX_FPR, area_under_roc
+from screener_nnu.synthetic.anomalies import KINDS
+
+COLUMNS = (*KINDS, "mean")
+_SAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure with its 95 % bootstrap interval over scans."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table.
+
+    Attributes:
+        method: name of the cell or baseline.
+        auroc, auroc_fpr30: voxel AUROC, and up to a false positive rate of 0.3, by kind and for
+            `mean`; averaged over seeds.
+        seeds: mean AUROC of each seed.
+        nll: held-out negative log-likelihood (nats), averaged over seeds; None for baselines.
+    """
+
+    method: str
+    auroc: dict[str, Figure]
+    auroc_fpr30: dict[str, Figure]
+    seeds: tuple[float, ...]
+    nll: float | None = None
+
+
+def table_row(method: str, runs: Sequence[Judged], nll: Sequence[float] = ()) -> Row:
+    """Figures of a method from one or several runs that differ by their seed.
+
+    The same scans are drawn for every method and kind, so rows can be compared in pairs.
+    """
+    full = [_areas(run, 1.0) for run in runs]
+    start = [_areas(run, MAX_FPR) for run in runs]
+    return Row(
+        method,
+        _average(full),
+        _average(start),
+        tuple(float(run["mean"][0]) for run in full),
+        float(np.mean(nll)) if len(nll) else None,
+    )
+
+
+def _areas(run: Judged, max_fpr: float) -> dict[str, np.ndarray]:
+    """The area on all scans, then on each bootstrap sample of them, by column."""
+    scans = len(run.cases)
+    rng = np.random.default_rng(0)
+    drawn = rng.multinomial(scans, np.full(scans, 1 / scans), size=_SAMPLES)
+    weights = np.concatenate([np.ones((1, scans)), drawn])
+    areas = {}
+    for kind, counts in run.counts.items():
+        positive, negative = (weights @ counts[:, side].astype(float) for side in (0, 1))
+        areas[kind] = area_under_roc(positive, negative, max_fpr)
+    areas["mean"] = np.mean(list(areas.values()), axis=0)
+    return areas
+
+
+def _average(runs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Figure]:
+    figures = {}
+    for column in COLUMNS:
+        values = np.mean([run[column] for run in runs], axis=0)
+        low, high = np.nanpercentile(values[1:], [2.5, 97.5])
+        figures[column] = Figure(float(values[0]), float(low), float(high))
+    return figures

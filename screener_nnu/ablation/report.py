@@ -1,0 +1,109 @@
+"""Table and picture of an ablation."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from screener_nnu.ablation.figures import COLUMNS, Row
+from screener_nnu.checkpoints import write_bytes
+from screener_nnu.plans import write_json
+
+
+def write_ablation(
+    cells: Sequence[Row], baselines: Sequence[Row], folder: Path, settings: dict[str, Any]
+) -> str:
+    """Writes `ablation.md`, `.csv`, `.json` and `.png`; returns the table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [*cells, *baselines]
+    table = markdown_table(cells, baselines)
+    write_bytes(folder / "ablation.md", table.encode())
+    write_bytes(folder / "ablation.csv", _csv(rows).encode())
+    values = {"settings": settings, "rows": [asdict(row) for row in rows]}
+    write_json(folder / "ablation.json", values)
+    write_bytes(folder / "ablation.png", draw(cells, baselines))
+    return table
+
+
+def markdown_table(cells: Sequence[Row], baselines: Sequence[Row]) -> str:
+    """AUROC by kind, the mean with its interval, and the spread over seeds."""
+    header = ["loss/condition/density", *COLUMNS[:-1], "mean [95 %]", "@0.3", "seeds", "NLL"]
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    lines += [_line(row, _best(cells)) for row in cells]
+    lines += [_line(row, _best(baselines)) for row in baselines]
+    return "\n".join(lines) + "\n"
+
+
+def _best(rows: Sequence[Row]) -> dict[str, float]:
+    return {name: max(row.auroc[name].value for row in rows) for name in COLUMNS if rows}
+
+
+def _line(row: Row, best: dict[str, float]) -> str:
+    entries = []
+    for name in COLUMNS:
+        figure = row.auroc[name]
+        text = _short(figure.value)
+        if figure.value == best[name]:
+            text = f"**{text}**"
+        if name == "mean":
+            text += f" [{_short(figure.low)}, {_short(figure.high)}]"
+        entries.append(text)
+    seeds = ", ".join(_short(value) for value in row.seeds) if len(row.seeds) > 1 else ""
+    nll = "" if row.nll is None else f"{row.nll:.2f}"
+    cells = [row.method, *entries, _short(row.auroc_fpr30["mean"].value), seeds, nll]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}".removeprefix("0")
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    buffer = io.StringIO()
+    names = [f"{figure}_{name}" for figure in ("auroc", "auroc_fpr30") for name in COLUMNS]
+    columns = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["method", "seeds", "nll", *columns])
+    for row in rows:
+        figures = [group[name] for group in (row.auroc, row.auroc_fpr30) for name in COLUMNS]
+        values = [value for figure in figures for value in (figure.value, figure.low, figure.high)]
+        nll = "" if row.nll is None else row.nll
+        writer.writerow([row.method, len(row.seeds), nll, *values])
+    return buffer.getvalue()
+
+
+def draw(cells: Sequence[Row], baselines: Sequence[Row]) -> bytes:
+    """One panel a kind and one for the mean: points with intervals, the best baseline as a line."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Canvas
+
+    height = 1.4 + 0.3 * len(cells)
+    figure = Canvas(figsize=(3.2 + 1.9 * len(COLUMNS), height), layout="constrained")
+    panels = figure.subplots(1, len(COLUMNS), sharey=True, squeeze=False)[0]
+    places = list(range(len(cells)))[::-1]
+    for panel, name in zip(panels, COLUMNS, strict=True):
+        found = [row.auroc[name] for row in cells]
+        values = [figure.value for figure in found]
+        reach = [
+            [figure.value - figure.low for figure in found],
+            [figure.high - figure.value for figure in found],
+        ]
+        panel.errorbar(values, places, xerr=reach, fmt="o", markersize=5, capsize=2)
+        if baselines:
+            best = max(baselines, key=lambda row: row.auroc[name].value)
+            label = f"best without learning:\n{best.method}"
+            panel.axvline(best.auroc[name].value, color="tab:red", linestyle="--", label=label)
+            panel.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.08), frameon=False)
+        panel.axvline(0.5, color="gray", linewidth=0.8)
+        panel.set_title(name, fontsize=10)
+        panel.grid(alpha=0.3)
+    panels[0].set_yticks(places, [row.method for row in cells])
+    figure.supxlabel("voxel AUROC, 95 % interval over scans", fontsize=10)
+    FigureCanvasAgg(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    return buffer.getvalue()

@@ -1,0 +1,44 @@
+"""Trains the stages of a grid; what is finished stays, what was killed goes on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import torch
+
+from screener_nnu.ablation.grid import Cell, StagePlan, stages_of
+from screener_nnu.paths import plan_file
+from screener_nnu.planners.variants import derive_plan
+from screener_nnu.plans import read_plan
+from screener_nnu.trainers.run import train_stage
+
+logger = logging.getLogger(__name__)
+
+
+def train_cells(
+    dataset: str, base_name: str, cells: Sequence[Cell], device: torch.device
+) -> dict[Cell, str]:
+    """Trains every stage that the cells need, each once.
+
+    Returns:
+        The plan whose density belongs to each cell.
+
+    Raises:
+        ScreenerError: no base plan, or a plan of a needed name with other settings.
+    """
+    _, base = read_plan(plan_file(dataset, base_name))
+    plans: dict[Cell, str] = {}
+    needed: dict[StagePlan, None] = {}
+    for cell in cells:
+        stages = stages_of(cell, base_name, base)
+        needed |= dict.fromkeys(stages)
+        plans[cell] = stages[-1].plans_name
+    # Densities last: all networks are there when the first of them starts.
+    ordered = sorted(needed, key=lambda stage: stage.stage == "density")
+    for number, stage in enumerate(ordered, start=1):
+        logger.info("%d/%d: %s of %s", number, len(ordered), stage.stage, stage.plans_name)
+        if stage.plans_name != base_name:
+            derive_plan(dataset, stage.plans_name, list(stage.overrides), base_name)
+        train_stage(dataset, stage.stage, stage.plans_name, device)
+    return plans

@@ -1,0 +1,83 @@
+"""`screener_ablate`: trains and compares a grid of losses, conditions and densities."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from screener_nnu.commands._run import run
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Train and compare combinations of descriptor loss, condition and density on "
+        "synthetic anomalies in held-out scans. Stages are shared; those that are finished stay, "
+        "and a killed run goes on. Writes ablation.md, .csv, .json and .png."
+    )
+    parser.add_argument("dataset", help="number or name of the data set")
+    parser.add_argument("-p", dest="plans", default="ScreenerPlans", metavar="PLANS")
+    parser.add_argument(
+        "--losses", nargs="*", help="vicreg, infonce, untrained (default: the plan's)"
+    )
+    parser.add_argument(
+        "--conditions", nargs="*", default=["none", "sincos", "ape", "masking_invariant"]
+    )
+    parser.add_argument("--densities", nargs="*", default=["gaussian", "flow"])
+    parser.add_argument("--seeds", type=int, default=1, help="runs of each combination (1)")
+    parser.add_argument(
+        "--cells",
+        nargs="*",
+        default=["untrained/none/gaussian", "untrained/none/flow"],
+        metavar="LOSS/CONDITION/DENSITY[/SEED]",
+        help="single combinations beside the grid (default: the controls without training)",
+    )
+    parser.add_argument(
+        "--use",
+        choices=["test", "validation"],
+        default="test",
+        help="scans of the split that get anomalies; choose settings on validation (test)",
+    )
+    parser.add_argument("--anomaly_seed", type=int, default=1)
+    parser.add_argument(
+        "-o", dest="output", type=Path, help="default: ablation_PLANS_USE among the results"
+    )
+    parser.add_argument("-device", choices=["cuda", "cpu", "mps"], default=None)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    arguments = _parser().parse_args(argv)
+    run(lambda: _ablate(arguments))
+
+
+def _ablate(arguments: argparse.Namespace) -> None:
+    from screener_nnu.paths import plan_file, results_folder, set_default_folders
+
+    set_default_folders()
+    from screener_nnu.ablation.ablate import ablate
+    from screener_nnu.ablation.grid import grid_cells
+    from screener_nnu.devices import choose_device
+    from screener_nnu.plans import read_plan
+
+    _, settings = read_plan(plan_file(arguments.dataset, arguments.plans))
+    losses = [settings.descriptor.loss] if arguments.losses is None else arguments.losses
+    cells = grid_cells(
+        losses, arguments.conditions, arguments.densities, arguments.seeds, arguments.cells
+    )
+    folder = arguments.output or (
+        results_folder(arguments.dataset) / f"ablation_{arguments.plans}_{arguments.use}"
+    )
+    device = choose_device(arguments.device)
+    print(
+        ablate(
+            arguments.dataset,
+            arguments.plans,
+            cells,
+            arguments.use,
+            arguments.anomaly_seed,
+            device,
+            folder,
+        )
+    )

@@ -1,0 +1,100 @@
+"""Figures of counted scores against scikit-learn, and their intervals against a plain bootstrap."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from screener_nnu.ablation.figures import COLUMNS, table_row
+from screener_nnu.ablation.report import write_ablation
+from screener_nnu.ablation.scoring import Judged
+from screener_nnu.synthetic.anomalies import KINDS
+
+LEVELS = 40
+SCANS = 6
+
+
+def judged(seed: int) -> tuple[Judged, dict[str, list[tuple[np.ndarray, np.ndarray]]]]:
+    """Whole-numbered scores, so that every bin is one score; and the voxels themselves."""
+    rng = np.random.default_rng(seed)
+    counts, voxels = {}, {}
+    for number, kind in enumerate(KINDS):
+        scans = []
+        for scan in range(SCANS):
+            scores = rng.integers(0, LEVELS, 300)
+            labels = rng.random(300) < (0.1 + 0.5 * scores / LEVELS * (number + scan) / 8)
+            scans.append((scores, labels))
+        voxels[kind] = scans
+        counts[kind] = np.stack(
+            [
+                [np.bincount(s[m], minlength=LEVELS), np.bincount(s[~m], minlength=LEVELS)]
+                for s, m in scans
+            ]
+        )
+    return Judged(tuple("abcdef"), counts), voxels
+
+
+def pooled_auroc(scans: list[tuple[np.ndarray, np.ndarray]], chosen: np.ndarray) -> float:
+    scores, labels = (np.concatenate([scans[i][k] for i in chosen]) for k in (0, 1))
+    return float(roc_auc_score(labels, scores))
+
+
+def test_figures_are_pooled_over_voxels_and_averaged_over_kinds() -> None:
+    run, voxels = judged(0)
+    row = table_row("method", [run], [3.0])
+    expected = [pooled_auroc(voxels[kind], np.arange(SCANS)) for kind in KINDS]
+    found = [row.auroc[kind].value for kind in KINDS]
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    assert row.auroc["mean"].value == pytest.approx(np.mean(expected))
+    assert row.seeds == (row.auroc["mean"].value,) and row.nll == 3.0
+
+
+def test_intervals_draw_the_same_scans_for_every_kind() -> None:
+    run, voxels = judged(1)
+    row = table_row("method", [run])
+    rng = np.random.default_rng(7)
+    means = []
+    for _ in range(600):
+        chosen = rng.integers(0, SCANS, SCANS)
+        means.append(np.mean([pooled_auroc(voxels[kind], chosen) for kind in KINDS]))
+    low, high = np.percentile(means, [2.5, 97.5])
+    width = high - low
+    assert row.auroc["mean"].low == pytest.approx(low, abs=0.15 * width)
+    assert row.auroc["mean"].high == pytest.approx(high, abs=0.15 * width)
+
+
+def test_seeds_are_averaged_and_kept_apart() -> None:
+    first, second = judged(2)[0], judged(3)[0]
+    one, two, both = (table_row("m", runs) for runs in ([first], [second], [first, second]))
+    for name in COLUMNS:
+        middle = (one.auroc[name].value + two.auroc[name].value) / 2
+        assert both.auroc[name].value == pytest.approx(middle)
+    assert both.seeds == (*one.seeds, *two.seeds)
+
+
+def test_report_holds_every_row(tmp_path: Path) -> None:
+    rows = [table_row(name, [judged(seed)[0]], [1.0]) for seed, name in enumerate("xy")]
+    baseline = table_row("hu_rarity", [judged(9)[0]])
+    table = write_ablation(rows, [baseline], tmp_path, {"plans": "P"})
+    lines = table.splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| x", "| y", "| hu_rarity"]
+    best = max(rows, key=lambda row: row.auroc["mean"].value)
+    marked = [line for line in lines[2:4] if f"**{best.auroc['mean'].value:.3f}"[:2] in line]
+    assert marked and (tmp_path / "ablation.md").read_text() == table
+    stored = json.loads((tmp_path / "ablation.json").read_text())
+    assert stored["rows"][0]["auroc"]["mean"]["value"] == rows[0].auroc["mean"].value
+    assert len((tmp_path / "ablation.csv").read_text().splitlines()) == 4
+    assert (tmp_path / "ablation.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_counts_survive_their_file(tmp_path: Path) -> None:
+    run, _ = judged(4)
+    (tmp_path / "x.npz").write_bytes(run.to_bytes())
+    again = Judged.from_file(tmp_path / "x.npz")
+    assert again.cases == run.cases
+    for kind in KINDS:
+        np.testing.assert_array_equal(again.counts[kind], run.counts[kind])
