@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from screener_nnu.synthetic import (
     BlobSettings,
@@ -241,3 +242,10 @@ def test_mistakes_are_named(scans: tuple[Phantom, Phantom]) -> None:
         paint(scans, "magic")
     with pytest.raises(ValueError, match="body mask is empty"):
         paint(scans, "hyperdense", body=np.zeros_like(scans[0].body))
+
+
+def test_a_movement_is_no_longer_than_the_blob_is_deep(blob: Blob) -> None:
+    spacing = (2.0, 1.5, 1.5)
+    depth = ndimage.distance_transform_edt(np.pad(blob.weight > 0, 1), sampling=spacing).max()
+    field = displacement(blob, spacing, 100.0, np.random.default_rng(2))
+    assert 0.3 * depth < np.sqrt((field**2).sum(axis=0)).max() <= 0.6 * depth

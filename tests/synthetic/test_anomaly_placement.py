@@ -36,7 +36,7 @@ def test_blobs_follow_the_settings(scans: tuple[Phantom, Phantom]) -> None:
 
 def test_blobs_fill_the_share_of_the_body_that_was_asked_for() -> None:
     """A large and a small ball; the radii stay in their range."""
-    for radius in (60.0, 100.0):
+    for radius in (44.0, 100.0):
         step = np.arange(-110, 111, 4.0)
         z, y, x = np.meshgrid(step, step, step, indexing="ij")
         body = z**2 + y**2 + x**2 <= radius**2
