@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -41,6 +42,8 @@ class AnomalyCheck:
         names = self.settings.split.validation
         places = np.linspace(0, len(names) - 1, min(_MAX_SCANS, len(names))).astype(int)
         self.names = tuple(names[i] for i in places)
+        # The donors of foreign tissue are among them, so other names are other anomalies.
+        self._key = f"{self.settings.seed}_{zlib.crc32(' '.join(self.names).encode()):08x}"
         self._voxels: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
 
     def prepare(self) -> None:
@@ -65,10 +68,9 @@ class AnomalyCheck:
                 device = self.store.device
                 found = score(y.to(device), None if c is None else c.to(device))
                 scores.append(found.cpu().double().numpy().ravel())
-                for kept, counts in zip(
-                    (positive, negative), self._voxels[case, kind], strict=True
-                ):
-                    kept.append(counts.ravel())
+                anomalous, other = self._counted(case, kind)
+                positive.append(anomalous.ravel())
+                negative.append(other.ravel())
             pooled = (np.concatenate(values) for values in (scores, positive, negative))
             figures[kind] = weighted_auroc(*pooled)
         figures["mean"] = float(np.mean(list(figures.values())))
@@ -90,7 +92,7 @@ class AnomalyCheck:
         def image() -> torch.Tensor:
             return torch.from_numpy((made or self._anomalous(case, kind)).equalised)
 
-        return self.store.maps(f"{case}__{kind}_{self.settings.seed}", image)
+        return self.store.maps(f"{case}__{kind}_{self._key}", image)
 
     def _counted(self, case: str, kind: str) -> tuple[np.ndarray, np.ndarray]:
         """Voxels of each position, counted once; the maps are stored on the way."""

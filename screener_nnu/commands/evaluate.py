@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
     from screener_nnu.evaluation.cases import HuHistogram
 
 logger = logging.getLogger(__name__)
-
-FINGERPRINT = "screener_fingerprint.json"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -144,7 +141,7 @@ def _merge(arguments: argparse.Namespace) -> None:
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     methods = parse_methods(arguments.maps)
-    histogram = _training_histogram(arguments.dataset) if arguments.dataset else None
+    histogram = _histogram(arguments.dataset) if arguments.dataset else None
     if arguments.images is None:
         logger.info("no --images: baselines are left out")
     elif histogram is None:
@@ -206,20 +203,8 @@ def parse_methods(entries: list[str]) -> dict[str, Path]:
     return methods
 
 
-def _training_histogram(dataset: str) -> HuHistogram:
-    """HU histogram of the training bodies from the fingerprint of a data set."""
-    import numpy as np
+def _histogram(dataset: str) -> HuHistogram:
+    """Read before anything slow is imported, so that a wrong data set is answered at once."""
+    from screener_nnu.evaluation.training_histogram import training_histogram
 
-    from screener_nnu.evaluation.cases import HuHistogram
-    from screener_nnu.paths import preprocessed_folder
-
-    path = preprocessed_folder(dataset) / FINGERPRINT
-    if not path.is_file():
-        raise ScreenerError(f"{path} does not exist; run screener_plan_and_preprocess -d {dataset}")
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))["hu_histogram"]
-        edges = np.asarray(stored["edges"], dtype=float)
-        counts = np.asarray(stored["counts"], dtype=float)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ScreenerError(f"{path} has no HU histogram; plan the data set again") from error
-    return HuHistogram(edges, counts)
+    return training_histogram(dataset)

@@ -38,7 +38,9 @@ def collect_report(
         rows=method_rows(json.loads((paths.evaluation / "summary.json").read_text())),
         cases=_shown_cases(paths),
         curves=_curves(),
-        roc=Picture((paths.evaluation / "curves.png").read_bytes(), "ROC, precision-recall and FROC"),
+        roc=Picture(
+            (paths.evaluation / "curves.png").read_bytes(), "ROC, precision-recall and FROC"
+        ),
         fine_tuning=_fine_tuning(),
         budget=f"{size.epochs} epochs of {size.iterations} iterations",
         steps=[TimedStep(s.title, s.command, seconds.get(s.name, 0.0)) for s in steps],

@@ -13,7 +13,9 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.inference.models import load_teacher
 from screener_nnu.networks.unet import build_unet
 from screener_nnu.preprocessing.case_files import CaseFolder
+from screener_nnu.scoring.teacher import Teacher
 from screener_nnu.trainers import density
+from screener_nnu.trainers.score_statistics import case_scores
 from screener_nnu.trainers.stages import STAGES
 
 CPU = torch.device("cpu")
@@ -110,11 +112,13 @@ def test_likelihood_grows(world: Any) -> None:
     trainer.prepare()
     trainer.network.train()
     batch, losses = next(trainer.training_batches(0)), []
-    before = trainer.validation_figure()
+    trainer.validation_figure()
+    before = trainer.validation_terms["NLL"]
     for _ in range(15):
         losses.append(float(trainer.train_step(batch)["loss"]))
     assert np.mean(losses[-4:]) < np.mean(losses[:4]) - 0.2, losses
-    assert trainer.validation_figure() < before
+    trainer.validation_figure()
+    assert trainer.validation_terms["NLL"] < before
 
 
 def test_score_statistics_are_those_of_the_training_scans(world: Any) -> None:
@@ -208,3 +212,63 @@ def test_density_of_other_networks_is_refused(world: Any) -> None:
     torch.save(checkpoint, path)
     with pytest.raises(ScreenerError, match="density --restart"):
         load_teacher("901", "ScreenerPlans", CPU)
+
+
+WHOLE = ("density.whole_scans=true", "density.volumes_per_step=1", "density.noise=0")
+
+
+@pytest.mark.parametrize("kind", ["masking_invariant", "sincos", "none"])
+def test_whole_scans_are_fitted_to_what_prediction_sees(world: Any, kind: str) -> None:
+    """Loss of a step on stored maps = mean of the teacher's scores in the body of that scan."""
+    trainer = world.trainer("density", *WHOLE, f"condition.kind={kind}")
+    trainer.prepare()
+    trainer.model.eval()
+    (sample,) = batch = next(trainer.training_batches(3))
+    loss, _ = trainer.compute_loss(batch, 3)
+    teacher = Teacher(trainer.features, trainer.model)
+    cases = CaseFolder(world.cases)
+    means = {}
+    for case in trainer.settings.split.train:
+        scores, inside = case_scores(teacher, cases, case, trainer.plan, CPU)
+        means[case] = float(scores[inside].mean())
+    matching = [case for case, mean in means.items() if abs(mean - float(loss)) < 1e-3]
+    assert len(matching) == 1, (float(loss), means)
+    assert sample.y.shape[0] == 1 and (sample.c is None) == (kind == "none")
+
+
+def test_scans_are_limited_evenly(world: Any) -> None:
+    names = world.trainer("density", *WHOLE).training_scans
+    assert names == world.trainer("density", *WHOLE, "density.max_scans=99").training_scans
+    assert world.trainer("density", *WHOLE, "density.max_scans=2").training_scans == (
+        names[0],
+        names[-1],
+    )
+    trainer = world.trainer("density", *WHOLE, "density.max_scans=1")
+    assert trainer.training_scans == names[:1]
+    assert trainer._reader(trainer.training_scans, "density").names == names[:1]
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_epoch_that_is_kept(world: Any, keep: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures of the epochs: the first is the best one."""
+    figures = iter([0.5, 0.9, 0.6, 0.6])
+
+    def figure(self: Any, score: Any) -> dict[str, float]:
+        return {"pasted": 0.0, "mean": next(figures)}
+
+    monkeypatch.setattr(density.AnomalyCheck, "auroc", figure)
+    world.train(
+        "density", "-p", keep, "-o", f"density.keep={keep}", *source("descriptor", "condition")
+    )
+    folder = world.stage("density", keep)
+    final = torch.load(folder / "checkpoint_final.pth", weights_only=True)
+    best = torch.load(folder / "checkpoint_best.pth", weights_only=True)
+    assert best["current_epoch"] == 1 and final["current_epoch"] == 2
+    same = [torch.equal(v, best["network_weights"][k]) for k, v in final["network_weights"].items()]
+    assert all(same) == (keep == "best")
+    assert np.isfinite(final["nll"])
+
+
+def test_a_wrong_rule_is_refused(world: Any) -> None:
+    with pytest.raises(ScreenerError, match="density.keep must be best or last, but is first"):
+        world.trainer("density", "density.keep=first")
