@@ -99,6 +99,9 @@ class ContrastSettings:
         min_overlap: smallest overlap of the two crops per axis, as a fraction of the smaller one.
         flip_probability: of mirroring a crop, per axis; each of the two by itself.
         rotation_degrees: largest angle by which a crop is turned in plane; each by itself.
+        temperature: of InfoNCE.
+        vicreg_weights: of invariance, variance and covariance.
+        view_reduction: `mean` or `sum` of variance and covariance over the two views (VICReg).
     """
 
     optimiser: OptimiserSettings
@@ -111,6 +114,9 @@ class ContrastSettings:
     min_overlap: float = 0.0
     flip_probability: float = 0.0
     rotation_degrees: float = 0.0
+    temperature: float = 0.1
+    vicreg_weights: tuple[float, float, float] = (25.0, 25.0, 1.0)
+    view_reduction: str = "mean"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from screener_nnu.losses import LOSSES
+from screener_nnu.losses import build_loss
 from screener_nnu.networks.heads import build_head
 from screener_nnu.networks.unet import build_unet
 from screener_nnu.plans import ContrastSettings
@@ -73,7 +73,7 @@ class ContrastTrainer(PairTrainer):
         unet = build_unet(self.plan, self.in_channels, settings.channels, self.settings.seed)
         if self._do_i_compile():
             unet.compile()
-        self.loss = LOSSES[settings.loss]()
+        self.loss = build_loss(settings)
         return ContrastModel(
             unet, build_head(settings.loss, settings.channels, settings.head_width)
         )

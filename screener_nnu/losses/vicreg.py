@@ -1,7 +1,5 @@
 """VICReg on pairs of voxels."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -45,7 +43,7 @@ class DenseVICReg(nn.Module):
         variance_weight: float = 25.0,
         covariance_weight: float = 1.0,
         eps: float = 1e-4,
-        view_reduction: Literal["mean", "sum"] = "mean",
+        view_reduction: str = "mean",
     ) -> None:
         """Stores the weights; there is nothing to learn."""
         super().__init__()

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from screener_nnu.losses import LOSSES, DenseVICReg
+from screener_nnu.losses import DenseVICReg, build_loss
 from screener_nnu.losses.vicreg import _energy_by_covariance, _energy_by_gram, off_diagonal_energy
 from screener_nnu.networks.heads import build_head
+from screener_nnu.plans import ContrastSettings, OptimiserSettings
 
 torch.set_num_threads(1)
 
@@ -71,7 +72,7 @@ def test_equals_the_definition(n, d, weights, eps, reduction):
 
 def test_defaults_are_the_published_ones():
     z1, z2 = pair(7, 4)
-    loss, _ = LOSSES["vicreg"]()(z1, z2)
+    loss, _ = build_loss(ContrastSettings(OptimiserSettings(1, 1, 0)))(z1, z2)
     assert loss.item() == pytest.approx(loops(z1.numpy(), z2.numpy())[0], rel=1e-10)
 
 
