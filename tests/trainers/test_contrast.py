@@ -15,6 +15,8 @@ from torch import nn
 from screener_nnu.losses import DenseInfoNCE, DenseVICReg
 from screener_nnu.trainers import contrast
 
+LOSSES = {"vicreg": DenseVICReg, "infonce": DenseInfoNCE}
+
 PREFIX = {"descriptor": "descriptor", "condition": "condition.contrast"}
 COMBINATIONS = [(stage, loss) for stage in PREFIX for loss in ("infonce", "vicreg")]
 
@@ -26,8 +28,7 @@ def batch_of(trainer: Any) -> Any:
 @pytest.mark.parametrize(("stage", "loss"), COMBINATIONS)
 def test_every_parameter_learns(world: Any, stage: str, loss: str) -> None:
     trainer = world.trainer(stage, f"{PREFIX[stage]}.loss={loss}")
-    kinds = {"vicreg": DenseVICReg, "infonce": DenseInfoNCE}
-    assert isinstance(trainer.loss, kinds[loss])
+    assert isinstance(trainer.loss, LOSSES[loss])
     trainer.network.train()
     value, _ = trainer.compute_loss(batch_of(trainer), 0)
     value.backward()
