@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,27 +10,25 @@ from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
-from screener_nnu.checkpoints import read_checkpoint, write_checkpoint
 from screener_nnu.errors import ScreenerError
 from screener_nnu.networks.unet import low_precision, shape_divisor
-from screener_nnu.paths import STAGE_TRAINERS, cases_folder
+from screener_nnu.paths import cases_folder
 from screener_nnu.plans import (
-    CONFIGURATION,
     OptimiserSettings,
     ScreenerSettings,
     Shape,
     write_json,
 )
 from screener_nnu.trainers.stage_logger import StageLogger
+from screener_nnu.trainers.state import StageState
 
 
-class ScreenerTrainer(nnUNetTrainer):
+class ScreenerTrainer(StageState):
     """Adapts nnU-Net's trainer to stages that learn without labels.
 
     Kept of nnU-Net: its loop, folders, log file, command line and distributed set-up. A stage says
@@ -39,11 +36,9 @@ class ScreenerTrainer(nnUNetTrainer):
     `training_batches`, `compute_loss`, `validation_figure`.
     """
 
-    stage: ClassVar[str]
+    was_initialized: bool
     figure_name: ClassVar[str]
     higher_is_better: ClassVar[bool] = True
-    was_initialized: bool
-    current_epoch: int
 
     def __init__(
         self,
@@ -112,23 +107,11 @@ class ScreenerTrainer(nnUNetTrainer):
         """The figure on validation scans and a fixed set of samples."""
         raise NotImplementedError
 
-    def weights(self) -> dict[str, dict[str, torch.Tensor]]:
-        """State dictionaries by checkpoint key; `network_weights` must be among them."""
-        return {"network_weights": self.model.state_dict()}
-
-    def load_weights(self, checkpoint: dict[str, Any]) -> None:
-        """Takes up what `weights` gave."""
-        self.model.load_state_dict(checkpoint["network_weights"])
-
     def prepare(self) -> None:
         """Work before the first step of a fresh run (data-dependent initialisation)."""
 
     def finish(self) -> None:
         """Work after the last step, before the final checkpoint."""
-
-    def extra_state(self) -> dict[str, Any]:
-        """More plain values for the checkpoint."""
-        return {}
 
     # nnU-Net's hooks.
 
@@ -136,12 +119,6 @@ class ScreenerTrainer(nnUNetTrainer):
     def data_identifier(self) -> str:
         """Folder of the cases under the preprocessed data set."""
         return self.settings.data_identifier
-
-    @property
-    def model(self) -> Any:
-        """What `build_model` made, without its distributed wrapper."""
-        network: Any = self.network
-        return network.module if isinstance(network, DistributedDataParallel) else network
 
     def do_split(self) -> tuple[list[str], list[str]]:
         """The plan's training and validation cases; `splits_final.json` is not read."""
@@ -341,76 +318,6 @@ class ScreenerTrainer(nnUNetTrainer):
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Nothing: the stage's figure was measured after each epoch."""
 
-    def save_checkpoint(self, filename: str) -> None:
-        """Writes everything that resuming and prediction need, as plain values and tensors."""
-        if self.local_rank != 0 or self.disable_checkpointing:
-            return
-        arguments = {k: v for k, v in self.my_init_kwargs.items() if k != "device"}
-        checkpoint = {
-            **self.weights(),
-            "optimizer_state": self.optimizer.state_dict(),
-            "lr_scheduler_state": self.lr_scheduler.state_dict(),
-            "grad_scaler_state": self.grad_scaler.state_dict() if self.grad_scaler else None,
-            "rng_state": torch.get_rng_state(),
-            "logging": self.logger.get_checkpoint(),
-            "best_figure": self.best_figure,
-            "current_epoch": self.current_epoch + 1,
-            "global_step": self.global_step,
-            "plan": self.plan,
-            "init_args": arguments,
-            "trainer_name": type(self).__name__,
-            "inference_allowed_mirroring_axes": None,
-            **self.extra_state(),
-        }
-        write_checkpoint(_plain(checkpoint), Path(filename))
-
-    def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
-        """Takes up a run where its checkpoint left it."""
-        if not self.was_initialized:
-            self.initialize()
-        checkpoint = filename_or_checkpoint
-        if not isinstance(checkpoint, dict):
-            # To the CPU: on a GPU, AdamW would wait for its step counts in every step.
-            checkpoint = read_checkpoint(Path(checkpoint))
-        if self.relevant_settings(checkpoint["plan"]) != self.relevant_settings(self.plan):
-            raise ScreenerError(
-                f"{self.output_folder} was trained with other settings than the plan's; add "
-                "--restart to start anew, or give the changed plan another name with -p"
-            )
-        self.load_weights(checkpoint)
-        self.optimizer.load_state_dict(checkpoint["optimizer_state"])
-        self.lr_scheduler.load_state_dict(checkpoint["lr_scheduler_state"])
-        if self.grad_scaler is not None and checkpoint["grad_scaler_state"]:
-            self.grad_scaler.load_state_dict(checkpoint["grad_scaler_state"])
-        torch.set_rng_state(checkpoint["rng_state"].cpu())
-        self.logger.load_checkpoint(checkpoint["logging"])
-        self.best_figure = checkpoint["best_figure"]
-        self.current_epoch = checkpoint["current_epoch"]
-        self.global_step = checkpoint["global_step"]
-
-    @classmethod
-    def relevant_settings(cls, plan: dict[str, Any]) -> list[Any]:
-        """What of a plan changes this stage's result."""
-        unimportant = {
-            *STAGE_TRAINERS,
-            "reasons",
-            "left_out",
-            "workers",
-            "inference",
-            "preset",
-            "memory_gb",
-        }
-        # Read and written again: a setting that an older plan lacks has its default.
-        settings = ScreenerSettings.from_dict(plan["screener"]).to_dict()
-        common = {k: v for k, v in settings.items() if k not in unimportant}
-        architecture = plan["configurations"][CONFIGURATION]["architecture"]
-        return json.loads(json.dumps([common, cls.own_settings(settings), architecture]))
-
-    @classmethod
-    def own_settings(cls, settings: dict[str, Any]) -> Any:
-        """The part of `ScreenerSettings`, as plain values, that only this stage reads."""
-        return settings[cls.stage]
-
 
 def check_crop(size: Shape, plan: dict[str, Any], name: str) -> None:
     """Refuses a crop that the strides of the plan's network do not divide."""
@@ -431,12 +338,3 @@ def schedule_factor(settings: OptimiserSettings, step: int) -> float:
 
 def _words(terms: dict[str, float]) -> str:
     return " ".join(f"{key} {value:.4f}" for key, value in terms.items())
-
-
-def _plain(value: Any) -> Any:
-    """Tuples of plain values stay; NumPy scalars become Python's, so that loading runs no code."""
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_plain(v) for v in value)
-    return value.item() if hasattr(value, "item") and not torch.is_tensor(value) else value

@@ -14,7 +14,7 @@ import torch
 from screener_nnu.errors import ScreenerError
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.sampling.crops import Box, intersect
-from screener_nnu.trainers.density import CropReader
+from screener_nnu.trainers.density_maps import CropReader
 from screener_nnu.trainers.reading import CaseReader, PairReader, read_padded, step_batches
 
 NAMES = tuple(f"phantom_{i:04d}" for i in range(6))
