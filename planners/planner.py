@@ -164,6 +164,7 @@ class ScreenerPlanner:
                 volumes_per_step=preset.density_volumes,
                 whole_scans=preset.whole_scans,
                 max_scans=preset.max_scans,
+                positions=preset.scan_positions,
             ),
             distillation=DistillationSettings(
                 optimiser=preset.distillation,

@@ -25,8 +25,8 @@ class Preset:
         density, hidden, flow_steps: kind and size of the density.
         tile_factor: edge of the density's crops and of the teacher's tiles, in crops.
         pooled_mm: edge of a position of the density grid.
-        whole_scans, max_scans: fit densities to stored maps of so many whole scans (0: all), not to
-            random crops.
+        whole_scans, max_scans, scan_positions: fit densities to stored maps of so many whole scans
+            and so many positions of a scan in a step (0: all), not to random crops.
         descriptor, condition, position, density_steps, distillation: optimiser of each stage.
         finetuning_batch: largest batch of the stock configuration.
         workers: reading processes.
@@ -56,6 +56,7 @@ class Preset:
     density_volumes: int
     whole_scans: bool
     max_scans: int
+    scan_positions: int
     distillation_volumes: int
     finetuning_batch: int
     workers: int
@@ -65,10 +66,10 @@ def _paper_steps(steps: int) -> OptimiserSettings:
     return OptimiserSettings(steps=steps, steps_per_epoch=1000, warmup_steps=steps // 30)
 
 
-def _cpu_steps(steps: int, learning_rate: float) -> OptimiserSettings:
+def _cpu_steps(steps: int, learning_rate: float, steps_per_epoch: int = 50) -> OptimiserSettings:
     return OptimiserSettings(
         steps=steps,
-        steps_per_epoch=50,
+        steps_per_epoch=steps_per_epoch,
         warmup_steps=steps // 20,
         learning_rate=learning_rate,
         eps=1e-8,
@@ -102,6 +103,7 @@ def _accelerator(name: str, memory_gb: float, steps: tuple[int, int, int]) -> Pr
         density_volumes=4,
         whole_scans=False,
         max_scans=0,
+        scan_positions=0,
         distillation_volumes=8,
         finetuning_batch=8,
         workers=8,
@@ -131,11 +133,12 @@ PRESETS = {
         descriptor=_cpu_steps(1200, 2e-3),
         condition=_cpu_steps(900, 2e-3),
         position=_cpu_steps(400, 2e-3),
-        density_steps=_cpu_steps(600, 2e-3),
+        density_steps=_cpu_steps(1200, 2e-3, 150),
         distillation=_cpu_steps(1000, 2e-3),
-        density_volumes=1,
+        density_volumes=8,
         whole_scans=True,
         max_scans=80,
+        scan_positions=512,
         distillation_volumes=4,
         finetuning_batch=2,
         workers=0,

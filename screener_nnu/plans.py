@@ -168,11 +168,13 @@ class DensitySettings:
         noise: standard deviation of the noise on standardised y and c, in training only.
         hidden, flow_steps, kernel_size: hidden width; Glow steps; kernel of the Gaussian's net.
         crop_size: crop of the plan's grid that one training sample covers (voxels).
-        volumes_per_step: crops a step.
+        volumes_per_step: crops or scans a step.
         body_only: fit to positions inside the body only.
         whole_scans: fit to whole scans, whose maps are computed once and kept on disk, in place of
             random crops.
         max_scans: training scans at most, spread evenly over the list; 0 for all.
+        positions: drawn of each stored scan in a step (0: all of them). A flow gets scattered ones;
+            a Gaussian, which looks at neighbours, a block of about so many.
         keep: `best` keeps the epoch with the highest mean AUROC on synthetic anomalies of
             validation scans, `last` the last one.
         descriptor_plans, condition_plans: plan whose trained stage is used; empty for this plan.
@@ -190,6 +192,7 @@ class DensitySettings:
     body_only: bool = True
     whole_scans: bool = False
     max_scans: int = 0
+    positions: int = 0
     keep: str = "best"
     descriptor_plans: str = ""
     condition_plans: str = ""

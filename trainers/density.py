@@ -65,7 +65,7 @@ class DensityTrainer(ScreenerTrainer):
             folder.with_name(f"{folder.name}_maps"), self.features, self.plan, self.device
         )
         self.source: MapSource = (
-            ScanSource(folder, store)
+            ScanSource(folder, store, self.density.positions, self.density.kind == "flow")
             if self.density.whole_scans
             else CropSource(folder, self.features, self.plan, self.device)
         )
@@ -90,12 +90,14 @@ class DensityTrainer(ScreenerTrainer):
             return names
         return tuple(names[i] for i in np.linspace(0, len(names) - 1, most).astype(int))
 
-    def _reader(self, names: tuple[str, ...], stage: str) -> CaseReader[Any]:
-        return self.source.reader(names, self.settings.seed, stage)
+    def _reader(
+        self, names: tuple[str, ...], stage: str, all_positions: bool = True
+    ) -> CaseReader[Any]:
+        return self.source.reader(names, self.settings.seed, stage, all_positions)
 
     def training_batches(self, first_step: int) -> Iterator[list[Any]]:
         """Crops or scans of this process."""
-        reader = self._reader(self.training_scans, self.stage)
+        reader = self._reader(self.training_scans, self.stage, all_positions=False)
         return step_batches(
             reader, self.volumes_per_step, first_step, *self.share_of_rank(), self.settings.workers
         )
@@ -122,14 +124,18 @@ class DensityTrainer(ScreenerTrainer):
 
     @torch.no_grad()
     def prepare(self) -> None:
-        """Standardises y and c by training crops and initialises the density from them."""
+        """Standardises y and c by training samples and initialises the density from them."""
         reader = self._reader(self.training_scans, f"{self.stage} statistics")
+        some_y, some_c = [], []
         for index in range(_STATISTICS_STEPS):
             y, c, inside = self._maps_of(reader[index], [])
-            selected = _select(y, inside), None if c is None else _select(c, inside)
-            self.model.accumulate(*selected)
+            y, c = _select(y, inside), None if c is None else _select(c, inside)
+            self.model.accumulate(y, c)
+            some_y.append(y[:, :, ::_STATISTICS_STEPS])
+            if c is not None:
+                some_c.append(c[:, :, ::_STATISTICS_STEPS])
         self.model.finish_statistics()
-        self.model.initialise(*selected)
+        self.model.initialise(torch.cat(some_y, 2), torch.cat(some_c, 2) if some_c else None)
         if self.is_ddp:
             for value in self.model.state_dict().values():
                 torch.distributed.broadcast(value, 0)

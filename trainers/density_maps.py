@@ -36,8 +36,10 @@ Maps = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]
 class MapSource(Protocol):
     """Samples of a density, and the maps of a sample."""
 
-    def reader(self, names: tuple[str, ...], seed: int, stage: str) -> CaseReader[Any]:
-        """Reads samples of these cases."""
+    def reader(
+        self, names: tuple[str, ...], seed: int, stage: str, all_positions: bool = False
+    ) -> CaseReader[Any]:
+        """Reads samples of these cases; `all_positions`: all that a sample covers."""
 
     def maps(self, sample: Any, flips: list[int]) -> Maps:
         """Maps of a sample on the device; `flips` are axes of (1, 1, D, H, W) to mirror."""
@@ -95,8 +97,10 @@ class CropSource:
         self.folder, self.features, self.plan, self.device = folder, features, plan, device
         self.settings = ScreenerSettings.from_dict(plan["screener"])
 
-    def reader(self, names: tuple[str, ...], seed: int, stage: str) -> CropReader:
-        """See `MapSource`."""
+    def reader(
+        self, names: tuple[str, ...], seed: int, stage: str, all_positions: bool = False
+    ) -> CropReader:
+        """See `MapSource`; crops are always whole."""
         preprocessing = self.settings.preprocessing
         factor = np.divide(preprocessing.storage_spacing, preprocessing.spacing)
         size = self.settings.density.crop_size
@@ -129,22 +133,73 @@ class ScanSample(Pinnable):
 
 
 class ScanReader(CaseReader[ScanSample]):
-    """Reads whole scans from a store; one that is not there yet is made."""
+    """Reads scans from a store; one that is not there yet is made."""
 
     def __init__(
-        self, folder: Path, names: tuple[str, ...], seed: int, stage: str, store: MapStore
+        self,
+        folder: Path,
+        names: tuple[str, ...],
+        seed: int,
+        stage: str,
+        store: MapStore,
+        positions: int,
+        scattered: bool,
     ) -> None:
-        """Maps come from `store`."""
+        """Maps come from `store`.
+
+        Args:
+            folder, names, seed, stage: see `CaseReader`.
+            store: of the maps.
+            positions: of the body in a sample; 0 for the whole scan.
+            scattered: draw them one by one, (1, channels, positions, 1, 1); else a block.
+        """
         super().__init__(folder, names, seed, stage)
-        self.store = store
+        self.store, self.positions, self.scattered = store, positions, scattered
+        self._bodies: dict[str, tuple[np.ndarray, Shape]] = {}
 
     def read(self, case: str, generator: np.random.Generator) -> ScanSample:
-        """The whole case."""
+        """The whole case, or positions of it; all of a case with fewer of them."""
         y, c = stored_maps(self.store, self.cases, case)
-        grid, cells = self.cases.shape(case, "hu"), tuple(y.shape[2:])
-        body = torch.from_numpy(self.cases.read(case, "body"))
-        inside = body_cells(body, grid, self.store.features.pooling, cells) > 0.5  # type: ignore[arg-type]
-        return ScanSample(y, c, inside[None])
+        inside = self._inside(case, tuple(y.shape[2:]))  # type: ignore[arg-type]
+        found = np.flatnonzero(inside)
+        if not 0 < self.positions < len(found):
+            return ScanSample(y, c, torch.from_numpy(inside)[None])
+        if self.scattered:
+            drawn = generator.choice(found, self.positions, replace=False)
+            every = torch.ones(1, self.positions, 1, 1, dtype=torch.bool)
+            return ScanSample(
+                _positions(y, drawn), None if c is None else _positions(c, drawn), every
+            )
+        centre = np.unravel_index(generator.choice(found), inside.shape)
+        block = _block(centre, inside.shape, self.positions)  # type: ignore[arg-type]
+        every_channel = (slice(None), slice(None), *block)
+        return ScanSample(
+            y[every_channel].clone(),
+            None if c is None else c[every_channel].clone(),
+            torch.from_numpy(inside[block])[None],
+        )
+
+    def _inside(self, case: str, cells: Shape) -> np.ndarray:
+        """Positions more than half of which lie in the body; kept, a bit each."""
+        if case not in self._bodies:
+            grid = self.cases.shape(case, "hu")
+            body = torch.from_numpy(self.cases.read(case, "body"))
+            inside = body_cells(body, grid, self.store.features.pooling, cells) > 0.5
+            self._bodies[case] = np.packbits(inside.numpy()), cells
+        bits, cells = self._bodies[case]
+        return np.unpackbits(bits, count=int(np.prod(cells))).astype(bool).reshape(cells)
+
+
+def _positions(maps: torch.Tensor, places: np.ndarray) -> torch.Tensor:
+    return maps.flatten(2)[:, :, torch.from_numpy(places)][..., None, None]
+
+
+def _block(centre: tuple[int, ...], cells: Shape, positions: int) -> tuple[slice, ...]:
+    """A cube of about twice as many cells, for about half of them lie in the body."""
+    edge = max(3, round((2 * positions) ** (1 / 3)))
+    size = np.minimum(edge, cells)
+    start = np.clip(np.subtract(centre, size // 2), 0, np.subtract(cells, size))
+    return tuple(slice(int(a), int(a + n)) for a, n in zip(start, size, strict=True))
 
 
 def stored_maps(
@@ -163,11 +218,17 @@ class ScanSource:
     """Whole scans whose maps are kept on disk, for scans that fit in a tile or two.
 
     The networks run once a scan instead of once a step; nothing is mirrored.
+
+    Args:
+        folder: of the cases.
+        store: of their maps.
+        positions, scattered: of the samples of training, see `ScanReader`.
     """
 
-    def __init__(self, folder: Path, store: MapStore) -> None:
-        """Cases of `folder`, maps of `store`."""
+    def __init__(self, folder: Path, store: MapStore, positions: int, scattered: bool) -> None:
+        """Keeps where to read."""
         self.folder, self.store = folder, store
+        self.positions, self.scattered = positions, scattered
 
     def fill(self, names: Iterable[str]) -> None:
         """Makes all maps before the first step; those on disk stay."""
@@ -175,9 +236,12 @@ class ScanSource:
         for case in tqdm(list(names), desc="maps", unit="scan"):
             stored_maps(self.store, cases, case)
 
-    def reader(self, names: tuple[str, ...], seed: int, stage: str) -> ScanReader:
+    def reader(
+        self, names: tuple[str, ...], seed: int, stage: str, all_positions: bool = False
+    ) -> ScanReader:
         """See `MapSource`."""
-        return ScanReader(self.folder, names, seed, stage, self.store)
+        positions = 0 if all_positions else self.positions
+        return ScanReader(self.folder, names, seed, stage, self.store, positions, self.scattered)
 
     def maps(self, sample: ScanSample, flips: list[int]) -> Maps:
         """As they were stored."""

@@ -61,7 +61,7 @@ class MapStore:
         self, path: Path, image: Callable[[], torch.Tensor], function: MapFunction
     ) -> torch.Tensor:
         try:
-            return torch.from_numpy(np.load(path))
+            return torch.from_numpy(np.load(path, mmap_mode="c"))  # read where it is looked at
         except (OSError, ValueError, EOFError):  # not there yet, or damaged
             cell = self.features.pooling
             made = stitched_maps(function, cell, image().to(self.device), self.plan).cpu()

@@ -214,7 +214,12 @@ def test_density_of_other_networks_is_refused(world: Any) -> None:
         load_teacher("901", "ScreenerPlans", CPU)
 
 
-WHOLE = ("density.whole_scans=true", "density.volumes_per_step=1", "density.noise=0")
+WHOLE = (
+    "density.whole_scans=true",
+    "density.volumes_per_step=1",
+    "density.noise=0",
+    "density.positions=0",
+)
 
 
 @pytest.mark.parametrize("kind", ["masking_invariant", "sincos", "none"])
@@ -234,6 +239,35 @@ def test_whole_scans_are_fitted_to_what_prediction_sees(world: Any, kind: str) -
     matching = [case for case, mean in means.items() if abs(mean - float(loss)) < 1e-3]
     assert len(matching) == 1, (float(loss), means)
     assert sample.y.shape[0] == 1 and (sample.c is None) == (kind == "none")
+
+
+@pytest.mark.parametrize("kind", ["flow", "gaussian"])
+def test_some_positions_of_a_scan(world: Any, kind: str) -> None:
+    """y and c of the same places of one scan: any of its body, or a block of about as many."""
+    density = (f"density.kind={kind}", "condition.kind=sincos")
+    trainer = world.trainer("density", *WHOLE[:3], *density, "density.positions=20")
+    ((sample,), (again,)) = (next(trainer.training_batches(4)) for _ in range(2))
+    assert torch.equal(sample.y, again.y) and torch.equal(sample.c, again.c)
+    pairs = torch.cat([sample.y, sample.c], 1)[0]
+    reader = trainer._reader(trainer.settings.split.train, "density")
+    found = []
+    for index in range(8):
+        whole = reader[index]
+        maps = torch.cat([whole.y, whole.c], 1)[0]
+        same = (maps.flatten(1)[:, :, None] == pairs.flatten(1)[:, None, :]).all(0)
+        if same.any():
+            found.append((same.float().argmax(0), whole.inside[0]))
+            assert same.sum(0).eq(1).all()
+    places, inside = found[0]
+    assert len(places.unique()) == len(places)
+    if kind == "flow":
+        assert pairs.shape[1:] == (20, 1, 1) and inside.flatten()[places].all()
+    else:
+        assert pairs.shape[1:] == (3, 3, 3)
+        assert torch.equal(inside.flatten()[places], sample.inside.flatten())
+        depth, height, width = np.unravel_index(places.reshape(3, 3, 3).numpy(), inside.shape)
+        assert np.all(np.diff(depth, axis=0) == 1) and np.all(np.diff(height, axis=1) == 1)
+        assert np.all(np.diff(width, axis=2) == 1)
 
 
 def test_scans_are_limited_evenly(world: Any) -> None:
