@@ -26,6 +26,7 @@ from screener_nnu.plans import (
     ScreenerSettings,
     Shape,
 )
+from screener_nnu.preprocessing.equalise import global_levels
 from screener_nnu.preprocessing.resampling import (
     RESAMPLING_DATA,
     RESAMPLING_PROBABILITIES,
@@ -189,7 +190,13 @@ class ScreenerPlanner:
             spacing=fit.spacing,
             storage_spacing=storage,  # type: ignore[arg-type]
             hu_clip=(intensities["percentile_00_5"], intensities["percentile_99_5"]),
+            hu_levels=self._hu_levels(),
         )
+
+    def _hu_levels(self) -> tuple[float, ...]:
+        histogram = self.fingerprint["hu_histogram"]
+        counts, edges = (np.asarray(histogram[key], dtype=float) for key in ("counts", "edges"))
+        return global_levels(counts, edges, PreprocessingSettings.hu_window)
 
     def _contrast(self, preset: Preset) -> ContrastSettings:
         return ContrastSettings(

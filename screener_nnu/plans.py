@@ -33,8 +33,11 @@ class PreprocessingSettings:
         hu_clip: bounds (HU) of nnU-Net's `CTNormalization`, applied before resampling.
         body_threshold: HU above which tissue is dense, for the body.
         body_block_mm: edge of the blocks (mm) whose minimum must be dense.
+        equalisation: `adaptive` (CLAHE of each scan), `global` (the same curve for every scan, so
+            that equal HU stay equal) or `none` (linear in the window).
+        hu_levels: HU of equally spaced grey levels from 0 to 1, the curve of `global`.
         clahe_clip, clahe_tiles, clahe_bins: clip limit, tiles per axis and grey levels of the
-            contrast-limited adaptive histogram equalisation; a clip limit of 0 turns it off.
+            contrast-limited adaptive histogram equalisation.
         min_slices, max_raw_spacing: filters of raw scans, off (0) by default.
     """
 
@@ -44,6 +47,8 @@ class PreprocessingSettings:
     hu_window: Range = (-1000.0, 300.0)
     body_threshold: float = -500.0
     body_block_mm: float = 5.0
+    equalisation: str = "adaptive"
+    hu_levels: tuple[float, ...] = ()
     clahe_clip: float = 0.05
     clahe_tiles: int = 8
     clahe_bins: int = 256

@@ -50,8 +50,8 @@ class AnomalyStore:
     @property
     def identity(self) -> str:
         """Hash of what the anomalies depend on."""
-        clahe = self.settings.preprocessing.clahe_clip
-        values = json.dumps([self.names, self.seed, self.settings.preprocessing.spacing, clahe])
+        spacing = self.settings.preprocessing.spacing
+        values = json.dumps([self.names, self.seed, spacing, self.settings.data_identifier])
         return hashlib.sha256(values.encode()).hexdigest()[:12]
 
     def paint(self, case: str, kind: str) -> AnomalousCase:

@@ -33,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="a setting in place of the planned one, for instance preprocessing.clahe_clip=0; "
+        help="a setting in place of the planned one, for instance preprocessing.equalisation=none; "
         "give such a plan a name with -p",
     )
     parser.add_argument("--no_preprocessing", action="store_true", help="fingerprint and plan only")

@@ -1,4 +1,4 @@
-"""Contrast-limited adaptive histogram equalisation (CLAHE) of a scan, in three dimensions."""
+"""Equalisation of a scan's contrast: adaptive (CLAHE, in three dimensions) or one curve for all."""
 
 from __future__ import annotations
 
@@ -6,29 +6,76 @@ import math
 
 import numpy as np
 
-from screener_nnu.plans import PreprocessingSettings
+from screener_nnu.errors import ScreenerError
+from screener_nnu.plans import PreprocessingSettings, Range
+
+_EVEN_SHARE = 0.3
 
 
 def equalise(image_hu: np.ndarray, settings: PreprocessingSettings) -> np.ndarray:
-    """Windows a scan and equalises its contrast locally.
+    """Windows a scan and equalises its contrast as `settings.equalisation` says.
 
-    Keeps pathology visible under colour jitter; "otherwise, the quality of our method degrades
-    largely" (Goncharov et al., ICLR 2026, arXiv 2502.08321).
+    `adaptive` is the paper's: it keeps pathology visible under colour jitter; "otherwise, the
+    quality of our method degrades largely" (Goncharov et al., ICLR 2026, arXiv 2502.08321). It also
+    makes equal HU unequal, from scan to scan and from place to place. `global` spreads the grey
+    levels of soft tissue just as far, by one curve for all scans.
 
     Args:
-        image_hu: HU, (z, y, x), cropped to the body: tiles are a fraction of this box.
-        settings: window, tiles per axis, clip limit and grey levels.
+        image_hu: HU, (z, y, x), cropped to the body: tiles of CLAHE are a fraction of this box.
+        settings: window, kind of equalisation and what it needs.
 
     Returns:
         float32 in [0, 1], same shape.
+
+    Raises:
+        ScreenerError: no such kind, or `global` without at least two rising levels.
     """
+    if settings.equalisation == "global":
+        levels = np.asarray(settings.hu_levels, dtype=float)
+        if len(levels) < 2 or (np.diff(levels) <= 0).any():
+            raise ScreenerError(
+                "preprocessing.hu_levels must be rising for preprocessing.equalisation=global; "
+                "plan again with screener_plan_and_preprocess"
+            )
+        return np.interp(image_hu, levels, np.linspace(0, 1, len(levels))).astype(np.float32)
+    if settings.equalisation not in ("adaptive", "none"):
+        raise ScreenerError(
+            "preprocessing.equalisation must be adaptive, global or none, but is "
+            f"{settings.equalisation}"
+        )
     low, high = settings.hu_window
     scaled = (np.clip(image_hu, low, high) - low) / (high - low)
     scaled = scaled.astype(np.float32, copy=False)
     # A flat image has no contrast, and scikit-image would divide by its range.
-    if settings.clahe_clip == 0 or scaled.min() == scaled.max():
+    if settings.equalisation == "none" or scaled.min() == scaled.max():
         return scaled
     return _clahe(scaled, settings)
+
+
+def global_levels(
+    counts: np.ndarray, edges: np.ndarray, window: Range, levels: int = 129
+) -> tuple[float, ...]:
+    """HU of equally spaced grey levels under which a histogram becomes even.
+
+    Three tenths of the levels are spread evenly over the window, so that no tissue in it is
+    flattened and no slope is without bound.
+
+    Args:
+        counts: voxels of each bin of the training bodies, (n,).
+        edges: of the bins (HU), rising, (n + 1,).
+        window: HU of levels 0 and 1.
+        levels: number of them.
+
+    Example:
+        >>> global_levels(np.ones(4), np.arange(0.0, 41.0, 10.0), (0.0, 40.0), levels=5)
+        (0.0, 10.0, 20.0, 30.0, 40.0)
+    """
+    hu = np.unique(np.clip(edges, *window))
+    below = np.interp(hu, edges, np.concatenate([[0.0], np.cumsum(counts)]))
+    share = (below - below[0]) / max(below[-1] - below[0], 1.0)
+    even = (hu - window[0]) / (window[1] - window[0])
+    curve = _EVEN_SHARE * even + (1 - _EVEN_SHARE) * share
+    return tuple(float(v) for v in np.interp(np.linspace(0, 1, levels), curve, hu).round(3))
 
 
 def _clahe(scaled: np.ndarray, settings: PreprocessingSettings) -> np.ndarray:

@@ -39,6 +39,7 @@ def plan(spacing: tuple[float, float, float] = SPACING, *overrides: str) -> dict
             "spacings": [[3.0, 2.0, 2.0]] * 4,
             "body_extents_mm": [[200.0, 200.0, 200.0]] * 4,
             "foreground_intensity_properties_per_channel": {"0": values},
+            "hu_histogram": {"edges": [-1024.0, -100.0, 100.0, 3072.0], "counts": [1, 2, 1]},
             "cases": {f"case_{i}": {} for i in range(4)},
         },
         "Dataset901_Trunk",

@@ -16,10 +16,10 @@ REQUEST = ["-d", "901", "--preset", "cpu", "--num_test", "1", "-np", "1"]
 
 
 def test_cases_without_equalisation(world: Any) -> None:
-    changes = ["-o", "preprocessing.clahe_clip=0", "-o", "density.kind=gaussian"]
+    changes = ["-o", "preprocessing.equalisation=none", "-o", "density.kind=gaussian"]
     main([*REQUEST, "-p", "Plain", *changes])
     plan, settings = read_plan(world.preprocessed / "Plain.json")
-    assert settings.preprocessing.clahe_clip == 0 and settings.density.kind == "gaussian"
+    assert settings.preprocessing.equalisation == "none" and settings.density.kind == "gaussian"
     assert settings.data_identifier == "Plain_screener" and plan["plans_name"] == "Plain"
     cases = CaseFolder(world.preprocessed / "Plain_screener")
     for case in cases.finished():

@@ -47,6 +47,7 @@ def fingerprint(data: tuple[Triple, Triple], cases: int = 40) -> dict[str, Any]:
         "spacings": [[s * f for s in spacing] for f in factors],
         "body_extents_mm": [[e * f for e in extent] for f in factors],
         "foreground_intensity_properties_per_channel": {"0": INTENSITIES},
+        "hu_histogram": {"edges": [-1024.0, -100.0, 100.0, 3072.0], "counts": [1, 2, 1]},
         "cases": {f"case_{i:03d}": {"image": f"/data/{i}.nii.gz"} for i in range(cases)},
     }
 

@@ -24,6 +24,7 @@ def made_plan(**request: Any) -> dict[str, Any]:
         "foreground_intensity_properties_per_channel": {
             "0": {**values, "percentile_00_5": -990.0, "percentile_99_5": 420.0}
         },
+        "hu_histogram": {"edges": [-1024.0, -100.0, 100.0, 3072.0], "counts": [1, 2, 1]},
         "cases": {f"case_{i}": {} for i in range(10)},
     }
     return ScreenerPlanner(fingerprint, DATASET, preset="cpu", **request).plan()
