@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from screener_nnu.commands._finetuning import positive, print_transfer, worker_processes
 from screener_nnu.commands._run import run as run_command
 from screener_nnu.errors import ScreenerError
-from screener_nnu.paths import dataset_name, finished_checkpoint, set_default_folders
+from screener_nnu.paths import set_default_folders
 from screener_nnu.plans import DEFAULT_PLANS_NAME
+from screener_nnu.sharing.source import resolve_source
 
 if TYPE_CHECKING:
     from screener_nnu.finetuning.dataset import LabelledDataset
+    from screener_nnu.finetuning.starts import Start
     from screener_nnu.finetuning.training import FineTuningRun
 
 
 def _fold(text: str) -> int | str:
     return text if text == "all" else int(text)
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -38,17 +33,17 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("-d", required=True, metavar="DATASET", help="labelled dataset, name or number")
-    add("--source", required=True, help="pre-trained dataset, name or number")
+    add("--source", required=True, help="pre-trained dataset or model file .zip")
     add("-f", required=True, type=_fold, metavar="FOLD", help="fold of the split, or all")
-    add("--init", choices=("student", "scratch"), default="student", help="where to start from")
-    add("--num_cases", type=_positive, help="train on so few cases of the fold (low-shot)")
+    add("--init", default="student", help="student, scratch, descriptor or a checkpoint [student]")
+    add("--num_cases", type=positive, help="train on so few cases of the fold (low-shot)")
     add("--seed", type=int, default=0, help="draw of those cases [0]")
-    add("--epochs", type=_positive, default=1000, help="epochs [1000, as nnU-Net]")
-    add("--iterations", type=_positive, default=250, help="iterations an epoch [250, as nnU-Net]")
+    add("--epochs", type=positive, default=1000, help="epochs [1000, as nnU-Net]")
+    add("--iterations", type=positive, default=250, help="iterations an epoch [250, as nnU-Net]")
     add("-p", default=DEFAULT_PLANS_NAME, metavar="PLANS", help="plan of the source")
     add("-chk", type=Path, metavar="FILE", help="checkpoint instead of the source's student")
     add("-device", choices=("cuda", "cpu", "mps"), help="where to train [cuda where there is one]")
-    add("-np", type=_positive, help="worker processes [8, at most one a core]")
+    add("-np", type=positive, help="worker processes [8, at most one a core]")
     add("--restart", action="store_true", help="train anew, deleting the results of this fold")
     add("--ball_baseline", action="store_true", help="report the best central ball as well")
     return parser
@@ -62,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _fine_tune(args: argparse.Namespace) -> None:
     set_default_folders()
-    processes = _worker_processes(args.np)
+    processes = worker_processes(args.np)
     # After the environment is set: nnU-Net reads it when imported.
     from screener_nnu.devices import choose_device
     from screener_nnu.finetuning.dataset import prepare_dataset, read_labelled_dataset
@@ -70,21 +65,23 @@ def _fine_tune(args: argparse.Namespace) -> None:
     from screener_nnu.finetuning.training import FineTuningRun, fine_tune
 
     device = choose_device(args.device).type
-    source = dataset_name(args.source)
+    source, args.p = resolve_source(args.source, args.p)
     dataset = read_labelled_dataset(args.d)
+    source_plan = read_source_plan(source, args.p)
+    start = _choose_start(args, source, source_plan)
     plan = target_plan(
-        read_source_plan(source, args.p),
+        source_plan,
         source=source,
         target=dataset.name,
-        start=args.init,
+        start=start.name,
         reader=dataset.reader,
     )
-    weights = _check_weights(args, source, plan, dataset.dataset_json)
+    print_transfer(start, plan, dataset.dataset_json)
     fold = _choose_fold(args, dataset)
     write_target_plan(plan, args.restart)
     prepare_dataset(dataset, plan, processes)
     run = FineTuningRun(
-        dataset.name, plan["plans_name"], fold, weights, args.epochs, args.iterations
+        dataset.name, plan["plans_name"], fold, start.weights, args.epochs, args.iterations
     )
     dice = fine_tune(run, device, args.restart)
     _report(run, dice, device)
@@ -92,36 +89,16 @@ def _fine_tune(args: argparse.Namespace) -> None:
         _report_ball(dataset, fold)
 
 
-def _worker_processes(wanted: int | None) -> int:
-    processes = wanted or min(8, os.cpu_count() or 1)
-    if wanted:
-        os.environ["nnUNet_def_n_proc"] = str(processes)
-    os.environ.setdefault("nnUNet_def_n_proc", str(processes))
-    return processes
+def _choose_start(args: argparse.Namespace, source: str, source_plan: Mapping[str, Any]) -> Start:
+    from screener_nnu.finetuning.starts import STUDENT, Start, find_start
 
-
-def _check_weights(
-    args: argparse.Namespace,
-    source: str,
-    plan: Mapping[str, Any],
-    dataset_json: Mapping[str, Any],
-) -> Path | None:
-    """Prints what will be transferred; returns the checkpoint, or `None` from scratch."""
-    if args.init == "scratch":
-        if args.chk is not None:
-            raise ScreenerError("--init scratch takes no weights: leave -chk out")
-        print("from scratch: the plan of the source, no weights")
-        return None
-    from screener_nnu.finetuning.checkpoint import check_same_input, read_checkpoint
-    from screener_nnu.finetuning.compare import compare_with_network, require_match, summary_table
-
-    path = args.chk or finished_checkpoint(source, "distillation", args.p)
-    checkpoint = read_checkpoint(path)
-    rows = compare_with_network(checkpoint["network_weights"], plan, dataset_json)
-    print(f"weights of {path}\n{summary_table(rows)}")
-    require_match(rows)
-    check_same_input(checkpoint, plan)
-    return Path(path)
+    if args.chk is None:
+        return find_start(args.init, source, args.p, source_plan)
+    if args.init != STUDENT:
+        raise ScreenerError(
+            f"--init {args.init} says where to start from: leave -chk out, or --init"
+        )
+    return Start(STUDENT, args.chk)
 
 
 def _choose_fold(args: argparse.Namespace, dataset: LabelledDataset) -> int | str:

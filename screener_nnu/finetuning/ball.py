@@ -5,7 +5,7 @@ On crops that are centred on a tumour it scores surprisingly well, so a model mu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -63,27 +63,51 @@ def central_ball(
     Raises:
         CaseError: a label file cannot be read.
     """
-    chosen = int(np.argmax(_mean_dice(training, ignore_label, radii)))
-    return radii[chosen], float(_mean_dice(validation, ignore_label, radii)[chosen])
+    parts = [{str(path): path for path in part} for part in (training, validation)]
+    scores = ball_scores(parts[0] | parts[1], ignore_label, radii)
+    radius, dice = best_ball(scores, list(parts[0]), list(parts[1]), radii)
+    return radius, float(np.mean(list(dice.values())))
 
 
-def _mean_dice(
-    labels: Iterable[Path], ignore_label: int | None, radii: Sequence[float]
-) -> np.ndarray:
-    scores = []
-    for path in labels:
-        mask, spacing = _read_label(path, ignore_label)
-        scores.append(dice_by_radius(mask, spacing, radii))
-    return np.mean(scores, axis=0)
+def ball_scores(
+    labels: Mapping[str, Path],
+    ignore_label: int | None = None,
+    radii: Sequence[float] = RADII_MM,
+) -> dict[str, np.ndarray]:
+    """Dice (number of radii,) of each case with centred balls, by the case's name.
+
+    Raises:
+        CaseError: a label file cannot be read.
+    """
+    scores = {}
+    for case, path in labels.items():
+        values, spacing = read_label(path)
+        mask = (values > 0) if ignore_label is None else (values > 0) & (values != ignore_label)
+        scores[case] = dice_by_radius(mask, spacing, radii)
+    return scores
 
 
-def _read_label(path: Path, ignore_label: int | None) -> tuple[np.ndarray, Sequence[float]]:
+def best_ball(
+    scores: Mapping[str, np.ndarray],
+    training: Sequence[str],
+    validation: Sequence[str],
+    radii: Sequence[float] = RADII_MM,
+) -> tuple[float, dict[str, float]]:
+    """Radius (mm) that suits the training cases best, and its Dice in each validation case."""
+    chosen = int(np.argmax(np.mean([scores[case] for case in training], axis=0)))
+    return radii[chosen], {case: float(scores[case][chosen]) for case in validation}
+
+
+def read_label(path: Path) -> tuple[np.ndarray, tuple[float, ...]]:
+    """Values (D, H, W) of a label file, and its spacing (mm) in the order of the axes.
+
+    Raises:
+        CaseError: the file cannot be read.
+    """
     import SimpleITK
 
     try:
         image = SimpleITK.ReadImage(str(path))
     except RuntimeError as error:
         raise CaseError(path.name, "the label file cannot be read") from error
-    values = SimpleITK.GetArrayFromImage(image)
-    mask = (values > 0) if ignore_label is None else (values > 0) & (values != ignore_label)
-    return mask, image.GetSpacing()[::-1]
+    return SimpleITK.GetArrayFromImage(image), image.GetSpacing()[::-1]

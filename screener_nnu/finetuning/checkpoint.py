@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +19,15 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.plans import CONFIGURATION
 
 STOCK_TRAINER = "nnUNetTrainer"
+# What nnU-Net's own checkpoints hold beside tensors: the numbers of their log, which NumPy makes
+# with a function that has moved between its versions.
+_MAKE_NUMBER = np.float64(0).__reduce__()[0]
+_NUMBERS: list[Any] = [
+    (_MAKE_NUMBER, "numpy.core.multiarray.scalar"),
+    (_MAKE_NUMBER, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("float32", "float64", "int32", "int64", "bool")),
+]
 _WRAPPERS = ("_orig_mod", "module")
 _CITATION = {
     "type": "Pretraining-Method",
@@ -71,7 +81,7 @@ def stock_checkpoint(
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Reads a checkpoint to the CPU, tensors and plain values only.
+    """Reads a checkpoint to the CPU: tensors, plain values and NumPy's numbers only.
 
     Raises:
         ScreenerError: no such file, not readable as plain values, or without network weights.
@@ -79,12 +89,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ScreenerError(f"no checkpoint {path}")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_NUMBERS):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        # A trainer's own checkpoint holds pickled objects, which could run code of a stranger.
+        # Other pickled objects could run code of a stranger.
+        reason = (str(error).splitlines() or ["it ends too early"])[0]
         raise ScreenerError(
-            f"{path} cannot be read as tensors and plain values: {str(error).splitlines()[0]}; "
-            "give the checkpoint_final.pth of a distillation stage"
+            f"{path} cannot be read as tensors and plain values: {reason}; "
+            "give the checkpoint_final.pth of one of our stages or of an nnU-Net training"
         ) from error
     if not isinstance(checkpoint, dict) or "network_weights" not in checkpoint:
         raise ScreenerError(f"{path} holds no 'network_weights'; is it an nnU-Net checkpoint?")
@@ -99,20 +111,32 @@ def check_same_input(checkpoint: Mapping[str, Any], plan: Mapping[str, Any]) -> 
     Raises:
         ScreenerError: spacing, normalisation or the four CT constants differ.
     """
+    odd = input_differences(checkpoint, plan)
+    if odd:
+        raise ScreenerError(
+            "the plan has changed since these weights were trained (" + "; ".join(odd) + "); "
+            "train that stage again with this plan, or restore the plan"
+        )
+
+
+def input_differences(checkpoint: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
+    """What a plan feeds the network otherwise than a checkpoint was trained on, a line each.
+
+    Empty as well for a checkpoint that does not hold its plan.
+    """
     trained_plan = checkpoint.get("init_args", {}).get("plans")
     if trained_plan is None:
-        return
-    trained, current = input_settings(trained_plan), input_settings(plan)
-    odd = [
+        return []
+    current = input_settings(plan)
+    try:
+        trained = input_settings(trained_plan)
+    except KeyError as missing:
+        return [f"the plan it was trained with has no {missing}"]
+    return [
         f"{key}: trained with {trained[key]}, plan says {current[key]}"
         for key in current
         if trained[key] != current[key]
     ]
-    if odd:
-        raise ScreenerError(
-            "the plan has changed since the student was trained (" + "; ".join(odd) + "); "
-            "train the student again with this plan, or restore the plan"
-        )
 
 
 def input_settings(plan: Mapping[str, Any]) -> dict[str, Any]:

@@ -130,8 +130,8 @@ def require_match(rows: Sequence[Row]) -> int:
     raise ScreenerError(
         f"{len(odd)} of {len(rows)} tensors of the checkpoint do not fit the plan's network:\n"
         + "\n".join([header, *lines])
-        + "\nPlan and checkpoint must come from the same pre-training: name its plan with -p "
-        "and leave -chk out"
+        + "\nThe plan's network must be that of the checkpoint: name the plan of its pre-training "
+        "with -p, or take another checkpoint"
     )
 
 

@@ -12,7 +12,6 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import dataset_name, plan_file, results_folder
 from screener_nnu.plans import CONFIGURATION, DEFAULT_PLANS_NAME, write_json
 
-STARTS = ("student", "scratch")
 PROVENANCE = "screener_finetuning"
 
 
@@ -64,7 +63,7 @@ def target_plan(
         plan: plan of the source.
         source: full name of the pre-trained dataset.
         target: full name of the labelled dataset.
-        start: `student` or `scratch`.
+        start: name of the start, which sets this plan apart from those of other starts.
         reader: nnU-Net's reader of the labelled dataset's file format.
     """
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
 from collections.abc import Sequence
 from pathlib import Path
 
 from screener_nnu.errors import ScreenerError
 from screener_nnu.plans import write_json
+
+logger = logging.getLogger(__name__)
 
 SPLITS_FILE = "splits_final.json"
 Fold = dict[str, list[str]]
@@ -24,18 +27,65 @@ def default_splits(cases: Sequence[str]) -> list[Fold]:
     Raises:
         ScreenerError: fewer than two cases.
     """
-    from nnunetv2.utilities.crossval_split import generate_crossval_split
-
     if len(cases) < 2:
         raise ScreenerError(
             f"{len(cases)} labelled case(s) cannot be split into training and validation; "
             "train on all with -f all, or add cases"
         )
-    folds = min(_STOCK_FOLDS, len(cases))
-    splits = generate_crossval_split(sorted(cases), seed=_STOCK_SEED, n_splits=folds)
+    return cross_validation(cases, min(_STOCK_FOLDS, len(cases)))
+
+
+def cross_validation(cases: Sequence[str], count: int) -> list[Fold]:
+    """Folds that validate on each case once, drawn as nnU-Net draws its five.
+
+    Raises:
+        ScreenerError: fewer than two folds, or more than cases.
+    """
+    from nnunetv2.utilities.crossval_split import generate_crossval_split
+
+    if not 2 <= count <= len(cases):
+        raise ScreenerError(
+            f"{count} folds of {len(cases)} labelled cases: ask for 2 to {len(cases)}, "
+            "each of which needs a case to validate on"
+        )
+    splits = generate_crossval_split(sorted(cases), seed=_STOCK_SEED, n_splits=count)
     return [
         {part: [str(case) for case in fold[part]] for part in ("train", "val")} for fold in splits
     ]
+
+
+def chosen_folds(existing: Sequence[Fold], cases: Sequence[str], count: int) -> list[Fold]:
+    """Folds of a cross-validation: those that the dataset came with, if they are that many.
+
+    A split of one's own may keep scans of one patient together, so the first `count` folds are
+    taken when they validate on each case once. Otherwise folds are drawn, and a split of one's own
+    with another number of folds is named in a warning.
+
+    Raises:
+        ScreenerError: fewer than two folds, or more than cases.
+    """
+    given = next((n for n in range(2, len(existing) + 1) if _divides(existing[:n], cases)), 0)
+    if given == count:
+        return [{part: list(fold[part]) for part in ("train", "val")} for fold in existing[:given]]
+    drawn = cross_validation(cases, count)
+    if given and list(existing[:given]) != cross_validation(cases, given):
+        logger.warning(
+            "%s holds a split of your own with %d folds; %d folds are drawn at random beside it. "
+            "If scans of one patient must stay together, ask for %d folds",
+            SPLITS_FILE,
+            given,
+            count,
+            given,
+        )
+    return drawn
+
+
+def _divides(folds: Sequence[Fold], cases: Sequence[str]) -> bool:
+    """Whether the folds validate on each case once and never train on it."""
+    validated = sorted(case for fold in folds for case in fold["val"])
+    apart = all(fold["train"] and not set(fold["train"]) & set(fold["val"]) for fold in folds)
+    known = {case for fold in folds for case in fold["train"]} <= set(cases)
+    return validated == sorted(cases) and apart and known
 
 
 def ensure_splits(folder: Path, cases: Sequence[str]) -> list[Fold]:
@@ -88,18 +138,50 @@ def low_shot_fold(folder: Path, fold: int, num_cases: int, seed: int = 0) -> int
     Raises:
         ScreenerError: more cases wanted than the fold trains on, or fewer than one.
     """
-    path = folder / SPLITS_FILE
-    splits: list[Fold] = json.loads(path.read_text())
-    train = sorted(splits[fold]["train"])
+    splits: list[Fold] = json.loads((folder / SPLITS_FILE).read_text())
+    wanted = draw_low_shot(splits[fold], num_cases, seed, f"fold {fold}")
+    return append_folds(folder, [wanted])[0]
+
+
+def draw_low_shot(fold: Fold, num_cases: int, seed: int, name: str) -> Fold:
+    """A fold with few of its training cases; a smaller draw of a seed is part of a larger one.
+
+    Args:
+        fold: fold to draw from.
+        num_cases: training cases wanted.
+        seed: seed of the draw.
+        name: what an error calls the fold.
+
+    Raises:
+        ScreenerError: more cases wanted than the fold trains on, or fewer than one.
+    """
+    train = sorted(fold["train"])
     if not 1 <= num_cases <= len(train):
         raise ScreenerError(
-            f"--num_cases {num_cases}: fold {fold} trains on {len(train)} cases; "
+            f"--num_cases {num_cases}: {name} trains on {len(train)} cases; "
             f"ask for 1 to {len(train)}"
         )
     random.Random(f"screener low-shot {seed}").shuffle(train)
-    wanted = {"train": sorted(train[:num_cases]), "val": list(splits[fold]["val"])}
-    for index, existing in enumerate(splits):
-        if all(sorted(existing[part]) == sorted(wanted[part]) for part in ("train", "val")):
-            return index
-    write_json(path, [*splits, wanted])
-    return len(splits)
+    return {"train": sorted(train[:num_cases]), "val": list(fold["val"])}
+
+
+def append_folds(folder: Path, wanted: Sequence[Fold]) -> list[int]:
+    """Indices of folds in `splits_final.json`; those that are not there are appended.
+
+    A fold with the same cases is used again, and existing folds are never changed.
+    """
+    path = folder / SPLITS_FILE
+    splits: list[Fold] = json.loads(path.read_text())
+    known = {_identity(fold): index for index, fold in reversed(list(enumerate(splits)))}
+    before = len(splits)
+    for fold in wanted:
+        if _identity(fold) not in known:
+            known[_identity(fold)] = len(splits)
+            splits.append(fold)
+    if len(splits) > before:
+        write_json(path, splits)
+    return [known[_identity(fold)] for fold in wanted]
+
+
+def _identity(fold: Fold) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return tuple(sorted(fold["train"])), tuple(sorted(fold["val"]))

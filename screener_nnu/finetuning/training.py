@@ -6,17 +6,21 @@ find it. Epochs and iterations are attributes of the object.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
+import random
 import shutil
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from screener_nnu.errors import ScreenerError
 from screener_nnu.finetuning.checkpoint import STOCK_TRAINER
-from screener_nnu.paths import dataset_name, results_folder
+from screener_nnu.finetuning.splits import SPLITS_FILE
+from screener_nnu.paths import dataset_name, preprocessed_folder, results_folder
 from screener_nnu.plans import CONFIGURATION, write_json
 
 if TYPE_CHECKING:
@@ -38,6 +42,7 @@ class FineTuningRun:
         fold: index in `splits_final.json`, or `all`.
         weights: checkpoint to start from; `None` starts from scratch.
         epochs, iterations: epochs, and training iterations of each; the defaults are nnU-Net's.
+        seed: of new weights, batches and augmentation; `None` leaves them to chance, as nnU-Net.
     """
 
     dataset: str
@@ -46,6 +51,7 @@ class FineTuningRun:
     weights: Path | None
     epochs: int = 1000
     iterations: int = 250
+    seed: int | None = None
 
     @property
     def folder(self) -> Path:
@@ -57,6 +63,11 @@ class FineTuningRun:
     def summary_file(self) -> Path:
         """nnU-Net's validation result."""
         return self.folder / "validation" / "summary.json"
+
+    @property
+    def finished(self) -> bool:
+        """Whether it was trained and validated to the end."""
+        return (self.folder / _CHECKPOINTS[0]).is_file() and self.summary_file.is_file()
 
     def predict_command(self, device: str = "cuda") -> str:
         """The stock command that predicts with the result."""
@@ -83,13 +94,12 @@ def fine_tune(run: FineTuningRun, device: str = "cuda", restart: bool = False) -
         ScreenerError: the device is absent, or the fold was begun with other settings.
     """
     resume = begin_or_resume(run, restart)
-    finished = (run.folder / _CHECKPOINTS[0]).is_file()
-    if finished and run.summary_file.is_file():
+    if run.finished:
         logger.info("%s is finished already; --restart trains it anew", run.folder)
         return mean_dice(run.summary_file)
     _use_cores(device)
     trainer = make_trainer(run, device, resume)
-    if not finished:
+    if not (run.folder / _CHECKPOINTS[0]).is_file():
         trainer.run_training()
     trainer.perform_actual_validation()
     return mean_dice(run.summary_file)
@@ -104,18 +114,26 @@ def begin_or_resume(run: FineTuningRun, restart: bool = False) -> bool:
     if restart and run.folder.is_dir():
         logger.info("--restart: deleting %s", run.folder)
         shutil.rmtree(run.folder)
-    record, path = _record(run), run.folder / RECORD_FILE
     if not any((run.folder / name).is_file() for name in _CHECKPOINTS):
-        write_json(path, record)
+        write_json(run.folder / RECORD_FILE, _record(run))
         return False
-    begun = json.loads(path.read_text()) if path.is_file() else {}
-    odd = [f"{k}: {begun.get(k)}, now {record[k]}" for k in record if begun.get(k) != record[k]]
+    check_settings(run)
+    return True
+
+
+def check_settings(run: FineTuningRun) -> None:
+    """Checks that what is in the folder of a run was trained as the run says.
+
+    Raises:
+        ScreenerError: it was begun with another budget, other weights, cases or another seed.
+    """
+    path = run.folder / RECORD_FILE
+    odd = _differences(json.loads(path.read_text()) if path.is_file() else {}, _record(run))
     if odd:
         raise ScreenerError(
             f"{run.folder} was trained with other settings ({'; '.join(odd)}); ask for the same, "
             "or train anew with --restart"
         )
-    return True
 
 
 def make_trainer(run: FineTuningRun, device: str, resume: bool) -> nnUNetTrainer:
@@ -124,6 +142,7 @@ def make_trainer(run: FineTuningRun, device: str, resume: bool) -> nnUNetTrainer
     from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
     from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 
+    _seed_everything(run.seed)
     trainer = get_trainer_from_args(
         run.dataset,
         CONFIGURATION,
@@ -144,6 +163,8 @@ def make_trainer(run: FineTuningRun, device: str, resume: bool) -> nnUNetTrainer
         maybe_load_checkpoint(trainer, continue_training=True, validation_only=False)
     elif run.weights is not None:
         load_pretrained_weights(trainer.network, str(run.weights))
+    # Once more: whatever the start, the first batch is the same.
+    _seed_everything(run.seed, trainer.current_epoch)
     return trainer
 
 
@@ -155,7 +176,60 @@ def mean_dice(summary_file: Path) -> float:
 def _record(run: FineTuningRun) -> dict[str, Any]:
     values = asdict(run)
     values["weights"] = None if run.weights is None else str(run.weights.resolve())
+    values["weights_sha256"] = None if run.weights is None else file_hash(run.weights)
+    values["cases"] = _cases(run)
     return values
+
+
+def _cases(run: FineTuningRun) -> str | None:
+    """Cases of the run's fold in a few words, which differ when the split was written anew."""
+    path = preprocessed_folder(run.dataset) / SPLITS_FILE
+    if not isinstance(run.fold, int) or not path.is_file():
+        return None
+    folds = json.loads(path.read_text())
+    if run.fold >= len(folds):
+        return None
+    train, val = (sorted(folds[run.fold][part]) for part in ("train", "val"))
+    digest = hashlib.sha256(json.dumps([train, val]).encode()).hexdigest()[:8]
+    return f"{len(train)} training and {len(val)} validation cases ({digest})"
+
+
+def _differences(begun: dict[str, Any], record: dict[str, Any]) -> list[str]:
+    """Settings that a training was not begun with; the same weights may lie elsewhere now."""
+    # Trainings of earlier versions did not record all that is compared now.
+    later = {"weights_sha256", "cases"} - set(begun)
+    compared = {key: value for key, value in record.items() if key not in later}
+    if record["weights"] and begun.get("weights_sha256") == record["weights_sha256"]:
+        del compared["weights"]
+    return [f"{k}: {begun.get(k)}, now {v}" for k, v in compared.items() if begun.get(k) != v]
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, read once a process as long as it does not change."""
+    status = path.stat()
+    return _file_hash(str(path.resolve()), status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=64)
+def _file_hash(path: str, modified: int, size: int) -> str:
+    with open(path, "rb") as stream:
+        digest = hashlib.sha256()
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _seed_everything(seed: int | None, epoch: int = 0) -> None:
+    """Seeds Python, NumPy and torch from (seed, epoch); `None` leaves them alone."""
+    if seed is None:
+        return
+    import numpy as np
+    import torch
+
+    word = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+    random.seed(word)
+    np.random.seed(word)
+    torch.manual_seed(word)
 
 
 def _save_whole_files_only(trainer: nnUNetTrainer) -> None:

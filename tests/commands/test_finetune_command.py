@@ -71,6 +71,9 @@ def test_misfit_is_shown_and_stops_before_anything_is_written(
         (["-f", "0", "--init", "scratch", "-chk", "x.pth"], "-chk"),
         (["-f", "0", "-p", "Other"], "no plan"),
         (["-f", "0", "-chk", "absent.pth"], "no checkpoint"),
+        (["-f", "0", "--init", "absent.pth"], "is no start"),
+        (["-f", "0", "--init", "descriptor"], "screener_train 901 3d_fullres descriptor"),
+        (["-f", "0", "--init", "descriptor", "-chk", "x.pth"], "leave -chk out"),
     ],
 )
 def test_requests_that_cannot_be_met(

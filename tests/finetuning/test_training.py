@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,6 +18,7 @@ from screener_nnu.finetuning.training import (
     fine_tune,
     make_trainer,
 )
+from screener_nnu.paths import preprocessed_folder
 
 SOURCE, TARGET = "Dataset901_Trunk", "Dataset502_Lesions"
 
@@ -108,3 +111,49 @@ def test_predict_command_is_stock(run: FineTuningRun) -> None:
     )
     model = "nnUNetTrainer__Screener901_student__3d_fullres"
     assert run.folder.relative_to(Path(run.folder.parents[2])) == Path(TARGET, model, "fold_0")
+
+
+def test_weights_may_move_but_not_change(run: FineTuningRun, tmp_path: Path) -> None:
+    assert not begin_or_resume(run)
+    (run.folder / "checkpoint_latest.pth").touch()
+    moved = tmp_path / "moved.pth"
+    moved.write_bytes(run.weights.read_bytes())
+    assert begin_or_resume(replace(run, weights=moved))
+    torch.save({"network_weights": {}}, run.weights)
+    with pytest.raises(ScreenerError, match="weights_sha256"):
+        begin_or_resume(run)
+
+
+def test_runs_begun_before_hashes_were_kept_go_on(run: FineTuningRun) -> None:
+    assert not begin_or_resume(run)
+    (run.folder / "checkpoint_latest.pth").touch()
+    path = run.folder / "screener_finetune.json"
+    record = json.loads(path.read_text())
+    del record["weights_sha256"], record["seed"], record["cases"]
+    path.write_text(json.dumps(record))
+    assert begin_or_resume(run)
+    with pytest.raises(ScreenerError, match="seed: None, now 3"):
+        begin_or_resume(replace(run, seed=3))
+
+
+def test_seed_sets_new_weights_and_the_draws_of_the_first_batch(run: FineTuningRun) -> None:
+    heads, draws = [], []
+    for weights, seed in ((None, 1), (run.weights, 1), (None, 2)):
+        trainer = make_trainer(replace(run, weights=weights, seed=seed), "cpu", resume=False)
+        state = trainer.network.state_dict()
+        heads.append(state["decoder.seg_layers.1.weight"].clone())
+        draws.append((torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()))
+    assert torch.equal(heads[0], heads[1]) and not torch.equal(heads[0], heads[2])
+    assert draws[0] == draws[1] != draws[2]
+
+
+def test_fold_of_the_same_number_with_other_cases_is_refused(run: FineTuningRun) -> None:
+    splits = preprocessed_folder(run.dataset) / "splits_final.json"
+    splits.write_text(json.dumps([{"train": ["a", "b"], "val": ["c"]}]))
+    assert not begin_or_resume(run)
+    (run.folder / "checkpoint_latest.pth").touch()
+    splits.write_text(json.dumps([{"train": ["b", "a"], "val": ["c"]}, {"train": [], "val": []}]))
+    assert begin_or_resume(run)
+    splits.write_text(json.dumps([{"train": ["a", "c"], "val": ["b"]}]))
+    with pytest.raises(ScreenerError, match="cases: 2 training and 1 validation"):
+        begin_or_resume(run)

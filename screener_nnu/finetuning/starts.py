@@ -1,0 +1,96 @@
+"""Where a fine-tuning starts from: random weights, a stage of the source, or any checkpoint."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from screener_nnu.errors import ScreenerError
+from screener_nnu.finetuning.checkpoint import check_same_input, input_differences
+from screener_nnu.finetuning.training import file_hash
+from screener_nnu.paths import finished_checkpoint
+from screener_nnu.plans import CONFIGURATION
+
+SCRATCH, STUDENT, DESCRIPTOR = "scratch", "student", "descriptor"
+STARTS = (SCRATCH, STUDENT, DESCRIPTOR)
+_LONGEST_NAME = 40
+
+
+@dataclass(frozen=True)
+class Start:
+    """One start.
+
+    Attributes:
+        name: stands in plan names, so that no two starts write into one folder.
+        weights: checkpoint to start from; `None` starts from scratch.
+    """
+
+    name: str
+    weights: Path | None = None
+
+
+def find_start(wanted: str, source: str, plans_name: str, plan: Mapping[str, Any]) -> Start:
+    """The start of a name, or of a checkpoint file.
+
+    Args:
+        wanted: `scratch`, `student`, `descriptor`, or the path of a checkpoint.
+        source: pre-trained dataset.
+        plans_name: its plan.
+        plan: the same, read.
+
+    Raises:
+        ScreenerError: the stage has not been trained, or neither a name nor a file.
+    """
+    if wanted == SCRATCH:
+        return Start(SCRATCH)
+    if wanted == STUDENT:
+        return Start(STUDENT, finished_checkpoint(source, "distillation", plans_name))
+    if wanted == DESCRIPTOR:
+        # A variant of the density may use the descriptor of another plan.
+        density = plan.get("screener", {}).get("density", {})
+        owner = density.get("descriptor_plans") or plans_name
+        return Start(DESCRIPTOR, finished_checkpoint(source, "descriptor", owner))
+    path = Path(wanted)
+    if not path.is_file():
+        raise ScreenerError(
+            f"'{wanted}' is no start: give {', '.join(STARTS)} or the path of a checkpoint file"
+        )
+    return Start(file_start_name(path), path)
+
+
+def file_start_name(path: Path) -> str:
+    """Name of a checkpoint as a start: what it is called, and the beginning of its hash.
+
+    nnU-Net calls every file `checkpoint_final.pth`, so its model's folder gives the name.
+    """
+    path = path.resolve()
+    text = path.stem
+    if text.startswith("checkpoint_") and len(path.parts) > 3:
+        text = path.parents[1].name.removesuffix(f"__{CONFIGURATION}")
+    # No underscores: nnU-Net parts the names of its folders by them.
+    word = re.sub(r"[^A-Za-z0-9]+", "-", text)[:_LONGEST_NAME].strip("-")
+    return f"{word}-{file_hash(path)[:8]}"
+
+
+def check_input(start: Start, checkpoint: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
+    """What a user should know about the images that these weights were trained on.
+
+    Returns:
+        A line for each difference between them and what fine-tuning feeds.
+
+    Raises:
+        ScreenerError: weights of the source whose plan has changed since.
+    """
+    if start.name not in STARTS:
+        odd = input_differences(checkpoint, plan)
+        return [f"note: {start.name} knew other images. {line}" for line in odd]
+    check_same_input(checkpoint, plan)
+    if start.name == DESCRIPTOR:
+        return [
+            "note: the descriptor was trained on equalised images; fine-tuning feeds clipped and "
+            "standardised HU"
+        ]
+    return []
