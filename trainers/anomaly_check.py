@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import zlib
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from screener_nnu.checkpoints import write_array
+from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.evaluation.weighted import weighted_auroc
 from screener_nnu.inference.map_store import MapStore
 from screener_nnu.plans import ScreenerSettings, Shape
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.synthetic.anomalies import KINDS
-from screener_nnu.synthetic.cases import AnomalousCase, anomalous_case
+from screener_nnu.synthetic.anomaly_settings import BlobSettings
+from screener_nnu.synthetic.cases import PAINTING_VERSION, AnomalousCase, anomalous_case
 from screener_nnu.trainers.score_statistics import body_cells
+
+logger = logging.getLogger(__name__)
 
 _MAX_SCANS = 12
 
@@ -27,7 +35,7 @@ class AnomalyCheck:
     """AUROC of each kind of anomaly in up to 12 validation scans.
 
     The frozen networks see every scan with anomalies once; an epoch then costs one pass of the
-    density. Large scans are cut to two tiles of prediction an axis.
+    density. `fill` does that work and may be shared by processes, before `prepare` reads it.
 
     Args:
         store: of the maps.
@@ -43,14 +51,39 @@ class AnomalyCheck:
         places = np.linspace(0, len(names) - 1, min(_MAX_SCANS, len(names))).astype(int)
         self.names = tuple(names[i] for i in places)
         # The donors of foreign tissue are among them, so other names are other anomalies.
-        self._key = f"{self.settings.seed}_{zlib.crc32(' '.join(self.names).encode()):08x}"
+        values = [self.settings.seed, self.names, PAINTING_VERSION, asdict(BlobSettings())]
+        self._key = f"{zlib.crc32(json.dumps(values).encode()):08x}"
         self._voxels: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
 
+    def fill(self, rank: int = 0, ranks: int = 1) -> None:
+        """Paints every `ranks`-th scan and stores its maps; those on disk stay."""
+        pairs = [(case, kind) for kind in KINDS for case in self.names][rank::ranks]
+        for case, kind in tqdm(pairs, desc="synthetic anomalies", unit="scan", disable=rank != 0):
+            try:
+                self._stored(case, kind)
+            except CaseError as error:
+                logger.warning("no synthetic anomalies: %s", error)
+
     def prepare(self) -> None:
-        """Paints the anomalies and computes all maps."""
-        pairs = [(case, kind) for kind in KINDS for case in self.names]
-        for case, kind in tqdm(pairs, desc="synthetic anomalies", unit="scan"):
-            self._counted(case, kind)
+        """Reads what `fill` stored; a scan that misses one kind of anomaly is left out of all.
+
+        Raises:
+            ScreenerError: no scan is left.
+        """
+        whole = []
+        for case in self.names:
+            try:
+                for kind in KINDS:
+                    self._voxels[case, kind] = self._stored(case, kind)
+                whole.append(case)
+            except CaseError as error:
+                logger.warning("left out of the synthetic anomalies: %s", error)
+        if not whole:
+            raise ScreenerError(
+                "synthetic anomalies cannot be painted into any validation scan: plan with more "
+                "scans, or larger ones"
+            )
+        self.names = tuple(whole)
 
     def auroc(self, score: Score) -> dict[str, float]:
         """AUROC of the body's voxels, pooled over the scans, for each kind and their `mean`.
@@ -58,49 +91,60 @@ class AnomalyCheck:
         Args:
             score: (y, c) -> (1, d, h, w), higher is more anomalous.
         """
+        if not self._voxels:
+            self.prepare()
         figures = {}
         for kind in KINDS:
             scores: list[np.ndarray] = []
-            positive: list[np.ndarray] = []
-            negative: list[np.ndarray] = []
             for case in self.names:
-                y, c = self._maps(case, kind, None)
+                y, c = self.store.files.read(self._name(case, kind))
                 device = self.store.device
                 found = score(y.to(device), None if c is None else c.to(device))
                 scores.append(found.cpu().double().numpy().ravel())
-                anomalous, other = self._counted(case, kind)
-                positive.append(anomalous.ravel())
-                negative.append(other.ravel())
-            pooled = (np.concatenate(values) for values in (scores, positive, negative))
-            figures[kind] = weighted_auroc(*pooled)
-        figures["mean"] = float(np.mean(list(figures.values())))
+            pairs = [self._voxels[case, kind] for case in self.names]
+            positive, negative = (np.concatenate([p[i].ravel() for p in pairs]) for i in (0, 1))
+            figures[kind] = weighted_auroc(np.concatenate(scores), positive, negative)
+        figures["mean"] = float(np.nanmean(list(figures.values())))
         return figures
 
+    def _name(self, case: str, kind: str) -> str:
+        return f"{case}__{kind}_{self._key}"
+
     def _anomalous(self, case: str, kind: str) -> AnomalousCase:
+        """A case with anomalies; of a large one, two tiles an axis around them."""
         made = anomalous_case(
             self.cases, case, self.names, kind, self.settings.preprocessing, self.settings.seed
         )
-        limit = 2 * np.array(self.settings.inference.teacher_tile)
-        size = np.minimum(made.hu.shape, limit)
-        first = (np.array(made.hu.shape) - size) // 2
+        shape = np.array(made.hu.shape)
+        size = np.minimum(shape, 2 * np.array(self.settings.inference.teacher_tile))
+        middle = np.rint(np.mean(np.nonzero(made.mask), axis=1)).astype(int)
+        first = np.clip(middle - size // 2, 0, shape - size)
         box = tuple(slice(a, a + n) for a, n in zip(first, size, strict=True))
         return AnomalousCase(made.hu[box], made.equalised[box], made.mask[box], made.body[box])
 
+    def _stored(self, case: str, kind: str) -> tuple[np.ndarray, np.ndarray]:
+        """Voxels of anomalies and other voxels of the body in each position; maps are there then.
+
+        Counts are kept beside the maps, so that they always speak of the same painting.
+        """
+        changed = self.cases.changed(case)
+        path = self.store.files.y_folder / f"{self._name(case, kind)}_voxels.npy"
+        if not path.is_file() or path.stat().st_mtime < changed:
+            made = self._anomalous(case, kind)
+            y, _ = self._maps(case, kind, lambda: made, changed)
+            write_array(path, np.stack(self._counts(made, tuple(y.shape[2:]))))  # type: ignore[arg-type]
+        else:
+            self._maps(case, kind, lambda: self._anomalous(case, kind), changed)
+        positive, negative = np.load(path).astype(np.float64)
+        return positive, negative
+
     def _maps(
-        self, case: str, kind: str, made: AnomalousCase | None
+        self, case: str, kind: str, make: Callable[[], AnomalousCase], newer_than: float
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         def image() -> torch.Tensor:
-            return torch.from_numpy((made or self._anomalous(case, kind)).equalised)
+            return torch.from_numpy(make().equalised)
 
-        return self.store.maps(f"{case}__{kind}_{self._key}", image)
-
-    def _counted(self, case: str, kind: str) -> tuple[np.ndarray, np.ndarray]:
-        """Voxels of each position, counted once; the maps are stored on the way."""
-        if (case, kind) not in self._voxels:
-            made = self._anomalous(case, kind)
-            y, _ = self._maps(case, kind, made)
-            self._voxels[case, kind] = self._counts(made, tuple(y.shape[2:]))  # type: ignore[arg-type]
-        return self._voxels[case, kind]
+        return self.store.maps(self._name(case, kind), image, newer_than)
 
     def _counts(self, made: AnomalousCase, cells: Shape) -> tuple[np.ndarray, np.ndarray]:
         """Voxels of anomalies and other voxels of the body in each position."""
@@ -110,5 +154,5 @@ class AnomalyCheck:
         counts = [
             body_cells(torch.from_numpy(m.astype(np.uint8)), grid, cell, cells) for m in masks
         ]
-        positive, negative = (count.double().numpy() * np.prod(cell) for count in counts)
+        positive, negative = (count.numpy() * np.prod(cell) for count in counts)
         return positive, negative

@@ -74,6 +74,7 @@ class ScreenerTrainer(StageState):
         self.global_step = 0
         self.best_figure: float | None = None
         self.validation_terms: dict[str, float] = {}  # what stands beside the figure in the log
+        self.final_figure: float | None = None  # where `finish` measures again
         self._progress: tqdm | None = None
 
     # What a stage defines.
@@ -129,11 +130,17 @@ class ScreenerTrainer(StageState):
         if self.was_initialized:
             raise RuntimeError("initialize was called twice")
         torch.manual_seed(self.settings.seed)
+        self.upstream_identity = self.upstream(self.plans_manager.dataset_name, self.plan)
         self.network = self.build_model().to(self.device)
         self.optimizer, self.lr_scheduler = self.configure_optimizers()
         if self.is_ddp:
             self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
-            self.network = DistributedDataParallel(self.network, device_ids=[self.local_rank])
+            self.network = DistributedDataParallel(
+                # No buffer differs between ranks: sending them in every forward changes nothing.
+                self.network,
+                device_ids=[self.local_rank],
+                broadcast_buffers=False,
+            )
         self.was_initialized = True
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, LambdaLR]:
@@ -176,7 +183,7 @@ class ScreenerTrainer(StageState):
             write_json(base / "dataset.json", self.dataset_json)
         if self.global_step == 0:
             self.prepare()
-            self.stage_log.reference = self.validation_figure()
+            self.stage_log.reference = self._shared_figure()
             self.print_to_log_file(
                 f"{self.stage}: {self.figure_name} of the untrained network "
                 f"{self.stage_log.reference:.4f}"
@@ -192,6 +199,12 @@ class ScreenerTrainer(StageState):
 
     def check_cases(self) -> None:
         """Refuses to start without the plan's cases."""
+        if not self.settings.split.train:
+            raise ScreenerError(
+                f"{self.plans_manager.plans_name} names no scans to train the {self.stage} stage "
+                "on, as plans out of a model file do: plan scans of your own with "
+                "screener_plan_and_preprocess, or take a file made with --teacher"
+            )
         missing = [
             name
             for name in (*self.settings.split.train, *self.settings.split.validation)
@@ -260,14 +273,18 @@ class ScreenerTrainer(StageState):
         self._terms = plain
 
     def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
-        """The stage's figure, on the first process; the others wait for it."""
+        """Logs the stage's figure."""
+        self.logger.log("figures", self._shared_figure(), self.current_epoch)
+        self.logger.log("validation_terms", dict(self.validation_terms), self.current_epoch)
+
+    def _shared_figure(self) -> float:
+        """The stage's figure, of the first process; the others wait for it."""
         figure = self.validation_figure() if self.local_rank == 0 else math.nan
         if self.is_ddp:
             shared = torch.tensor(figure, device=self.device)
             dist.broadcast(shared, 0)
             figure = float(shared)
-        self.logger.log("figures", figure, self.current_epoch)
-        self.logger.log("validation_terms", dict(self.validation_terms), self.current_epoch)
+        return figure
 
     def on_epoch_end(self) -> None:
         """Log line, plot, `checkpoint_latest`, and `checkpoint_best` by the figure."""
@@ -310,10 +327,13 @@ class ScreenerTrainer(StageState):
         if self.local_rank == 0:
             (folder / "checkpoint_latest.pth").unlink(missing_ok=True)
         self.print_to_log_file(
-            f"{self.stage} finished: {self.figure_name} "
-            f"{self.stage_log.get_value('figures', -1):.4f} "
+            f"{self.stage} finished: {self.figure_name} {self._final_figure():.4f} "
             f"(untrained {self.stage_log.reference:.4f})"
         )
+
+    def _final_figure(self) -> float:
+        """Of the weights in `checkpoint_final`."""
+        return self.final_figure or float(self.stage_log.get_value("figures", -1))
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Nothing: the stage's figure was measured after each epoch."""

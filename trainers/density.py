@@ -14,14 +14,15 @@ from screener_nnu.checkpoints import read_checkpoint
 from screener_nnu.errors import ScreenerError
 from screener_nnu.inference.map_store import MapStore
 from screener_nnu.inference.models import load_features, new_density
-from screener_nnu.plans import DensitySettings, OptimiserSettings
+from screener_nnu.plans import DensitySettings, OptimiserSettings, ScreenerSettings
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.sampling.randomness import torch_generator
 from screener_nnu.scoring.teacher import FeatureExtractor, Teacher
 from screener_nnu.trainers.anomaly_check import AnomalyCheck
 from screener_nnu.trainers.base import ScreenerTrainer
-from screener_nnu.trainers.density_maps import CropSource, Maps, MapSource, ScanSource
+from screener_nnu.trainers.density_maps import CropSource, Maps, MapSource
 from screener_nnu.trainers.reading import CaseReader, step_batches
+from screener_nnu.trainers.scan_maps import Draw, ScanSource
 from screener_nnu.trainers.score_statistics import measure_scores
 
 _STATISTICS_STEPS = 16
@@ -56,25 +57,25 @@ class DensityTrainer(ScreenerTrainer):
 
     def build_model(self) -> nn.Module:
         """The density; descriptor and condition are loaded and frozen beside it."""
-        dataset = self.plans_manager.dataset_name
+        dataset, folder = self.plans_manager.dataset_name, self.cases_folder
         self.features: FeatureExtractor = load_features(dataset, self.plan, self.density)
         self.features_identity = self.features.identity()
         self.features.to(self.device)
-        folder = self.cases_folder
-        store = MapStore(
-            folder.with_name(f"{folder.name}_maps"), self.features, self.plan, self.device
-        )
-        self.source: MapSource = (
-            ScanSource(folder, store, self.density.positions, self.density.kind == "flow")
-            if self.density.whole_scans
-            else CropSource(folder, self.features, self.plan, self.device)
-        )
-        self.check = AnomalyCheck(store, CaseFolder(folder), self.plan)
         self.channels = self._feature_channels()
         self.score_statistics: dict[str, float] = {}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed)
-            return new_density(self.density, *self.channels)
+            model = new_density(self.density, *self.channels)
+        store = MapStore(
+            folder.with_name(f"{folder.name}_maps"), self.features, self.plan, self.device
+        )
+        self.source: MapSource = (
+            ScanSource(folder, store, Draw(self.density.positions, model.density.reach))
+            if self.density.whole_scans
+            else CropSource(folder, self.features, self.plan, self.device)
+        )
+        self.check = AnomalyCheck(store, CaseFolder(folder), self.plan)
+        return model
 
     def _feature_channels(self) -> tuple[int, int]:
         descriptor: Any = self.features.descriptor
@@ -107,12 +108,14 @@ class DensityTrainer(ScreenerTrainer):
         if not self.was_initialized:
             self.initialize()
         self.check_cases()
-        if self.local_rank == 0:
-            if isinstance(self.source, ScanSource):
-                self.source.fill((*self.training_scans, *self.settings.split.validation))
-            self.check.prepare()
+        ranks = torch.distributed.get_world_size() if self.is_ddp else 1
+        if isinstance(self.source, ScanSource):
+            names = (*self.training_scans, *self.settings.split.validation)
+            self.source.fill(names[self.local_rank :: ranks])
+        self.check.fill(self.local_rank, ranks)
         if self.is_ddp:
             torch.distributed.barrier()
+        self.check.prepare()
         super().on_train_start()
 
     def _maps_of(self, sample: Any, flips: list[int]) -> Maps:
@@ -199,8 +202,9 @@ class DensityTrainer(ScreenerTrainer):
             best = read_checkpoint(Path(self.output_folder) / "checkpoint_best.pth")
             self.load_weights(best)
             self.print_to_log_file(f"epoch {best['current_epoch']} is kept, the best one")
-        with torch.no_grad():
-            self.validation_figure()  # of the weights that are kept
+        if self.local_rank != 0:  # the first process writes the checkpoint
+            return
+        self.final_figure = self.validation_figure()
         teacher = Teacher(self.features, self.model).eval()
         self.score_statistics = measure_scores(
             teacher, self.cases_folder, self.settings.split.train, self.plan, self.device
@@ -210,6 +214,12 @@ class DensityTrainer(ScreenerTrainer):
     def own_settings(cls, settings: dict[str, Any]) -> Any:
         """Its own, and which condition it sees."""
         return settings["density"], settings["condition"]["kind"]
+
+    @classmethod
+    def upstream(cls, dataset: str, plan: dict[str, Any]) -> str:
+        """Hash of descriptor and condition."""
+        settings = ScreenerSettings.from_dict(plan["screener"]).density
+        return load_features(dataset, plan, settings).identity()
 
     def extra_state(self) -> dict[str, Any]:
         """What prediction needs beside the weights."""

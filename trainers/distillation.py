@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from screener_nnu.inference.sliding_window import cells_to_voxels
 from screener_nnu.inference.volume import normalise_hu
 from screener_nnu.networks.unet import build_unet
 from screener_nnu.paths import finished_checkpoint
-from screener_nnu.plans import DistillationSettings, OptimiserSettings, Shape
+from screener_nnu.plans import DistillationSettings, OptimiserSettings, ScreenerSettings, Shape
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.preprocessing.resampling import resample_mask_to_shape
 from screener_nnu.sampling.crops import Box
@@ -35,6 +36,8 @@ from screener_nnu.trainers.reading import (
     step_batches,
 )
 from screener_nnu.trainers.score_statistics import case_scores
+
+logger = logging.getLogger(__name__)
 
 _VALIDATION_CROPS = 24
 _AIR_HU = -1024
@@ -92,6 +95,13 @@ class DistillationReader(CaseReader[DistillationSample]):
         return np.pad(body[window], missing)
 
 
+def _is_current(scores: Path, cases: CaseFolder, case: str) -> bool:
+    try:
+        return scores.is_file() and scores.stat().st_mtime >= cases.changed(case)
+    except CaseError:
+        return False
+
+
 class DistillationTrainer(ScreenerTrainer):
     """Regresses the standardised, tail-clipped score with a plain mean squared error (paper)."""
 
@@ -120,8 +130,6 @@ class DistillationTrainer(ScreenerTrainer):
     def build_model(self) -> nn.Module:
         """The student: the plan's UNet with one linear output."""
         self.teacher_plans = self.distillation.density_plans or self.plans_manager.plans_name
-        dataset = self.plans_manager.dataset_name
-        self._teacher_file = finished_checkpoint(dataset, "density", self.teacher_plans)
         network = build_unet(self.plan, 1, 1, self.settings.seed + 2)
         if self._do_i_compile():
             network.compile()
@@ -138,8 +146,8 @@ class DistillationTrainer(ScreenerTrainer):
     @property
     def scores_folder(self) -> Path:
         """Scores of exactly this teacher."""
-        identity = hashlib.sha256(self._teacher_file.read_bytes()).hexdigest()[:12]
-        return self.cases_folder.with_name(f"{self.cases_folder.name}_scores") / identity
+        folder = self.cases_folder.with_name(f"{self.cases_folder.name}_scores")
+        return folder / self.upstream_identity
 
     def _store_teacher_scores(self) -> None:
         """One file of float32 scores a case, on the teacher's cells: small, exact, resumable."""
@@ -154,9 +162,13 @@ class DistillationTrainer(ScreenerTrainer):
         ranks = torch.distributed.get_world_size() if self.is_ddp else 1
         # Shared out before looking what is there: other processes are writing already.
         share = list(dict.fromkeys(train + validation))[self.local_rank :: ranks]
-        own = [case for case in share if not (folder / f"{case}.npy").is_file()]
+        own = [case for case in share if not _is_current(folder / f"{case}.npy", cases, case)]
         for case in tqdm(own, desc="teacher scores", unit="scan", disable=not own):
-            scores, _ = case_scores(teacher, cases, case, plan, self.device)
+            try:
+                scores, _ = case_scores(teacher, cases, case, plan, self.device)
+            except CaseError as error:  # the reader leaves it out, too
+                logger.warning("left out: %s", error)
+                continue
             write_array(folder / f"{case}.npy", scores.numpy())
         if self.is_ddp:
             torch.distributed.barrier()
@@ -230,6 +242,14 @@ class DistillationTrainer(ScreenerTrainer):
             inside = sample.body.to(self.device)[None, None] > 0
             pairs.append(torch.stack([scores[inside], targets[inside]]))
         return float(torch.corrcoef(torch.cat(pairs, dim=1).cpu().double())[0, 1])
+
+    @classmethod
+    def upstream(cls, dataset: str, plan: dict[str, Any]) -> str:
+        """Hash of the teacher's checkpoint."""
+        settings = ScreenerSettings.from_dict(plan["screener"]).distillation
+        teacher = settings.density_plans or plan["plans_name"]
+        content = finished_checkpoint(dataset, "density", teacher).read_bytes()
+        return hashlib.sha256(content).hexdigest()[:12]
 
     def extra_state(self) -> dict[str, Any]:
         """What prediction and stock fine-tuning need beside the weights."""

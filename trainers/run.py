@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ import torch
 from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import dataset_name, plan_file, preprocessed_folder, stage_folder
 from screener_nnu.plans import CONFIGURATION, read_plan
+from screener_nnu.trainers.base import ScreenerTrainer
 from screener_nnu.trainers.stages import trainer_of
+from screener_nnu.trainers.state import OTHER_UPSTREAM
 
 try:
     import fcntl
@@ -110,11 +113,25 @@ def _refuse_other_settings(
     plan, _ = _load(dataset, plans_name)
     trained = read_checkpoint(stage_folder(dataset, stage, plans_name) / "checkpoint_final.pth")
     trainer = trainer_of(stage)
+    folder = stage_folder(dataset, stage, plans_name)
+    now = _upstream_now(trainer, dataset, plan)
+    if now is not None and trained.get("upstream", now) != now:
+        raise ScreenerError(OTHER_UPSTREAM.format(folder=folder))
     if trainer.relevant_settings(trained["plan"]) != trainer.relevant_settings(plan):
         raise ScreenerError(
             f"the {stage} stage of {plans_name} was trained with other settings than the plan's: "
             "add --restart to train it anew, or write the plan under another name with -p"
         )
+
+
+def _upstream_now(
+    trainer: type[ScreenerTrainer], dataset: int | str, plan: dict[str, Any]
+) -> str | None:
+    """None where an earlier stage is missing: a model that was installed may come without."""
+    try:
+        return trainer.upstream(dataset_name(dataset), plan)
+    except ScreenerError:
+        return None
 
 
 def _train_distributed(dataset: int | str, stage: str, plans_name: str, num_gpus: int) -> None:
@@ -126,13 +143,21 @@ def _train_distributed(dataset: int | str, stage: str, plans_name: str, num_gpus
 
     os.environ["MASTER_ADDR"] = "localhost"
     os.environ.setdefault("MASTER_PORT", str(find_free_network_port()))
-    torch.multiprocessing.spawn(
-        _train_rank, (num_gpus, dataset_name(dataset), stage, plans_name), nprocs=num_gpus
-    )
+    arguments = (num_gpus, dataset_name(dataset), stage, plans_name)
+    try:
+        torch.multiprocessing.spawn(_train_rank, arguments, nprocs=num_gpus)
+    except torch.multiprocessing.ProcessRaisedException as error:
+        _, of_ours, message = str(error).rpartition(f"{ScreenerError.__module__}.")
+        if not of_ours:
+            raise
+        raise ScreenerError(message.partition(": ")[2].strip()) from error
 
 
 def _train_rank(rank: int, ranks: int, dataset: str, stage: str, plans_name: str) -> None:
-    torch.distributed.init_process_group("nccl", rank=rank, world_size=ranks)
+    # Ranks wait for each other while scans are scored, which may take hours.
+    torch.distributed.init_process_group(
+        "nccl", rank=rank, world_size=ranks, timeout=timedelta(days=2)
+    )
     torch.cuda.set_device(rank)
     try:
         _train(dataset, stage, plans_name, torch.device("cuda", rank))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
+from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.inference.volume import teacher_cells, teacher_input
 from screener_nnu.plans import Shape
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.scoring.teacher import Teacher
+
+logger = logging.getLogger(__name__)
 
 _MAX_SCANS = 24
 
@@ -55,8 +59,14 @@ def measure_scores(
     ]
     values = []
     for case in tqdm(chosen, desc="score statistics", unit="scan"):
-        scores, inside = case_scores(teacher, cases, case, plan, device)
+        try:
+            scores, inside = case_scores(teacher, cases, case, plan, device)
+        except CaseError as error:
+            logger.warning("left out: %s", error)
+            continue
         values.append(scores[inside].double())
+    if not values:
+        raise ScreenerError(f"no training scan in {folder} can be read")
     pooled = torch.cat(values)
     return {
         "mean": float(pooled.mean()),

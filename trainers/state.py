@@ -15,6 +15,10 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import STAGE_TRAINERS
 from screener_nnu.plans import CONFIGURATION, ScreenerSettings
 
+OTHER_UPSTREAM = (
+    "{folder} was trained on stages that were trained anew since then; add --restart to start anew"
+)
+
 
 class StageState(nnUNetTrainer):
     """The part of `ScreenerTrainer` that writes and reads checkpoints."""
@@ -22,6 +26,7 @@ class StageState(nnUNetTrainer):
     stage: ClassVar[str]
     current_epoch: int
     plan: dict[str, Any]
+    upstream_identity: str
     global_step: int
     best_figure: float | None
 
@@ -38,6 +43,11 @@ class StageState(nnUNetTrainer):
     def load_weights(self, checkpoint: dict[str, Any]) -> None:
         """Takes up what `weights` gave."""
         self.model.load_state_dict(checkpoint["network_weights"])
+
+    @classmethod
+    def upstream(cls, dataset: str, plan: dict[str, Any]) -> str:
+        """Hash of the trained stages that this one builds on, as they are now; empty for none."""
+        return ""
 
     def extra_state(self) -> dict[str, Any]:
         """More plain values for the checkpoint."""
@@ -62,6 +72,7 @@ class StageState(nnUNetTrainer):
             "init_args": arguments,
             "trainer_name": type(self).__name__,
             "inference_allowed_mirroring_axes": None,
+            "upstream": self.upstream_identity,
             **self.extra_state(),
         }
         write_checkpoint(_plain(checkpoint), Path(filename))
@@ -79,6 +90,8 @@ class StageState(nnUNetTrainer):
                 f"{self.output_folder} was trained with other settings than the plan's; add "
                 "--restart to start anew, or give the changed plan another name with -p"
             )
+        if checkpoint.get("upstream", self.upstream_identity) != self.upstream_identity:
+            raise ScreenerError(OTHER_UPSTREAM.format(folder=self.output_folder))
         self.load_weights(checkpoint)
         self.optimizer.load_state_dict(checkpoint["optimizer_state"])
         self.lr_scheduler.load_state_dict(checkpoint["lr_scheduler_state"])

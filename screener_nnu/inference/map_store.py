@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +13,55 @@ import numpy as np
 import torch
 
 from screener_nnu.checkpoints import write_array
+from screener_nnu.errors import CaseError
 from screener_nnu.inference.volume import stitched_maps
-from screener_nnu.plans import ScreenerSettings
+from screener_nnu.plans import ScreenerSettings, Shape
 from screener_nnu.scoring.teacher import FeatureExtractor, weights_hash
 
 MapFunction = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class MapFiles:
+    """Where the maps of a descriptor and a condition lie; worker processes read them.
+
+    Attributes:
+        y_folder, c_folder: one file a scan; `c_folder` is None without condition.
+        pooling: voxels of the plan's grid that one position covers.
+    """
+
+    y_folder: Path
+    c_folder: Path | None
+    pooling: Shape
+
+    def read(self, name: str) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Y (1, d, ...) and c (1, d_cond, ...) of a scan; values are read where they are used.
+
+        Raises:
+            CaseError: they are not there, or damaged.
+        """
+        try:
+            y = _mapped(self.y_folder / f"{name}.npy")
+            return y, None if self.c_folder is None else _mapped(self.c_folder / f"{name}.npy")
+        except (OSError, ValueError, EOFError) as error:
+            raise CaseError(name, f"its stored maps cannot be read ({error}); run again") from error
+
+
+def _mapped(path: Path) -> torch.Tensor:
+    return torch.from_numpy(np.load(path, mmap_mode="c"))
 
 
 class MapStore:
     """Maps y and c of scans, one float32 file a scan and network: what densities are fitted to.
 
     A network that several densities share is run once. Files are found by a hash of the weights
-    and of what else the maps depend on, so that a network trained anew never meets old maps.
+    and of what else the maps depend on, so that a network trained anew, or cases preprocessed with
+    other settings, never meet old maps.
 
     Args:
         folder: of all stored maps of a set of cases.
         features: the networks.
-        plan: nnU-Net's plan dictionary, for tile and strides.
+        plan: nnU-Net's plan dictionary, for tile, strides and preprocessing.
         device: of the networks.
     """
 
@@ -36,43 +69,55 @@ class MapStore:
         self, folder: Path, features: FeatureExtractor, plan: dict[str, Any], device: torch.device
     ) -> None:
         """Hashes both networks."""
-        self.folder = folder
         self.features = features
         self.plan = plan
         self.device = device
-        self._y_folder = folder / self._identity(features.descriptor)
-        self._c_folder = folder / self._identity(features.condition)
+        condition = features.condition
+        self.files = MapFiles(
+            folder / self._identity(features.descriptor),
+            folder / self._identity(condition) if condition.channels else None,
+            features.pooling,
+        )
 
     def maps(
-        self, name: str, image: Callable[[], torch.Tensor]
+        self, name: str, image: Callable[[], torch.Tensor], newer_than: float = 0.0
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Y (1, d, ...) and c (1, d_cond, ...) of a scan, on the CPU.
 
         Args:
             name: of the scan; the same name must always mean the same image.
             image: makes the equalised image (D, H, W) on the plan's grid; called when it is needed.
+            newer_than: files of before this time (s since the epoch) are made anew.
         """
-        y = self._map(self._y_folder / f"{name}.npy", image, self.features.descriptor_maps)
-        if not self.features.condition.channels:
-            return y, None
-        return y, self._map(self._c_folder / f"{name}.npy", image, self.features.condition_maps)
+        files = self.files
+        pairs = [(files.y_folder, self.features.descriptor_maps)]
+        if files.c_folder is not None:
+            pairs.append((files.c_folder, self.features.condition_maps))
+        for folder, function in pairs:
+            self._ensure(folder / f"{name}.npy", image, function, newer_than)
+        return files.read(name)
 
-    def _map(
-        self, path: Path, image: Callable[[], torch.Tensor], function: MapFunction
-    ) -> torch.Tensor:
+    def _ensure(
+        self,
+        path: Path,
+        image: Callable[[], torch.Tensor],
+        function: MapFunction,
+        newer_than: float,
+    ) -> None:
         try:
-            return torch.from_numpy(np.load(path, mmap_mode="c"))  # read where it is looked at
+            if path.stat().st_mtime >= newer_than:
+                _mapped(path)
+                return
         except (OSError, ValueError, EOFError):  # not there yet, or damaged
-            cell = self.features.pooling
-            made = stitched_maps(function, cell, image().to(self.device), self.plan).cpu()
+            pass
+        made = stitched_maps(function, self.features.pooling, image().to(self.device), self.plan)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_array(path, made.numpy())
-        return made
+        write_array(path, made.cpu().numpy())
 
     def _identity(self, network: torch.nn.Module) -> str:
         settings = ScreenerSettings.from_dict(self.plan["screener"])
         tile, overlap = settings.inference.teacher_tile, settings.inference.overlap
         rest = [type(network).__name__, self.features.pooling, tile, overlap]
-        rest.append(self.features.low_precision_cpu)
+        rest += [self.features.low_precision_cpu, asdict(settings.preprocessing)]
         text = weights_hash(network) + json.dumps(rest)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -109,6 +109,14 @@ class CaseFolder:
         """Bytes that the arrays of a case take on disk."""
         return sum(self._description(case)["bytes"].values())
 
+    def changed(self, case: str) -> float:
+        """When a case was finished, in seconds since the epoch."""
+        file = _marker(self.folder, case)
+        try:
+            return file.stat().st_mtime
+        except OSError as error:
+            raise self._unreadable(case, file, error) from error
+
     def is_whole(self, case: str) -> bool:
         """Whether the marker can be read and every array has the size that it states."""
         try:

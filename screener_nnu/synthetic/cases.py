@@ -7,11 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from screener_nnu.errors import CaseError
 from screener_nnu.plans import PreprocessingSettings
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.preprocessing.equalise import equalise
 from screener_nnu.preprocessing.resampling import resample_mask_to_shape
 from screener_nnu.synthetic.anomalies import add_anomalies
+
+#: Of how anomalies are painted; raised with every change, so that stored ones are made anew.
+PAINTING_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,9 @@ def anomalous_case(
         kind: one of `screener_nnu.synthetic.anomalies.KINDS`.
         settings: of the preprocessing.
         seed: of the anomalies.
+
+    Raises:
+        CaseError: a case cannot be read, or has no place for an anomaly.
     """
     rng = np.random.default_rng([seed, *(zlib.crc32(word.encode()) for word in (case, kind))])
     candidates = [name for name in others if name != case] or [case]
@@ -57,7 +64,10 @@ def anomalous_case(
     spacing = settings.spacing
     hu, body = _read(cases, case)
     donor_hu, donor_body = (hu, body) if donor == case else _read(cases, donor)
-    changed, mask = add_anomalies(hu, body, spacing, donor_hu, donor_body, spacing, kind, rng)
+    try:
+        changed, mask = add_anomalies(hu, body, spacing, donor_hu, donor_body, spacing, kind, rng)
+    except ValueError as error:
+        raise CaseError(case, f"no anomaly of kind {kind} can be painted: {error}") from error
     return AnomalousCase(changed, equalise(changed, settings), mask > 0, body)
 
 

@@ -17,7 +17,7 @@ from screener_nnu.synthetic.cases import anomalous_case
 @pytest.fixture
 def trainer(trained: Any) -> Any:
     made = trained.trainer("density", 'condition.kind="none"')
-    made.check.prepare()
+    made.check.fill()
     return made
 
 
@@ -34,7 +34,7 @@ def test_figure_is_the_auroc_of_voxels(trainer: Any) -> None:
         scores, labels = [], []
         for case in trainer.settings.split.validation:
             made = trainer.check._anomalous(case, kind)
-            y, _ = trainer.check._maps(case, kind, made)
+            y, _ = trainer.check.store.files.read(trainer.check._name(case, kind))
             voxels = y[0, 0].numpy().repeat(2, 0).repeat(2, 1).repeat(2, 2)
             voxels = voxels[tuple(slice(0, n) for n in made.hu.shape)]
             counted = made.body | made.mask

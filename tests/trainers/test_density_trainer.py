@@ -226,6 +226,7 @@ WHOLE = (
 def test_whole_scans_are_fitted_to_what_prediction_sees(world: Any, kind: str) -> None:
     """Loss of a step on stored maps = mean of the teacher's scores in the body of that scan."""
     trainer = world.trainer("density", *WHOLE, f"condition.kind={kind}")
+    trainer.source.fill(trainer.settings.split.train)
     trainer.prepare()
     trainer.model.eval()
     (sample,) = batch = next(trainer.training_batches(3))
@@ -246,6 +247,7 @@ def test_some_positions_of_a_scan(world: Any, kind: str) -> None:
     """y and c of the same places of one scan: any of its body, or a block of about as many."""
     density = (f"density.kind={kind}", "condition.kind=sincos")
     trainer = world.trainer("density", *WHOLE[:3], *density, "density.positions=20")
+    trainer.source.fill(trainer.settings.split.train)
     ((sample,), (again,)) = (next(trainer.training_batches(4)) for _ in range(2))
     assert torch.equal(sample.y, again.y) and torch.equal(sample.c, again.c)
     pairs = torch.cat([sample.y, sample.c], 1)[0]
@@ -263,11 +265,19 @@ def test_some_positions_of_a_scan(world: Any, kind: str) -> None:
     if kind == "flow":
         assert pairs.shape[1:] == (20, 1, 1) and inside.flatten()[places].all()
     else:
-        assert pairs.shape[1:] == (3, 3, 3)
-        assert torch.equal(inside.flatten()[places], sample.inside.flatten())
-        depth, height, width = np.unravel_index(places.reshape(3, 3, 3).numpy(), inside.shape)
-        assert np.all(np.diff(depth, axis=0) == 1) and np.all(np.diff(height, axis=1) == 1)
-        assert np.all(np.diff(width, axis=2) == 1)
+        shape = pairs.shape[1:]
+        assert all(3 <= n <= 5 for n in shape)  # a cube of 3, and a rim where the scan goes on
+        grid = np.unravel_index(places.reshape(shape).numpy(), inside.shape)
+        for axis in range(3):
+            assert np.all(np.diff(grid[axis], axis=axis) == 1)
+        counted = sample.inside[0]
+        assert counted.any() and not (counted.flatten() & ~inside.flatten()[places]).any()
+        # What counts sees the neighbours that prediction sees.
+        for axis, places_of_axis in enumerate(grid):
+            used = places_of_axis[counted.numpy()]
+            low, high = places_of_axis.min(), places_of_axis.max()
+            assert used.min() > low or low == 0
+            assert used.max() < high or high == inside.shape[axis] - 1
 
 
 def test_scans_are_limited_evenly(world: Any) -> None:
