@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from screener_nnu.checkpoints import write_bytes
 from screener_nnu.errors import ScreenerError
 from screener_nnu.plans import ScreenerSettings
 from screener_nnu.preprocessing.case_files import CaseFolder
-from screener_nnu.synthetic.cases import AnomalousCase, anomalous_case
+from screener_nnu.synthetic.anomaly_settings import BlobSettings
+from screener_nnu.synthetic.cases import PAINTING_VERSION, AnomalousCase, anomalous_case
 
 
 class AnomalyStore:
@@ -50,9 +52,9 @@ class AnomalyStore:
     @property
     def identity(self) -> str:
         """Hash of what the anomalies depend on."""
-        spacing = self.settings.preprocessing.spacing
-        values = json.dumps([self.names, self.seed, spacing, self.settings.data_identifier])
-        return hashlib.sha256(values.encode()).hexdigest()[:12]
+        settings = [asdict(self.settings.preprocessing), asdict(BlobSettings()), PAINTING_VERSION]
+        values = [self.names, self.seed, self.settings.data_identifier, *settings]
+        return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:12]
 
     def paint(self, case: str, kind: str) -> AnomalousCase:
         """Paints a case; every draw is a function of seed, case and kind."""

@@ -60,11 +60,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """A stage to train: the plan's name and its settings beside those of the base plan."""
+    """A stage to train: the plan's name and its settings beside those of the base plan.
+
+    Without `overrides` (None), the plan is there and stays as it is.
+    """
 
     stage: str
     plans_name: str
-    overrides: tuple[str, ...] = ()
+    overrides: tuple[str, ...] | None = ()
 
 
 def grid_cells(
@@ -83,7 +86,8 @@ def stages_of(cell: Cell, base_name: str, base: ScreenerSettings) -> list[StageP
     """The stages of a cell in order, the density last.
 
     Descriptors differ by loss and seed, learned conditions by kind and seed (their loss is that of
-    the base plan), so that cells share them. Those with the settings of the base plan are its own.
+    the base plan), so that cells share them. Those with the settings of the base plan are its own,
+    or those of the plans whose networks its density uses.
     """
     stages = []
     descriptor = condition = UNTRAINED
@@ -91,9 +95,10 @@ def stages_of(cell: Cell, base_name: str, base: ScreenerSettings) -> list[StageP
     suffix = f"_seed{cell.seed}" if cell.seed else ""
     if cell.loss != UNTRAINED:
         same = cell.loss == base.descriptor.loss
-        descriptor = base_name + ("" if same else f"_{cell.loss}") + suffix
+        known = base.density.descriptor_plans if same and not seed else ""
+        descriptor = known or base_name + ("" if same else f"_{cell.loss}") + suffix
         loss = () if same else (f"descriptor.loss={cell.loss}",)
-        stages.append(StagePlan("descriptor", descriptor, (*loss, *seed)))
+        stages.append(StagePlan("descriptor", descriptor, None if known else (*loss, *seed)))
         condition, learned = _condition_stage(cell, base_name, base, seed, suffix)
         stages += learned
     overrides = (
@@ -115,6 +120,7 @@ def _condition_stage(
     if stage is None:
         return "", []
     same = cell.condition == base.condition.kind
-    name = base_name + ("" if same else f"_{cell.condition}") + suffix
+    known = base.density.condition_plans if same and not seed else ""
+    name = known or base_name + ("" if same else f"_{cell.condition}") + suffix
     kind = () if same else (f"condition.kind={cell.condition}",)
-    return name, [StagePlan(stage, name, (*kind, *seed))]
+    return name, [StagePlan(stage, name, None if known else (*kind, *seed))]

@@ -38,7 +38,7 @@ def train_cells(
     ordered = sorted(needed, key=lambda stage: stage.stage == "density")
     for number, stage in enumerate(ordered, start=1):
         logger.info("%d/%d: %s of %s", number, len(ordered), stage.stage, stage.plans_name)
-        if stage.plans_name != base_name:
+        if stage.plans_name != base_name and stage.overrides is not None:
             derive_plan(dataset, stage.plans_name, list(stage.overrides), base_name)
         train_stage(dataset, stage.stage, stage.plans_name, device)
     return plans

@@ -10,7 +10,6 @@ import hashlib
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +30,10 @@ from screener_nnu.synthetic.anomalies import KINDS
 
 _BINS = 4096
 _SAMPLE = 200_000
+_SCANS = 20
 
-#: (case, kind) -> scores (D, H, W) on the plan's grid, higher is more anomalous.
-ScoreFunction = Callable[[str, str], np.ndarray]
+#: (case, kind) -> scores (D, H, W) on the plan's grid by method, higher is more anomalous.
+ScoreFunction = Callable[[str, str], dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,13 @@ def judge_baselines(
     anomalies: AnomalyStore, histogram: HuHistogram, folder: Path
 ) -> dict[str, Judged]:
     """Counts of every baseline without learning, kept in `folder`."""
-
-    def make(name: str) -> Judged:
-        return _judge(name, anomalies, _baseline(name, anomalies, histogram))
-
-    return {
-        name: _kept(folder / f"{name}_{anomalies.identity}.npz", partial(make, name))
-        for name in BASELINES
-    }
+    paths = {name: folder / f"{name}_{anomalies.identity}.npz" for name in BASELINES}
+    missing = [name for name, path in paths.items() if not path.is_file()]
+    if missing:
+        made = _judge("baselines", anomalies, _baselines(missing, anomalies, histogram))
+        for name, judged in made.items():
+            _keep(paths[name], judged)
+    return {name: Judged.from_file(path) for name, path in paths.items()}
 
 
 def judge_teacher(
@@ -84,19 +83,15 @@ def judge_teacher(
     checkpoint = finished_checkpoint(dataset, "density", plans_name)
     weights = hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:12]
     path = folder / f"{plans_name}_{weights}_{anomalies.identity}.npz"
-    return _kept(
-        path,
-        lambda: _judge(plans_name, anomalies, _teacher(dataset, plans_name, anomalies, device)),
-    )
+    if not path.is_file():
+        teacher = _teacher(dataset, plans_name, anomalies, device)
+        _keep(path, _judge(plans_name, anomalies, teacher)[plans_name])
+    return Judged.from_file(path)
 
 
-def _kept(path: Path, make: Callable[[], Judged]) -> Judged:
-    if path.is_file():
-        return Judged.from_file(path)
-    made = make()
+def _keep(path: Path, judged: Judged) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, made.to_bytes())
-    return made
+    write_bytes(path, judged.to_bytes())
 
 
 def _teacher(
@@ -106,40 +101,61 @@ def _teacher(
     folder = anomalies.cases.folder
     store = MapStore(folder.with_name(f"{folder.name}_maps"), teacher.features, plan, device)
 
-    def scores(case: str, kind: str) -> np.ndarray:
+    def scores(case: str, kind: str) -> dict[str, np.ndarray]:
         name = f"{case}__{kind}_{anomalies.identity}"
         y, c = store.maps(name, lambda: torch.from_numpy(anomalies.paint(case, kind).equalised))
         cells = teacher.score(y.to(device), None if c is None else c.to(device))[0]
         shape = anomalies.cases.shape(case, "hu")
-        return cells_to_voxels(cells, teacher.cell, (0, 0, 0), shape).cpu().numpy()
+        return {plans_name: cells_to_voxels(cells, teacher.cell, (0, 0, 0), shape).cpu().numpy()}
 
     return scores
 
 
-def _baseline(name: str, anomalies: AnomalyStore, histogram: HuHistogram) -> ScoreFunction:
-    def scores(case: str, kind: str) -> np.ndarray:
+def _baselines(
+    names: Sequence[str], anomalies: AnomalyStore, histogram: HuHistogram
+) -> ScoreFunction:
+    def scores(case: str, kind: str) -> dict[str, np.ndarray]:
         made = anomalies.paint(case, kind)
         spacing = anomalies.settings.preprocessing.spacing
         given = BaselineInput(made.hu, made.body, spacing, histogram.edges, histogram.counts)
-        return BASELINES[name](given)
+        return {name: BASELINES[name](given) for name in names}
 
     return scores
 
 
-def _judge(title: str, anomalies: AnomalyStore, scores: ScoreFunction) -> Judged:
-    """Counts the scores of the voxels of body and anomalies."""
-    counts: dict[str, np.ndarray] = {}
-    with tqdm(total=len(KINDS) * len(anomalies.names), desc=title, unit="scan") as bar:
-        for kind in KINDS:
-            parts = []
-            for case in anomalies.names:
-                mask, counted = anomalies.masks(case, kind)
-                parts.append((scores(case, kind)[counted], mask[counted]))
-                bar.update()
-            edges = _edges(parts)
-            found = (CaseHistogram.count("", *part, edges) for part in parts)
-            counts[kind] = np.stack([[h.positive, h.negative] for h in found])
-    return Judged(anomalies.names, counts)
+def _judge(title: str, anomalies: AnomalyStore, scores: ScoreFunction) -> dict[str, Judged]:
+    """Counts the scores of the voxels of body and anomalies, a scan at a time.
+
+    Bins are placed by the scores of a few scans, which are kept until they are counted.
+    """
+    counts: dict[str, dict[str, np.ndarray]] = {}
+    names = anomalies.names
+    some = [names[i] for i in np.linspace(0, len(names) - 1, min(_SCANS, len(names))).astype(int)]
+    for kind in KINDS:
+        first = {case: _voxels(anomalies, scores, case, kind) for case in dict.fromkeys(some)}
+        methods = list(next(iter(first.values()))[1])
+        edges = {
+            method: _edges([(found[method], mask) for mask, found in first.values()])
+            for method in methods
+        }
+        rows: dict[str, list[list[np.ndarray]]] = {method: [] for method in methods}
+        for case in tqdm(names, desc=f"{title}: {kind}", unit="scan"):
+            known = first.pop(case, None)
+            mask, found = known or _voxels(anomalies, scores, case, kind)
+            for method in methods:
+                counted = CaseHistogram.count("", found[method], mask, edges[method])
+                rows[method].append([counted.positive, counted.negative])
+        for method in methods:
+            counts.setdefault(method, {})[kind] = np.stack([np.stack(row) for row in rows[method]])
+    return {method: Judged(names, of_kinds) for method, of_kinds in counts.items()}
+
+
+def _voxels(
+    anomalies: AnomalyStore, scores: ScoreFunction, case: str, kind: str
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Which of the voxels that count are anomalous, and their scores by method."""
+    mask, counted = anomalies.masks(case, kind)
+    return mask[counted], {name: found[counted] for name, found in scores(case, kind).items()}
 
 
 def _edges(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import TypeVar
 
 from tqdm import tqdm
 
-from screener_nnu.errors import CaseError
+from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.evaluation.cases import CaseFiles
 
 Result = TypeVar("Result")
@@ -29,14 +30,23 @@ def for_each_case(
         cases: cases to do it for.
         processes: cases handled at the same time.
         title: name of the progress bar.
+
+    Raises:
+        ScreenerError: a process was killed.
     """
     attempt = partial(_attempt, function)
     if processes <= 1 or len(cases) < 2:
         yield from tqdm(map(attempt, cases), title, len(cases), disable=None)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(processes, len(cases)), mp_context=context) as pool:
-        yield from tqdm(pool.map(attempt, cases), title, len(cases), disable=None)
+    try:
+        with ProcessPoolExecutor(min(processes, len(cases)), mp_context=context) as pool:
+            yield from tqdm(pool.map(attempt, cases), title, len(cases), disable=None)
+    except BrokenProcessPool as error:
+        raise ScreenerError(
+            f"a process was killed while working on {title}, most likely for lack of memory: run "
+            "again with -np 1"
+        ) from error
 
 
 def _attempt(function: Callable[[CaseFiles], Result], files: CaseFiles) -> Result | CaseError:

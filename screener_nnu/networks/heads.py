@@ -83,8 +83,8 @@ def build_head(loss_name: str, in_channels: int, width: int) -> Expander | Proje
     """Builds the head that belongs to a loss.
 
     Args:
-        loss_name: `vicreg` (an `Expander` of that width) or `infonce` (a `Projector` with that
-            hidden width and min(128, width) outputs).
+        loss_name: `vicreg` (an `Expander` of that width) or `infonce` (a `Projector` of that hidden
+            width, at most 2048, and at most 128 outputs).
         in_channels: channels d of the descriptor map.
         width: of the head.
 
@@ -94,5 +94,5 @@ def build_head(loss_name: str, in_channels: int, width: int) -> Expander | Proje
     if loss_name == "vicreg":
         return Expander(in_channels, width)
     if loss_name == "infonce":
-        return Projector(in_channels, hidden=width, out_channels=min(128, width))
+        return Projector(in_channels, hidden=min(2048, width), out_channels=min(128, width))
     raise ScreenerError(f"no head is known for the loss '{loss_name}'; known: infonce, vicreg")

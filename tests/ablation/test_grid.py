@@ -101,3 +101,13 @@ def test_untrained_networks_need_no_stage(base: ScreenerSettings) -> None:
 def test_wrong_cells_are_named(text: str, message: str) -> None:
     with pytest.raises(ScreenerError, match=message):
         Cell.parse(text)
+
+
+def test_networks_that_the_plans_density_borrows_are_shared(base: ScreenerSettings) -> None:
+    borrowed = base.override(["density.descriptor_plans=Q", "density.condition_plans=R"])
+    stages = stages_of(Cell("infonce", "masking_invariant", "flow"), "P", borrowed)
+    assert stages[:2] == [StagePlan("descriptor", "Q", None), StagePlan("condition", "R", None)]
+    assert stages[2].overrides is not None
+    assert {"density.descriptor_plans=Q", "density.condition_plans=R"} < set(stages[2].overrides)
+    other = stages_of(Cell("vicreg", "ape", "flow", 1), "P", borrowed)
+    assert [stage.plans_name for stage in other[:2]] == ["P_vicreg_seed1", "P_ape_seed1"]

@@ -32,7 +32,7 @@ def checkpoints(world: Any) -> dict[Path, int]:
 def test_a_grid_is_trained_once_and_grows(trained: Any, capsys: pytest.CaptureFixture[str]) -> None:
     before = checkpoints(trained)
     small = ["901", "--conditions", "none", "masking_invariant", "--densities", "gaussian"]
-    small += ["--cells", "untrained/none/gaussian", "-device", "cpu"]
+    small += ["-device", "cpu", "--cells", "untrained/none/gaussian"]
     out = trained.root / "out"
     main([*small, "-o", str(out)])
     table = capsys.readouterr().out
