@@ -20,7 +20,7 @@ def write_checkpoint(values: dict[str, Any], path: Path) -> None:
     Raises:
         ScreenerError: the disk is full; the old file stays.
     """
-    _write_whole(path, lambda stream: torch.save(values, stream))
+    write_whole(path, lambda stream: torch.save(values, stream))
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
@@ -29,7 +29,7 @@ def write_array(path: Path, array: np.ndarray) -> None:
     Raises:
         ScreenerError: the disk is full.
     """
-    _write_whole(path, lambda stream: np.save(stream, array))
+    write_whole(path, lambda stream: np.save(stream, array))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -38,10 +38,15 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         ScreenerError: the disk is full.
     """
-    _write_whole(path, lambda stream: stream.write(content))
+    write_whole(path, lambda stream: stream.write(content))
 
 
-def _write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Lets a function write a file; a reader sees the old file or the whole new one.
+
+    Raises:
+        ScreenerError: the disk is full; the old file stays.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as stream:

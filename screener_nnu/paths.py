@@ -37,6 +37,24 @@ def _root(variable: str) -> Path:
     return Path(os.environ[variable])
 
 
+def dataset_folders(number: int) -> list[Path]:
+    """Folders `DatasetXXX_*` of a number, raw, preprocessed and results, in this order."""
+    prefix = f"Dataset{number:03d}_"
+    roots = [_root(variable) for variable in _VARIABLES]
+    return [
+        folder
+        for root in roots
+        if root.is_dir()
+        for folder in sorted(root.iterdir())
+        if folder.name.startswith(prefix) and folder.is_dir()
+    ]
+
+
+def preprocessed_root() -> Path:
+    """`$nnUNet_preprocessed`, the folder of all preprocessed data sets."""
+    return _root("nnUNet_preprocessed")
+
+
 def dataset_name(dataset: int | str) -> str:
     """Full name `DatasetXXX_Name` of a dataset given by name or number.
 
@@ -48,18 +66,10 @@ def dataset_name(dataset: int | str) -> str:
         return text
     if not text.isdigit():
         raise ScreenerError(f"'{text}' is neither a dataset number nor a name DatasetXXX_Name")
-    prefix = f"Dataset{int(text):03d}_"
-    roots = [_root(variable) for variable in _VARIABLES]
-    found = {
-        folder.name
-        for root in roots
-        if root.is_dir()
-        for folder in root.iterdir()
-        if folder.name.startswith(prefix) and folder.is_dir()
-    }
+    found = {folder.name for folder in dataset_folders(int(text))}
     if not found:
-        places = ", ".join(str(root) for root in roots)
-        raise ScreenerError(f"no dataset {text}: looked for {prefix}* in {places}")
+        places = ", ".join(str(_root(variable)) for variable in _VARIABLES)
+        raise ScreenerError(f"no dataset {text}: looked for Dataset{int(text):03d}_* in {places}")
     if len(found) > 1:
         raise ScreenerError(f"dataset number {text} is taken more than once: {sorted(found)}")
     return found.pop()

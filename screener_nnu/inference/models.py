@@ -37,7 +37,7 @@ def load_features(
     own = ScreenerSettings.from_dict(plan["screener"])
     source = settings.descriptor_plans or plan["plans_name"]
     if source == UNTRAINED:
-        descriptor = _stage_unet(plan, own, "descriptor", own.seed)
+        descriptor = stage_unet(plan, own, "descriptor", own.seed)
     else:
         descriptor, _ = _trained_unet(dataset, "descriptor", source)
     condition = _load_condition(dataset, plan, own, settings.condition_plans)
@@ -52,7 +52,7 @@ def _load_condition(
         return build_condition(kind)
     stage = TRAINED_BY[kind]
     if source == UNTRAINED:
-        network, settings = _stage_unet(plan, own, stage, own.seed + 1), own
+        network, settings = stage_unet(plan, own, stage, own.seed + 1), own
     else:
         network, settings = _trained_unet(dataset, stage, source or plan["plans_name"])
     if stage == "position":
@@ -61,7 +61,7 @@ def _load_condition(
     return build_condition(kind, network=network, channels=channels)
 
 
-def _stage_unet(
+def stage_unet(
     plan: dict[str, Any], settings: ScreenerSettings, stage: str, seed: int | None = None
 ) -> nn.Module:
     """The network of a self-supervised stage."""
@@ -76,7 +76,7 @@ def _trained_unet(dataset: str, stage: str, plans_name: str) -> tuple[nn.Module,
     """The network of a finished stage, and the settings that it was trained with."""
     checkpoint = read_checkpoint(finished_checkpoint(dataset, stage, plans_name))
     trained = ScreenerSettings.from_dict(checkpoint["plan"]["screener"])
-    network = _stage_unet(checkpoint["plan"], trained, stage)
+    network = stage_unet(checkpoint["plan"], trained, stage)
     network.load_state_dict(checkpoint["network_weights"])
     return network, trained
 

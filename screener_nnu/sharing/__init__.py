@@ -1,0 +1,1 @@
+"""A trained model as one file: written without names of cases, installed without trust."""

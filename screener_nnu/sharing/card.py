@@ -1,0 +1,101 @@
+"""The model card: what a person wants to know before using a model of somebody else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from screener_nnu.plans import CONFIGURATION, DEFAULT_PLANS_NAME
+
+_NOTICE = (
+    "This is research software and no medical device: a map shows what is rare, not what is ill. "
+    "What is common in the scans that the model learned from, pathology or artefact, it does not "
+    "mark. The file names no scan; that nothing about single scans can be inferred from trained "
+    "weights is not promised."
+)
+_UNSTATED = "not stated; ask whom you have the file from before you use it"
+
+
+def model_card(description: Mapping[str, Any]) -> str:
+    """The Markdown text of `MODEL_CARD.md`.
+
+    Args:
+        description: the values of `model.json`.
+    """
+    parts = [
+        f"# {description['dataset']}, {description['plans_name']}",
+        description["description"] or "No description was given.",
+        f"**Licence of the weights:** {description['license'] or _UNSTATED}",
+        "## Data",
+        _data(description["scans"]),
+        "## Settings",
+        _table(("setting", "value"), description["settings"].items()),
+        "## Training",
+        _training(description["training"]),
+        "## Scores",
+        _scores(description["score_statistics"]),
+        "## Use",
+        _use(description),
+        "## Limits",
+        _NOTICE,
+        "## Versions",
+        _table(("package", "version when exported"), description["versions"].items()),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _data(scans: Mapping[str, int]) -> str:
+    return (
+        f"Unlabelled CT: {scans['train']} scans to train on, {scans['validation']} to validate, "
+        f"{scans['test']} kept for evaluation, {scans['left_out']} left out."
+    )
+
+
+def _training(stages: Mapping[str, Mapping[str, Any]]) -> str:
+    rows = [
+        (
+            stage,
+            values["steps"],
+            values["figure"],
+            _figure(values["untrained"]),
+            _figure(values["trained"]),
+            "yes" if values["included"] else "no",
+        )
+        for stage, values in stages.items()
+    ]
+    header = ("stage", "steps", "figure", "untrained", "trained", "weights inside")
+    return _table(header, rows)
+
+
+def _scores(statistics: Mapping[str, float]) -> str:
+    return (
+        "Teacher on body positions of training scans, in nats: "
+        + ", ".join(f"{key} {value:.3f}" for key, value in statistics.items())
+        + ". Outside the body a map holds the lowest."
+    )
+
+
+def _use(description: Mapping[str, Any]) -> str:
+    number = int(description["dataset"][7:10])
+    plans = description["plans_name"]
+    words = "" if plans == DEFAULT_PLANS_NAME else f" -p {plans}"
+    lines = [
+        "screener_install_model FILE.zip",
+        f"screener_predict -d {number}{words} -i scans -o maps",
+        f"screener_finetune -d 502 --source {number}{words} -f 0",
+    ]
+    teacher = description["teacher_plans"]
+    if teacher:
+        words = "" if teacher == DEFAULT_PLANS_NAME else f" -p {teacher}"
+        lines.insert(2, f"screener_predict -d {number}{words} --teacher -i scans -o teacher_maps")
+    text = "\n".join(f"    {line}" for line in lines)
+    return f"{text}\n\nThe student is nnU-Net's network of `{CONFIGURATION}`, with one output."
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)

@@ -1,0 +1,83 @@
+"""What `model.json` tells of a model: settings, training figures and versions."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from screener_nnu.plans import CONFIGURATION, ScreenerSettings
+
+_PACKAGES = (
+    "screener_nnu",
+    "nnunetv2",
+    "dynamic_network_architectures",
+    "torch",
+    "nflows",
+    "numpy",
+)
+
+
+def package_versions() -> dict[str, str]:
+    """Versions on this machine, which need not be those of the training."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    return found
+
+
+def main_settings(plan: Mapping[str, Any], settings: ScreenerSettings) -> dict[str, Any]:
+    """The settings that tell models apart; the plan in the file holds all of them."""
+    block = plan["configurations"][CONFIGURATION]
+    architecture = block["architecture"]
+    return {
+        "preset": settings.preset,
+        "spacing_mm": list(settings.preprocessing.spacing),
+        "crop_voxels": list(settings.crop_size),
+        "equalisation": settings.preprocessing.equalisation,
+        "descriptor_loss": settings.descriptor.loss,
+        "condition": settings.condition.kind,
+        "density": settings.density.kind,
+        "network": architecture["network_class_name"].rpartition(".")[2],
+        "features_per_stage": list(architecture["arch_kwargs"]["features_per_stage"]),
+        "seed": settings.seed,
+    }
+
+
+def training_figures(stage: str, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """How a stage trained: steps, epochs, loss, and its figure beside the untrained network's."""
+    from screener_nnu.trainers.stages import trainer_of
+
+    log = checkpoint["logging"]
+    values = log["values"]
+    return {
+        "figure": trainer_of(stage).figure_name,
+        "untrained": _number(log["reference"]),
+        "trained": _kept_figure(stage, checkpoint),
+        "best": _number(checkpoint["best_figure"]),
+        "loss": _last(values["train_losses"]),
+        "epochs": len(values["figures"]),
+        "steps": checkpoint["global_step"],
+    }
+
+
+def _kept_figure(stage: str, checkpoint: Mapping[str, Any]) -> float | None:
+    """The figure of the weights in the checkpoint, which a density takes from its best epoch."""
+    keep = checkpoint["plan"]["screener"]["density"].get("keep")
+    if stage == "density" and keep == "best":
+        return _number(checkpoint["best_figure"])
+    return _last(checkpoint["logging"]["values"]["figures"])
+
+
+def _last(values: list[float]) -> float | None:
+    return _number(values[-1]) if values else None
+
+
+def _number(value: float | None) -> float | None:
+    """JSON has no infinity and nothing that is not a number."""
+    return None if value is None or not math.isfinite(value) else float(value)

@@ -1,0 +1,235 @@
+"""Writes a trained model as one file."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from screener_nnu.checkpoints import read_checkpoint, write_whole
+from screener_nnu.errors import ScreenerError
+from screener_nnu.inference.models import load_teacher
+from screener_nnu.paths import (
+    FINGERPRINT_FILE,
+    dataset_name,
+    finished_checkpoint,
+    preprocessed_folder,
+    stage_folder,
+    train_command,
+)
+from screener_nnu.plans import ScreenerSettings
+from screener_nnu.sharing.archive import ModelWriter, json_bytes
+from screener_nnu.sharing.card import model_card
+from screener_nnu.sharing.description import main_settings, package_versions, training_figures
+from screener_nnu.sharing.manifest import (
+    CARD,
+    DATASET,
+    FORMAT,
+    FORMAT_VERSION,
+    HISTOGRAM,
+    MARKER,
+    StageFile,
+    is_dataset_name,
+    plan_member,
+)
+from screener_nnu.sharing.plan_check import check_plan
+from screener_nnu.sharing.scrub import (
+    HISTOGRAM_KEYS,
+    case_counts,
+    case_names,
+    checkpoint_without_cases,
+    dataset_without_cases,
+    refuse_names,
+)
+from screener_nnu.sharing.stages import teacher_stages
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What to write.
+
+    Attributes:
+        dataset: data set that the model learned from, number or name.
+        plans_name: plan of the student.
+        teacher: whether descriptor, condition and density go along.
+        license: terms of the weights, for the card.
+        description: free text for the card.
+    """
+
+    dataset: int | str
+    plans_name: str
+    teacher: bool = False
+    license: str | None = None
+    description: str = ""
+
+
+def export_model(request: ExportRequest, output: Path) -> dict[str, Any]:
+    """Writes the model file, whole or not at all.
+
+    Returns:
+        The values of `model.json`, without the list of files.
+
+    Raises:
+        ScreenerError: a stage has not been trained, or a text would name a case.
+    """
+    dataset = dataset_name(request.dataset)
+    _check_source(dataset)
+    student = StageFile(request.plans_name, "distillation")
+    checkpoint = _read(dataset, student)
+    teacher_plans = _settings(checkpoint).distillation.density_plans or request.plans_name
+    teacher = _teacher_files(dataset, teacher_plans, request.teacher)
+    if request.teacher:
+        _check_teacher(dataset, teacher_plans, checkpoint)
+    included = [*(teacher if request.teacher else []), student]
+    description = _description(request, dataset, checkpoint, teacher_plans)
+    description["training"] = _training(dataset, [*teacher, student], included)
+    names = _all_names(dataset, [*teacher, student])
+    refuse_names(description, names, "the description or the licence")
+
+    def write(stream: BinaryIO) -> None:
+        with ModelWriter(stream) as writer:
+            _add_stages(writer, dataset, included, names)
+            _add_data(writer, dataset, checkpoint["init_args"]["dataset_json"])
+            writer.add(CARD, model_card(description).encode())
+            writer.finish(description)
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(output, write)
+    return description
+
+
+def _check_source(dataset: str) -> None:
+    if not is_dataset_name(dataset):
+        raise ScreenerError(
+            f"'{dataset}' cannot stand in a model file: a name has the letters a to z, digits, "
+            "'_', '.' and '-'"
+        )
+    if (preprocessed_folder(dataset) / MARKER).is_file():
+        raise ScreenerError(
+            f"{dataset} was itself installed from a model file, which names no scans and holds no "
+            "training log: pass that file on"
+        )
+
+
+def _check_teacher(dataset: str, density_plans: str, student: Mapping[str, Any]) -> None:
+    """Refuses stages that do not belong together, as some do after one was trained anew."""
+    _, _, statistics = load_teacher(dataset, density_plans, torch.device("cpu"))
+    if statistics != student["score_statistics"]:
+        command = train_command(dataset, "distillation", student["plan"]["plans_name"])
+        raise ScreenerError(
+            f"the density of {density_plans} was trained anew after its student; run\n"
+            f"    {command} --restart"
+        )
+
+
+def _add_stages(
+    writer: ModelWriter, dataset: str, included: list[StageFile], names: set[str]
+) -> None:
+    """Checkpoints, and the plan that each was trained with; of two, that of the later stage."""
+    plans = {}
+    for file in included:
+        content = checkpoint_without_cases(_read(dataset, file))
+        _check(content, names, file)
+        plans[file.plans_name] = content["plan"]
+        writer.add(file.member, _saved(content))
+    for plans_name, plan in plans.items():
+        writer.add(plan_member(plans_name), json_bytes(plan))
+
+
+def _add_data(writer: ModelWriter, dataset: str, dataset_json: Mapping[str, Any]) -> None:
+    writer.add(DATASET, json_bytes(dataset_without_cases(dataset_json)))
+    histogram = _histogram(dataset)
+    if histogram:
+        writer.add(HISTOGRAM, json_bytes(histogram))
+
+
+def _read(dataset: str, file: StageFile) -> dict[str, Any]:
+    return read_checkpoint(finished_checkpoint(dataset, file.stage, file.plans_name))
+
+
+def _settings(checkpoint: Mapping[str, Any]) -> ScreenerSettings:
+    return ScreenerSettings.from_dict(checkpoint["plan"]["screener"])
+
+
+def _teacher_files(dataset: str, density_plans: str, needed: bool) -> list[StageFile]:
+    """Those of the teacher that are there; all of them, when they are needed."""
+    density = StageFile(density_plans, "density")
+    if not needed and not _path(dataset, density).is_file():
+        return []
+    stages = teacher_stages(density_plans, _settings(_read(dataset, density)))
+    return [file for file in stages if needed or _path(dataset, file).is_file()]
+
+
+def _path(dataset: str, file: StageFile) -> Path:
+    return stage_folder(dataset, file.stage, file.plans_name) / "checkpoint_final.pth"
+
+
+def _description(
+    request: ExportRequest, dataset: str, checkpoint: Mapping[str, Any], teacher_plans: str
+) -> dict[str, Any]:
+    plan = checkpoint["plan"]
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "dataset": dataset,
+        "plans_name": request.plans_name,
+        "teacher_plans": teacher_plans if request.teacher else None,
+        "license": request.license,
+        "description": request.description,
+        "scans": case_counts(plan),
+        "settings": main_settings(plan, _settings(checkpoint)),
+        "score_statistics": checkpoint["score_statistics"],
+        "versions": package_versions(),
+    }
+
+
+def _training(
+    dataset: str, stages: list[StageFile], included: list[StageFile]
+) -> dict[str, dict[str, Any]]:
+    return {
+        file.stage: {
+            "plans_name": file.plans_name,
+            "included": file in included,
+            **training_figures(file.stage, _read(dataset, file)),
+        }
+        for file in stages
+    }
+
+
+def _all_names(dataset: str, stages: list[StageFile]) -> set[str]:
+    """Names of all cases that went into the stages, and of those that planning left out."""
+    names: set[str] = set()
+    for file in stages:
+        names |= case_names(_read(dataset, file)["plan"])
+    path = preprocessed_folder(dataset) / FINGERPRINT_FILE
+    if path.is_file():
+        fingerprint = json.loads(path.read_text())
+        names |= {*fingerprint.get("cases", {}), *fingerprint.get("skipped", {})}
+    return names
+
+
+def _check(content: dict[str, Any], names: set[str], file: StageFile) -> None:
+    texts = {key: value for key, value in content.items() if key != "features"}
+    refuse_names(texts, names, f"the plan or checkpoint of {file.member}")
+    check_plan(content["plan"], file.plans_name)
+
+
+def _saved(content: dict[str, Any]) -> bytes:
+    stream = io.BytesIO()
+    torch.save(content, stream)
+    return stream.getvalue()
+
+
+def _histogram(dataset: str) -> dict[str, Any]:
+    """The pooled HU histogram of the training bodies, which baselines are made from."""
+    path = preprocessed_folder(dataset) / FINGERPRINT_FILE
+    if not path.is_file():
+        return {}
+    fingerprint = json.loads(path.read_text())
+    whole = all(key in fingerprint for key in HISTOGRAM_KEYS)
+    return {key: fingerprint[key] for key in HISTOGRAM_KEYS} if whole else {}

@@ -1,0 +1,141 @@
+"""What a model file holds, by member, and what its `model.json` must say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from screener_nnu.errors import ScreenerError
+from screener_nnu.paths import STAGE_TRAINERS
+
+FORMAT, FORMAT_VERSION = "screener_model", 1
+CARD, DESCRIPTION, DATASET, HISTOGRAM = (
+    "MODEL_CARD.md",
+    "model.json",
+    "dataset.json",
+    "histogram.json",
+)
+# Left in both folders of an installed model: where it came from.
+MARKER = "screener_model.json"
+_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
+_PLAN = re.compile(rf"plans/({_NAME})\.json")
+_CHECKPOINT = re.compile(rf"checkpoints/({_NAME})/({'|'.join(STAGE_TRAINERS)})\.pth")
+_DATASET_NAME = re.compile(rf"Dataset\d{{3}}_{_NAME}")
+
+
+@dataclass(frozen=True, order=True)
+class StageFile:
+    """A trained stage of a plan."""
+
+    plans_name: str
+    stage: str
+
+    @property
+    def member(self) -> str:
+        """Its checkpoint inside a model file."""
+        return f"checkpoints/{self.plans_name}/{self.stage}.pth"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The part of `model.json` that installing relies on.
+
+    Attributes:
+        dataset: full name of the pre-training data set.
+        plans_name: plan of the student.
+        files: size in bytes and SHA-256 of every other member.
+        description: the whole of `model.json`.
+    """
+
+    dataset: str
+    plans_name: str
+    files: dict[str, tuple[int, str]]
+    description: dict[str, Any]
+
+    @property
+    def student(self) -> StageFile:
+        """The stage that every model file has."""
+        return StageFile(self.plans_name, "distillation")
+
+    @property
+    def plans(self) -> list[str]:
+        """Names of the plans inside, sorted."""
+        return sorted(m.group(1) for m in map(_PLAN.fullmatch, self.files) if m)
+
+    @property
+    def stages(self) -> list[StageFile]:
+        """The trained stages inside, sorted."""
+        found = (_CHECKPOINT.fullmatch(name) for name in self.files)
+        return sorted(StageFile(m.group(1), m.group(2)) for m in found if m)
+
+
+def plan_member(plans_name: str) -> str:
+    """A plan inside a model file."""
+    return f"plans/{plans_name}.json"
+
+
+def is_plain_name(text: object) -> bool:
+    """Whether a text can be the name of a file on any system, and leads nowhere else."""
+    return isinstance(text, str) and re.fullmatch(_NAME, text) is not None
+
+
+def is_dataset_name(text: object) -> bool:
+    """Whether a text is a full name `DatasetXXX_Name`."""
+    return isinstance(text, str) and _DATASET_NAME.fullmatch(text) is not None
+
+
+def is_member(name: str) -> bool:
+    """Whether a model file may hold a file of this name."""
+    return (
+        name in (CARD, DESCRIPTION, DATASET, HISTOGRAM)
+        or _PLAN.fullmatch(name) is not None
+        or _CHECKPOINT.fullmatch(name) is not None
+    )
+
+
+def read_manifest(values: Any, members: Iterable[str]) -> Manifest:
+    """Checks `model.json` against the members that are there.
+
+    Raises:
+        ScreenerError: another format or version, values of the wrong kind, members that it does
+            not list, or listed ones that are missing.
+    """
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise ScreenerError(f"it does not say that it is a '{FORMAT}'")
+    version = values.get("format_version")
+    if version != FORMAT_VERSION:
+        raise ScreenerError(
+            f"its format version is {version!r}, and this installation reads {FORMAT_VERSION}: "
+            "install the version of screener_nnu that wrote it, or ask for the file in this format"
+        )
+    dataset, plans_name = values.get("dataset"), values.get("plans_name")
+    if not is_dataset_name(dataset) or not is_plain_name(plans_name):
+        raise ScreenerError(f"{dataset!r} with {plans_name!r} cannot name a data set and a plan")
+    assert isinstance(dataset, str) and isinstance(plans_name, str)
+    manifest = Manifest(dataset, plans_name, _files(values.get("files")), values)
+    differing = {*manifest.files, DESCRIPTION} ^ set(members)
+    if differing:
+        raise ScreenerError(f"model.json and the members differ in {sorted(differing)[:5]}")
+    needed = {CARD, DATASET, plan_member(plans_name), manifest.student.member}
+    missing = sorted(needed - set(manifest.files))
+    if missing:
+        raise ScreenerError(f"it lacks {', '.join(missing)}")
+    return manifest
+
+
+def _files(values: Any) -> dict[str, tuple[int, str]]:
+    if not isinstance(values, dict):
+        raise ScreenerError("model.json lists no files")
+    files = {}
+    for name, entry in values.items():
+        size, digest = (entry.get("bytes"), entry.get("sha256")) if _is_entry(entry) else (0, "")
+        if not isinstance(size, int) or not re.fullmatch(r"[0-9a-f]{64}", str(digest)):
+            raise ScreenerError(f"model.json gives {name!r} no size and sha256")
+        files[name] = (size, digest)
+    return files
+
+
+def _is_entry(entry: Any) -> bool:
+    return isinstance(entry, dict) and set(entry) == {"bytes", "sha256"}

@@ -1,0 +1,109 @@
+"""Plans and checkpoints without the names of cases, which may be those of patients."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from screener_nnu.errors import ScreenerError
+from screener_nnu.plans import CONFIGURATION, ScreenerSettings, SplitSettings
+
+# Everything else of a checkpoint serves to go on training: optimiser, generators, head, log, and
+# the hash of an earlier stage's file, which is another file now.
+KEPT = (
+    "network_weights",
+    "trainer_name",
+    "inference_allowed_mirroring_axes",
+    "nnssl_adaptation_plan",
+    "citations",
+    "score_statistics",
+    "channels",
+    "features",
+)
+# Other entries of `dataset.json` may list the files of cases.
+DATASET_KEYS = ("channel_names", "labels", "numTraining", "file_ending")
+# Of our fingerprint: what is pooled over all scans.
+HISTOGRAM_KEYS = ("hu_histogram", "foreground_intensity_properties_per_channel")
+
+
+def case_names(plan: Mapping[str, Any]) -> set[str]:
+    """All cases that a plan names."""
+    settings = ScreenerSettings.from_dict(plan["screener"])
+    split = settings.split
+    return {*split.train, *split.validation, *split.test, *settings.left_out}
+
+
+def case_counts(plan: Mapping[str, Any]) -> dict[str, int]:
+    """How many cases a plan has, by their use."""
+    settings = ScreenerSettings.from_dict(plan["screener"])
+    uses = {use: len(getattr(settings.split, use)) for use in ("train", "validation", "test")}
+    return {**uses, "left_out": len(settings.left_out)}
+
+
+def plan_without_cases(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a plan that names no case; its one configuration stands by itself."""
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    block = PlansManager(dict(plan)).get_configuration(CONFIGURATION).configuration
+    settings = ScreenerSettings.from_dict(plan["screener"])
+    empty = replace(settings, split=SplitSettings((), (), ()), left_out={})
+    own = {key: value for key, value in plan.items() if key != "continue_training"}
+    copy: dict[str, Any] = json.loads(
+        json.dumps({**own, "configurations": {CONFIGURATION: block}, "screener": empty.to_dict()})
+    )
+    return copy
+
+
+def dataset_without_cases(dataset_json: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of nnU-Net's `dataset.json` that describe the data set as a whole."""
+    return {key: dataset_json[key] for key in DATASET_KEYS if key in dataset_json}
+
+
+def checkpoint_without_cases(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """What prediction and fine-tuning need of a stage's checkpoint."""
+    plan = plan_without_cases(checkpoint["plan"])
+    arguments = {
+        "plans": plan,
+        "configuration": CONFIGURATION,
+        "fold": "all",
+        "dataset_json": dataset_without_cases(checkpoint["init_args"]["dataset_json"]),
+    }
+    kept = {key: checkpoint[key] for key in KEPT if key in checkpoint}
+    return {**kept, "plan": plan, "init_args": arguments}
+
+
+def refuse_names(values: Any, names: Iterable[str], where: str) -> None:
+    """Makes sure that no text names a case, whoever wrote it.
+
+    Names that could as well be a word or a number of the format (shorter than four characters;
+    shorter than eight, without a digit) are not looked for.
+
+    Raises:
+        ScreenerError: a name stands in one of the texts.
+    """
+    text = "\n".join(_texts(values))
+    for name in names:
+        if len(name) < 4 or (len(name) < 8 and not any(c.isdigit() for c in name)):
+            continue
+        if name in text and re.search(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])", text):
+            raise ScreenerError(
+                f"{where} names the case {name}: a model file must not name scans; change that "
+                "text and export again"
+            )
+
+
+def _texts(values: Any) -> Iterator[str]:
+    if isinstance(values, str):
+        yield values
+    elif isinstance(values, Mapping):
+        for key, value in values.items():
+            yield from _texts(key)
+            yield from _texts(value)
+    elif isinstance(values, (list, tuple)) and not isinstance(values, torch.Size):
+        for value in values:
+            yield from _texts(value)

@@ -1,0 +1,176 @@
+"""The check of a stranger's checkpoint: tensors and plain values, fitting the plan's network."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from screener_nnu.errors import ScreenerError
+from screener_nnu.finetuning.checkpoint import STOCK_TRAINER
+from screener_nnu.inference.models import new_density, stage_unet
+from screener_nnu.networks.unet import build_unet
+from screener_nnu.paths import STAGE_TRAINERS
+from screener_nnu.plans import CONFIGURATION, ScreenerSettings
+from screener_nnu.sharing.manifest import StageFile
+from screener_nnu.sharing.plan_check import check_plan, same_values
+from screener_nnu.sharing.scrub import KEPT
+
+_STATISTICS = {"mean", "std", "lowest", "highest"}
+_MAX_CHANNELS = 4096
+_MAX_PICKLE_BYTES = 64 << 20
+_MAX_VALUES = 1_000_000
+
+
+def read_stage(path: Path, file: StageFile) -> dict[str, Any]:
+    """Reads a checkpoint of a model file and checks everything in it.
+
+    Raises:
+        ScreenerError: it holds code, swells when read, or does not fit its plan.
+    """
+    try:
+        _check_container(path)
+        checkpoint = _load(path)
+        _check_amount({k: v for k, v in checkpoint.items() if k != "network_weights"})
+        _check_entries(checkpoint, file)
+        settings = check_plan(checkpoint["plan"], file.plans_name)
+        _check_plain_parts(checkpoint, file)
+        network = _network(checkpoint, settings, file.stage)
+        _check_weights(checkpoint["network_weights"], network)
+    except ScreenerError as error:
+        raise ScreenerError(f"{file.member}: {error}") from error
+    except Exception as error:  # whatever nonsense makes of networks and comparisons
+        raise ScreenerError(f"{file.member} is no checkpoint of ours ({error!r})") from error
+    return checkpoint
+
+
+def _check_container(path: Path) -> None:
+    """Refuses what torch would decompress, and its old format, which is a bare pickle."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            records = archive.infolist()
+    except zipfile.BadZipFile as error:
+        raise ScreenerError("is no checkpoint of this format, or damaged") from error
+    swelling = any(r.compress_type or r.compress_size != r.file_size for r in records)
+    if swelling or sum(r.file_size for r in records) > path.stat().st_size:
+        raise ScreenerError("holds compressed records, which no checkpoint of ours does")
+    if any(r.file_size > _MAX_PICKLE_BYTES for r in records if r.filename.endswith(".pkl")):
+        raise ScreenerError("holds an absurd amount of plain values")
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ScreenerError(
+            "holds more than tensors and plain values, or is damaged; such a file could run code "
+            "of a stranger and is not read"
+        ) from error
+    if not isinstance(checkpoint, dict):
+        raise ScreenerError("is no checkpoint of ours")
+    return checkpoint
+
+
+def _check_amount(values: Any) -> None:
+    """Refuses values that contain each other over and over, small on disk and endless to read."""
+    left, waiting = _MAX_VALUES, [values]
+    while waiting:
+        value = waiting.pop()
+        inner = list(value.values()) if isinstance(value, dict) else value
+        if isinstance(inner, (list, tuple, set)):
+            left -= 1 + len(inner)
+            waiting.extend(inner)
+        if left < 0:
+            raise ScreenerError("holds an absurd amount of plain values")
+
+
+def _check_entries(checkpoint: Mapping[Any, Any], file: StageFile) -> None:
+    known = {*KEPT, "plan", "init_args"}
+    needed = {"network_weights", "plan", "init_args", "trainer_name"}
+    if file.stage in ("density", "distillation"):
+        needed.add("score_statistics")
+    if file.stage == "density":
+        needed.add("channels")
+    odd = sorted(str(key) for key in (set(checkpoint) - known) | (needed - set(checkpoint)))
+    if odd:
+        raise ScreenerError(f"entries {', '.join(odd[:5])} are missing or do not belong there")
+
+
+def _check_plain_parts(checkpoint: Mapping[str, Any], file: StageFile) -> None:
+    """What nnU-Net and we read of a checkpoint beside its weights."""
+    arguments, plan = checkpoint["init_args"], checkpoint["plan"]
+    if not isinstance(arguments, dict) or not same_values(arguments.get("plans"), plan):
+        raise ScreenerError("holds two plans that differ")
+    if arguments.get("configuration") != CONFIGURATION or arguments.get("fold") != "all":
+        raise ScreenerError("was made by no stage of ours")
+    if checkpoint["trainer_name"] not in (STOCK_TRAINER, STAGE_TRAINERS[file.stage]):
+        raise ScreenerError(f"names the trainer {checkpoint['trainer_name']!r}, which is not ours")
+    if "nnssl_adaptation_plan" in checkpoint:
+        block = plan["configurations"][CONFIGURATION]["architecture"]
+        stated = checkpoint["nnssl_adaptation_plan"].get("architecture_plans", {})
+        named = (stated.get("arch_class_name"), stated.get("arch_kwargs_requiring_import"))
+        if named != (block["network_class_name"], block["_kw_requires_import"]) or not same_values(
+            stated.get("arch_kwargs"), block["arch_kwargs"]
+        ):
+            raise ScreenerError("describes its network in two ways that differ")
+    if "score_statistics" in checkpoint:
+        _check_statistics(checkpoint["score_statistics"])
+
+
+def _check_statistics(values: Any) -> None:
+    numbers = values.values() if isinstance(values, dict) else ()
+    finite = all(isinstance(n, float) and abs(n) < float("inf") for n in numbers)
+    if not numbers or set(values) != _STATISTICS or not finite or not values["std"] > 0:
+        raise ScreenerError(f"its score statistics are not {sorted(_STATISTICS)} in nats")
+
+
+def _network(
+    checkpoint: Mapping[str, Any], settings: ScreenerSettings, stage: str
+) -> dict[str, torch.Tensor]:
+    """State dictionary that prediction will fill from these weights."""
+    if stage == "density":
+        return _density(checkpoint, settings).state_dict()
+    # Names and shapes alone: no memory is taken and nothing is initialised.
+    with torch.device("meta"):
+        if stage == "distillation":
+            return build_unet(checkpoint["plan"], 1, 1).state_dict()
+        return stage_unet(checkpoint["plan"], settings, stage).state_dict()
+
+
+def _density(checkpoint: Mapping[str, Any], settings: ScreenerSettings) -> nn.Module:
+    channels, density = checkpoint["channels"], settings.density
+    plain = isinstance(channels, list) and [type(n) for n in channels] == [int, int]
+    if not plain or not (1 < channels[0] <= _MAX_CHANNELS and 0 <= channels[1] <= _MAX_CHANNELS):
+        raise ScreenerError(f"its density has the channels {channels!r}")
+    if density.kind != "flow":
+        with torch.device("meta"):
+            return new_density(density, *channels)
+    # A flow draws its start by factorising matrices, which has to be done in earnest; each of its
+    # steps has a matrix of hidden x hidden, so no more is built than the file holds.
+    held = sum(t.numel() for t in checkpoint["network_weights"].values() if torch.is_tensor(t))
+    if not 0 < density.flow_steps * density.hidden**2 <= held:
+        raise ScreenerError("its density is smaller than its plan says")
+    return new_density(density, *channels)
+
+
+def _check_weights(weights: Any, network: Mapping[str, torch.Tensor]) -> None:
+    if not isinstance(weights, dict) or set(weights) != set(network):
+        given = set(weights) if isinstance(weights, dict) else set()
+        odd = sorted(str(key) for key in given ^ set(network))
+        raise ScreenerError(f"its tensors do not fit the plan's network, first at {odd[:3]}")
+    for name, expected in network.items():
+        tensor = weights[name]
+        plain = type(tensor) is torch.Tensor and tensor.layout == torch.strided
+        if not plain or tensor.device.type != "cpu":
+            raise ScreenerError(f"{name} is no plain tensor")
+        if tensor.shape != expected.shape or tensor.dtype != expected.dtype:
+            raise ScreenerError(
+                f"{name} is {tuple(tensor.shape)} {tensor.dtype}, but the plan's network wants "
+                f"{tuple(expected.shape)} {expected.dtype}"
+            )
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ScreenerError(f"{name} holds values that are no finite numbers")
