@@ -20,7 +20,6 @@ from screener_nnu.plans import (
     DensitySettings,
     DistillationSettings,
     InferenceSettings,
-    JitterSettings,
     PositionSettings,
     PreprocessingSettings,
     ScreenerSettings,
@@ -147,7 +146,7 @@ class ScreenerPlanner:
             seed=self.seed,
             crop_size=fit.patch,
             preprocessing=self._preprocessing(fit),
-            jitter=JitterSettings(),
+            jitter=preset.jitter,
             descriptor=contrast,
             condition=ConditionSettings(
                 contrast=replace(contrast, optimiser=preset.condition, scale_range=(2 / 3, 8 / 3)),
@@ -190,6 +189,7 @@ class ScreenerPlanner:
             spacing=fit.spacing,
             storage_spacing=storage,  # type: ignore[arg-type]
             hu_clip=(intensities["percentile_00_5"], intensities["percentile_99_5"]),
+            equalisation=fit.preset.equalisation,
             hu_levels=self._hu_levels(),
         )
 

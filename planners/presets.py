@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.plans import OptimiserSettings
+from screener_nnu.plans import JitterSettings, OptimiserSettings
 
 PAPER_CROP_VOXELS = 96 * 96 * 64
 PAPER_VOLUMES = 8
@@ -21,6 +21,7 @@ class Preset:
         residual_encoder: nnU-Net's residual encoder UNet, else its plain UNet.
         base_width, max_width: channels of the first stage and at most.
         channels: channels of descriptor and condition.
+        equalisation, jitter: contrast of the images, and how the self-supervised stages change it.
         loss, head_width, volumes, positives: of the dense self-supervised stages.
         density, hidden, flow_steps: kind and size of the density.
         tile_factor: edge of the density's crops and of the teacher's tiles, in crops.
@@ -39,6 +40,8 @@ class Preset:
     base_width: int
     max_width: int
     channels: int
+    equalisation: str
+    jitter: JitterSettings
     loss: str
     head_width: int
     volumes: int
@@ -86,6 +89,8 @@ def _accelerator(name: str, memory_gb: float, steps: tuple[int, int, int]) -> Pr
         base_width=32,
         max_width=320,
         channels=32,
+        equalisation="adaptive",
+        jitter=JitterSettings(),
         loss="vicreg",
         head_width=8192,
         volumes=PAPER_VOLUMES,
@@ -110,6 +115,11 @@ def _accelerator(name: str, memory_gb: float, steps: tuple[int, int, int]) -> Pr
     )
 
 
+# Few steps teach a network what jitter hides, and not yet what remains: see results.md.
+_SMALL_JITTER = JitterSettings(
+    noise=0.05, brightness=(0.97, 1.03), contrast=(0.95, 1.05), gamma=(0.95, 1.05)
+)
+
 PRESETS = {
     "paper": _accelerator("paper", 80.0, (300_000, 500_000, 300_000)),
     "balanced": _accelerator("balanced", 24.0, (100_000, 100_000, 50_000)),
@@ -121,6 +131,8 @@ PRESETS = {
         base_width=16,
         max_width=128,
         channels=16,
+        equalisation="none",
+        jitter=_SMALL_JITTER,
         loss="infonce",
         head_width=512,
         volumes=4,

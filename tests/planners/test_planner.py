@@ -22,7 +22,7 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.networks.unet import shape_divisor
 from screener_nnu.planners.planner import ScreenerPlanner
 from screener_nnu.planners.presets import PRESETS
-from screener_nnu.plans import ScreenerSettings
+from screener_nnu.plans import JitterSettings, ScreenerSettings
 
 torch.set_num_threads(1)
 Triple = tuple[float, float, float]
@@ -270,3 +270,16 @@ def test_one_patch_runs_through_the_cpu_network() -> None:
         outputs = network(torch.randn(1, 1, *settings.crop_size))
     assert outputs[0].shape == (1, 3, *settings.crop_size)
     assert torch.isfinite(outputs[0]).all()
+
+
+def test_contrast_follows_the_preset() -> None:
+    """The paper's for long trainings; short ones keep what jitter and CLAHE would hide."""
+    _, paper = make(THIN, preset="paper")
+    assert paper.preprocessing.equalisation == "adaptive" and paper.jitter == JitterSettings()
+    assert paper.jitter.noise == 0.1 and paper.jitter.brightness == (0.8, 1.2)
+    _, cpu = make(THIN, preset="cpu")
+    assert cpu.preprocessing.equalisation == "none"
+    assert cpu.jitter.noise == 0.05 and cpu.jitter.brightness == (0.97, 1.03)
+    for settings in (paper, cpu):
+        levels = settings.preprocessing.hu_levels
+        assert levels[0] == -1000 and levels[-1] == 300 and all(np.diff(levels) > 0)
