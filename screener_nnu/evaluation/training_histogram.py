@@ -1,4 +1,7 @@
-"""HU histogram of the training bodies, from the fingerprint of a data set."""
+"""HU histogram of the bodies of a data set, from its fingerprint.
+
+Like nnU-Net's fingerprint it is of all scans, those that are kept for evaluation among them.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from screener_nnu.paths import FINGERPRINT_FILE, preprocessed_folder
 
 
 def training_histogram(dataset: int | str) -> HuHistogram:
-    """HU histogram of the training bodies.
+    """HU histogram of all bodies.
 
     Raises:
         ScreenerError: the data set was not planned, or by a version without that histogram.
