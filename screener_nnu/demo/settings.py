@@ -10,6 +10,8 @@ PRETRAINING = "Dataset901_DemoCT"
 LABELLED = "Dataset902_DemoLesions"
 NORMAL_CASE = "normal_0000"
 _STEPS_PER_EPOCH = 20
+# Steps of a density are short, and each epoch ends with a check on synthetic anomalies.
+_DENSITY_STEPS_PER_EPOCH = 100
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class DemoSize:
     Attributes:
         training_scans, test_scans, labelled_scans: phantoms of each set; the test set gets one more
             that has no lesion.
-        descriptor, condition, density, distillation: steps of each stage, multiples of 20.
+        descriptor, condition, density, distillation: steps of each stage, multiples of an epoch.
         epochs, iterations: of each fine-tuning.
         settings: more settings of the plan, `key=value`.
         seed: of the phantoms.
@@ -30,7 +32,7 @@ class DemoSize:
     labelled_scans: int = 5
     descriptor: int = 220
     condition: int = 180
-    density: int = 160
+    density: int = 500
     distillation: int = 140
     epochs: int = 4
     iterations: int = 20
@@ -48,16 +50,17 @@ class DemoSize:
         schedule = [
             f"{stage}.optimiser.{key}={value}"
             for stage, steps in stages.items()
-            for key, value in _schedule(steps).items()
+            for key, value in _schedule(stage, steps).items()
         ]
         return [*schedule, *self.settings]
 
 
-def _schedule(steps: int) -> dict[str, int]:
+def _schedule(stage: str, steps: int) -> dict[str, int]:
     """A stage trains whole epochs; short ones, so that the curves of the page have points."""
+    epoch = _DENSITY_STEPS_PER_EPOCH if stage == "density" else _STEPS_PER_EPOCH
     return {
         "steps": steps,
-        "steps_per_epoch": min(_STEPS_PER_EPOCH, steps),
+        "steps_per_epoch": min(epoch, steps),
         "warmup_steps": steps // 20,
     }
 
