@@ -90,7 +90,7 @@ def check_input(start: Start, checkpoint: Mapping[str, Any], plan: Mapping[str, 
     check_same_input(checkpoint, plan)
     if start.name == DESCRIPTOR:
         return [
-            "note: the descriptor was trained on equalised images; fine-tuning feeds clipped and "
-            "standardised HU"
+            "note: the descriptor saw images as preprocessing.equalisation of its plan says; "
+            "fine-tuning feeds clipped and standardised HU"
         ]
     return []

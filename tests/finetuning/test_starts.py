@@ -75,7 +75,7 @@ def test_descriptor_is_transferred_but_for_its_heads(
     start = find("descriptor")
     print_transfer(start, target(start), json.loads((world.raw / "dataset.json").read_text()))
     said = capsys.readouterr().out
-    assert "68 of 72" in said and "4 reset" in said and "equalised images" in said
+    assert "68 of 72" in said and "4 reset" in said and "preprocessing.equalisation" in said
 
 
 def test_other_images_are_noted_for_a_file_and_refused_for_a_stage(

@@ -1,0 +1,176 @@
+"""`screener_lowshot`: does a start help when few cases are labelled?"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from screener_nnu.commands._finetuning import positive, print_transfer, worker_processes
+from screener_nnu.commands._run import run as run_command
+from screener_nnu.errors import ScreenerError
+from screener_nnu.plans import DEFAULT_PLANS_NAME
+
+if TYPE_CHECKING:
+    from screener_nnu.finetuning.dataset import LabelledDataset
+    from screener_nnu.finetuning.starts import Start
+    from screener_nnu.lowshot.design import Design, LowShotRun
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Arguments of the command."""
+    parser = argparse.ArgumentParser(
+        prog="screener_lowshot",
+        description="Trains stock nnU-Net on few labelled cases from several starts, in a repeated "
+        "cross-validation, and compares them case by case. Finished trainings stay, a killed one "
+        "goes on. Writes lowshot.md, .json, .csv and .png.",
+    )
+    add = parser.add_argument
+    add("-d", required=True, metavar="DATASET", help="labelled dataset, name or number")
+    add("--source", required=True, help="pre-trained dataset, name or number")
+    add("--num_cases", required=True, type=positive, nargs="+", help="sizes of the training set")
+    add("--folds", type=int, default=5, help="folds of the cross-validation [5]")
+    add("--seeds", type=positive, default=1, help="repetitions with other training cases [1]")
+    add(
+        "--init",
+        nargs="+",
+        default=["scratch", "student"],
+        metavar="START",
+        help="scratch, student, descriptor or a checkpoint file, each [scratch student]",
+    )
+    add("--epochs", type=positive, default=1000, help="epochs [1000, as nnU-Net]")
+    add("--iterations", type=positive, default=250, help="iterations an epoch [250, as nnU-Net]")
+    add("--nsd_tolerance", type=float, default=2.0, metavar="MM", help="of the surface Dice [2]")
+    add("-p", default=DEFAULT_PLANS_NAME, metavar="PLANS", help="plan of the source")
+    add("-o", type=Path, metavar="FOLDER", help="of the report [lowshot_... among the results]")
+    add("-device", choices=("cuda", "cpu", "mps"), help="where to train [cuda where there is one]")
+    add("-np", type=positive, help="worker processes [8, at most one a core]")
+    add("--report_only", action="store_true", help="train nothing, report what is finished")
+    add("--restart", action="store_true", help="delete these trainings and train all anew")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    args = build_parser().parse_args(arguments)
+    run_command(lambda: _benchmark(args))
+
+
+def _benchmark(args: argparse.Namespace) -> None:
+    from screener_nnu.paths import dataset_name, results_folder, set_default_folders
+
+    set_default_folders()
+    worker_processes(args.np)
+    # After the environment is set: nnU-Net reads it when imported.
+    from screener_nnu.finetuning.dataset import read_labelled_dataset
+    from screener_nnu.finetuning.plan import read_source_plan, target_stem
+    from screener_nnu.finetuning.starts import find_start
+    from screener_nnu.lowshot.benchmark import report
+    from screener_nnu.lowshot.design import plan_runs
+    from screener_nnu.lowshot.train import changed_runs
+
+    design = _design(args)
+    source = dataset_name(args.source)
+    dataset = read_labelled_dataset(args.d)
+    source_plan = read_source_plan(source, args.p)
+    starts = [find_start(word, source, args.p, source_plan) for word in dict.fromkeys(args.init)]
+    plans = _target_plans(design, starts, source_plan, source, dataset)
+    names = {start: [plan["plans_name"] for plan in made] for start, made in plans.items()}
+    if args.report_only:
+        runs = plan_runs(dataset.name, dataset.folder, dataset.cases, design, names)
+        failures = changed_runs(runs)
+    else:
+        for start in starts:
+            print_transfer(start, plans[start][0], dataset.dataset_json)
+        runs = plan_runs(dataset.name, dataset.folder, dataset.cases, design, names)
+        failures = _train(runs, [p for made in plans.values() for p in made], dataset, args)
+    name = f"lowshot_{target_stem(source, args.p)}_{design.epochs}x{design.iterations}"
+    folder = args.o or results_folder(dataset.name) / name
+    settings = _settings(args, design, dataset.name, source, starts)
+    print(report(dataset, runs, failures, settings, folder))
+    print(f"written to {folder}")
+    if failures:
+        raise ScreenerError(
+            f"{len(failures)} of {len(runs)} trainings do not count (listed in {folder}); the same "
+            "command tries them again"
+        )
+
+
+def _design(args: argparse.Namespace) -> Design:
+    from screener_nnu.lowshot.design import Design
+
+    if args.nsd_tolerance < 0:
+        raise ScreenerError("--nsd_tolerance is a distance in mm and may not be negative")
+    if args.report_only and args.restart:
+        raise ScreenerError("--report_only trains nothing: leave --restart out")
+    sizes = tuple(sorted(set(args.num_cases)))
+    return Design(sizes, args.folds, args.seeds, args.epochs, args.iterations)
+
+
+def _target_plans(
+    design: Design,
+    starts: Sequence[Start],
+    source_plan: Mapping[str, Any],
+    source: str,
+    dataset: LabelledDataset,
+) -> dict[Start, list[dict[str, Any]]]:
+    """The plan of each start and seed; all share their cases."""
+    from screener_nnu.finetuning.plan import target_plan
+
+    reader = dataset.reader
+    return {
+        start: [
+            target_plan(
+                source_plan,
+                source=source,
+                target=dataset.name,
+                start=design.plan_suffix(start.name, seed),
+                reader=reader,
+            )
+            for seed in range(design.seeds)
+        ]
+        for start in starts
+    }
+
+
+def _train(
+    runs: Sequence[LowShotRun],
+    plans: Sequence[Mapping[str, Any]],
+    dataset: LabelledDataset,
+    args: argparse.Namespace,
+) -> dict[str, str]:
+    from screener_nnu.devices import choose_device
+    from screener_nnu.finetuning.dataset import prepare_dataset
+    from screener_nnu.finetuning.plan import write_target_plan
+    from screener_nnu.lowshot.train import train_runs
+
+    device = choose_device(args.device).type
+    for plan in plans:
+        write_target_plan(plan, args.restart)
+    prepare_dataset(dataset, plans[0], worker_processes(args.np))
+    return train_runs(runs, device, args.restart)
+
+
+def _settings(
+    args: argparse.Namespace,
+    design: Design,
+    dataset: str,
+    source: str,
+    starts: Sequence[Start],
+) -> dict[str, Any]:
+    """What was asked for, as plain values for the report."""
+    weights = {s.name: None if s.weights is None else str(s.weights) for s in starts}
+    return {
+        "dataset": dataset,
+        "source": source,
+        "plans": args.p,
+        "starts": weights,
+        "nsd_tolerance_mm": args.nsd_tolerance,
+        **asdict(design),
+    }
+
+
+if __name__ == "__main__":
+    main()

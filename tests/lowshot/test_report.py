@@ -1,0 +1,129 @@
+"""What stands in the report of made-up trainings."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib import rc_context
+from scipy.stats import wilcoxon
+
+from screener_nnu.lowshot.design import Design, LowShotRun
+from screener_nnu.lowshot.figure import draw
+from screener_nnu.lowshot.floor import Ball
+from screener_nnu.lowshot.measure import Record
+from screener_nnu.lowshot.report import write_report
+from screener_nnu.lowshot.summary import summarise
+
+Runs = Callable[..., list[LowShotRun]]
+Made = Callable[..., list[Record]]
+SETTINGS: dict[str, Any] = {
+    "dataset": "Dataset502_Lesions",
+    "source": "Dataset901_Trunk",
+    "plans": "ScreenerPlans",
+    "folds": 3,
+    "seeds": 2,
+    "epochs": 20,
+    "iterations": 5,
+    "nsd_tolerance_mm": 2.0,
+    "finished": 24,
+}
+
+
+@pytest.fixture
+def written(make_runs: Runs, made_up: Made, tmp_path: Path) -> tuple[str, Path, list[Record]]:
+    """A report with one undefined case and one failure."""
+    runs = make_runs(Design((2, 6), 3, 2, 20, 5))
+    records = made_up(runs)
+    nan = [r for r in records if r.case == "case_07" and r.setting.num_cases == 2]
+    for record in nan:
+        place = records.index(record)
+        records[place] = Record(record.start, record.setting, record.case, math.nan, math.nan)
+    balls = {
+        run.setting: Ball(run.setting, 12.0, {case: 0.25 for case in run.cases["val"]})
+        for run in runs
+    }
+    faster = {"scratch": 0.02, "student": 0.04}
+    rng = np.random.default_rng(0)
+    curves = {
+        run.name: np.minimum(0.6, np.arange(20) * faster[run.start]) + rng.normal(0, 0.02, 20)
+        for run in runs
+    }
+    summary = summarise(runs, records, balls, curves)
+    folder = tmp_path / "report"
+    failures = {"student, 2 cases, fold 9, seed 0": "out of memory"}
+    text = write_report(folder, summary, SETTINGS, runs, records, balls, failures)
+    return text, folder, records
+
+
+def means(records: list[Record], start: str, num_cases: int) -> np.ndarray:
+    found: dict[str, list[float]] = {}
+    for r in records:
+        if (r.start, r.setting.num_cases) == (start, num_cases) and not math.isnan(r.dice):
+            found.setdefault(r.case, []).append(r.dice)
+    return np.array([np.mean(found[case]) for case in sorted(found)])
+
+
+def test_table_says_what_the_records_say(written: tuple[str, Path, list[Record]]) -> None:
+    text, folder, records = written
+    assert (folder / "lowshot.md").read_text() == text
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("| ")
+    ]
+    dice = rows[1 : rows.index(rows[0], 1)]
+    assert [row[:2] for row in dice] == [
+        [size, start] for size in "26" for start in ("scratch", "student", "central ball")
+    ]
+    scratch, student = means(records, "scratch", 2), means(records, "student", 2)
+    assert student.size == 11
+    line = dice[1]
+    assert line[2].startswith(f"**{student.mean():.3f} [".replace("0.", ".", 1))
+    difference = f"{(student - scratch).mean():+.3f} [".replace("0.", ".", 1)
+    assert line[3].startswith(difference)
+    assert line[4] == f"{student.mean() / scratch.mean() - 1:+.1%}"
+    assert line[5] == f"{(student > scratch).sum()} / {(student < scratch).sum()}"
+    p = wilcoxon(student, scratch).pvalue
+    assert line[6] == ("<.001" if p < 0.001 else f"{p:.3f}".replace("0.", ".", 1))
+    assert int(line[9]) < int(dice[0][9]) <= 20
+    assert dice[2][2] == ".250 [.250, .250]" and dice[2][3:] == [""] * 7
+    assert "trained on 2: 11 cases; 1 left out, empty in reference and prediction" in text
+    assert "- student, 2 cases, fold 9, seed 0: out of memory" in text
+
+
+def test_files_hold_every_figure(written: tuple[str, Path, list[Record]]) -> None:
+    _, folder, records = written
+    stored = json.loads((folder / "lowshot.json").read_text(), parse_constant=pytest.fail)
+    student = stored["rows"]["dice"][1]
+    assert student["mean"]["value"] == pytest.approx(means(records, "student", 2).mean())
+    assert len(student["seeds"]) == 2 and student["against_scratch"]["effect"] > 0.5
+    assert len(stored["trainings"]) == 24 and len(stored["central_balls"]) == 12
+    assert len(stored["learning_curves"][0]["values"]) == 20
+    assert stored["left_out"]["dice"][0]["undefined_cases"] == 1
+    with (folder / "lowshot.csv").open() as stream:
+        lines = list(csv.DictReader(stream))
+    assert len(lines) == len(records) == 24 * 4
+    for line, record in zip(lines, records, strict=True):
+        assert (line["start"], line["case"]) == (record.start, record.case)
+        assert int(line["fold"]) == record.setting.fold
+        assert (
+            (line["dice"] == "") if math.isnan(record.dice) else float(line["dice"]) == record.dice
+        )
+    assert (folder / "lowshot.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_picture_does_not_depend_on_what_others_set(make_runs: Runs, made_up: Made) -> None:
+    runs = make_runs(Design((2,), 3, 1, 4, 5))
+    balls = {r.setting: Ball(r.setting, 9.0, dict.fromkeys(r.cases["val"], 0.2)) for r in runs}
+    curves = {run.name: np.linspace(0, 0.5, 4) for run in runs}
+    summary = summarise(runs, made_up(runs), balls, curves)
+    plain = draw(summary, 2.0)
+    with rc_context({"font.size": 40.0, "axes.facecolor": "red", "ytick.labelsize": 30.0}):
+        assert draw(summary, 2.0) == plain
