@@ -75,7 +75,9 @@ def _benchmark(args: argparse.Namespace) -> None:
     source = dataset_name(args.source)
     dataset = read_labelled_dataset(args.d)
     source_plan = read_source_plan(source, args.p)
-    starts = [find_start(word, source, args.p, source_plan) for word in dict.fromkeys(args.init)]
+    found = [find_start(word, source, args.p, source_plan) for word in args.init]
+    # One file under two paths is one start.
+    starts = list({start.name: start for start in found}.values())
     plans = _target_plans(design, starts, source_plan, source, dataset)
     names = {start: [plan["plans_name"] for plan in made] for start, made in plans.items()}
     if args.report_only:

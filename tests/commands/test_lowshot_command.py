@@ -31,6 +31,7 @@ REPORT = "lowshot_Screener901_2x2"
         (["--num_cases", "2", "--nsd_tolerance", "-1"], "negative"),
         (["--num_cases", "2", "--report_only", "--restart"], "leave --restart out"),
         ([*TINY, "--report_only"], "no training of 4 is finished"),
+        ([*TINY, "--report_only", "--init", "scratch", "scratch"], "no training of 2 is finished"),
     ],
 )
 def test_requests_that_cannot_be_met(
