@@ -16,7 +16,7 @@ from tqdm import tqdm
 from screener_nnu.checkpoints import write_array
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.evaluation.weighted import weighted_auroc
-from screener_nnu.inference.map_store import MapStore
+from screener_nnu.inference.map_store import MapStore, positions_of
 from screener_nnu.plans import ScreenerSettings, Shape
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.synthetic.anomalies import KINDS
@@ -85,24 +85,31 @@ class AnomalyCheck:
             )
         self.names = tuple(whole)
 
-    def auroc(self, score: Score) -> dict[str, float]:
+    def auroc(self, score: Score, reach: int = 1) -> dict[str, float]:
         """AUROC of the body's voxels, pooled over the scans, for each kind and their `mean`.
 
         Args:
             score: (y, c) -> (1, d, h, w), higher is more anomalous.
+            reach: positions on each side that it looks at; with 0, only those of the body are
+                scored, as maps (1, channels, n, 1, 1).
         """
         if not self._voxels:
             self.prepare()
         figures = {}
         for kind in KINDS:
-            scores: list[np.ndarray] = []
+            scores, pairs = [], []
             for case in self.names:
+                voxels = np.stack([counts.ravel() for counts in self._voxels[case, kind]])
                 y, c = self.store.files.read(self._name(case, kind))
+                if not reach:
+                    body = np.flatnonzero(voxels.any(axis=0))
+                    voxels = voxels[:, body]
+                    y, c = positions_of(y, body), None if c is None else positions_of(c, body)
                 device = self.store.device
                 found = score(y.to(device), None if c is None else c.to(device))
                 scores.append(found.cpu().double().numpy().ravel())
-            pairs = [self._voxels[case, kind] for case in self.names]
-            positive, negative = (np.concatenate([p[i].ravel() for p in pairs]) for i in (0, 1))
+                pairs.append(voxels)
+            positive, negative = np.concatenate(pairs, axis=1)
             figures[kind] = weighted_auroc(np.concatenate(scores), positive, negative)
         figures["mean"] = float(np.nanmean(list(figures.values())))
         return figures

@@ -178,7 +178,9 @@ class DensityTrainer(ScreenerTrainer):
         descriptor; across descriptors it means nothing.
         """
         self.model.eval()
-        figures = self.check.auroc(Teacher(self.features, self.model).score)
+        figures = self.check.auroc(
+            Teacher(self.features, self.model).score, self.model.density.reach
+        )
         self.validation_terms = {"NLL": self._held_out_nll(), **figures}
         return figures["mean"]
 

@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from screener_nnu.errors import CaseError
-from screener_nnu.inference.map_store import MapFiles, MapStore
+from screener_nnu.inference.map_store import MapFiles, MapStore, positions_of
 from screener_nnu.inference.volume import teacher_input
 from screener_nnu.plans import Shape
 from screener_nnu.preprocessing.case_files import CaseFolder
@@ -88,7 +88,7 @@ class ScanReader(CaseReader[ScanSample]):
             drawn = generator.choice(found, wanted, replace=False)
             every = torch.ones(1, wanted, 1, 1, dtype=torch.bool)
             return ScanSample(
-                _scattered(y, drawn), None if c is None else _scattered(c, drawn), every
+                positions_of(y, drawn), None if c is None else positions_of(c, drawn), every
             )
         centre = np.unravel_index(generator.choice(found), inside.shape)
         outer, counted = _block(centre, inside.shape, self.draw)
@@ -111,10 +111,6 @@ def _packed_body(folder: Path, case: str, pooling: Shape, cells: Shape) -> np.nd
     cases = CaseFolder(folder)
     body = torch.from_numpy(cases.read(case, "body"))
     return np.packbits((body_cells(body, cases.shape(case, "hu"), pooling, cells) > 0.5).numpy())
-
-
-def _scattered(maps: torch.Tensor, places: np.ndarray) -> torch.Tensor:
-    return maps.flatten(2)[:, :, torch.from_numpy(places)][..., None, None]
 
 
 def _block(

@@ -51,6 +51,11 @@ def _mapped(path: Path) -> torch.Tensor:
     return torch.from_numpy(np.load(path, mmap_mode="c"))
 
 
+def positions_of(maps: torch.Tensor, places: np.ndarray) -> torch.Tensor:
+    """Positions of a map (1, channels, d, h, w) by flat index, as (1, channels, n, 1, 1)."""
+    return maps.flatten(2)[:, :, torch.from_numpy(places), None, None]
+
+
 class MapStore:
     """Maps y and c of scans, one float32 file a scan and network: what densities are fitted to.
 

@@ -44,6 +44,17 @@ def test_figure_is_the_auroc_of_voxels(trainer: Any) -> None:
         assert figures[kind] == pytest.approx(expected, abs=1e-6)
 
 
+def test_positions_of_the_body_are_enough_for_a_score_without_neighbours(trainer: Any) -> None:
+    shapes: list[torch.Size] = []
+
+    def scattered(y: torch.Tensor, c: torch.Tensor | None) -> torch.Tensor:
+        shapes.append(y.shape)
+        return first_channel(y, c)
+
+    assert trainer.check.auroc(scattered, reach=0) == trainer.check.auroc(first_channel)
+    assert {shape[3:] for shape in shapes} == {(1, 1)}
+
+
 def test_only_validation_scans_are_painted(trainer: Any) -> None:
     split = trainer.settings.split
     assert set(trainer.check.names) == set(split.validation)

@@ -297,7 +297,7 @@ def test_epoch_that_is_kept(world: Any, keep: str, monkeypatch: pytest.MonkeyPat
     """Figures of the epochs: the first is the best one."""
     figures = iter([0.5, 0.9, 0.6, 0.6])
 
-    def figure(self: Any, score: Any) -> dict[str, float]:
+    def figure(self: Any, score: Any, reach: int) -> dict[str, float]:
         return {"pasted": 0.0, "mean": next(figures)}
 
     monkeypatch.setattr(density.AnomalyCheck, "auroc", figure)
