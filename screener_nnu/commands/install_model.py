@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _install(arguments: argparse.Namespace) -> None:
     from screener_nnu.paths import results_folder, set_default_folders
+    from screener_nnu.plans import DEFAULT_PLANS_NAME
 
     set_default_folders()
     from screener_nnu.sharing.install import install_model
@@ -42,8 +43,9 @@ def _install(arguments: argparse.Namespace) -> None:
         return
     for place in model.replaced:
         print(f"what was there is now {place}; delete it when you are sure")
-    manifest, number = model.manifest, int(model.dataset[7:10])
-    print(f"{model.dataset}: {', '.join(f.stage for f in manifest.stages)}")
+    number, plans = int(model.dataset[7:10]), model.manifest.plans_name
+    words = "" if plans == DEFAULT_PLANS_NAME else f" -p {plans}"
+    print(f"{model.dataset}: {', '.join(file.stage for file in model.manifest.stages)}")
     print(f"sha256 {model.sha256}")
     print(f"card: {results_folder(model.dataset) / CARD}")
-    print(f"next: screener_predict -d {number} -p {manifest.plans_name} -i SCANS -o MAPS")
+    print(f"next: screener_predict -d {number}{words} -i SCANS -o MAPS")

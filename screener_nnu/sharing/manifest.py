@@ -66,9 +66,10 @@ class Manifest:
 
     @property
     def stages(self) -> list[StageFile]:
-        """The trained stages inside, sorted."""
+        """The trained stages inside, in the order of training."""
         found = (_CHECKPOINT.fullmatch(name) for name in self.files)
-        return sorted(StageFile(m.group(1), m.group(2)) for m in found if m)
+        files = sorted(StageFile(m.group(1), m.group(2)) for m in found if m)
+        return sorted(files, key=lambda file: list(STAGE_TRAINERS).index(file.stage))
 
 
 def plan_member(plans_name: str) -> str:

@@ -81,12 +81,16 @@ def test_flipped_bytes_and_cut_files_are_noticed(
         path.write_bytes(whole[:kept])
         with pytest.raises(ScreenerError, match="it is damaged or no model file.*again"):
             install_model(path)
-    for place in range(0, len(whole), len(whole) // 40):
-        spoilt = bytearray(whole)
-        spoilt[place] ^= 0xFF
-        path.write_bytes(spoilt)
-        with pytest.raises(ScreenerError):
-            install_model(path)
+    with zipfile.ZipFile(model_files["student"]) as archive:
+        members = archive.infolist()
+    for info in members:
+        first = info.header_offset + 30 + len(info.filename)
+        for place in (first, first + info.file_size // 2, first + info.file_size - 1):
+            spoilt = bytearray(whole)
+            spoilt[place] ^= 0xFF
+            path.write_bytes(spoilt)
+            with pytest.raises(ScreenerError, match="it is damaged.*CRC-32"):
+                install_model(path)
     # The list of members, byte by byte.
     start = whole.rindex(b"PK\x01\x02")
     for place in range(start, len(whole)):

@@ -31,7 +31,8 @@ def test_twice_is_once(
     install([str(path)])
     said = capsys.readouterr().out
     assert hashlib.sha256(path.read_bytes()).hexdigest() in said
-    assert "screener_predict -d 901 -p ScreenerPlans" in said
+    assert "descriptor, condition, density, distillation" in said
+    assert "screener_predict -d 901 -i" in said
     before = tree(empty_world.root)
     for words in ([], ["--overwrite"], ["--number", "901"]):
         install([str(path), *words])
