@@ -176,7 +176,7 @@ def step_batches(
         collate_fn=list,
         multiprocessing_context="spawn" if workers else None,
         worker_init_fn=_limit_threads if workers else None,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=2 if workers else None,
         pin_memory=torch.cuda.is_available(),
     )
     return iter(loader)

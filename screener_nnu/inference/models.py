@@ -88,7 +88,7 @@ def new_density(
     arguments: dict[str, Any] = {"hidden": settings.hidden}
     if settings.kind == "flow":
         arguments["steps"] = settings.flow_steps
-        # The paper's flow would keep some 30 GB of activations: recompute them a step at a time.
+        # The paper's flow would keep some 30 GB of activations: recompute them in blocks of voxels.
         arguments["checkpointing"] = settings.flow_steps * settings.hidden >= 16 * 512
     else:
         arguments["kernel_size"] = settings.kernel_size
