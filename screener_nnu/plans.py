@@ -7,12 +7,12 @@ Array axes are (z, y, x); spacings have the same order and are in mm.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from screener_nnu.errors import ScreenerError
+from screener_nnu.files import replacing
 
 Shape = tuple[int, int, int]
 Spacing = tuple[float, float, float]
@@ -382,10 +382,5 @@ def read_plan(path: Path) -> tuple[dict[str, Any], ScreenerSettings]:
 
 def write_json(path: Path, values: Any) -> None:
     """Writes JSON so that a reader sees the old file or the whole new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_text(json.dumps(values, indent=2) + "\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

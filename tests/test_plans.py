@@ -162,7 +162,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
         assert json.loads(source.read_text()) == {"a": 2} and source.parent == target.parent
         raise OSError("disk full")
 
-    monkeypatch.setattr("screener_nnu.plans.os.replace", fails)
+    monkeypatch.setattr("screener_nnu.files.os.replace", fails)
     with pytest.raises(OSError, match="disk full"):
         write_json(path, {"a": 2})
     assert json.loads(path.read_text()) == {"a": 1}

@@ -12,7 +12,7 @@ from torch import nn
 
 from screener_nnu.checkpoints import read_checkpoint
 from screener_nnu.errors import ScreenerError
-from screener_nnu.inference.map_store import MapStore
+from screener_nnu.inference.map_store import MapStore, maps_folder
 from screener_nnu.inference.models import load_features, new_density
 from screener_nnu.plans import DensitySettings, OptimiserSettings, ScreenerSettings
 from screener_nnu.preprocessing.case_files import CaseFolder
@@ -59,16 +59,13 @@ class DensityTrainer(ScreenerTrainer):
         """The density; descriptor and condition are loaded and frozen beside it."""
         dataset, folder = self.plans_manager.dataset_name, self.cases_folder
         self.features: FeatureExtractor = load_features(dataset, self.plan, self.density)
-        self.features_identity = self.features.identity()
         self.features.to(self.device)
         self.channels = self._feature_channels()
         self.score_statistics: dict[str, float] = {}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed)
             model = new_density(self.density, *self.channels)
-        store = MapStore(
-            folder.with_name(f"{folder.name}_maps"), self.features, self.plan, self.device
-        )
+        store = MapStore(maps_folder(folder), self.features, self.plan, self.device)
         self.source: MapSource = (
             ScanSource(folder, store, Draw(self.density.positions, model.density.reach))
             if self.density.whole_scans
@@ -227,7 +224,7 @@ class DensityTrainer(ScreenerTrainer):
         """What prediction needs beside the weights."""
         return {
             "channels": list(self.channels),
-            "features": self.features_identity,
+            "features": self.upstream_identity,
             "score_statistics": self.score_statistics,
             "nll": self.validation_terms.get("NLL"),
         }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from tqdm import tqdm
 
 from screener_nnu.checkpoints import write_array
 from screener_nnu.errors import CaseError
+from screener_nnu.files import file_sha256
 from screener_nnu.finetuning.checkpoint import stock_checkpoint
 from screener_nnu.inference.models import load_teacher
 from screener_nnu.inference.sliding_window import cells_to_voxels
@@ -248,8 +248,7 @@ class DistillationTrainer(ScreenerTrainer):
         """Hash of the teacher's checkpoint."""
         settings = ScreenerSettings.from_dict(plan["screener"]).distillation
         teacher = settings.density_plans or plan["plans_name"]
-        content = finished_checkpoint(dataset, "density", teacher).read_bytes()
-        return hashlib.sha256(content).hexdigest()[:12]
+        return file_sha256(finished_checkpoint(dataset, "density", teacher))[:12]
 
     def extra_state(self) -> dict[str, Any]:
         """What prediction and stock fine-tuning need beside the weights."""

@@ -6,7 +6,6 @@ further density costs seconds.
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,8 @@ from screener_nnu.checkpoints import write_bytes
 from screener_nnu.evaluation.baselines import BASELINES, BaselineInput
 from screener_nnu.evaluation.cases import HuHistogram
 from screener_nnu.evaluation.histograms import CaseHistogram, quantile_edges
-from screener_nnu.inference.map_store import MapStore
+from screener_nnu.files import file_sha256
+from screener_nnu.inference.map_store import MapStore, maps_folder
 from screener_nnu.inference.models import load_teacher
 from screener_nnu.inference.sliding_window import cells_to_voxels
 from screener_nnu.paths import finished_checkpoint
@@ -81,7 +81,7 @@ def judge_teacher(
 ) -> Judged:
     """Counts of the teacher of a plan; those of the same weights are read from `folder`."""
     checkpoint = finished_checkpoint(dataset, "density", plans_name)
-    weights = hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:12]
+    weights = file_sha256(checkpoint)[:12]
     path = folder / f"{plans_name}_{weights}_{anomalies.identity}.npz"
     if not path.is_file():
         teacher = _teacher(dataset, plans_name, anomalies, device)
@@ -98,8 +98,7 @@ def _teacher(
     dataset: str, plans_name: str, anomalies: AnomalyStore, device: torch.device
 ) -> ScoreFunction:
     teacher, plan, _ = load_teacher(dataset, plans_name, device)
-    folder = anomalies.cases.folder
-    store = MapStore(folder.with_name(f"{folder.name}_maps"), teacher.features, plan, device)
+    store = MapStore(maps_folder(anomalies.cases.folder), teacher.features, plan, device)
 
     def scores(case: str, kind: str) -> dict[str, np.ndarray]:
         name = f"{case}__{kind}_{anomalies.identity}"

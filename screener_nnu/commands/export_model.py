@@ -39,7 +39,7 @@ def _export(arguments: argparse.Namespace) -> None:
     if arguments.output.suffix.lower() != ".zip":
         raise ScreenerError(f"-o {arguments.output}: a model file ends in .zip")
     set_default_folders()
-    from screener_nnu.sharing.archive import file_sha256
+    from screener_nnu.files import file_sha256
     from screener_nnu.sharing.export import ExportRequest, export_model
 
     description = export_model(

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.evaluation.records import DAMAGED, replacing
+from screener_nnu.evaluation.records import DAMAGED
+from screener_nnu.files import replacing
 
 BINS_FILE = "bins.npz"
 

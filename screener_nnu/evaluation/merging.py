@@ -12,7 +12,8 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.evaluation.baselines import BASELINES
 from screener_nnu.evaluation.bins import BINS_FILE, Bins
 from screener_nnu.evaluation.evaluate import Evaluation, summarise_records
-from screener_nnu.evaluation.records import record_path, replacing, stored_signature
+from screener_nnu.evaluation.records import record_path, stored_signature
+from screener_nnu.files import replacing
 
 SUMMARY = "summary.json"
 

@@ -12,8 +12,8 @@ from screener_nnu.evaluation.baselines import BASELINES
 from screener_nnu.evaluation.evaluate import Evaluation
 from screener_nnu.evaluation.froc import FALSE_POSITIVES_PER_SCAN
 from screener_nnu.evaluation.metrics import MAX_FPR, cumulate
-from screener_nnu.evaluation.records import replacing
 from screener_nnu.evaluation.summarise import MethodResult
+from screener_nnu.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,11 +7,8 @@ those that it wrote.
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ from screener_nnu.evaluation.froc import FrocCounts
 from screener_nnu.evaluation.histograms import CaseHistogram
 from screener_nnu.evaluation.lesions import LesionHistograms
 from screener_nnu.evaluation.paper_protocol import SampledScores
+from screener_nnu.files import replacing
 
 HISTOGRAMS = "histograms"
 DAMAGED = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error)
@@ -109,15 +107,3 @@ def stored_signature(path: Path) -> dict[str, Any] | None:
 def record_path(folder: Path, method: str, case: str) -> Path:
     """File of the record of a case and method in the folder of an evaluation."""
     return folder / HISTOGRAMS / method / f"{case}.npz"
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary file that takes the place of another when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -11,8 +11,8 @@ from typing import Any
 
 from screener_nnu.evaluation.evaluate import Evaluation, MethodResult
 from screener_nnu.evaluation.plots import plot_curves
-from screener_nnu.evaluation.records import replacing
 from screener_nnu.evaluation.summarise import figure_names
+from screener_nnu.files import replacing
 from screener_nnu.plans import write_json
 
 _VOXEL_COLUMNS = {

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from screener_nnu.errors import ScreenerError
+from screener_nnu.files import file_sha256
 from screener_nnu.finetuning.checkpoint import STOCK_TRAINER
 from screener_nnu.finetuning.splits import SPLITS_FILE
 from screener_nnu.paths import dataset_name, preprocessed_folder, results_folder
@@ -212,11 +213,7 @@ def file_hash(path: Path) -> str:
 
 @lru_cache(maxsize=64)
 def _file_hash(path: str, modified: int, size: int) -> str:
-    with open(path, "rb") as stream:
-        digest = hashlib.sha256()
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return file_sha256(Path(path))
 
 
 def _seed_everything(seed: int | None, epoch: int = 0) -> None:

@@ -49,7 +49,12 @@ def case_name(path: Path) -> str:
 
 
 def write_image(image: sitk.Image, path: Path) -> None:
-    """Writes a NIfTI file whole or not at all."""
+    """Writes a NIfTI file whole or not at all.
+
+    Raises:
+        ScreenerError: the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         sitk.WriteImage(image, str(temporary), useCompression=True)

@@ -56,6 +56,11 @@ def positions_of(maps: torch.Tensor, places: np.ndarray) -> torch.Tensor:
     return maps.flatten(2)[:, :, torch.from_numpy(places), None, None]
 
 
+def maps_folder(cases_folder: Path) -> Path:
+    """Where the maps of a folder of cases are kept: beside it."""
+    return cases_folder.with_name(f"{cases_folder.name}_maps")
+
+
 class MapStore:
     """Maps y and c of scans, one float32 file a scan and network: what densities are fitted to.
 

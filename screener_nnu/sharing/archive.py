@@ -166,21 +166,6 @@ def extract_member(archive: zipfile.ZipFile, manifest: Manifest, name: str, targ
         )
 
 
-def file_sha256(path: Path) -> str:
-    """Hash of a file of any size.
-
-    Raises:
-        ScreenerError: there is no such file.
-    """
-    if not path.is_file():
-        raise ScreenerError(f"no file {path}")
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def _check_members(members: list[zipfile.ZipInfo], archive_bytes: int) -> None:
     """Names, kinds and sizes, before anything is read."""
     if len(members) > _MAX_MEMBERS:

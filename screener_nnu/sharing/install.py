@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from screener_nnu.errors import ScreenerError
+from screener_nnu.files import file_sha256
 from screener_nnu.paths import (
     FINGERPRINT_FILE,
     dataset_folders,
@@ -21,7 +22,7 @@ from screener_nnu.paths import (
     stage_folder,
 )
 from screener_nnu.plans import write_json
-from screener_nnu.sharing.archive import extract_member, file_sha256, open_model
+from screener_nnu.sharing.archive import extract_member, open_model
 from screener_nnu.sharing.contents_check import check_contents, read_json
 from screener_nnu.sharing.manifest import (
     CARD,

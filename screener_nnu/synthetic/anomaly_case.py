@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from screener_nnu.errors import CaseError
+from screener_nnu.files import replacing
+from screener_nnu.inference.images import write_image
 from screener_nnu.synthetic.anomalies import Painted, paint_anomalies, place_anomalies
-from screener_nnu.synthetic.anomaly_files import InputFrame, read_scan, write_image, write_text
+from screener_nnu.synthetic.anomaly_files import InputFrame, read_scan
 from screener_nnu.synthetic.anomaly_settings import BlobSettings
 from screener_nnu.synthetic.anomaly_tissue import Scan
 from screener_nnu.synthetic.placement import BodyPlaces, Placement
@@ -130,7 +132,8 @@ def _write_kind(
     record = _record(placement, painted, frame) | {"seed": seed}
     if kind == "pasted":
         record["donor"] = donor_case
-    write_text(json.dumps(record), files.record)
+    with replacing(files.record) as temporary:
+        temporary.write_text(json.dumps(record), encoding="utf-8")
 
 
 def donor_order(case: str, cases: Iterator[str] | list[str], seed: int) -> list[str]:

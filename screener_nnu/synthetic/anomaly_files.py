@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
-from screener_nnu.errors import CaseError, ScreenerError
+from screener_nnu.errors import CaseError
 from screener_nnu.preprocessing.body import body_mask
 from screener_nnu.preprocessing.reading import CANONICAL, Geometry, read_image
 from screener_nnu.synthetic.anomaly_tissue import Scan
@@ -75,28 +74,3 @@ def read_scan(path: Path, case: str) -> tuple[Scan, InputFrame]:
     whole = bool(fits and (raw.array == np.rint(raw.array)).all())
     frame = InputFrame(raw.geometry, probe.GetOrigin(), probe.GetDirection(), raw.spacing, whole)
     return Scan(raw.array, body, raw.spacing), frame
-
-
-def write_image(image: sitk.Image, path: Path) -> None:
-    """Writes a NIfTI file whole or not at all.
-
-    Raises:
-        ScreenerError: the file cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        sitk.WriteImage(image, str(temporary), useCompression=True)
-        os.replace(temporary, path)
-    except RuntimeError as error:
-        raise ScreenerError(f"{path} cannot be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(text: str, path: Path) -> None:
-    """Writes a text file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

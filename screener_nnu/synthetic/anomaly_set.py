@@ -13,10 +13,10 @@ from typing import Any
 from tqdm import tqdm
 
 from screener_nnu.errors import ScreenerError
+from screener_nnu.plans import write_json
 from screener_nnu.preprocessing.workers import run_cases
 from screener_nnu.synthetic.anomalies import KINDS, check_kind
 from screener_nnu.synthetic.anomaly_case import CaseFiles, Request, synthesize_case
-from screener_nnu.synthetic.anomaly_files import write_text
 from screener_nnu.synthetic.anomaly_positions import PositionScores
 from screener_nnu.synthetic.anomaly_preview import write_preview
 from screener_nnu.synthetic.anomaly_settings import BlobSettings
@@ -69,7 +69,7 @@ def synthesize_test_set(
     if len(skipped) == len(images):
         raise ScreenerError("no scan could be used; the reasons stand above")
     report = _head(seed, settings) | {"skipped": skipped, "kinds": summarise(output)}
-    write_text(json.dumps(report, indent=2) + "\n", output / REPORT_FILE)
+    write_json(output / REPORT_FILE, report)
     for kind in kinds:
         write_preview(output / kind, images)
     return report
@@ -84,7 +84,7 @@ def claim_folder(output: Path, seed: int, settings: BlobSettings) -> None:
     head = _head(seed, settings)
     path = output / REPORT_FILE
     if not path.is_file():
-        write_text(json.dumps(head | {"kinds": {}}, indent=2) + "\n", path)
+        write_json(path, head | {"kinds": {}})
         return
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
