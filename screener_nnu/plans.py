@@ -205,13 +205,26 @@ class DensitySettings:
 
 @dataclass(frozen=True)
 class DistillationSettings:
-    """The student: one UNet that regresses the teacher's standardised, tail-clipped score."""
+    """The student: one UNet that regresses the teacher's standardised, tail-clipped score.
+
+    Attributes:
+        crop_size, volumes_per_step: crops of a step (voxels of the plan's grid), and how many.
+        clip_sigma: scores are clipped at so many standard deviations.
+        mirror: mirror crops along every axis, image and target together.
+        tail_weight: how much more a high score counts: a voxel of standardised score t weighs
+            1 + tail_weight * max(t, 0). The paper's plain squared error is 0.
+        descriptor_weight: weight of the teacher's standardised descriptors as further targets, for
+            the sake of fine-tuning; the student keeps the score alone. 0 leaves them out (paper).
+        density_plans: plan whose teacher is distilled; empty for this plan.
+    """
 
     optimiser: OptimiserSettings
     crop_size: Shape
     volumes_per_step: int = 8
     clip_sigma: float = 5.0
     mirror: bool = True
+    tail_weight: float = 0.0
+    descriptor_weight: float = 0.0
     density_plans: str = ""
 
 

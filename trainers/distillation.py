@@ -2,111 +2,48 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
-from screener_nnu.checkpoints import write_array
-from screener_nnu.errors import CaseError
+from screener_nnu.checkpoints import read_checkpoint
+from screener_nnu.errors import ScreenerError
 from screener_nnu.files import file_sha256
 from screener_nnu.finetuning.checkpoint import stock_checkpoint
 from screener_nnu.inference.models import load_teacher
 from screener_nnu.inference.sliding_window import cells_to_voxels
 from screener_nnu.inference.volume import normalise_hu
+from screener_nnu.networks.outputs import join_outputs, split_outputs
 from screener_nnu.networks.unet import build_unet
 from screener_nnu.paths import finished_checkpoint
-from screener_nnu.plans import DistillationSettings, OptimiserSettings, ScreenerSettings, Shape
-from screener_nnu.preprocessing.case_files import CaseFolder
-from screener_nnu.preprocessing.resampling import resample_mask_to_shape
-from screener_nnu.sampling.crops import Box
+from screener_nnu.plans import DistillationSettings, OptimiserSettings, ScreenerSettings
 from screener_nnu.sampling.randomness import torch_generator
 from screener_nnu.trainers.base import ScreenerTrainer, check_crop
-from screener_nnu.trainers.reading import (
-    CaseReader,
-    Pinnable,
-    random_start,
-    read_padded,
-    step_batches,
+from screener_nnu.trainers.distillation_reading import (
+    DistillationReader,
+    DistillationSample,
+    TargetFiles,
 )
-from screener_nnu.trainers.score_statistics import case_scores
-
-logger = logging.getLogger(__name__)
+from screener_nnu.trainers.reading import step_batches
+from screener_nnu.trainers.teacher_targets import TeacherTargets
 
 _VALIDATION_CROPS = 24
-_AIR_HU = -1024
-
-
-@dataclass(frozen=True)
-class DistillationSample(Pinnable):
-    """HU crop and its body mask, its start, and the teacher's scores on the cells of the case."""
-
-    hu: torch.Tensor
-    body: torch.Tensor
-    cells: torch.Tensor
-    start: Shape
-
-
-class DistillationReader(CaseReader[DistillationSample]):
-    """Reads HU crops and the stored scores of the teacher."""
-
-    def __init__(
-        self,
-        folder: Path,
-        scores_folder: Path,
-        names: tuple[str, ...],
-        seed: int,
-        stage: str,
-        crop_size: Shape,
-    ) -> None:
-        """Scores lie in `scores_folder` as `<case>.npy`."""
-        super().__init__(folder, names, seed, stage)
-        self.scores_folder = scores_folder
-        self.crop_size = crop_size
-
-    def read(self, case: str, generator: np.random.Generator) -> DistillationSample:
-        """A crop anywhere in the case."""
-        extent = self.cases.shape(case, "hu")
-        box = Box(random_start(generator, extent, self.crop_size), self.crop_size)
-        hu = read_padded(self.cases, case, "hu", box, _AIR_HU)
-        try:
-            cells = np.load(self.scores_folder / f"{case}.npy")
-        except (OSError, ValueError) as error:
-            raise CaseError(case, f"its teacher scores cannot be read ({error})") from error
-        return DistillationSample(
-            torch.from_numpy(hu),
-            torch.from_numpy(self._body(case, box, extent)),
-            torch.from_numpy(cells),
-            box.start,
-        )
-
-    def _body(self, case: str, box: Box, extent: Shape) -> np.ndarray:
-        if self.cases.shape(case, "body") == extent:
-            return read_padded(self.cases, case, "body", box, 0)
-        body = resample_mask_to_shape(self.cases.read(case, "body"), extent)
-        window = tuple(slice(a, b) for a, b in zip(box.start, box.stop, strict=True))
-        missing = [(0, n - m) for n, m in zip(box.size, body[window].shape, strict=True)]
-        return np.pad(body[window], missing)
-
-
-def _is_current(scores: Path, cases: CaseFolder, case: str) -> bool:
-    try:
-        return scores.is_file() and scores.stat().st_mtime >= cases.changed(case)
-    except CaseError:
-        return False
 
 
 class DistillationTrainer(ScreenerTrainer):
-    """Regresses the standardised, tail-clipped score with a plain mean squared error (paper)."""
+    """Regresses the standardised, tail-clipped score with a plain mean squared error (paper).
+
+    Two settings, off unless asked for, change what is learned for the sake of fine-tuning:
+    `descriptor_weight` adds the teacher's descriptors as further outputs, which are dropped from
+    the student, and `tail_weight` counts high scores more.
+    """
 
     stage = "distillation"
     figure_name = "correlation with the teacher"
+    targets: TargetFiles
 
     @property
     def distillation(self) -> DistillationSettings:
@@ -124,16 +61,40 @@ class DistillationTrainer(ScreenerTrainer):
         return self.distillation.volumes_per_step
 
     def stage_settings_check(self) -> None:
-        """The crop must fit the network's strides."""
+        """The crop must fit the network's strides, and weights may not be negative."""
         check_crop(self.distillation.crop_size, self.plan, "distillation.crop_size")
+        for name in ("descriptor_weight", "tail_weight"):
+            if getattr(self.distillation, name) < 0:
+                raise ScreenerError(f"distillation.{name} may not be negative")
 
     def build_model(self) -> nn.Module:
-        """The student: the plan's UNet with one linear output."""
+        """The student: the plan's UNet with one linear output, and in training the descriptors."""
         self.teacher_plans = self.distillation.density_plans or self.plans_manager.plans_name
-        network = build_unet(self.plan, 1, 1, self.settings.seed + 2)
+        self.descriptors = self._descriptor_channels()
+        network = build_unet(self.plan, 1, 1 + self.descriptors, self.settings.seed + 2)
         if self._do_i_compile():
             network.compile()
         return network
+
+    def _descriptor_channels(self) -> int:
+        if not self.distillation.descriptor_weight:
+            return 0
+        # Of the file: a plan may take the descriptor of another one.
+        density = finished_checkpoint(
+            self.plans_manager.dataset_name, "density", self.teacher_plans
+        )
+        return int(read_checkpoint(density)["channels"][0])
+
+    def weights(self) -> dict[str, dict[str, torch.Tensor]]:
+        """The student, and apart from it the outputs that only training needs."""
+        student, rest = split_outputs(self.model.state_dict(), 1)
+        own = {"network_weights": student}
+        return {**own, "descriptor_outputs": rest} if self.descriptors else own
+
+    def load_weights(self, checkpoint: dict[str, Any]) -> None:
+        """Takes up both."""
+        rest = checkpoint.get("descriptor_outputs", {})
+        self.model.load_state_dict(join_outputs(checkpoint["network_weights"], rest))
 
     def on_train_start(self) -> None:
         """Scores the scans with the teacher first; stored scores are used again."""
@@ -150,33 +111,25 @@ class DistillationTrainer(ScreenerTrainer):
         return folder / self.upstream_identity
 
     def _store_teacher_scores(self) -> None:
-        """One file of float32 scores a case, on the teacher's cells: small, exact, resumable."""
+        """Makes the targets, shared among the processes."""
         teacher, plan, self.score_statistics = load_teacher(
             self.plans_manager.dataset_name, self.teacher_plans, self.device
         )
-        self.cell = teacher.cell
-        folder = self._scores = self.scores_folder
-        folder.mkdir(parents=True, exist_ok=True)
-        cases = CaseFolder(self.cases_folder)
+        self._y_scale = teacher.density.y_mean.clone(), teacher.density.y_std.clone()
+        store = TeacherTargets(
+            teacher, plan, self.cases_folder, self.scores_folder, self.device, self.descriptors > 0
+        )
+        self.targets = store.files
         train, validation = self.do_split()
         ranks = torch.distributed.get_world_size() if self.is_ddp else 1
-        # Shared out before looking what is there: other processes are writing already.
-        share = list(dict.fromkeys(train + validation))[self.local_rank :: ranks]
-        own = [case for case in share if not _is_current(folder / f"{case}.npy", cases, case)]
-        for case in tqdm(own, desc="teacher scores", unit="scan", disable=not own):
-            try:
-                scores, _ = case_scores(teacher, cases, case, plan, self.device)
-            except CaseError as error:  # the reader leaves it out, too
-                logger.warning("left out: %s", error)
-                continue
-            write_array(folder / f"{case}.npy", scores.numpy())
+        store.fill(list(dict.fromkeys(train + validation))[self.local_rank :: ranks])
         if self.is_ddp:
             torch.distributed.barrier()
 
     def _reader(self, names: tuple[str, ...], stage: str) -> DistillationReader:
         return DistillationReader(
             self.cases_folder,
-            self._scores,
+            self.targets,
             names,
             self.settings.seed,
             stage,
@@ -196,8 +149,8 @@ class DistillationTrainer(ScreenerTrainer):
         The upper tail is clipped at `clip_sigma`: a few voxels would own the squared error.
         """
         statistics = self.score_statistics
-        cells = sample.cells.to(self.device)
-        scores = cells_to_voxels(cells, self.cell, sample.start, self.distillation.crop_size)
+        cells, cell = sample.cells.to(self.device), self.targets.cell
+        scores = cells_to_voxels(cells, cell, sample.start, self.distillation.crop_size)
         inside = sample.body.to(self.device) > 0
         scores = torch.where(inside, scores, scores.new_tensor(statistics["lowest"]))
         standardised = (scores - statistics["mean"]) / statistics["std"]
@@ -205,9 +158,22 @@ class DistillationTrainer(ScreenerTrainer):
         lowest = (statistics["lowest"] - statistics["mean"]) / statistics["std"]
         return standardised.clamp(max(lowest, -limit), limit)
 
+    def descriptor_target(self, sample: DistillationSample) -> torch.Tensor:
+        """Standardised descriptors of each voxel of a crop, (d, D, H, W), 0 outside the body."""
+        shift = tuple(a - b for a, b in zip(sample.start, sample.y_start, strict=True))
+        mean, std = (v.to(self.device)[:, None, None, None] for v in self._y_scale)
+        y = (sample.y.to(self.device) - mean) / std
+        size = self.distillation.crop_size
+        inside = sample.body.to(self.device) > 0
+        return cells_to_voxels(y, self.targets.cell, shift, size) * inside  # type: ignore[arg-type]
+
     def _batch(self, samples: list[DistillationSample]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images (B, 1, ...) and targets (B, 1 + d, ...)."""
         images = [normalise_hu(s.hu.to(self.device), self.plan)[None] for s in samples]
         targets = [self.target(s)[None] for s in samples]
+        if self.descriptors:
+            more = [self.descriptor_target(s) for s in samples]
+            targets = [torch.cat(pair) for pair in zip(targets, more, strict=True)]
         return torch.stack(images), torch.stack(targets)
 
     def compute_loss(
@@ -225,8 +191,8 @@ class DistillationTrainer(ScreenerTrainer):
                 images[index] = images[index].flip(flips)
                 targets[index] = targets[index].flip(flips)
         with self.autocast():
-            scores = self.network(images)
-        return nn.functional.mse_loss(scores.float(), targets), {}
+            outputs = self.network(images)
+        return distillation_loss(outputs.float(), targets, self.distillation)
 
     @torch.no_grad()
     def validation_figure(self) -> float:
@@ -238,9 +204,9 @@ class DistillationTrainer(ScreenerTrainer):
             sample = reader[index]
             images, targets = self._batch([sample])
             with self.autocast():
-                scores = self.model(images).float()
+                scores = self.model(images).float()[:, :1]
             inside = sample.body.to(self.device)[None, None] > 0
-            pairs.append(torch.stack([scores[inside], targets[inside]]))
+            pairs.append(torch.stack([scores[inside], targets[:, :1][inside]]))
         return float(torch.corrcoef(torch.cat(pairs, dim=1).cpu().double())[0, 1])
 
     @classmethod
@@ -253,4 +219,27 @@ class DistillationTrainer(ScreenerTrainer):
     def extra_state(self) -> dict[str, Any]:
         """What prediction and stock fine-tuning need beside the weights."""
         stock = stock_checkpoint(self.model, self.plan, self.dataset_json)
-        return {**stock, "score_statistics": self.score_statistics}
+        student, _ = split_outputs(stock["network_weights"], 1)
+        return {**stock, "network_weights": student, "score_statistics": self.score_statistics}
+
+
+def distillation_loss(
+    outputs: torch.Tensor, targets: torch.Tensor, settings: DistillationSettings
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Squared error of the score, and of the descriptors where there are some.
+
+    Args:
+        outputs: of the network, (B, 1 + d, D, H, W).
+        targets: the same shape; the standardised score t comes first.
+        settings: a voxel's squared error of the score weighs 1 + tail_weight * max(t, 0).
+
+    Returns:
+        Loss, and the terms it is made of where there are several.
+    """
+    weights = 1 + settings.tail_weight * targets[:, :1].clamp_min(0)
+    score = (weights * (outputs[:, :1] - targets[:, :1]).square()).sum() / weights.sum()
+    if outputs.shape[1] == 1:
+        return score, {}
+    descriptors = nn.functional.mse_loss(outputs[:, 1:], targets[:, 1:])
+    loss = score + settings.descriptor_weight * descriptors
+    return loss, {"score": score.detach(), "descriptors": descriptors.detach()}

@@ -10,11 +10,14 @@ import pytest
 import torch
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-from scipy.ndimage import zoom
+from scipy.ndimage import map_coordinates, zoom
 
+from screener_nnu.errors import ScreenerError
 from screener_nnu.inference.models import load_student, load_teacher
-from screener_nnu.inference.volume import normalise_hu, score_map
+from screener_nnu.inference.volume import normalise_hu, score_map, stitched_maps
+from screener_nnu.plans import DistillationSettings, OptimiserSettings
 from screener_nnu.preprocessing.case_files import CaseFolder
+from screener_nnu.trainers.distillation import distillation_loss
 
 CPU = torch.device("cpu")
 
@@ -90,25 +93,25 @@ def test_target_of_a_finer_store(trained: Any) -> None:
 
 def test_stored_scores_are_used_again(trained: Any) -> None:
     trainer = prepared(trained)
-    files = sorted(trainer._scores.iterdir())
+    files = sorted(trainer.targets.scores.iterdir())
     split = trainer.settings.split
     assert [f.name for f in files] == sorted(f"{c}.npy" for c in (*split.train, *split.validation))
-    assert trainer._scores.parent.name == "ScreenerPlans_screener_scores"
+    assert trainer.targets.scores.parent.name == "ScreenerPlans_screener_scores"
     assert all(np.load(f).dtype == np.float32 for f in files)
     stamps = [f.stat().st_mtime_ns for f in files]
     lost = files[1].read_bytes()
     files[1].unlink()
     again = prepared(trained)
-    assert again._scores == trainer._scores
+    assert again.targets.scores == trainer.targets.scores
     assert files[1].read_bytes() == lost
     changed = [i for i, f in enumerate(files) if f.stat().st_mtime_ns != stamps[i]]
     assert changed == [1]
 
 
 def test_another_teacher_has_scores_of_its_own(trained: Any) -> None:
-    folder = prepared(trained)._scores
+    folder = prepared(trained).targets.scores
     trained.train("density", "--restart", "-o", "density.optimiser.learning_rate=0.01")
-    other = prepared(trained)._scores
+    other = prepared(trained).targets.scores
     assert other != folder and other.parent == folder.parent
     name = sorted(p.name for p in other.iterdir())[0]
     assert not np.allclose(np.load(other / name), np.load(folder / name))
@@ -147,6 +150,103 @@ def test_image_and_target_are_mirrored_together(
     still.network = repeat
     still.compute_loss(batch, 0)
     assert torch.equal(seen[-1], plain)
+
+
+def whole_descriptors(trainer: Any, case: str) -> np.ndarray:
+    """Standardised pooled descriptors of a case, interpolated to all of its voxels by SciPy."""
+    teacher, plan, _ = load_teacher("901", "ScreenerPlans", CPU)
+    image = torch.from_numpy(CaseFolder(trainer.cases_folder).read(case, "equalised")).float()
+    y = stitched_maps(teacher.features.descriptor_maps, teacher.cell, image, plan)[0].numpy()
+    mean, std = (
+        v.numpy()[:, None, None, None] for v in (teacher.density.y_mean, teacher.density.y_std)
+    )
+    places = [
+        (np.arange(n) + 0.5) / c - 0.5 for n, c in zip(image.shape, teacher.cell, strict=True)
+    ]
+    grid = np.stack(np.meshgrid(*places, indexing="ij"))
+    return np.stack([map_coordinates(m, grid, order=1, mode="nearest") for m in (y - mean) / std])
+
+
+def test_descriptor_target_is_the_map_of_the_descriptor(trained: Any) -> None:
+    trainer = prepared(trained, "distillation.descriptor_weight=0.5")
+    reader = trainer._reader(trainer.settings.split.train, "distillation")
+    for index in range(3):
+        case = trainer.settings.split.train[index]
+        sample = reader.read(case, np.random.default_rng(index))
+        whole = whole_descriptors(trainer, case)
+        assert sample.y.numel() < whole.size  # not more than is needed of a large scan
+        window = tuple(slice(a, a + n) for a, n in zip(sample.start, (12, 16, 16), strict=True))
+        expected = whole[(slice(None), *window)]
+        found = trainer.descriptor_target(sample).numpy()
+        inside = sample.body.numpy() > 0
+        assert found.shape[0] == 4 and inside.any()
+        cropped = tuple(slice(0, n) for n in expected.shape[1:])
+        both = inside[cropped]
+        np.testing.assert_allclose(
+            found[(slice(None), *cropped)][:, both], expected[:, both], atol=1e-4
+        )
+        assert not found[:, ~inside].any()
+        assert expected[:, both].std() > 0.1
+
+
+def test_scores_are_the_same_with_descriptors(trained: Any) -> None:
+    plain = prepared(trained)
+    before = {f.name: np.load(f) for f in plain.targets.scores.iterdir()}
+    for file in plain.targets.scores.iterdir():
+        file.unlink()
+    again = prepared(trained, "distillation.descriptor_weight=0.5")
+    assert again.targets.scores == plain.targets.scores
+    for name, scores in before.items():
+        np.testing.assert_allclose(
+            np.load(again.targets.scores / name), scores, rtol=1e-4, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("tail, descriptors", [(0.0, 0.0), (2.0, 0.0), (0.0, 0.3), (1.5, 0.3)])
+def test_loss_is_the_weighted_squared_error(tail: float, descriptors: float) -> None:
+    settings = DistillationSettings(
+        OptimiserSettings(1, 1, 0), (4, 4, 4), tail_weight=tail, descriptor_weight=descriptors
+    )
+    rng = np.random.default_rng(3)
+    channels = 5 if descriptors else 1
+    outputs, targets = rng.normal(size=(2, 2, channels, 4, 4, 4))
+    loss, terms = distillation_loss(torch.from_numpy(outputs), torch.from_numpy(targets), settings)
+    weights, errors = [], []
+    for found, wanted in zip(outputs[:, 0].ravel(), targets[:, 0].ravel(), strict=True):
+        weights.append(1 + tail * max(wanted, 0))
+        errors.append((found - wanted) ** 2)
+    expected = np.average(errors, weights=weights)
+    if descriptors:
+        assert float(terms["score"]) == pytest.approx(expected)
+        expected += descriptors * ((outputs[:, 1:] - targets[:, 1:]) ** 2).mean()
+    assert float(loss) == pytest.approx(expected)
+
+
+def test_descriptor_outputs_train_and_stay_behind(trained: Any) -> None:
+    """The student in the file has one output; a resumed run has all of them again."""
+    overrides = ("distillation.descriptor_weight=0.5", "distillation.optimiser.steps=2")
+    trained.train("distillation", "--restart", *[w for o in overrides for w in ("-o", o)])
+    checkpoint = torch.load(student_file(trained), weights_only=True)
+    heads = {k: v for k, v in checkpoint["network_weights"].items() if "seg_layers" in k}
+    assert heads and all(len(v) == 1 for v in heads.values())
+    student, _, _ = load_student("901", "ScreenerPlans", CPU)
+    assert student.network(torch.zeros(1, 1, 12, 16, 16)).shape[1] == 1
+    rest = checkpoint["descriptor_outputs"]
+    assert sorted(rest) == sorted(heads) and all(len(v) == 4 for v in rest.values())
+    resumed = trained.trainer("distillation", *overrides)
+    fresh = {k: v.clone() for k, v in resumed.model.state_dict().items()}
+    resumed.load_checkpoint(str(student_file(trained)))
+    state = resumed.model.state_dict()
+    for name, value in rest.items():
+        torch.testing.assert_close(state[name][1:], value)
+    last = max(rest)
+    assert not torch.equal(state[last][1:], fresh[last][1:])  # they have learned
+
+
+@pytest.mark.parametrize("name", ["tail_weight", "descriptor_weight"])
+def test_negative_weights_are_refused(trained: Any, name: str) -> None:
+    with pytest.raises(ScreenerError, match=name):
+        trained.trainer("distillation", f"distillation.{name}=-1")
 
 
 def student_file(world: Any) -> Path:

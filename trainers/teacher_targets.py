@@ -1,0 +1,88 @@
+"""The teacher's maps of whole scans, made once and kept on disk for the student."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from screener_nnu.checkpoints import write_array
+from screener_nnu.errors import CaseError
+from screener_nnu.inference.map_store import MapStore, maps_folder
+from screener_nnu.inference.volume import teacher_input
+from screener_nnu.preprocessing.case_files import CaseFolder
+from screener_nnu.scoring.teacher import Teacher
+from screener_nnu.trainers.distillation_reading import TargetFiles
+from screener_nnu.trainers.score_statistics import case_scores
+
+logger = logging.getLogger(__name__)
+
+
+class TeacherTargets:
+    """Scores of scans, one float32 file a case on the teacher's cells: small, exact, resumable.
+
+    Args:
+        teacher: in evaluation mode, on the device.
+        plan: nnU-Net's plan dictionary that the teacher was trained with.
+        cases_folder: of the prepared cases.
+        scores_folder: of exactly this teacher's scores.
+        device: of the teacher.
+        with_descriptors: keep the pooled descriptors as well.
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        plan: dict[str, Any],
+        cases_folder: Path,
+        scores_folder: Path,
+        device: torch.device,
+        with_descriptors: bool,
+    ) -> None:
+        """Makes the folders."""
+        self.teacher, self.plan, self.device = teacher, plan, device
+        self.cases = CaseFolder(cases_folder)
+        self.store = None
+        if with_descriptors:
+            self.store = MapStore(maps_folder(cases_folder), teacher.features, plan, device)
+        maps = self.store.files if self.store else None
+        self.files = TargetFiles(scores_folder, teacher.cell, maps)
+        scores_folder.mkdir(parents=True, exist_ok=True)
+
+    def fill(self, names: Iterable[str]) -> None:
+        """Makes what is missing or older than its case; a broken case is reported and left out."""
+        wanted = [name for name in names if not self._is_current(name)]
+        for case in tqdm(wanted, desc="teacher scores", unit="scan", disable=not wanted):
+            try:
+                scores = self._scores(case)
+            except CaseError as error:  # the reader leaves it out, too
+                logger.warning("left out: %s", error)
+                continue
+            write_array(self.files.scores / f"{case}.npy", scores.numpy())
+
+    def _scores(self, case: str) -> torch.Tensor:
+        """Scores (d, h, w); with descriptors, their maps are stored before."""
+        if self.store is None:
+            return case_scores(self.teacher, self.cases, case, self.plan, self.device)[0]
+
+        def image() -> torch.Tensor:
+            equalised = torch.from_numpy(self.cases.read(case, "equalised"))
+            return teacher_input(equalised, self.cases.shape(case, "hu"))
+
+        y, c = self.store.maps(case, image, self.cases.changed(case))
+        on_device = None if c is None else c.to(self.device)
+        return self.teacher.score(y.to(self.device), on_device)[0].cpu()
+
+    def _is_current(self, case: str) -> bool:
+        try:
+            changed = self.cases.changed(case)
+        except CaseError:
+            return False
+        files = [self.files.scores / f"{case}.npy"]
+        if self.files.maps is not None:
+            files.append(self.files.maps.y_folder / f"{case}.npy")
+        return all(path.is_file() and path.stat().st_mtime >= changed for path in files)
