@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 from screener_nnu.errors import ScreenerError
@@ -20,6 +21,13 @@ STAGE_TRAINERS = {
     "distillation": "DistillationTrainer",
 }
 _VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+
+
+def trainers_shim_folder() -> Path:
+    """Folder for the environment variable `nnUNet_extTrainer`: stock nnU-Net finds our trainers."""
+    spec = find_spec("screener_nnu.trainers.nnunet_shim")
+    assert spec is not None and spec.submodule_search_locations
+    return Path(next(iter(spec.submodule_search_locations))).resolve()
 
 
 def set_default_folders() -> None:

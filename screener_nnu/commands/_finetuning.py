@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from screener_nnu.errors import ScreenerError
 
 if TYPE_CHECKING:
     from screener_nnu.finetuning.starts import Start
@@ -21,6 +23,31 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return value
+
+
+def fine_tuning_settings(add: Callable[..., Any]) -> None:
+    """The argument for settings of `FineTuningTrainer`, as `args.settings`."""
+    add(
+        "-o",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting of FineTuningTrainer (starts with :tuned), for instance encoder_factor=0.1",
+    )
+
+
+def check_settings_used(starts: Iterable[Start], settings: Sequence[str]) -> None:
+    """Refuses settings that no start looks at.
+
+    Raises:
+        ScreenerError: there are settings, but all starts are trained by nnU-Net's own trainer.
+    """
+    if settings and not any(start.tuned for start in starts):
+        raise ScreenerError(
+            f"-o {settings[0]} is a setting of FineTuningTrainer, which no start asks for: write "
+            "--init student:tuned, or leave -o out"
+        )
 
 
 def worker_processes(wanted: int | None) -> int:

@@ -7,7 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from screener_nnu.commands._finetuning import positive, print_transfer, worker_processes
+from screener_nnu.commands._finetuning import (
+    check_settings_used,
+    fine_tuning_settings,
+    positive,
+    print_transfer,
+    worker_processes,
+)
 from screener_nnu.commands._run import run as run_command
 from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import set_default_folders
@@ -35,11 +41,17 @@ def build_parser() -> argparse.ArgumentParser:
     add("-d", required=True, metavar="DATASET", help="labelled dataset, name or number")
     add("--source", required=True, help="pre-trained dataset or model file .zip")
     add("-f", required=True, type=_fold, metavar="FOLD", help="fold of the split, or all")
-    add("--init", default="student", help="student, scratch, descriptor or a checkpoint [student]")
+    add(
+        "--init",
+        default="student",
+        help="student, scratch, descriptor or a checkpoint [student]; with :tuned at its end it is "
+        "trained by FineTuningTrainer",
+    )
+    fine_tuning_settings(add)
     add("--num_cases", type=positive, help="train on so few cases of the fold (low-shot)")
     add("--seed", type=int, default=0, help="draw of those cases [0]")
-    add("--epochs", type=positive, default=1000, help="epochs [1000, as nnU-Net]")
-    add("--iterations", type=positive, default=250, help="iterations an epoch [250, as nnU-Net]")
+    add("--epochs", type=positive, help="epochs [1000, as nnU-Net; :tuned 250]")
+    add("--iterations", type=positive, help="iterations an epoch [250, as nnU-Net]")
     add("-p", default=DEFAULT_PLANS_NAME, metavar="PLANS", help="plan of the source")
     add("-chk", type=Path, metavar="FILE", help="checkpoint instead of the source's student")
     add("-device", choices=("cuda", "cpu", "mps"), help="where to train [cuda where there is one]")
@@ -69,19 +81,27 @@ def _fine_tune(args: argparse.Namespace) -> None:
     dataset = read_labelled_dataset(args.d)
     source_plan = read_source_plan(source, args.p)
     start = _choose_start(args, source, source_plan)
+    check_settings_used([start], args.settings)
     plan = target_plan(
         source_plan,
         source=source,
         target=dataset.name,
         start=start.name,
         reader=dataset.reader,
+        tuned=start.tuned,
     )
     print_transfer(start, plan, dataset.dataset_json)
     fold = _choose_fold(args, dataset)
     write_target_plan(plan, args.restart)
     prepare_dataset(dataset, plan, processes)
     run = FineTuningRun(
-        dataset.name, plan["plans_name"], fold, start.weights, args.epochs, args.iterations
+        dataset.name,
+        plan["plans_name"],
+        fold,
+        start.weights,
+        args.epochs or (start.tuned.epochs if start.tuned else 1000),
+        args.iterations or (start.tuned.iterations if start.tuned else 250),
+        trainer=start.trainer,
     )
     dice = fine_tune(run, device, args.restart)
     _report(run, dice, device)
@@ -90,15 +110,15 @@ def _fine_tune(args: argparse.Namespace) -> None:
 
 
 def _choose_start(args: argparse.Namespace, source: str, source_plan: Mapping[str, Any]) -> Start:
-    from screener_nnu.finetuning.starts import STUDENT, Start, find_start
+    from screener_nnu.finetuning.starts import STUDENT, TUNED, find_start, make_start
 
     if args.chk is None:
-        return find_start(args.init, source, args.p, source_plan)
-    if args.init != STUDENT:
+        return find_start(args.init, source, args.p, source_plan, args.settings)
+    if args.init.removesuffix(TUNED) != STUDENT:
         raise ScreenerError(
             f"--init {args.init} says where to start from: leave -chk out, or --init"
         )
-    return Start(STUDENT, args.chk)
+    return make_start(STUDENT, args.chk, args.init.endswith(TUNED), args.settings)
 
 
 def _choose_fold(args: argparse.Namespace, dataset: LabelledDataset) -> int | str:

@@ -8,7 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from screener_nnu.commands._finetuning import positive, print_transfer, worker_processes
+from screener_nnu.commands._finetuning import (
+    check_settings_used,
+    fine_tuning_settings,
+    positive,
+    print_transfer,
+    worker_processes,
+)
 from screener_nnu.commands._run import run as run_command
 from screener_nnu.errors import ScreenerError
 from screener_nnu.plans import DEFAULT_PLANS_NAME
@@ -38,13 +44,20 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         default=["scratch", "student"],
         metavar="START",
-        help="scratch, student, descriptor or a checkpoint file, each [scratch student]",
+        help="scratch, student, descriptor or a checkpoint file, each [scratch student]; with "
+        ":tuned at its end it is trained by FineTuningTrainer",
     )
     add("--epochs", type=positive, default=1000, help="epochs [1000, as nnU-Net]")
     add("--iterations", type=positive, default=250, help="iterations an epoch [250, as nnU-Net]")
     add("--nsd_tolerance", type=float, default=2.0, metavar="MM", help="of the surface Dice [2]")
     add("-p", default=DEFAULT_PLANS_NAME, metavar="PLANS", help="plan of the source")
-    add("-o", type=Path, metavar="FOLDER", help="of the report [lowshot_... among the results]")
+    fine_tuning_settings(add)
+    add(
+        "--report",
+        type=Path,
+        metavar="FOLDER",
+        help="of the report [lowshot_... among the results]",
+    )
     add("-device", choices=("cuda", "cpu", "mps"), help="where to train [cuda where there is one]")
     add("-np", type=positive, help="worker processes [8, at most one a core]")
     add("--report_only", action="store_true", help="train nothing, report what is finished")
@@ -75,7 +88,8 @@ def _benchmark(args: argparse.Namespace) -> None:
     source = dataset_name(args.source)
     dataset = read_labelled_dataset(args.d)
     source_plan = read_source_plan(source, args.p)
-    found = [find_start(word, source, args.p, source_plan) for word in args.init]
+    found = [find_start(word, source, args.p, source_plan, args.settings) for word in args.init]
+    check_settings_used(found, args.settings)
     # One file under two paths is one start.
     starts = list({start.name: start for start in found}.values())
     plans = _target_plans(design, starts, source_plan, source, dataset)
@@ -89,7 +103,7 @@ def _benchmark(args: argparse.Namespace) -> None:
         runs = plan_runs(dataset.name, dataset.folder, dataset.cases, design, names)
         failures = _train(runs, [p for made in plans.values() for p in made], dataset, args)
     name = f"lowshot_{target_stem(source, args.p)}_{design.epochs}x{design.iterations}"
-    folder = args.o or results_folder(dataset.name) / name
+    folder = args.report or results_folder(dataset.name) / name
     settings = _settings(args, design, dataset.name, source, starts)
     print(report(dataset, runs, failures, settings, folder))
     print(f"written to {folder}")
@@ -130,6 +144,7 @@ def _target_plans(
                 target=dataset.name,
                 start=design.plan_suffix(start.name, seed),
                 reader=reader,
+                tuned=start.tuned,
             )
             for seed in range(design.seeds)
         ]

@@ -60,7 +60,7 @@ def stock_checkpoint(
     """
     plain_plan = json.loads(json.dumps(dict(plan)))
     plain_plan.pop("continue_training", None)
-    inner = _unwrap(network)
+    inner = unwrap(network)
     checkpoint = {
         "network_weights": _cpu_weights(inner),
         "trainer_name": STOCK_TRAINER,
@@ -157,7 +157,8 @@ def input_settings(plan: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _unwrap(network: nn.Module) -> nn.Module:
+def unwrap(network: nn.Module) -> nn.Module:
+    """The network without the wrappers of `torch.compile` and of distributed training."""
     for name in _WRAPPERS:
         network = getattr(network, name, network)
     return network

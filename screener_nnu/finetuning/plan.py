@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from screener_nnu.errors import ScreenerError
+from screener_nnu.finetuning.settings import PROVENANCE, FineTuningSettings
 from screener_nnu.paths import dataset_name, plan_file, results_folder
 from screener_nnu.plans import CONFIGURATION, DEFAULT_PLANS_NAME, write_json
-
-PROVENANCE = "screener_finetuning"
 
 
 def target_stem(source: str, plans_name: str) -> str:
@@ -52,7 +51,13 @@ def read_source_plan(source: str, plans_name: str) -> dict[str, Any]:
 
 
 def target_plan(
-    plan: Mapping[str, Any], *, source: str, target: str, start: str, reader: str
+    plan: Mapping[str, Any],
+    *,
+    source: str,
+    target: str,
+    start: str,
+    reader: str,
+    tuned: FineTuningSettings | None = None,
 ) -> dict[str, Any]:
     """The source's plan as a plan of the labelled dataset.
 
@@ -65,6 +70,7 @@ def target_plan(
         target: full name of the labelled dataset.
         start: name of the start, which sets this plan apart from those of other starts.
         reader: nnU-Net's reader of the labelled dataset's file format.
+        tuned: settings of `FineTuningTrainer`, where it trains.
     """
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -74,13 +80,14 @@ def target_plan(
     block["data_identifier"] = f"{stem}_{CONFIGURATION}"
     block.pop("next_stage", None)
     own = {key: value for key, value in plan.items() if key not in ("screener", "configurations")}
+    provenance = {"source": source, "source_plans": plan["plans_name"], "start": start}
     return {
         **copy.deepcopy(own),
         "dataset_name": target,
         "plans_name": target_plans_name(source, plan["plans_name"], start),
         "image_reader_writer": reader,
         "configurations": {CONFIGURATION: block},
-        PROVENANCE: {"source": source, "source_plans": plan["plans_name"], "start": start},
+        PROVENANCE: {**provenance, "settings": tuned.to_plan()} if tuned else provenance,
     }
 
 

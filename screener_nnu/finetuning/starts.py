@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.finetuning.checkpoint import check_same_input, input_differences
+from screener_nnu.finetuning.checkpoint import (
+    STOCK_TRAINER,
+    check_same_input,
+    input_differences,
+)
+from screener_nnu.finetuning.settings import FINE_TUNING_TRAINER, FineTuningSettings
 from screener_nnu.finetuning.training import file_hash
 from screener_nnu.paths import finished_checkpoint
 from screener_nnu.plans import CONFIGURATION
 
 SCRATCH, STUDENT, DESCRIPTOR = "scratch", "student", "descriptor"
 STARTS = (SCRATCH, STUDENT, DESCRIPTOR)
+TUNED = ":tuned"
 _LONGEST_NAME = 40
 
 
@@ -24,26 +30,49 @@ class Start:
     """One start.
 
     Attributes:
-        name: stands in plan names, so that no two starts write into one folder.
+        origin: of the weights: `scratch`, `student`, `descriptor` or the name of a file.
         weights: checkpoint to start from; `None` starts from scratch.
+        tuned: settings of `FineTuningTrainer`; `None` for nnU-Net's own trainer.
     """
 
-    name: str
+    origin: str
     weights: Path | None = None
+    tuned: FineTuningSettings | None = None
+
+    @property
+    def name(self) -> str:
+        """Stands in plan names, so that no two starts write into one folder."""
+        return self.origin if self.tuned is None else f"{self.origin}-tuned{self.tuned.suffix}"
+
+    @property
+    def trainer(self) -> str:
+        """Class that trains it."""
+        return STOCK_TRAINER if self.tuned is None else FINE_TUNING_TRAINER
 
 
-def find_start(wanted: str, source: str, plans_name: str, plan: Mapping[str, Any]) -> Start:
+def find_start(
+    wanted: str,
+    source: str,
+    plans_name: str,
+    plan: Mapping[str, Any],
+    settings: Sequence[str] = (),
+) -> Start:
     """The start of a name, or of a checkpoint file.
 
     Args:
-        wanted: `scratch`, `student`, `descriptor`, or the path of a checkpoint.
+        wanted: `scratch`, `student`, `descriptor`, or the path of a checkpoint; with `:tuned` at
+            the end it is trained by `FineTuningTrainer`.
         source: pre-trained dataset.
         plans_name: its plan.
         plan: the same, read.
+        settings: `key=value` of `FineTuningSettings`.
 
     Raises:
         ScreenerError: the stage has not been trained, or neither a name nor a file.
     """
+    if wanted.endswith(TUNED):
+        plain = find_start(wanted.removesuffix(TUNED), source, plans_name, plan)
+        return make_start(plain.origin, plain.weights, True, settings)
     if wanted == SCRATCH:
         return Start(SCRATCH)
     if wanted == STUDENT:
@@ -59,6 +88,19 @@ def find_start(wanted: str, source: str, plans_name: str, plan: Mapping[str, Any
             f"'{wanted}' is no start: give {', '.join(STARTS)} or the path of a checkpoint file"
         )
     return Start(file_start_name(path), path)
+
+
+def make_start(
+    origin: str, weights: Path | None, tuned: bool, settings: Sequence[str] = ()
+) -> Start:
+    """A start with the trainer that was asked for.
+
+    Raises:
+        ScreenerError: unknown settings.
+    """
+    if tuned:
+        return Start(origin, weights, FineTuningSettings().override(settings))
+    return Start(origin, weights)
 
 
 def file_start_name(path: Path) -> str:
@@ -84,11 +126,11 @@ def check_input(start: Start, checkpoint: Mapping[str, Any], plan: Mapping[str, 
     Raises:
         ScreenerError: weights of the source whose plan has changed since.
     """
-    if start.name not in STARTS:
+    if start.origin not in STARTS:
         odd = input_differences(checkpoint, plan)
-        return [f"note: {start.name} knew other images. {line}" for line in odd]
+        return [f"note: {start.origin} knew other images. {line}" for line in odd]
     check_same_input(checkpoint, plan)
-    if start.name == DESCRIPTOR:
+    if start.origin == DESCRIPTOR:
         return [
             "note: the descriptor saw images as preprocessing.equalisation of its plan says; "
             "fine-tuning feeds clipped and standardised HU"

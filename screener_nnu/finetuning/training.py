@@ -1,7 +1,8 @@
 """nnU-Net's own training, from the student's weights or from scratch, with a chosen budget.
 
-The class stays the stock `nnUNetTrainer`: a checkpoint names its trainer, and every nnU-Net must
-find it. Epochs and iterations are attributes of the object.
+The class stays the stock `nnUNetTrainer`, or `FineTuningTrainer` where it was asked for, which
+writes that name: a checkpoint names its trainer, and every nnU-Net must find it. Epochs and
+iterations are attributes of the object.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import logging
 import os
 import random
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +24,12 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.files import file_sha256
 from screener_nnu.finetuning.checkpoint import STOCK_TRAINER
 from screener_nnu.finetuning.splits import SPLITS_FILE
-from screener_nnu.paths import dataset_name, preprocessed_folder, results_folder
+from screener_nnu.paths import (
+    dataset_name,
+    preprocessed_folder,
+    results_folder,
+    trainers_shim_folder,
+)
 from screener_nnu.plans import CONFIGURATION, write_json
 
 if TYPE_CHECKING:
@@ -30,6 +38,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RECORD_FILE = "screener_finetune.json"
+_SEARCHED = "nnUNet_extTrainer"
 _CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
 
 
@@ -44,6 +53,7 @@ class FineTuningRun:
         weights: checkpoint to start from; `None` starts from scratch.
         epochs, iterations: epochs, and training iterations of each; the defaults are nnU-Net's.
         seed: of new weights, batches and augmentation; `None` leaves them to chance, as nnU-Net.
+        trainer: `nnUNetTrainer` or `FineTuningTrainer`.
     """
 
     dataset: str
@@ -53,11 +63,12 @@ class FineTuningRun:
     epochs: int = 1000
     iterations: int = 250
     seed: int | None = None
+    trainer: str = STOCK_TRAINER
 
     @property
     def folder(self) -> Path:
         """Where nnU-Net writes: `nnUNetTrainer__<plans>__3d_fullres/fold_X`."""
-        model = f"{STOCK_TRAINER}__{self.plans_name}__{CONFIGURATION}"
+        model = f"{self.trainer}__{self.plans_name}__{CONFIGURATION}"
         return results_folder(self.dataset) / model / f"fold_{self.fold}"
 
     @property
@@ -73,7 +84,8 @@ class FineTuningRun:
     def predict_command(self, device: str = "cuda") -> str:
         """The stock command that predicts with the result."""
         number = int(dataset_name(self.dataset)[7:10])
-        suffix = "" if device == "cuda" else f" -device {device}"
+        suffix = "" if self.trainer == STOCK_TRAINER else f" -tr {self.trainer}"
+        suffix += "" if device == "cuda" else f" -device {device}"
         return (
             f"nnUNetv2_predict -i INPUT -o OUTPUT -d {number} -c {CONFIGURATION} "
             f"-p {self.plans_name} -f {self.fold}{suffix}"
@@ -144,15 +156,16 @@ def make_trainer(run: FineTuningRun, device: str, resume: bool) -> nnUNetTrainer
     from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 
     _seed_everything(run.seed)
-    trainer = get_trainer_from_args(
-        run.dataset,
-        CONFIGURATION,
-        run.fold,  # type: ignore[arg-type]
-        STOCK_TRAINER,
-        run.plans_name,
-        continue_training=resume,
-        device=torch.device(device),
-    )
+    with _own_trainers():
+        trainer = get_trainer_from_args(
+            run.dataset,
+            CONFIGURATION,
+            run.fold,  # type: ignore[arg-type]
+            run.trainer,
+            run.plans_name,
+            continue_training=resume,
+            device=torch.device(device),
+        )
     # Before `initialize`, which makes the schedule of the learning rate from them.
     trainer.num_epochs = run.epochs
     trainer.num_iterations_per_epoch = run.iterations
@@ -167,6 +180,19 @@ def make_trainer(run: FineTuningRun, device: str, resume: bool) -> nnUNetTrainer
     # Once more: whatever the start, the first batch is the same.
     _seed_everything(run.seed, trainer.current_epoch)
     return trainer
+
+
+@contextmanager
+def _own_trainers() -> Iterator[None]:
+    """Lets nnU-Net's search find our trainers, too."""
+    before = os.environ.get(_SEARCHED)
+    os.environ[_SEARCHED] = os.pathsep.join(filter(None, [before, str(trainers_shim_folder())]))
+    try:
+        yield
+    finally:
+        del os.environ[_SEARCHED]
+        if before is not None:
+            os.environ[_SEARCHED] = before
 
 
 def mean_dice(summary_file: Path) -> float:
@@ -198,7 +224,7 @@ def _cases(run: FineTuningRun) -> str | None:
 def _differences(begun: dict[str, Any], record: dict[str, Any]) -> list[str]:
     """Settings that a training was not begun with; the same weights may lie elsewhere now."""
     # Trainings of earlier versions did not record all that is compared now.
-    later = {"weights_sha256", "cases"} - set(begun)
+    later = {"weights_sha256", "cases", "trainer"} - set(begun)
     compared = {key: value for key, value in record.items() if key not in later}
     if record["weights"] and begun.get("weights_sha256") == record["weights_sha256"]:
         del compared["weights"]

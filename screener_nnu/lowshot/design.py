@@ -139,6 +139,7 @@ def plan_runs(
                 design.epochs,
                 design.iterations,
                 setting.torch_seed,
+                start.trainer,
             )
             runs.append(LowShotRun(start.name, setting, split, training))
     return runs

@@ -45,9 +45,9 @@ def test_help_needs_no_torch() -> None:
     assert call({}, "-c", body).returncode == 0
 
 
-def test_default_budget_is_that_of_nnunet() -> None:
+def test_defaults() -> None:
     args = build_parser().parse_args(["-d", "502", "--source", "901", "-f", "0"])
-    assert (args.f, args.init, args.epochs, args.iterations) == (0, "student", 1000, 250)
+    assert (args.f, args.init, args.epochs, args.iterations) == (0, "student", None, None)
 
 
 def test_misfit_is_shown_and_stops_before_anything_is_written(
@@ -74,6 +74,9 @@ def test_misfit_is_shown_and_stops_before_anything_is_written(
         (["-f", "0", "--init", "absent.pth"], "is no start"),
         (["-f", "0", "--init", "descriptor"], "screener_train 901 3d_fullres descriptor"),
         (["-f", "0", "--init", "descriptor", "-chk", "x.pth"], "leave -chk out"),
+        (["-f", "0", "-o", "frozen=0.2"], "--init student:tuned"),
+        (["-f", "0", "--init", "student:tuned", "-o", "freeze=1"], "known: epochs"),
+        (["-f", "0", "--init", "student:tuned", "-o", "frozen=1.0"], "together below 1"),
     ],
 )
 def test_requests_that_cannot_be_met(
@@ -110,6 +113,40 @@ def test_from_student_to_stock_prediction(world: Any, tmp_path: Path) -> None:
     _check_stock_prediction(world, tmp_path, "5")
 
 
+@pytest.mark.slow
+def test_tuned_start_gives_a_stock_model(world: Any, tmp_path: Path) -> None:
+    """Trained by our trainer, predicted with where there is none of ours; resumed for nothing."""
+    budget = ("--epochs", "2", "--iterations", "2", "--init", "student:tuned")
+    done = finetune(world, "-f", "0", *budget)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "-p Screener901_student-tuned -f 0 -tr FineTuningTrainer -device cpu" in done.stdout
+    model = "FineTuningTrainer__Screener901_student-tuned__3d_fullres"
+    plan = json.loads((world.results / model / "plans.json").read_text())
+    assert plan["screener_finetuning"]["settings"]["encoder_factor"] == 0.3
+    _check_stock_prediction(world, tmp_path, "0", "student-tuned", "-tr FineTuningTrainer")
+
+
+@pytest.mark.slow
+def test_stock_command_finds_the_fine_tuning_trainer(world: Any) -> None:
+    """`nnUNetv2_train -tr FineTuningTrainer -pretrained_weights`, with settings of the plan."""
+    start = ("-f", "0", "--init", "student:tuned", "-o", "epochs=1", "-o", "iterations=2")
+    done = finetune(world, *start, "-o", "transfer_decoder=false")
+    assert done.returncode == 0, done.stdout + done.stderr
+    plans = next(p.stem for p in world.preprocessed.glob("Screener901_student-tuned-*.json"))
+    from screener_nnu.paths import trainers_shim_folder
+
+    body = "from nnunetv2.run.run_training import run_training_entry as r; r()"
+    words = f"502 3d_fullres 1 -tr FineTuningTrainer -p {plans} -device cpu"
+    environment = {**world.environment, "nnUNet_extTrainer": str(trainers_shim_folder())}
+    weights = ("-pretrained_weights", str(world.student))
+    done = call(environment, "-c", body, *words.split(), *weights)
+    assert done.returncode == 0, done.stdout + done.stderr
+    fold = world.results / f"FineTuningTrainer__{plans}__3d_fullres" / "fold_1"
+    saved = torch.load(fold / "checkpoint_final.pth", weights_only=False)
+    assert saved["transferred"] and saved["trainer_name"] == "nnUNetTrainer"
+    assert saved["current_epoch"] == 1  # of the plan: one epoch
+
+
 def _check_repeat_is_free(world: Any, fold: Path, *budget: str) -> None:
     checkpoint = fold / "checkpoint_final.pth"
     cases = world.preprocessed / "Screener901_3d_fullres" / "case_0.b2nd"
@@ -119,7 +156,9 @@ def _check_repeat_is_free(world: Any, fold: Path, *budget: str) -> None:
     assert (checkpoint.stat().st_mtime_ns, cases.stat().st_mtime_ns) == before
 
 
-def _check_stock_prediction(world: Any, tmp_path: Path, fold: str) -> None:
+def _check_stock_prediction(
+    world: Any, tmp_path: Path, fold: str, start: str = "student", trainer: str = ""
+) -> None:
     # Also in nnU-Net's worker processes: a package of our name that cannot be imported.
     blocked = tmp_path / "blocked" / "screener_nnu"
     blocked.mkdir(parents=True)
@@ -131,8 +170,8 @@ def _check_stock_prediction(world: Any, tmp_path: Path, fold: str) -> None:
     name = "case_0_0000.nii.gz"
     (images / name).write_bytes((world.raw / "imagesTr" / name).read_bytes())
     body = "from nnunetv2.inference.predict_from_raw_data import predict_entry_point as p; p()"
-    arguments = f"-i {images} -o {out} -d 502 -c 3d_fullres -p Screener901_student -f {fold}"
-    workers = "-npp 1 -nps 1 -device cpu --disable_tta"
+    arguments = f"-i {images} -o {out} -d 502 -c 3d_fullres -p Screener901_{start} -f {fold}"
+    workers = f"{trainer} -npp 1 -nps 1 -device cpu --disable_tta"
     done = call(environment, "-c", body, *arguments.split(), *workers.split())
     assert done.returncode == 0, done.stdout + done.stderr
     label = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(out / "case_0.nii.gz")))

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
-from screener_nnu.commands.ext_trainers import shim_folder
 from screener_nnu.commands.plan_and_preprocess import main as plan_and_preprocess
 from screener_nnu.commands.predict import main as predict
 from screener_nnu.errors import ScreenerError
+from screener_nnu.paths import trainers_shim_folder
 
 PLANNING = ["-d", "901", "--preset", "cpu", "-np", "1", "--num_test", "1"]
 
@@ -163,7 +163,7 @@ def test_stock_command_with_a_numbered_fold_is_refused(
 ) -> None:
     from nnunetv2.run.run_training import run_training_entry
 
-    monkeypatch.setenv("nnUNet_extTrainer", str(shim_folder()))
+    monkeypatch.setenv("nnUNet_extTrainer", str(trainers_shim_folder()))
     words = "901 3d_fullres 0 -tr DescriptorTrainer -p ScreenerPlans -device cpu"
     monkeypatch.setattr(sys, "argv", ["nnUNetv2_train", *words.split()])
     with pytest.raises(ScreenerError, match="fold 0: a screener stage .* use fold 'all'"):

@@ -1,0 +1,186 @@
+"""`FineTuningTrainer`: nnU-Net's trainer for weights that have learned something already.
+
+Its models are stock ones: nnU-Net predicts with them where screener_nnu was never installed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch import nn
+
+from screener_nnu.checkpoints import write_checkpoint
+from screener_nnu.finetuning.checkpoint import STOCK_TRAINER, read_checkpoint, unwrap
+from screener_nnu.finetuning.settings import FineTuningSettings
+
+HEADS, DECODER, ENCODER = "heads", "decoder", "encoder"
+_POWER = 0.9
+
+
+class FineTuningTrainer(nnUNetTrainer):
+    """Warm-up, lower learning rates for transferred layers, freezing; see `FineTuningSettings`.
+
+    Whether weights were transferred is seen by comparing the network with its random start, so that
+    the trainer also serves `nnUNetv2_train -pretrained_weights`. A network that was not given any
+    is trained as nnU-Net does, but for the warm-up.
+    """
+
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int | str,
+        dataset_json: dict[str, Any],
+        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's own signature
+    ) -> None:
+        """Takes nnU-Net's arguments; the plan holds the settings."""
+        super().__init__(plans, configuration, fold, dataset_json, device)  # type: ignore[arg-type]
+        self.fine_tuning = FineTuningSettings.of_plan(plans)
+        self.num_epochs = self.fine_tuning.epochs
+        self.num_iterations_per_epoch = self.fine_tuning.iterations
+        self.initial_lr = self.fine_tuning.learning_rate
+        self.weight_decay = self.fine_tuning.weight_decay
+        self.transferred = False
+        self._random: dict[str, torch.Tensor] = {}
+        self._step_of_epoch = 0
+
+    def initialize(self) -> None:
+        """Builds the network, and remembers its random weights."""
+        super().initialize()
+        self._random = {
+            name: value.detach().cpu().clone()
+            for name, value in unwrap(self.network).named_parameters()
+            if part_of(name) != HEADS
+        }
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PartSchedule]:
+        """nnU-Net's SGD with a group for each part of the network."""
+        parts: dict[str, list[nn.Parameter]] = {HEADS: [], DECODER: [], ENCODER: []}
+        for name, value in self.network.named_parameters():
+            parts[part_of(name)].append(value)
+        # The heads come first: nnU-Net logs the learning rate of the first group.
+        groups = [{"params": values, "part": part} for part, values in parts.items()]
+        optimiser = torch.optim.SGD(
+            groups, self.initial_lr, weight_decay=self.weight_decay, momentum=0.99, nesterov=True
+        )
+        return optimiser, PartSchedule(self, optimiser)
+
+    def on_train_start(self) -> None:
+        """Looks what was transferred before the first epoch."""
+        super().on_train_start()
+        if self.current_epoch == 0:
+            self.take_over()
+        self._random = {}
+
+    def take_over(self) -> None:
+        """Finds out whether there are transferred weights; resets the decoder if asked for."""
+        network = unwrap(self.network)
+        own = {name: value.detach().cpu() for name, value in network.named_parameters()}
+        self.transferred = any(not torch.equal(own[n], v) for n, v in self._random.items())
+        if self.transferred and not self.fine_tuning.transfer_decoder:
+            self._reset_decoder(network)
+
+    def _reset_decoder(self, network: nn.Module) -> None:
+        with torch.no_grad():
+            for name, value in network.named_parameters():
+                if part_of(name) == DECODER:
+                    value.copy_(self._random[name])
+
+    def on_train_epoch_start(self) -> None:
+        """The learning rate changes with each iteration from here on."""
+        super().on_train_epoch_start()
+        self._step_of_epoch = 0
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """One iteration of nnU-Net with the learning rates of this step."""
+        step = self.current_epoch * self.num_iterations_per_epoch + self._step_of_epoch
+        self.lr_scheduler.set_step(step)
+        self._step_of_epoch += 1
+        return super().train_step(batch)
+
+    def save_checkpoint(self, filename: str) -> None:
+        """nnU-Net's checkpoint under the stock trainer's name, whole or not at all."""
+        if self.local_rank != 0 or self.disable_checkpointing:
+            return
+        scaler = self.grad_scaler
+        checkpoint = {
+            "network_weights": unwrap(self.network).state_dict(),
+            "optimizer_state": self.optimizer.state_dict(),
+            "grad_scaler_state": None if scaler is None else scaler.state_dict(),
+            "logging": self.logger.get_checkpoint(),
+            "_best_ema": self._best_ema,
+            "current_epoch": self.current_epoch + 1,
+            "init_args": self.my_init_kwargs,
+            "trainer_name": STOCK_TRAINER,
+            "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
+            "transferred": self.transferred,
+        }
+        write_checkpoint(checkpoint, Path(filename))
+
+    def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
+        """Takes up a training where its checkpoint left it."""
+        super().load_checkpoint(filename_or_checkpoint)
+        checkpoint = filename_or_checkpoint
+        if not isinstance(checkpoint, dict):
+            checkpoint = read_checkpoint(Path(checkpoint))
+        self.transferred = bool(checkpoint.get("transferred", True))
+
+
+class PartSchedule:
+    """Sets the learning rate of each part; has no state, so that a resumed training needs none.
+
+    Args:
+        trainer: whose settings, budget and kind of start decide.
+        optimiser: with a `part` in each group.
+    """
+
+    def __init__(self, trainer: FineTuningTrainer, optimiser: torch.optim.Optimizer) -> None:
+        """Keeps both."""
+        self.trainer = trainer
+        self.optimiser = optimiser
+
+    def step(self, epoch: int) -> None:
+        """What nnU-Net calls before an epoch."""
+        self.set_step(epoch * self.trainer.num_iterations_per_epoch)
+
+    def set_step(self, step: int) -> None:
+        """Learning rates of an iteration, counted from the start of the training."""
+        trainer = self.trainer
+        settings, transferred = trainer.fine_tuning, trainer.transferred
+        total = trainer.num_epochs * trainer.num_iterations_per_epoch
+        for group in self.optimiser.param_groups:
+            part = group["part"] if transferred else HEADS
+            if part == DECODER and not settings.transfer_decoder:
+                part = HEADS
+            group["lr"] = part_learning_rate(settings, part, step, total)
+            if part != HEADS and step == round(settings.frozen * total) > 0:
+                # What they would have done while they were frozen is no longer of use.
+                for value in group["params"]:
+                    self.optimiser.state.pop(value, None)
+
+
+def part_learning_rate(settings: FineTuningSettings, part: str, step: int, total: int) -> float:
+    """Learning rate of a part of the network.
+
+    Args:
+        settings: see there.
+        part: `encoder` or `decoder`, transferred; `heads` for all that starts anew.
+        step, total: iteration, from 0 on, and number of iterations.
+    """
+    factors = {HEADS: 1.0, DECODER: settings.decoder_factor, ENCODER: settings.encoder_factor}
+    begin = 0 if part == HEADS else round(settings.frozen * total)
+    if step < begin:
+        return 0.0
+    warm = round(settings.warmup * total)
+    rise = min(1.0, (step - begin + 1) / (warm + 1))
+    return settings.learning_rate * factors[part] * rise * (1 - step / total) ** _POWER
+
+
+def part_of(name: str) -> str:
+    """Part of nnU-Net's UNet that a parameter belongs to."""
+    if ".seg_layers." in name:
+        return HEADS
+    return ENCODER if "encoder." in name else DECODER
