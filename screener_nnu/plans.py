@@ -216,6 +216,8 @@ class DistillationSettings:
         descriptor_weight: weight of the teacher's standardised descriptors as further targets, for
             the sake of fine-tuning; the student keeps the score alone. 0 leaves them out (paper).
         density_plans: plan whose teacher is distilled; empty for this plan.
+        target: `teacher`, or `hu_rarity` for the control that every claim needs: a student of a
+            score that nothing was learned for.
     """
 
     optimiser: OptimiserSettings
@@ -226,6 +228,7 @@ class DistillationSettings:
     tail_weight: float = 0.0
     descriptor_weight: float = 0.0
     density_plans: str = ""
+    target: str = "teacher"
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from screener_nnu.networks.outputs import join_outputs, split_outputs
 from screener_nnu.networks.unet import build_unet
 from screener_nnu.paths import finished_checkpoint
 from screener_nnu.plans import DistillationSettings, OptimiserSettings, ScreenerSettings
+from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.sampling.randomness import torch_generator
 from screener_nnu.trainers.base import ScreenerTrainer, check_crop
 from screener_nnu.trainers.distillation_reading import (
@@ -27,9 +28,11 @@ from screener_nnu.trainers.distillation_reading import (
     DistillationSample,
     TargetFiles,
 )
+from screener_nnu.trainers.rarity_target import RarityTarget
 from screener_nnu.trainers.reading import step_batches
 from screener_nnu.trainers.teacher_targets import TeacherTargets
 
+TEACHER, RARITY = "teacher", "hu_rarity"
 _VALIDATION_CROPS = 24
 
 
@@ -43,7 +46,8 @@ class DistillationTrainer(ScreenerTrainer):
 
     stage = "distillation"
     figure_name = "correlation with the teacher"
-    targets: TargetFiles
+    targets: TargetFiles | None = None
+    rarity: RarityTarget | None = None
 
     @property
     def distillation(self) -> DistillationSettings:
@@ -66,6 +70,13 @@ class DistillationTrainer(ScreenerTrainer):
         for name in ("descriptor_weight", "tail_weight"):
             if getattr(self.distillation, name) < 0:
                 raise ScreenerError(f"distillation.{name} may not be negative")
+        target = self.distillation.target
+        if target not in (TEACHER, RARITY):
+            raise ScreenerError(f"distillation.target is {TEACHER} or {RARITY}, not '{target}'")
+        if target == RARITY and self.distillation.descriptor_weight:
+            raise ScreenerError(
+                f"{RARITY} has no descriptors: set distillation.descriptor_weight=0"
+            )
 
     def build_model(self) -> nn.Module:
         """The student: the plan's UNet with one linear output, and in training the descriptors."""
@@ -101,8 +112,17 @@ class DistillationTrainer(ScreenerTrainer):
         if not self.was_initialized:
             self.initialize()
         self.check_cases()
-        self._store_teacher_scores()
+        if self.distillation.target == RARITY:
+            self._measure_rarity()
+        else:
+            self._store_teacher_scores()
         super().on_train_start()
+
+    def _measure_rarity(self) -> None:
+        name = self.plans_manager.dataset_name
+        self.rarity = RarityTarget(name, self.settings.preprocessing.spacing)
+        cases = CaseFolder(self.cases_folder)
+        self.score_statistics = self.rarity.statistics(cases, self.settings.split.train)
 
     @property
     def scores_folder(self) -> Path:
@@ -149,8 +169,7 @@ class DistillationTrainer(ScreenerTrainer):
         The upper tail is clipped at `clip_sigma`: a few voxels would own the squared error.
         """
         statistics = self.score_statistics
-        cells, cell = sample.cells.to(self.device), self.targets.cell
-        scores = cells_to_voxels(cells, cell, sample.start, self.distillation.crop_size)
+        scores = self._scores(sample)
         inside = sample.body.to(self.device) > 0
         scores = torch.where(inside, scores, scores.new_tensor(statistics["lowest"]))
         standardised = (scores - statistics["mean"]) / statistics["std"]
@@ -158,8 +177,18 @@ class DistillationTrainer(ScreenerTrainer):
         lowest = (statistics["lowest"] - statistics["mean"]) / statistics["std"]
         return standardised.clamp(max(lowest, -limit), limit)
 
+    def _scores(self, sample: DistillationSample) -> torch.Tensor:
+        """Scores (D, H, W) in nats of a crop."""
+        if self.rarity is not None:
+            return self.rarity.scores(sample.hu).to(self.device)
+        assert self.targets is not None
+        cells = sample.cells.to(self.device)
+        size = self.distillation.crop_size
+        return cells_to_voxels(cells, self.targets.cell, sample.start, size)
+
     def descriptor_target(self, sample: DistillationSample) -> torch.Tensor:
         """Standardised descriptors of each voxel of a crop, (d, D, H, W), 0 outside the body."""
+        assert self.targets is not None
         shift = tuple(a - b for a, b in zip(sample.start, sample.y_start, strict=True))
         mean, std = (v.to(self.device)[:, None, None, None] for v in self._y_scale)
         y = (sample.y.to(self.device) - mean) / std
@@ -213,6 +242,8 @@ class DistillationTrainer(ScreenerTrainer):
     def upstream(cls, dataset: str, plan: dict[str, Any]) -> str:
         """Hash of the teacher's checkpoint."""
         settings = ScreenerSettings.from_dict(plan["screener"]).distillation
+        if settings.target != TEACHER:
+            return settings.target
         teacher = settings.density_plans or plan["plans_name"]
         return file_sha256(finished_checkpoint(dataset, "density", teacher))[:12]
 

@@ -39,7 +39,7 @@ class DistillationSample(Pinnable):
 
     Attributes:
         hu, body: HU and body mask of the crop.
-        cells: scores of all cells of the case, in nats.
+        cells: scores of all cells of the case, in nats; empty without a teacher.
         start: first voxel of the crop.
         y: descriptors (d, ...) of the cells around the crop; empty where they are no target.
         y_start: first voxel of those cells.
@@ -59,13 +59,13 @@ class DistillationReader(CaseReader[DistillationSample]):
     def __init__(
         self,
         folder: Path,
-        targets: TargetFiles,
+        targets: TargetFiles | None,
         names: tuple[str, ...],
         seed: int,
         stage: str,
         crop_size: Shape,
     ) -> None:
-        """See `CaseReader`; a crop has `crop_size` voxels."""
+        """See `CaseReader`; a crop has `crop_size` voxels, without targets no teacher's maps."""
         super().__init__(folder, names, seed, stage)
         self.targets = targets
         self.crop_size = crop_size
@@ -75,17 +75,21 @@ class DistillationReader(CaseReader[DistillationSample]):
         extent = self.cases.shape(case, "hu")
         box = Box(random_start(generator, extent, self.crop_size), self.crop_size)
         hu = read_padded(self.cases, case, "hu", box, AIR_HU)
-        try:
-            cells = np.load(self.targets.scores / f"{case}.npy")
-        except (OSError, ValueError) as error:
-            raise CaseError(case, f"its teacher scores cannot be read ({error})") from error
         return DistillationSample(
             torch.from_numpy(hu),
             torch.from_numpy(self._body(case, box, extent)),
-            torch.from_numpy(cells),
+            self._scores(case),
             box.start,
             *self._descriptors(case, box),
         )
+
+    def _scores(self, case: str) -> torch.Tensor:
+        if self.targets is None:
+            return torch.empty(0)
+        try:
+            return torch.from_numpy(np.load(self.targets.scores / f"{case}.npy"))
+        except (OSError, ValueError) as error:
+            raise CaseError(case, f"its teacher scores cannot be read ({error})") from error
 
     def _body(self, case: str, box: Box, extent: Shape) -> np.ndarray:
         if self.cases.shape(case, "body") == extent:
@@ -97,7 +101,7 @@ class DistillationReader(CaseReader[DistillationSample]):
 
     def _descriptors(self, case: str, box: Box) -> tuple[torch.Tensor, Shape]:
         """Of the cells that a crop touches, and one more on each side to interpolate with."""
-        if self.targets.maps is None:
+        if self.targets is None or self.targets.maps is None:
             return torch.empty(0), box.start
         y = self.targets.maps.read(case)[0][0]
         cell = self.targets.cell

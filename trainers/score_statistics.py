@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,21 +53,29 @@ def measure_scores(
 ) -> dict[str, float]:
     """Mean, standard deviation, lowest and highest score (nats) in the body of up to 24 scans."""
     cases = CaseFolder(folder)
-    chosen = list(names)
-    chosen = [
-        chosen[i] for i in np.linspace(0, len(chosen) - 1, min(_MAX_SCANS, len(chosen))).astype(int)
-    ]
     values = []
-    for case in tqdm(chosen, desc="score statistics", unit="scan"):
+    for case in tqdm(spread_names(names), desc="score statistics", unit="scan"):
         try:
             scores, inside = case_scores(teacher, cases, case, plan, device)
         except CaseError as error:
             logger.warning("left out: %s", error)
             continue
-        values.append(scores[inside].double())
+        values.append(scores[inside])
     if not values:
         raise ScreenerError(f"no training scan in {folder} can be read")
-    pooled = torch.cat(values)
+    return statistics_of(values)
+
+
+def spread_names(names: Iterable[str]) -> list[str]:
+    """Up to 24 of some names, spread evenly over the list."""
+    every = list(names)
+    places = np.linspace(0, len(every) - 1, min(_MAX_SCANS, len(every))).astype(int)
+    return [every[place] for place in places]
+
+
+def statistics_of(values: Sequence[torch.Tensor]) -> dict[str, float]:
+    """`mean`, `std`, `lowest` and `highest` of scores, pooled in double precision."""
+    pooled = torch.cat(list(values)).double()
     return {
         "mean": float(pooled.mean()),
         "std": float(pooled.std()),

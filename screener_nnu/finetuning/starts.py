@@ -8,19 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from screener_nnu.checkpoints import write_checkpoint
 from screener_nnu.errors import ScreenerError
 from screener_nnu.finetuning.checkpoint import (
     STOCK_TRAINER,
     check_same_input,
     input_differences,
+    read_checkpoint,
 )
 from screener_nnu.finetuning.settings import FINE_TUNING_TRAINER, FineTuningSettings
 from screener_nnu.finetuning.training import file_hash
 from screener_nnu.paths import finished_checkpoint
 from screener_nnu.plans import CONFIGURATION
 
-SCRATCH, STUDENT, DESCRIPTOR = "scratch", "student", "descriptor"
-STARTS = (SCRATCH, STUDENT, DESCRIPTOR)
+SCRATCH, STUDENT, DESCRIPTOR, SHUFFLED = "scratch", "student", "descriptor", "shuffled"
+STARTS = (SCRATCH, STUDENT, DESCRIPTOR, SHUFFLED)
 TUNED = ":tuned"
 _LONGEST_NAME = 40
 
@@ -60,8 +64,9 @@ def find_start(
     """The start of a name, or of a checkpoint file.
 
     Args:
-        wanted: `scratch`, `student`, `descriptor`, or the path of a checkpoint; with `:tuned` at
-            the end it is trained by `FineTuningTrainer`.
+        wanted: `scratch`, `student`, `descriptor`, `shuffled` (the student with the values of each
+            tensor in a random order: a control), or the path of a checkpoint; with `:tuned` at the
+            end it is trained by `FineTuningTrainer`.
         source: pre-trained dataset.
         plans_name: its plan.
         plan: the same, read.
@@ -82,6 +87,9 @@ def find_start(
         density = plan.get("screener", {}).get("density", {})
         owner = density.get("descriptor_plans") or plans_name
         return Start(DESCRIPTOR, finished_checkpoint(source, "descriptor", owner))
+    if wanted == SHUFFLED:
+        student = finished_checkpoint(source, "distillation", plans_name)
+        return Start(SHUFFLED, shuffled_checkpoint(student))
     path = Path(wanted)
     if not path.is_file():
         raise ScreenerError(
@@ -115,6 +123,29 @@ def file_start_name(path: Path) -> str:
     # No underscores: nnU-Net parts the names of its folders by them.
     word = re.sub(r"[^A-Za-z0-9]+", "-", text)[:_LONGEST_NAME].strip("-")
     return f"{word}-{file_hash(path)[:8]}"
+
+
+def shuffled_checkpoint(path: Path) -> Path:
+    """A checkpoint beside another one, with the values of each of its tensors permuted.
+
+    It keeps the mean, spread and shape of every layer's weights, and nothing of what was learned.
+    Made once; the permutation is always the same.
+    """
+    made = path.with_name(f"shuffled_{file_hash(path)[:8]}.pth")
+    if not made.is_file():
+        checkpoint = read_checkpoint(path)
+        generator = torch.Generator().manual_seed(0)
+        permuted: dict[int, torch.Tensor] = {}
+        weights = checkpoint["network_weights"]
+        for name, value in weights.items():
+            # nnU-Net registers a tensor under several names, which must stay one tensor.
+            place = value.data_ptr()
+            if place not in permuted:
+                order = torch.randperm(value.numel(), generator=generator)
+                permuted[place] = value.flatten()[order].reshape(value.shape)
+            weights[name] = permuted[place]
+        write_checkpoint(checkpoint, made)
+    return made
 
 
 def check_input(start: Start, checkpoint: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ from screener_nnu.commands._finetuning import print_transfer
 from screener_nnu.errors import ScreenerError
 from screener_nnu.finetuning.checkpoint import read_checkpoint
 from screener_nnu.finetuning.plan import read_source_plan, target_plan
-from screener_nnu.finetuning.starts import STARTS, Start, file_start_name, find_start
+from screener_nnu.finetuning.starts import STARTS, Start, check_input, file_start_name, find_start
 
 SOURCE, TARGET = "Dataset901_Trunk", "Dataset502_Lesions"
 
@@ -47,6 +47,25 @@ def test_starts_by_name(world: Any) -> None:
         find("descriptor")
     path = save_descriptor(world, "ScreenerPlans")
     assert find("descriptor") == Start("descriptor", path)
+
+
+def test_shuffled_keeps_statistics_and_nothing_else(world: Any) -> None:
+    start = find("shuffled")
+    assert start.origin == "shuffled" and start.weights != world.student
+    student, shuffled = (
+        torch.load(path, weights_only=True) for path in (world.student, start.weights)
+    )
+    places: dict[int, set[int]] = {}
+    for name, value in student["network_weights"].items():
+        other = shuffled["network_weights"][name]
+        assert torch.equal(value.flatten().sort().values, other.flatten().sort().values)
+        if value.unique().numel() > 8:
+            assert not torch.equal(value, other), name
+        places.setdefault(value.data_ptr(), set()).add(other.data_ptr())
+    assert all(len(others) == 1 for others in places.values())  # names still share tensors
+    written = start.weights.stat().st_mtime_ns
+    assert find("shuffled") == start and start.weights.stat().st_mtime_ns == written
+    check_input(start, read_checkpoint(start.weights), read_source_plan(SOURCE, "ScreenerPlans"))
 
 
 def test_descriptor_may_belong_to_another_plan(world: Any) -> None:

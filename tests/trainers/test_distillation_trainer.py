@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from scipy.ndimage import map_coordinates, zoom
 
 from screener_nnu.errors import ScreenerError
+from screener_nnu.evaluation.training_histogram import training_histogram
 from screener_nnu.inference.models import load_student, load_teacher
 from screener_nnu.inference.volume import normalise_hu, score_map, stitched_maps
 from screener_nnu.plans import DistillationSettings, OptimiserSettings
@@ -241,6 +243,46 @@ def test_descriptor_outputs_train_and_stay_behind(trained: Any) -> None:
         torch.testing.assert_close(state[name][1:], value)
     last = max(rest)
     assert not torch.equal(state[last][1:], fresh[last][1:])  # they have learned
+
+
+def test_rarity_of_hu_in_place_of_a_teacher(trained: Any) -> None:
+    """The control needs no teacher; its target is the baseline's, standardised and clipped."""
+    for stage in ("density", "descriptor", "condition"):
+        shutil.rmtree(trained.stage(stage))
+    trained.train("distillation", "--restart", "-o", "distillation.target=hu_rarity")
+    trainer = trained.trainer("distillation", "distillation.target=hu_rarity")
+    trainer._measure_rarity()
+    histogram = training_histogram("901")
+    probability = (histogram.counts + 1) / (histogram.counts + 1).sum()
+    table = -np.log(probability / np.diff(histogram.edges))
+
+    def rarity(hu: np.ndarray) -> np.ndarray:
+        # A value at a float32 edge may fall on either side: compare away from edges.
+        return table[np.clip(np.digitize(hu, histogram.edges) - 1, 0, len(table) - 1)]
+
+    cases = CaseFolder(trainer.cases_folder)
+    names = trainer.settings.split.train
+    inside = [rarity(cases.read(n, "hu"))[cases.read(n, "body") > 0] for n in names]
+    pooled = np.concatenate(inside)
+    statistics = trainer.score_statistics
+    found = [statistics[key] for key in ("mean", "std", "lowest", "highest")]
+    expected = [pooled.mean(), pooled.std(ddof=1), pooled.min(), pooled.max()]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    sample = trainer._reader(names, "distillation").read(names[0], np.random.default_rng(1))
+    body = sample.body.numpy() > 0
+    scores = np.where(body, rarity(sample.hu.numpy()), pooled.min())
+    target = np.clip((scores - pooled.mean()) / pooled.std(ddof=1), -5, 5)
+    np.testing.assert_allclose(trainer.target(sample).numpy(), target, atol=1e-4)
+    assert load_student("901", "ScreenerPlans", CPU)[2] == statistics
+
+
+def test_targets_that_cannot_be(trained: Any) -> None:
+    with pytest.raises(ScreenerError, match="teacher or hu_rarity, not 'depth'"):
+        trained.trainer("distillation", "distillation.target=depth")
+    with pytest.raises(ScreenerError, match="has no descriptors"):
+        trained.trainer(
+            "distillation", "distillation.target=hu_rarity", "distillation.descriptor_weight=1"
+        )
 
 
 @pytest.mark.parametrize("name", ["tail_weight", "descriptor_weight"])
