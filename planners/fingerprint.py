@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from screener_nnu.errors import CaseError, ScreenerError
+from screener_nnu.files import replacing
 from screener_nnu.preprocessing.memory import bounded_processes, free_memory
 from screener_nnu.preprocessing.reading import read_image, read_size
 from screener_nnu.preprocessing.workers import run_cases
@@ -111,9 +112,8 @@ def _read_records(file: Path) -> list[dict[str, Any]]:
 
 
 def _rewrite(file: Path, records: Iterable[dict[str, Any]]) -> None:
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(r) + "\n" for r in records))
-    temporary.replace(file)
+    with replacing(file) as temporary:
+        temporary.write_text("".join(json.dumps(r) + "\n" for r in records))
 
 
 def summarise(records: list[dict[str, Any]]) -> dict[str, Any]:

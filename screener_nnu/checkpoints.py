@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,6 +10,7 @@ import numpy as np
 import torch
 
 from screener_nnu.errors import ScreenerError
+from screener_nnu.files import replacing
 
 
 def write_checkpoint(values: dict[str, Any], path: Path) -> None:
@@ -47,23 +46,8 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     Raises:
         ScreenerError: the disk is full; the old file stays.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        # torch reports a full disk as a RuntimeError of its archive writer.
-        if full or "file write failed" in str(error) or "unexpected pos" in str(error):
-            raise ScreenerError(
-                f"no space left to write {path}; free some and run the same command again"
-            ) from error
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        write(stream)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

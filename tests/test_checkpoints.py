@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from screener_nnu import checkpoints
+from screener_nnu import files
 from screener_nnu.checkpoints import read_checkpoint, write_checkpoint
 from screener_nnu.errors import ScreenerError
 
@@ -55,7 +55,7 @@ def test_full_disk_keeps_the_old_file(
         if moment == "write":
             patch.setattr(Path, "open", lambda self, mode: FullDisk(str(self), mode))
         else:
-            patch.setattr(checkpoints.os, "fsync", _no_space)
+            patch.setattr(files.os, "fsync", _no_space)
         with pytest.raises(ScreenerError, match=rf"no space left to write {path}.*run the same"):
             write_checkpoint(VALUES, path)
     assert path.read_bytes() == before
@@ -67,9 +67,11 @@ def _no_space(_: int) -> None:
 
 
 def test_other_errors_keep_their_own_words(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        write_checkpoint(VALUES, tmp_path / "nowhere" / "checkpoint.pth")
     path = tmp_path / "checkpoint.pth"
+    with pytest.raises(IsADirectoryError):
+        path.mkdir()
+        write_checkpoint(VALUES, path)
+    path.rmdir()
     with pytest.raises(Exception, match="(?i)pickle"):
         write_checkpoint({"function": lambda: None}, path)
     assert os.listdir(tmp_path) == []
