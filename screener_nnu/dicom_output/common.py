@@ -49,7 +49,7 @@ def derive(
     """
     uid = load_highdicom().UID
     try:
-        return kind(
+        dataset = kind(
             source_images=source.headers,
             series_instance_uid=uid(),
             sop_instance_uid=uid(),
@@ -69,6 +69,9 @@ def derive(
             f"no DICOM object can be derived from this series ({error}): correct its attributes, "
             "or use the NIfTI files"
         ) from error
+    # Must be there, may be empty; highdicom leaves it out.
+    dataset.ContentCreatorName = ""
+    return dataset
 
 
 def save(dataset: Dataset, path: Path) -> None:

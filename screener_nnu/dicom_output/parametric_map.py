@@ -21,6 +21,7 @@ from screener_nnu.errors import ScreenerError
 if TYPE_CHECKING:
     from highdicom import VOILUTTransformation
     from highdicom.pm import RealWorldValueMapping
+    from pydicom import Dataset
 
 SERIES_NUMBER = 9002
 _HIGHEST = 65535
@@ -83,6 +84,8 @@ def write_parametric_map(
             content_label="ANOMALY_MAP",
             content_description="Anomaly score -log q in nats; research only",
         )
+        _add_anatomy(dataset)
+        _sort_frames(dataset)
         save(dataset, path)
     return stored.slope / 2 if bits == 16 else 0.0
 
@@ -99,6 +102,38 @@ def _store(scores: NDArray[np.float32], bits: int) -> Stored:
     for plane, stored in zip(scores, values, strict=True):
         stored[:] = np.rint((plane.astype(np.float64) - low) / slope)
     return Stored(values, slope, low)
+
+
+def _sort_frames(dataset: Dataset) -> None:
+    """Puts the frames in the order of the slices, the first one first.
+
+    highdicom begins with the last slice. The positions tell so, but readers that take frames as
+    they come, dcmqi and with it 3D Slicer among them, would show the map upside down.
+    """
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    orientation = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, float)
+    normal = np.cross(orientation[:3], orientation[3:])
+    items = list(dataset.PerFrameFunctionalGroupsSequence)
+    places = [item.PlanePositionSequence[0].ImagePositionPatient for item in items]
+    order = np.argsort(np.array(places, float) @ normal)
+    pixels = "FloatPixelData" if "FloatPixelData" in dataset else "PixelData"
+    frames = np.frombuffer(dataset[pixels].value, np.uint8).reshape(len(items), -1)
+    dataset[pixels].value = frames[order].tobytes()
+    dataset.PerFrameFunctionalGroupsSequence = [items[index] for index in order]
+    for number, item in enumerate(dataset.PerFrameFunctionalGroupsSequence, start=1):
+        item.FrameContentSequence[0].DimensionIndexValues = number
+
+
+def _add_anatomy(dataset: Dataset) -> None:
+    """States that any tissue may be shown: dcmqi, and with it 3D Slicer, asks for a region."""
+    hd = load_highdicom()
+    from pydicom import Dataset as Item
+    from pydicom.sr.codedict import codes
+
+    item = Item()
+    item.FrameLaterality = "U"  # unpaired
+    item.AnatomicRegionSequence = [hd.sr.CodedConcept.from_code(codes.SCT.Tissue)]
+    dataset.SharedFunctionalGroupsSequence[0].FrameAnatomySequence = [item]
 
 
 def _window(stored: Stored) -> VOILUTTransformation:

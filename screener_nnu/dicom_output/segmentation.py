@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,12 @@ from screener_nnu.dicom_output.source import SourceFile, read_source
 from screener_nnu.findings.finding import Finding, Findings
 
 if TYPE_CHECKING:
+    from highdicom.color import CIELabColor
     from highdicom.seg import SegmentDescription
 
 MOST_SEGMENTS = 50
 SERIES_NUMBER = 9001
+_GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
 
 
 def write_dicom_seg(
@@ -103,7 +106,14 @@ def _segment(number: int, label: str, findings: Findings) -> SegmentDescription:
         segmented_property_type=codes.SCT.Lesion,
         algorithm_type="AUTOMATIC",
         algorithm_identification=algorithm,
+        display_color=_colour(number),
     )
+
+
+def _colour(number: int) -> CIELabColor:
+    """Neighbouring numbers get colours far apart, all equally bright."""
+    angle = number * _GOLDEN_ANGLE
+    return load_highdicom().color.CIELabColor(65.0, 60 * math.cos(angle), 60 * math.sin(angle))
 
 
 def _description(findings: Findings) -> str:

@@ -103,6 +103,8 @@ def test_segments_say_what_they_are_and_who_made_them(series, tools, tmp_path: P
     write_dicom_seg(findings, series.files, tmp_path / "seg.dcm")
     dataset = pydicom.dcmread(tmp_path / "seg.dcm")
     assert dataset.SOPClassUID == SegmentationStorage
+    colours = {tuple(s.RecommendedDisplayCIELabValue) for s in dataset.SegmentSequence}
+    assert len(colours) == len(findings.rows)
     assert (dataset.Modality, dataset.SegmentationType) == ("SEG", "BINARY")
     assert [s.SegmentNumber for s in dataset.SegmentSequence] == [r.number for r in findings.rows]
     for segment, row in zip(dataset.SegmentSequence, findings.rows, strict=True):
