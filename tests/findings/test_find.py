@@ -137,6 +137,14 @@ def test_a_place_of_just_the_smallest_volume_counts() -> None:
         assert len(findings.rows) == number
 
 
+def test_a_full_list_leaves_nothing_out() -> None:
+    values = volume()
+    values[1, 1, 1] = 9.0
+    findings = find_findings("scan", *images(values), 5.0, minimum_ml=0.0, limit=1)
+    assert len(findings.rows) == 1
+    assert (findings.beyond_limit.count, findings.too_small.count) == (0, 0)
+
+
 def test_equal_peaks_come_by_volume_then_as_in_the_scan() -> None:
     values = volume()
     values[0, 0, :2] = 9.0
