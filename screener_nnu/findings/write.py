@@ -1,0 +1,70 @@
+"""The three files of a scan's findings."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import SimpleITK as sitk  # noqa: N813
+
+from screener_nnu.errors import ScreenerError
+from screener_nnu.findings.find import LIMIT, MINIMUM_ML, Percentile, find_findings
+from screener_nnu.findings.finding import Findings
+from screener_nnu.findings.tables import write_findings_csv, write_findings_json
+from screener_nnu.inference.images import write_image
+
+logger = logging.getLogger(__name__)
+
+
+def write_findings(
+    case: str,
+    score: sitk.Image,
+    body: sitk.Image,
+    threshold: float,
+    output: Path,
+    percentile: Percentile | None = None,
+    minimum_ml: float = MINIMUM_ML,
+    limit: int = LIMIT,
+) -> Findings:
+    """Finds and writes `<case>_findings.nii.gz`, `.csv` and `.json` into a folder.
+
+    Each file appears whole or not at all; the JSON comes last, so where it is, all three are.
+
+    Args:
+        case: name of the scan.
+        score: anomaly map (nats).
+        body: mask of the body, in the same geometry.
+        threshold: only voxels strictly above it belong to a finding (nats).
+        output: folder.
+        percentile: place of a score among normal scans, 0 to 100, or None where it is unknown.
+        minimum_ml: smallest volume of a finding.
+        limit: most findings that are listed; the others are counted in the JSON and in the log.
+
+    Raises:
+        CaseError: map and mask differ in geometry.
+        ScreenerError: threshold, volume or limit make no sense, or a file cannot be written.
+    """
+    findings = find_findings(case, score, body, threshold, percentile, minimum_ml, limit)
+    json_path = output / f"{case}_findings.json"
+    json_path.unlink(missing_ok=True)
+    write_image(findings.image, output / f"{case}_findings.nii.gz")
+    _write(write_findings_csv, findings, output / f"{case}_findings.csv")
+    _write(write_findings_json, findings, json_path)
+    if findings.beyond_limit.count:
+        logger.warning(
+            "%s: %d findings are listed, %d more (%.1f ml) with lower peaks are only counted; "
+            "raise the threshold or the limit",
+            case,
+            len(findings.rows),
+            findings.beyond_limit.count,
+            findings.beyond_limit.volume_ml,
+        )
+    return findings
+
+
+def _write(writer: Callable[[Findings, Path], None], findings: Findings, path: Path) -> None:
+    try:
+        writer(findings, path)
+    except OSError as error:
+        raise ScreenerError(f"{path} cannot be written: {error}") from error
