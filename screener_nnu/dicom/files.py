@@ -37,6 +37,11 @@ class FileRef:
     member: str | None = None
 
     @property
+    def name(self) -> str:
+        """File name, or the whole name within the zip."""
+        return self.path.name if self.member is None else self.member
+
+    @property
     def parent(self) -> tuple[str, ...]:
         """Names of the folders that hold the file; a zip counts as a folder of its stem."""
         if self.member is None:
@@ -91,46 +96,80 @@ def is_zip(path: Path) -> bool:
         return stream.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
 
 
-def list_files(source: Path) -> Iterator[FileRef]:
+class ZipError(ScreenerError):
+    """A zip that cannot be read or is not safe to read.
+
+    Args:
+        path: of the zip.
+        reason: what is wrong and what to do; without the name of the zip.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        """Builds the message."""
+        super().__init__(f"the zip {path.name} is not read: {reason}")
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type, tuple[Path, str]]:
+        """Lets the error cross a process border."""
+        return type(self), (self.path, self.reason)
+
+
+def list_files(source: Path, bad_zips: list[ZipError] | None = None) -> Iterator[FileRef]:
     """All files of a folder tree or of a zip, in an order that does not depend on the disk.
 
     Hidden files and folders are left out, links to folders are not followed, and a zip in a zip is
     not opened.
 
+    Args:
+        source: folder, zip or file.
+        bad_zips: gets the zips within a folder that are not read; without it, the first is raised.
+
     Raises:
-        ScreenerError: a zip cannot be read or is not safe to read.
+        ZipError: the source, or a zip in it, is not read.
     """
     if source.is_file():
         yield from _members(source) if is_zip(source) else [FileRef(source)]
         return
+    for path in _files(source):
+        if not (path.name.lower().endswith(".zip") and is_zip(path)):
+            yield FileRef(path)
+            continue
+        try:
+            yield from _members(path)
+        except ZipError as error:
+            if bad_zips is None:
+                raise
+            bad_zips.append(error)
+
+
+def _files(source: Path) -> Iterator[Path]:
     for folder, folders, files in os.walk(source):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             path = Path(folder) / name
-            if name.startswith(".") or not path.is_file():
-                continue
-            if name.lower().endswith(".zip") and is_zip(path):
-                yield from _members(path)
-            else:
-                yield FileRef(path)
+            if not name.startswith(".") and path.is_file():
+                yield path
 
 
-def _members(path: Path) -> Iterator[FileRef]:
+def _members(path: Path) -> list[FileRef]:
     """Files of a zip after all of them were checked: nothing is unpacked before."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = [m for m in archive.infolist() if not m.is_dir()]
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise ScreenerError(
-            f"the zip {path.name} cannot be read ({error}): copy it again"
-        ) from error
+        raise ZipError(path, "it is damaged or cut off; copy it again") from error
     reason = _danger(members)
     if reason:
-        raise ScreenerError(f"the zip {path.name} is not read: {reason}")
-    for member in sorted(members, key=lambda m: m.filename):
-        name = member.filename.replace("\\", "/").rsplit("/", 1)[-1]
-        if not name.startswith(".") and "__MACOSX/" not in member.filename:
-            yield FileRef(path, member.filename)
+        raise ZipError(path, reason)
+    names = sorted(member.filename for member in members)
+    return [FileRef(path, name) for name in names if not _is_hidden(name)]
+
+
+def _is_hidden(member: str) -> bool:
+    """Whether a member is a file of the system that packed it."""
+    parts = member.replace("\\", "/").split("/")
+    return parts[-1].startswith(".") or "__MACOSX" in parts
 
 
 def _danger(members: list[zipfile.ZipInfo]) -> str:

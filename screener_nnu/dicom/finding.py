@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tqdm import tqdm
 
-from screener_nnu.dicom.files import FileRef, Opener, list_files
+from screener_nnu.dicom.files import FileRef, Opener, ZipError, list_files
 from screener_nnu.dicom.grouping import split_series
 from screener_nnu.dicom.headers import looks_like_dicom, read_header
 from screener_nnu.dicom.records import Found, LeftOut, Series, SeriesInfo, Slice
@@ -24,48 +25,62 @@ _PROJECTED = frozenset(
 _HU_UNITS = ("", "HU", "US", "HOUNSFIELD", "HU_MOD")
 
 
-def find_series(source: Path, min_slices: int = MIN_SLICES, progress: bool = False) -> Found:
+def find_series(
+    source: Path,
+    min_slices: int = MIN_SLICES,
+    progress: bool = False,
+    ignored: Sequence[str] = (),
+) -> Found:
     """Reads the headers of all files and sorts them into volumes.
 
     Args:
         source: folder (nested, mixed, any file names), zip of one, or a single DICOM file.
         min_slices: volumes of fewer slices are left out.
-        progress: shows a bar.
+        progress: shows a bar when it takes longer than two seconds.
+        ignored: endings of file names, lower case, that are not looked into.
 
     Raises:
-        ScreenerError: a zip cannot be read or is not safe to read.
+        ZipError: the zip cannot be read or is not safe to read; zips within a folder are noted.
     """
-    return find_in_files(list_files(source), min_slices, progress)
-
-
-def find_in_files(
-    files: Iterable[FileRef], min_slices: int = MIN_SLICES, progress: bool = False
-) -> Found:
-    """The same for given files."""
-    infos: dict[str, SeriesInfo] = {}
-    slices: dict[str, list[Slice]] = {}
-    unreadable = other = 0
+    bad_zips: list[ZipError] = []
+    contents = _Contents()
+    files = (f for f in list_files(source, bad_zips) if not f.name.lower().endswith(tuple(ignored)))
     with Opener() as opener:
-        for file in tqdm(files, desc="headers", unit="file", disable=not progress):
-            try:
-                with opener.open(file) as stream:
-                    header = read_header(stream, file) if looks_like_dicom(stream) else None
-            # NotImplementedError and RuntimeError: what zipfile makes of odd members.
-            except (ValueError, OSError, zipfile.BadZipFile, RuntimeError):
-                unreadable += 1
-                continue
-            if header is None:
-                other += 1
-                continue
-            info, found = header
-            infos.setdefault(info.uid, info)
-            slices.setdefault(info.uid, []).extend(found)
+        for file in tqdm(files, desc="headers", unit="file", delay=2, disable=not progress):
+            contents.add(file, opener)
     taken: list[Series] = []
     left_out: list[LeftOut] = []
-    for uid in sorted(infos):
-        for series in _volumes(infos[uid], slices[uid], min_slices, left_out):
-            taken.append(series)
-    return Found(tuple(taken), tuple(left_out), unreadable, other)
+    for uid in sorted(contents.infos):
+        info, slices = contents.infos[uid], contents.slices[uid]
+        taken.extend(_volumes(info, slices, min_slices, left_out))
+    return Found(
+        tuple(taken), tuple(left_out), contents.unreadable, contents.other, tuple(bad_zips)
+    )
+
+
+@dataclass
+class _Contents:
+    """Headers by Series Instance UID, and how many files are no such thing."""
+
+    infos: dict[str, SeriesInfo] = field(default_factory=dict)
+    slices: dict[str, list[Slice]] = field(default_factory=dict)
+    unreadable: int = 0
+    other: int = 0
+
+    def add(self, file: FileRef, opener: Opener) -> None:
+        try:
+            with opener.open(file) as stream:
+                header = read_header(stream, file) if looks_like_dicom(stream) else None
+        # NotImplementedError and RuntimeError: what zipfile makes of odd members.
+        except (ValueError, OSError, zipfile.BadZipFile, RuntimeError):
+            self.unreadable += 1
+            return
+        if header is None:
+            self.other += 1
+            return
+        info, found = header
+        self.infos.setdefault(info.uid, info)
+        self.slices.setdefault(info.uid, []).extend(found)
 
 
 def _volumes(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import struct
-import warnings
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 from screener_nnu.dicom.files import FileRef
+from screener_nnu.dicom.quiet import quiet_pydicom
 from screener_nnu.dicom.records import SeriesInfo, Slice, Vector
 
 _TAGS = [
@@ -46,9 +47,7 @@ def read_header(stream: BinaryIO, file: FileRef) -> tuple[SeriesInfo, list[Slice
     import pydicom
 
     try:
-        with warnings.catch_warnings():
-            # Lengths and characters that the standard does not allow are common and harmless.
-            warnings.simplefilter("ignore")
+        with quiet_pydicom():
             tags: list[Any] = " ".join(_TAGS).split()
             header = pydicom.dcmread(
                 stream, stop_before_pixels=True, force=True, specific_tags=tags
@@ -114,58 +113,50 @@ def _slice(header: Any, file: FileRef) -> Slice:
 def _frames(header: Any, file: FileRef) -> list[Slice]:
     """Slices of a multi-frame file (Enhanced CT) from its functional groups."""
     shared = (header.get("SharedFunctionalGroupsSequence") or [None])[0]
-    slices = []
-    for index, frame in enumerate(header.PerFrameFunctionalGroupsSequence):
-        plane = _group(frame, shared, "PlanePositionSequence")
-        direction = _group(frame, shared, "PlaneOrientationSequence")
-        measures = _group(frame, shared, "PixelMeasuresSequence")
-        rescale = _group(frame, shared, "PixelValueTransformationSequence")
-        content = _group(frame, shared, "FrameContentSequence")
-        kind = _group(frame, shared, "CTImageFrameTypeSequence")
-        types = {
-            str(v).upper() for v in (*_values(header, "ImageType"), *_values(kind, "FrameType"))
-        }
-        slices.append(
-            Slice(
-                file=file,
-                frame=index,
-                sop_uid=_text(header, "SOPInstanceUID"),
-                position=_vector(plane, "ImagePositionPatient"),
-                orientation=_numbers(direction, "ImageOrientationPatient", 6),
-                spacing=_pair(measures, "PixelSpacing"),
-                shape=(int(header.Rows), int(header.get("Columns", 0) or 0)),
-                slope=_number(rescale, "RescaleSlope"),
-                intercept=_number(rescale, "RescaleIntercept"),
-                localizer=bool(types & _LOCALIZER),
-                number=index,
-                clocks=(
-                    _text(content, "FrameAcquisitionNumber"),
-                    _text(content, "TemporalPositionIndex"),
-                    _text(content, "FrameAcquisitionDateTime"),
-                    _text(content, "FrameReferenceDateTime"),
-                ),
-            )
-        )
-    return slices
+    frames = header.PerFrameFunctionalGroupsSequence
+    return [_frame(header, (frame, shared), index, file) for index, frame in enumerate(frames)]
 
 
-def _enhanced_info(header: Any, info: SeriesInfo) -> SeriesInfo:
-    from dataclasses import replace
-
-    shared = (header.get("SharedFunctionalGroupsSequence") or [None])[0]
-    frame = header.PerFrameFunctionalGroupsSequence[0]
-    rescale = _group(frame, shared, "PixelValueTransformationSequence")
-    measures = _group(frame, shared, "PixelMeasuresSequence")
-    return replace(
-        info,
-        rescale_type=_text(rescale, "RescaleType"),
-        thickness=_number(measures, "SliceThickness") or 0.0,
+def _frame(header: Any, places: tuple[Any, Any], index: int, file: FileRef) -> Slice:
+    rescale = _group(places, "PixelValueTransformationSequence")
+    content = _group(places, "FrameContentSequence")
+    own_types = _values(_group(places, "CTImageFrameTypeSequence"), "FrameType")
+    types = {str(value).upper() for value in (*_values(header, "ImageType"), *own_types)}
+    direction = _group(places, "PlaneOrientationSequence")
+    return Slice(
+        file=file,
+        frame=index,
+        sop_uid=_text(header, "SOPInstanceUID"),
+        position=_vector(_group(places, "PlanePositionSequence"), "ImagePositionPatient"),
+        orientation=_numbers(direction, "ImageOrientationPatient", 6),
+        spacing=_pair(_group(places, "PixelMeasuresSequence"), "PixelSpacing"),
+        shape=(int(header.Rows), int(header.get("Columns", 0) or 0)),
+        slope=_number(rescale, "RescaleSlope"),
+        intercept=_number(rescale, "RescaleIntercept"),
+        localizer=bool(types & _LOCALIZER),
+        number=index,
+        clocks=(
+            _text(content, "FrameAcquisitionNumber"),
+            _text(content, "TemporalPositionIndex"),
+            _text(content, "FrameAcquisitionDateTime"),
+            _text(content, "FrameReferenceDateTime"),
+        ),
     )
 
 
-def _group(frame: Any, shared: Any, name: str) -> Any:
+def _enhanced_info(header: Any, info: SeriesInfo) -> SeriesInfo:
+    shared = (header.get("SharedFunctionalGroupsSequence") or [None])[0]
+    places = (header.PerFrameFunctionalGroupsSequence[0], shared)
+    return replace(
+        info,
+        rescale_type=_text(_group(places, "PixelValueTransformationSequence"), "RescaleType"),
+        thickness=_number(_group(places, "PixelMeasuresSequence"), "SliceThickness") or 0.0,
+    )
+
+
+def _group(places: tuple[Any, Any], name: str) -> Any:
     """A functional group of a frame, or the one that all frames share; None when there is none."""
-    for place in (frame, shared):
+    for place in places:
         items = place.get(name) if place is not None else None
         if items:
             return items[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from screener_nnu.dicom.files import FileRef, Opener
+from screener_nnu.dicom.quiet import quiet_pydicom
 from screener_nnu.dicom.records import Slice
 
 
@@ -57,7 +58,7 @@ class PixelReader:
             raise
         # A damaged file raises nearly anything, from EOFError to struct.error.
         except Exception as error:
-            raise PixelError(f"cannot be read ({_first_line(error)}): copy it again") from error
+            raise PixelError(f"cannot be read ({_cause(error)}): copy it again") from error
         if values.shape != one.shape:
             raise PixelError(f"has {values.shape} pixels instead of {one.shape}: copy it again")
         if rescaled:
@@ -93,9 +94,7 @@ def _decode(stream: BinaryIO, single: bool) -> tuple[np.ndarray, bool]:
     from pydicom.pixels import get_decoder, pixel_array
     from pydicom.uid import ImplicitVRLittleEndian
 
-    with warnings.catch_warnings():
-        # Paddings and lengths that the standard does not allow are common and harmless.
-        warnings.simplefilter("ignore")
+    with quiet_pydicom():
         data = pydicom.dcmread(stream, force=True)
         # Files without a preamble do not name their transfer syntax; this one is the default.
         syntax = data.file_meta.setdefault("TransferSyntaxUID", ImplicitVRLittleEndian).value
@@ -137,6 +136,11 @@ def _decode_with_gdcm(stream: BinaryIO) -> np.ndarray | None:
     return values[0] if values.ndim == 3 and len(values) == 1 else values
 
 
-def _first_line(error: Exception) -> str:
+def _cause(error: Exception) -> str:
+    """What went wrong, without the file's name, which may be that of a person."""
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    if isinstance(error, (zipfile.BadZipFile, KeyError)):
+        return "damaged in its zip" if isinstance(error, zipfile.BadZipFile) else "a part is absent"
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
-from screener_nnu.dicom.files import FileRef
+from screener_nnu.dicom.files import FileRef, ZipError
 
 Vector = tuple[float, float, float]
 
@@ -122,9 +122,11 @@ class Found:
         left_out: the others.
         unreadable: DICOM files whose header is damaged.
         other_files: files that are no DICOM images.
+        bad_zips: zips within a folder that are not read, each as an error with the reason.
     """
 
     series: tuple[Series, ...]
     left_out: tuple[LeftOut, ...]
     unreadable: int
     other_files: int
+    bad_zips: tuple[ZipError, ...] = ()

@@ -114,8 +114,8 @@ def _check_heights(heights: np.ndarray, case: str) -> float:
     if away.max() > UNEVEN * mean:
         raise CaseError(
             case,
-            f"slices are unevenly spaced: {steps.min():.4g} to {steps.max():.4g} mm apart, one lies "
-            f"{away.max():.3g} mm off a regular grid ({UNEVEN:.0%} of the mean distance "
+            f"slices are unevenly spaced: {steps.min():.4g} to {steps.max():.4g} mm apart, one "
+            f"lies {away.max():.3g} mm off a regular grid ({UNEVEN:.0%} of the mean distance "
             f"{mean:.4g} mm are allowed): reconstruct it with even spacing or leave it out",
         )
     return mean

@@ -6,13 +6,14 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
 from screener_nnu.dicom.files import FileRef, Opener
 from screener_nnu.dicom.pixels import PixelError, PixelReader
+from screener_nnu.dicom.quiet import quiet_pydicom
 from screener_nnu.dicom.records import Series, SeriesInfo, Slice
 from screener_nnu.dicom.stacking import Stack, stack_slices
 from screener_nnu.errors import CaseError
@@ -51,8 +52,9 @@ class SeriesSource:
 
         with Opener() as opener:
             for file in dict.fromkeys(self.files):
-                with opener.open(file) as stream:
-                    yield pydicom.dcmread(stream, stop_before_pixels=True, force=True)
+                with opener.open(file) as stream, quiet_pydicom():
+                    header = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
+                yield header
 
 
 @dataclass(frozen=True)
