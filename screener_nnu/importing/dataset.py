@@ -90,8 +90,11 @@ def _judge(series: Series, request: ImportRequest, earlier: dict[str, Row]) -> R
     try:
         stack = check_series(series, case)
         row = _with_geometry(row, series, stack)
-        if (request.folder / "imagesTr" / f"{case}{ENDING}").is_file():
-            return replace(row, status=KEPT, case=case, reason=_changed(row, earlier))
+        # A case keeps the name that it was imported under, with or without --keep_names.
+        before = earlier.get(row.series)
+        for name in (case, before.case if before else ""):
+            if name and (request.folder / "imagesTr" / f"{name}{ENDING}").is_file():
+                return replace(row, status=KEPT, case=name, reason=_changed(row, before))
         _check_wishes(series, stack, request)
     except CaseError as error:
         return replace(row, reason=error.reason)
@@ -149,10 +152,9 @@ def _check_wishes(series: Series, stack: Stack, request: ImportRequest) -> None:
         raise CaseError(name, "its description matches --exclude")
 
 
-def _changed(row: Row, earlier: dict[str, Row]) -> str:
+def _changed(row: Row, before: Row | None) -> str:
     """A warning when the export now holds other slices than those that were imported."""
-    before = earlier.get(row.series)
-    if before is None or before.slices == row.slices:
+    if before is None or before.status != TAKEN or before.slices == row.slices:
         return ""
     return (
         f"it was imported with {before.slices} slices and has {row.slices} now: delete its file in "

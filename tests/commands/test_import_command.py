@@ -161,6 +161,10 @@ def test_going_on_where_a_run_stopped(
     assert second.stat().st_mtime_ns == times and first.is_file()
     assert "1 kept, 4 skipped, 1 taken" in capsys.readouterr().out
 
+    # Other names do not make the same scans cases a second time.
+    run(export, "--keep_names")
+    assert "2 kept, 4 skipped" in capsys.readouterr().out
+
     # Another export into the same dataset; the rows of the first stay.
     more = write_dicom(export.parent / "more", scan(9), uid="1.2.826.30")
     run(export.parent / "more")

@@ -112,7 +112,11 @@ def sheared() -> nibabel.Nifti1Image:
         (values().astype(complex), (1, 2, 3), "of type complex"),
         (values() + 1001, (1, 2, 3), "not CT in Hounsfield"),
         (sheared(), None, "sheared"),
-        (nibabel.Nifti1Image(values(), np.diag([1, 0, 1, 1])), None, "no voxel size"),
+        (
+            nibabel.spatialimages.SpatialImage(values(), np.diag([1, 0, 1, 1])),
+            None,
+            "no voxel size",
+        ),
         (nibabel.Nifti1Image(np.stack([values()] * 2, -1), np.eye(4)), None, "4D"),
         (sitk.GetImageFromArray(values()), (1, 1, 1), "leave spacing out"),
         (sitk.GetImageFromArray(values()[0]), None, "2D"),
@@ -125,6 +129,7 @@ def test_what_is_no_scan_is_refused(image: Any, spacing: Any, words: str) -> Non
     assert error.value.case == "patient 7"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("teacher", [False, True])
 def test_prediction_from_memory_equals_that_from_a_file(trained: Any, teacher: bool) -> None:
     path = trained.raw / "imagesTr" / "phantom_0000_0000.nii.gz"
