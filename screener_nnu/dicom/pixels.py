@@ -65,6 +65,8 @@ class PixelReader:
             return _compact(values.astype(np.float64))
         slope = 1.0 if one.slope is None else one.slope
         intercept = 0.0 if one.intercept is None else one.intercept
+        if slope == 1 and intercept == round(intercept) and values.dtype.itemsize <= 2:
+            return _compact(values.astype(np.int32) + int(intercept))
         return _compact(values * slope + intercept)
 
     def _values(self, one: Slice) -> tuple[np.ndarray, bool]:
@@ -82,9 +84,10 @@ class PixelReader:
 
 def _compact(hu: np.ndarray) -> np.ndarray:
     limits = np.iinfo(np.int16)
-    whole = np.rint(hu)
-    if hu.min() >= limits.min and hu.max() <= limits.max and np.array_equal(whole, hu):
-        return whole.astype(np.int16)
+    if hu.min() >= limits.min and hu.max() <= limits.max:
+        whole = hu if hu.dtype.kind == "i" else np.rint(hu)
+        if whole is hu or np.array_equal(whole, hu):
+            return whole.astype(np.int16)
     return hu.astype(np.float32)
 
 
