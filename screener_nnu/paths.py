@@ -58,6 +58,11 @@ def dataset_folders(number: int) -> list[Path]:
     ]
 
 
+def raw_root() -> Path:
+    """`$nnUNet_raw`, the folder of all raw data sets."""
+    return _root("nnUNet_raw")
+
+
 def preprocessed_root() -> Path:
     """`$nnUNet_preprocessed`, the folder of all preprocessed data sets."""
     return _root("nnUNet_preprocessed")

@@ -213,3 +213,69 @@ def tiny_settings() -> Callable[..., list[str]]:
 def shrink() -> Callable[[dict[str, Any]], None]:
     """Makes the network of a plan tiny."""
     return shrink_network
+
+
+def write_dicom_series(
+    folder: Path,
+    array: Any,
+    uid: str = "1.2.826.1",
+    spacing: tuple[float, float, float] = (3.0, 2.0, 2.5),
+    direction: Any = None,
+    origin: tuple[float, float, float] = (-21.5, 33.25, -402.5),
+    change: Callable[[Any, int], None] | None = None,
+) -> list[Path]:
+    """A CT series with a file a slice, whose names neither tell the order nor end in `.dcm`.
+
+    Args:
+        folder: made if it is not there.
+        array: HU, whole numbers, (z, y, x).
+        uid: Series Instance UID.
+        spacing: mm, (z, y, x).
+        direction: 3 x 3, columns: directions of x, y, z (LPS).
+        origin: centre of the first voxel (mm, LPS).
+        change: called with each data set and its slice before it is written.
+
+    Returns:
+        Files in the order of the slices.
+    """
+    import hashlib
+
+    import numpy as np
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+    folder.mkdir(parents=True, exist_ok=True)
+    axes = np.eye(3) if direction is None else np.asarray(direction, dtype=float)
+    files = []
+    for index, values in enumerate(np.asarray(array)):
+        one = Dataset()
+        one.file_meta = FileMetaDataset()
+        one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        one.SOPClassUID = one.file_meta.MediaStorageSOPClassUID = CTImageStorage
+        one.SOPInstanceUID = one.file_meta.MediaStorageSOPInstanceUID = f"{uid}.{index + 1}"
+        one.SeriesInstanceUID, one.StudyInstanceUID, one.Modality = uid, "1.2.826.9", "CT"
+        one.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+        one.PatientName, one.PatientID, one.StudyDate = "Nightingale^Florence", "NF1820", "18200512"
+        one.SeriesDescription, one.SeriesNumber, one.InstanceNumber = "Thorax soft", 4, index + 1
+        one.AcquisitionNumber, one.ContentTime = 1, f"1012{index:02d}"
+        place = np.asarray(origin) + index * spacing[0] * axes[:, 2]
+        one.ImagePositionPatient = [f"{value:.8g}" for value in place]
+        one.ImageOrientationPatient = [f"{value:.10f}" for value in axes[:, :2].T.ravel()]
+        one.PixelSpacing, one.SliceThickness = [spacing[1], spacing[2]], spacing[0]
+        one.Rows, one.Columns = values.shape
+        one.SamplesPerPixel, one.PhotometricInterpretation = 1, "MONOCHROME2"
+        one.BitsAllocated, one.BitsStored, one.HighBit, one.PixelRepresentation = 16, 12, 11, 0
+        one.RescaleIntercept, one.RescaleSlope, one.RescaleType = -1024, 1, "HU"
+        one.PixelData = (values + 1024).astype("<u2").tobytes()
+        if change is not None:
+            change(one, index)
+        name = hashlib.sha256(str(one.SOPInstanceUID).encode()).hexdigest()[:8]
+        files.append(folder / f"I{name}")
+        one.save_as(files[-1], enforce_file_format=True)
+    return files
+
+
+@pytest.fixture(scope="session")
+def write_dicom() -> Callable[..., list[Path]]:
+    """Writes a generated CT series: see `write_dicom_series`."""
+    return write_dicom_series

@@ -12,6 +12,7 @@ from screener_nnu.commands._run import run
 from screener_nnu.errors import ScreenerError
 
 if TYPE_CHECKING:
+    from screener_nnu.preprocessing.reading import Source
     from screener_nnu.synthetic.anomaly_settings import BlobSettings
 
 
@@ -78,7 +79,7 @@ def _synthesize(arguments: argparse.Namespace) -> None:
     print(_table(report))
 
 
-def _images(arguments: argparse.Namespace) -> dict[str, Path]:
+def _images(arguments: argparse.Namespace) -> dict[str, Source]:
     """Scans by case name: those of a folder, or the held-out ones of a plan."""
     if (arguments.input is None) == (arguments.dataset is None):
         raise ScreenerError("give either a folder of images (-i) or a planned data set (-d)")

@@ -2,40 +2,78 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
 import SimpleITK as sitk  # noqa: N813
 
+from screener_nnu.dicom.files import is_zip
+from screener_nnu.dicom.records import Series
 from screener_nnu.errors import ScreenerError
+from screener_nnu.preprocessing.reading import Source
+
+logger = logging.getLogger(__name__)
 
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 
 
-def find_images(source: Path) -> dict[str, Path]:
-    """Scans by case name: one file, a folder of files, or a folder that is a DICOM series.
+def find_images(source: Path) -> dict[str, Source]:
+    """Scans by case name: image files, and the DICOM series of a folder tree or of zips.
 
-    nnU-Net's channel suffix `_0000` is not part of a case name.
+    Image files are looked for in the folder itself, DICOM series at any depth and in zips. The
+    channel suffix `_0000` of nnU-Net is not part of a case name; names of series:
+    `names_by_folder`. Whatever is no volume of CT is logged with the reason.
 
     Raises:
         ScreenerError: nothing to predict, or two scans of one name.
     """
     if not source.exists():
         raise ScreenerError(f"{source} does not exist")
-    if source.is_file():
+    if source.is_file() and not is_zip(source):
         return {case_name(source): source}
-    files = sorted(p for p in source.iterdir() if p.name.lower().endswith(IMAGE_ENDINGS))
-    if not files:
-        if any(p.is_file() for p in source.iterdir()):
-            return {source.name: source}
-        raise ScreenerError(f"no image in {source}: expected {', '.join(IMAGE_ENDINGS)} or DICOM")
-    found: dict[str, Path] = {}
-    for path in files:
-        name = case_name(path)
+    found: dict[str, Source] = {}
+    scans: list[tuple[str, Source]] = [*_image_files(source), *_series(source)]
+    for name, scan in scans:
         if name in found:
-            raise ScreenerError(f"{path.name} and {found[name].name} have the same case name")
-        found[name] = path
+            both = " and ".join(_place(one) for one in (scan, found[name]))
+            raise ScreenerError(f"{both} have the same case name {name}: rename one")
+        found[name] = scan
+    if not found:
+        raise ScreenerError(
+            f"no image in {source}: expected {', '.join(IMAGE_ENDINGS)} or DICOM series of CT"
+        )
     return found
+
+
+def _image_files(source: Path) -> list[tuple[str, Path]]:
+    if source.is_file():
+        return []
+    files = sorted(p for p in source.iterdir() if _is_image(p))
+    return [(case_name(path), path) for path in files]
+
+
+def _series(source: Path) -> list[tuple[str, Series]]:
+    """Names and series of CT; the others are logged."""
+    from screener_nnu.dicom.finding import find_series
+    from screener_nnu.dicom.naming import names_by_folder
+
+    found = find_series(source, progress=True, ignored=IMAGE_ENDINGS)
+    for one in found.left_out:
+        logger.info("left out %s: %s", one.series.pseudonym, one.reason)
+    for zip_error in found.bad_zips:
+        logger.warning("%s", zip_error)
+    if found.unreadable:
+        logger.warning("%d files look like DICOM, but their header is damaged", found.unreadable)
+    return list(zip(names_by_folder(found.series, source), found.series, strict=True))
+
+
+def _is_image(path: Path) -> bool:
+    return path.name.lower().endswith(IMAGE_ENDINGS)
+
+
+def _place(source: Source) -> str:
+    return source.name if isinstance(source, Path) else f"the DICOM series {source.pseudonym}"
 
 
 def case_name(path: Path) -> str:

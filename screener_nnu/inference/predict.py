@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from screener_nnu.inference.volume import score_map
 from screener_nnu.plans import ScreenerSettings
 from screener_nnu.preprocessing.mapping import mask_to_input_geometry, to_input_geometry
 from screener_nnu.preprocessing.prepare import prepare_image
-from screener_nnu.preprocessing.reading import RawImage, read_image
+from screener_nnu.preprocessing.reading import RawImage, Source, read_image
 from screener_nnu.scoring.student import Student
 from screener_nnu.scoring.teacher import Teacher
 
@@ -65,7 +66,7 @@ class Predictor:
 
 def predict_files(
     predictor: Predictor,
-    images: dict[str, Path],
+    images: Mapping[str, Source],
     output: Path,
     threshold: float | None = None,
     overwrite: bool = False,

@@ -8,20 +8,25 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
+from screener_nnu.dicom.files import is_zip
+from screener_nnu.dicom.records import Series
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.plans import Shape, Spacing
 from screener_nnu.preprocessing.nifti import find_damage
 
+if TYPE_CHECKING:
+    from screener_nnu.dicom.volume import DicomVolume, SeriesSource
+
+# An image file, a folder or zip of one DICOM series, or a series that was found before.
+Source = Path | Series
 CANONICAL = "LPS"
 # Above this lies everything that is not air (HU); nothing above it means that nobody was scanned.
 _AIR_LIMIT = -500.0
-# A gap wider than the mean slice distance by this part of it means that slices are missing.
-_SLICE_TOLERANCE = 0.5
 
 
 @dataclass(frozen=True)
@@ -74,12 +79,14 @@ class RawImage:
         array: HU, float32, (z, y, x), axes pointing to head, back (posterior) and left.
         spacing: voxel size (mm), (z, y, x).
         geometry: that of the input file.
+        source: the DICOM files that it was read from; None for other files.
     """
 
     case: str
     array: np.ndarray
     spacing: Spacing
     geometry: Geometry
+    source: SeriesSource | None = None
 
     @property
     def shape(self) -> Shape:
@@ -88,25 +95,38 @@ class RawImage:
         return z, y, x
 
 
-def read_image(path: Path, case: str) -> RawImage:
-    """Reads a file, or a folder that holds one DICOM series, and turns its axes to LPS.
+def read_image(path: Source, case: str) -> RawImage:
+    """Reads a file or a DICOM series, and turns its axes to LPS.
 
     Axes are only permuted and flipped: an oblique scan keeps its small rotation.
 
     Args:
-        path: any 3D image file that SimpleITK reads, or a folder.
+        path: any 3D image file that SimpleITK reads, a folder or zip that holds one DICOM series of
+            CT, or a series.
         case: name used in messages.
 
     Raises:
         CaseError: the file is unreadable or is no CT of a person.
     """
-    image = _read_series(path, case) if path.is_dir() else _read_file(path, case)
+    if isinstance(path, Path) and not (path.is_dir() or is_zip(path)):
+        return to_raw_image(_read_file(path, case), case)
+    volume = _read_dicom(path, case)
+    return to_raw_image(volume.image, case, volume.source)
+
+
+def to_raw_image(image: sitk.Image, case: str, source: SeriesSource | None = None) -> RawImage:
+    """Turns the axes of an image in HU to LPS.
+
+    Raises:
+        CaseError: the image is no 3D CT of a person.
+    """
+    _check_layout(image.GetSize(), image.GetNumberOfComponentsPerPixel(), case)
     geometry = Geometry.of_image(image)
     image = sitk.DICOMOrient(image, CANONICAL)
     array = sitk.GetArrayViewFromImage(image).astype(np.float32)
-    _check_intensities(array, case)
+    check_intensities(array, case)
     x, y, z = image.GetSpacing()
-    return RawImage(case, array, (z, y, x), geometry)
+    return RawImage(case, array, (z, y, x), geometry, source)
 
 
 def read_size(path: Path) -> tuple[int, float]:
@@ -181,40 +201,25 @@ def _read_file(path: Path, case: str) -> sitk.Image:
     return image
 
 
-def _read_series(folder: Path, case: str) -> sitk.Image:
-    reader = sitk.ImageSeriesReader()
-    series = reader.GetGDCMSeriesIDs(str(folder))
-    if len(series) != 1:
+def _read_dicom(source: Source, case: str) -> DicomVolume:
+    from screener_nnu.dicom.finding import find_series
+    from screener_nnu.dicom.volume import read_series
+
+    if isinstance(source, Series):
+        return read_series(source, case)
+    try:
+        found = find_series(source)
+    except ScreenerError as error:
+        raise CaseError(case, str(error)) from error
+    if len(found.series) != 1:
+        reasons = "; ".join(sorted({one.reason for one in found.left_out}))
         raise CaseError(
             case,
-            f"{folder} holds {len(series)} DICOM series instead of one: "
+            f"{source} holds {len(found.series)} DICOM series instead of one"
+            f"{f' (left out: {reasons})' if reasons else ''}: "
             "give each series a folder of its own",
         )
-    reader.MetaDataDictionaryArrayUpdateOn()
-    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder), series[0]))
-    try:
-        image = reader.Execute()
-    except RuntimeError as error:
-        raise _unreadable(case, folder, error) from error
-    _check_layout(image.GetSize(), image.GetNumberOfComponentsPerPixel(), case)
-    gap = _largest_gap(reader, image.GetSize()[2])
-    if gap > (1 + _SLICE_TOLERANCE) * image.GetSpacing()[2]:
-        raise CaseError(
-            case,
-            f"slices of {folder} are missing, up to {gap:.1f} mm are empty: complete the series or "
-            "leave it out",
-        )
-    return image
-
-
-def _largest_gap(reader: sitk.ImageSeriesReader, slices: int) -> float:
-    """Largest distance (mm) of neighbouring slices; 0 when the files do not state their place."""
-    key = "0020|0032"
-    if not all(reader.HasMetaDataKey(i, key) for i in range(slices)):
-        return 0.0
-    texts = [reader.GetMetaData(i, key) for i in range(slices)]
-    places = np.array([[float(number) for number in text.split("\\")] for text in texts])
-    return float(np.linalg.norm(np.diff(places, axis=0), axis=1).max())
+    return read_series(found.series[0], case)
 
 
 def _unreadable(case: str, path: Path, error: Exception) -> CaseError:
@@ -234,7 +239,12 @@ def _check_layout(size: tuple[int, ...], components: int, case: str) -> None:
         )
 
 
-def _check_intensities(array: np.ndarray, case: str) -> None:
+def check_intensities(array: np.ndarray, case: str) -> None:
+    """Refuses values that are no HU of a person.
+
+    Raises:
+        CaseError: NaN or infinite values, none below 0, or nothing but air.
+    """
     # NumPy's minimum and maximum are NaN as soon as one voxel is.
     low, high = float(array.min()), float(array.max())
     if not (np.isfinite(low) and np.isfinite(high)):

@@ -12,13 +12,14 @@ from collections.abc import Callable, Generator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
-from pathlib import Path
 from typing import Any, TypeVar
 
 logger = logging.getLogger(__name__)
 
 Outcome = TypeVar("Outcome")
-Items = list[tuple[str, Path]]
+# What a case is made from: a path, or a DICOM series.
+Item = TypeVar("Item")
+Items = list[tuple[str, Item]]
 _DIED = (
     "its process was killed twice, most likely for lack of memory: run again with fewer processes "
     "(-np) or more memory"
@@ -26,8 +27,8 @@ _DIED = (
 
 
 def run_cases(
-    function: Callable[[str, Path], Outcome],
-    cases: dict[str, Path],
+    function: Callable[[str, Item], Outcome],
+    cases: dict[str, Item],
     processes: int,
     died: Callable[[str], Outcome],
 ) -> Generator[tuple[str, Outcome], None, None]:
@@ -37,7 +38,8 @@ def run_cases(
     can have caused it: each of them is tried again, alone, and the others go on.
 
     Args:
-        function: called with a case and its path in a process of its own; can be pickled.
+        function: called with a case and what it is made from, in a process of its own; can be
+            pickled.
         cases: what to run.
         processes: at a time; 0 runs everything in this process.
         died: makes the outcome of a case whose process also died alone from the reason.
@@ -46,28 +48,31 @@ def run_cases(
         Exception: what the function raises.
     """
     if processes == 0:
-        for case, path in cases.items():
-            yield case, function(case, path)
+        for case, item in cases.items():
+            yield case, function(case, item)
         return
     waiting = list(reversed(cases.items()))
     while waiting:
-        suspects: Items = []
+        suspects: Items[Item] = []
         yield from _run_until_broken(function, waiting, processes, suspects)
-        for case, path in suspects:
+        for case, item in suspects:
             logger.warning("a process died while %s was under way; trying it alone", case)
-            again: Items = []
-            yield from _run_until_broken(function, [(case, path)], 1, again)
+            again: Items[Item] = []
+            yield from _run_until_broken(function, [(case, item)], 1, again)
             if again:
                 yield case, died(_DIED)
 
 
 def _run_until_broken(
-    function: Callable[[str, Path], Outcome], waiting: Items, processes: int, suspects: Items
+    function: Callable[[str, Item], Outcome],
+    waiting: Items[Item],
+    processes: int,
+    suspects: Items[Item],
 ) -> Generator[tuple[str, Outcome], None, None]:
     """Works `waiting` off from its end; after a death, `suspects` holds what was under way."""
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker)
-    running: dict[Future[Any], tuple[str, Path]] = {}
+    running: dict[Future[Any], tuple[str, Item]] = {}
     try:
         while (waiting and not suspects) or running:
             # No more than the processes can hold: whatever was submitted is a suspect.

@@ -15,6 +15,7 @@ import numpy as np
 from screener_nnu.errors import CaseError
 from screener_nnu.files import replacing
 from screener_nnu.inference.images import write_image
+from screener_nnu.preprocessing.reading import Source
 from screener_nnu.synthetic.anomalies import Painted, paint_anomalies, place_anomalies
 from screener_nnu.synthetic.anomaly_files import InputFrame, read_scan
 from screener_nnu.synthetic.anomaly_settings import BlobSettings
@@ -29,14 +30,14 @@ class Request:
     """What is to be written.
 
     Attributes:
-        images: path of each scan by case name; donors are among them.
+        images: path (or DICOM series) of each scan by case name; donors are among them.
         output: folder of the test set.
         seed: first part of every seed.
         kinds: some of `KINDS`.
         settings: number, size and contrast of the anomalies.
     """
 
-    images: dict[str, Path]
+    images: dict[str, Source]
     output: Path
     seed: int
     kinds: tuple[str, ...]
@@ -83,7 +84,7 @@ class CaseFiles:
                 yield files.case, json.loads(path.read_text(encoding="utf-8"))
 
 
-def synthesize_case(case: str, path: Path, request: Request) -> str:
+def synthesize_case(case: str, path: Source, request: Request) -> str:
     """Writes what is missing of a scan.
 
     Returns:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from screener_nnu.errors import CaseError
 from screener_nnu.preprocessing.body import body_mask
-from screener_nnu.preprocessing.reading import CANONICAL, Geometry, read_image
+from screener_nnu.preprocessing.reading import CANONICAL, Geometry, Source, read_image
 from screener_nnu.synthetic.anomaly_tissue import Scan
 from screener_nnu.synthetic.fields import Triple
 
@@ -54,7 +53,7 @@ class InputFrame:
         return image
 
 
-def read_scan(path: Path, case: str) -> tuple[Scan, InputFrame]:
+def read_scan(path: Source, case: str) -> tuple[Scan, InputFrame]:
     """Reads a scan in HU, turns its axes to LPS and finds its body.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
-from screener_nnu.preprocessing.reading import CANONICAL, read_image
+from screener_nnu.preprocessing.reading import CANONICAL, Source, read_image
 from screener_nnu.synthetic.anomaly_case import CaseFiles
 
 _SCANS = 4
@@ -17,12 +17,12 @@ _SCANS = 4
 _WINDOW = (-1000, 400)
 
 
-def write_preview(folder: Path, images: Mapping[str, Path]) -> None:
+def write_preview(folder: Path, images: Mapping[str, Source]) -> None:
     """Writes `preview.png`: a few scans in the axial slice with most anomaly, front up.
 
     Args:
         folder: of one kind of anomaly.
-        images: path of the image of each case without anomalies.
+        images: path (or DICOM series) of the image of each case without anomalies.
     """
     # Imported here: it takes seconds, and the processes that paint do not need it.
     from matplotlib.figure import Figure
@@ -38,7 +38,7 @@ def write_preview(folder: Path, images: Mapping[str, Path]) -> None:
     figure.savefig(folder / "preview.png", dpi=110)
 
 
-def _draw(column: Any, case: str, source: Path, files: CaseFiles) -> None:
+def _draw(column: Any, case: str, source: Source, files: CaseFiles) -> None:
     """One scan: before, and after with contours."""
     before, after = read_image(source, case), read_image(files.image, case)
     mask = _read_mask(files.mask)

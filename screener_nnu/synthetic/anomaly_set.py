@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from screener_nnu.errors import ScreenerError
 from screener_nnu.plans import write_json
+from screener_nnu.preprocessing.reading import Source
 from screener_nnu.preprocessing.workers import run_cases
 from screener_nnu.synthetic.anomalies import KINDS, check_kind
 from screener_nnu.synthetic.anomaly_case import CaseFiles, Request, synthesize_case
@@ -27,7 +28,7 @@ REPORT_FILE = "placement.json"
 
 
 def synthesize_test_set(
-    images: Mapping[str, Path],
+    images: Mapping[str, Source],
     output: Path,
     seed: int,
     kinds: Sequence[str] = KINDS,
@@ -41,7 +42,7 @@ def synthesize_test_set(
     left as it is, so that a killed run goes on and scans or kinds can be added later.
 
     Args:
-        images: path of the HU image of each case.
+        images: path (or DICOM series) of the HU image of each case.
         output: folder to write to.
         seed: every draw is a function of seed, case name and kind; the donor of foreign tissue is
             another scan, chosen so that it rarely changes when scans are added or taken away.

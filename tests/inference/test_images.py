@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
-from screener_nnu.errors import ScreenerError
+from screener_nnu.dicom.records import Series
+from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.inference.images import case_name, find_images, write_image
+from screener_nnu.preprocessing.reading import read_image
+
+Writer = Callable[..., list[Path]]
+SCAN = np.where(np.arange(6 * 8 * 10).reshape(6, 8, 10) % 7 < 4, 35, -990)
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -52,9 +60,55 @@ def test_one_file(tmp_path: Path) -> None:
     assert find_images(path) == {"b": path}
 
 
-def test_folder_of_other_files_is_a_dicom_series(tmp_path: Path) -> None:
-    folder = touch(tmp_path / "patient 7", "I0001", "I0002")
-    assert find_images(folder) == {"patient 7": folder}
+def test_folder_of_a_dicom_series(tmp_path: Path, write_dicom: Writer) -> None:
+    folder = tmp_path / "patient 7"
+    files = write_dicom(folder, SCAN)
+    (series,) = find_images(folder).values()
+    assert list(find_images(folder)) == ["patient 7"]
+    assert isinstance(series, Series)
+    assert {one.file.path for one in series.slices} == set(files)
+
+
+def test_mixed_folder(
+    tmp_path: Path, write_dicom: Writer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    folder = touch(tmp_path / "in", "b_0000.nii.gz", "notes.txt")
+    write_dicom(folder / "x" / "thorax", SCAN, uid="1.2.826.1")
+    write_dicom(folder / "x" / "scout", SCAN[:1], uid="1.2.826.2")
+    packed = folder / "old.zip"
+    with zipfile.ZipFile(packed, "w") as archive:
+        for file in write_dicom(tmp_path / "elsewhere", SCAN, uid="1.2.826.3"):
+            archive.write(file, f"s/{file.name}")
+    touch(folder, "torn.zip")
+    (folder / "torn.zip").write_bytes(packed.read_bytes()[:2000])
+    found = find_images(folder)
+    assert list(found) == ["b", "x_thorax", "old_s"]
+    assert found["b"] == folder / "b_0000.nii.gz"
+    for name, values in (("x_thorax", SCAN), ("old_s", SCAN)):
+        np.testing.assert_array_equal(read_image(found[name], name).array, values)
+    assert sum("1 slice, fewer than 5" in message for message in caplog.messages) == 1
+    assert any("torn.zip is not read" in message for message in caplog.messages)
+    # A zip by itself is called by its name; it can also be read at once.
+    assert list(find_images(packed)) == ["old"]
+    raw = read_image(packed, "old")
+    np.testing.assert_array_equal(raw.array, SCAN)
+    assert raw.source is not None and raw.source.series_uid == "1.2.826.3"
+
+
+def test_image_and_series_of_one_name(tmp_path: Path, write_dicom: Writer) -> None:
+    folder = touch(tmp_path / "in", "in.nii.gz")
+    write_dicom(folder, SCAN)
+    with pytest.raises(ScreenerError, match=r"DICOM series ct_\w+ and in\.nii\.gz have the same"):
+        find_images(folder)
+
+
+def test_damaged_zip_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(b"PK\x03\x04" + b"x" * 300)
+    with pytest.raises(ScreenerError, match=r"a\.zip is not read: it is damaged"):
+        find_images(tmp_path / "a.zip")
+    with pytest.raises(CaseError, match=r"scan: the zip a\.zip is not read"):
+        read_image(tmp_path / "a.zip", "scan")
 
 
 def test_nothing_to_predict(tmp_path: Path) -> None:

@@ -1,0 +1,196 @@
+"""Files of a folder tree, also inside of zips, which are read in place and never unpacked."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+from screener_nnu.errors import ScreenerError
+
+# Beyond these a zip is a mistake or an attack, and no export of a scanner.
+MAX_MEMBERS = 1_000_000
+MAX_ZIP_BYTES = 512 * 2**30
+MAX_MEMBER_BYTES = 8 * 2**30
+# Deflate turns at most some 1032 bytes into one; scans shrink two- or threefold.
+MAX_RATIO = 200
+# Both are unpacked in pieces of bounded size, unlike the other methods.
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_ENCRYPTED = 0x1
+
+
+@dataclass(frozen=True, slots=True)
+class FileRef:
+    """A file on the disk, or a member of a zip on the disk.
+
+    Attributes:
+        path: of the file or of the zip.
+        member: name within the zip; it is never used as a path.
+    """
+
+    path: Path
+    member: str | None = None
+
+    @property
+    def name(self) -> str:
+        """File name, or the whole name within the zip."""
+        return self.path.name if self.member is None else self.member
+
+    @property
+    def parent(self) -> tuple[str, ...]:
+        """Names of the folders that hold the file; a zip counts as a folder of its stem."""
+        if self.member is None:
+            return self.path.parent.parts
+        inner = self.member.replace("\\", "/").split("/")[:-1]
+        return (*self.path.parent.parts, self.path.stem, *inner)
+
+
+class Opener:
+    """Opens files one after the other and keeps the last zip open; a context manager."""
+
+    def __init__(self) -> None:
+        """Nothing is open yet."""
+        self._path: Path | None = None
+        self._archive: zipfile.ZipFile | None = None
+
+    def __enter__(self) -> Opener:
+        """Itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Closes the zip."""
+        if self._archive is not None:
+            self._archive.close()
+            self._archive = self._path = None
+
+    def open(self, file: FileRef) -> BinaryIO:
+        """The content as a stream that can be sought; the caller closes it.
+
+        Raises:
+            OSError: the file cannot be opened.
+            zipfile.BadZipFile: the zip or the member is damaged.
+        """
+        if file.member is None:
+            return file.path.open("rb")
+        if self._path != file.path or self._archive is None:
+            self.__exit__(None, None, None)
+            self._archive, self._path = zipfile.ZipFile(file.path), file.path
+        return io.BufferedReader(self._archive.open(file.member))  # type: ignore[type-var]
+
+
+def is_zip(path: Path) -> bool:
+    """Whether a file is a zip, by its first bytes."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return stream.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+
+
+class ZipError(ScreenerError):
+    """A zip that cannot be read or is not safe to read.
+
+    Args:
+        path: of the zip.
+        reason: what is wrong and what to do; without the name of the zip.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        """Builds the message."""
+        super().__init__(f"the zip {path.name} is not read: {reason}")
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type, tuple[Path, str]]:
+        """Lets the error cross a process border."""
+        return type(self), (self.path, self.reason)
+
+
+def list_files(source: Path, bad_zips: list[ZipError] | None = None) -> Iterator[FileRef]:
+    """All files of a folder tree or of a zip, in an order that does not depend on the disk.
+
+    Hidden files and folders are left out, links to folders are not followed, and a zip in a zip is
+    not opened.
+
+    Args:
+        source: folder, zip or file.
+        bad_zips: gets the zips within a folder that are not read; without it, the first is raised.
+
+    Raises:
+        ZipError: the source, or a zip in it, is not read.
+    """
+    if source.is_file():
+        yield from _members(source) if is_zip(source) else [FileRef(source)]
+        return
+    for path in _files(source):
+        if not (path.name.lower().endswith(".zip") and is_zip(path)):
+            yield FileRef(path)
+            continue
+        try:
+            yield from _members(path)
+        except ZipError as error:
+            if bad_zips is None:
+                raise
+            bad_zips.append(error)
+
+
+def _files(source: Path) -> Iterator[Path]:
+    for folder, folders, files in os.walk(source):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            path = Path(folder) / name
+            if not name.startswith(".") and path.is_file():
+                yield path
+
+
+def _members(path: Path) -> list[FileRef]:
+    """Files of a zip after all of them were checked: nothing is unpacked before."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [m for m in archive.infolist() if not m.is_dir()]
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise ZipError(path, "it is damaged or cut off; copy it again") from error
+    reason = _danger(members)
+    if reason:
+        raise ZipError(path, reason)
+    names = sorted(member.filename for member in members)
+    return [FileRef(path, name) for name in names if not _is_hidden(name)]
+
+
+def _is_hidden(member: str) -> bool:
+    """Whether a member is a file of the system that packed it."""
+    parts = member.replace("\\", "/").split("/")
+    return parts[-1].startswith(".") or "__MACOSX" in parts
+
+
+def _danger(members: list[zipfile.ZipInfo]) -> str:
+    """Why a zip should not be read; empty when nothing speaks against it."""
+    if len(members) > MAX_MEMBERS:
+        return f"it has {len(members)} members, more than {MAX_MEMBERS}; split it"
+    if len({m.filename for m in members}) < len(members):
+        return "two members have the same name; unpack it and look at them"
+    for member in members:
+        if member.flag_bits & _ENCRYPTED:
+            return "its members are encrypted; unpack it with its password"
+        if member.compress_type not in _METHODS:
+            return "it is compressed by another method than deflate; unpack it"
+        if member.file_size > MAX_MEMBER_BYTES:
+            return f"a member claims {member.file_size / 2**30:.0f} GB; unpack it if you trust it"
+        if member.file_size > MAX_RATIO * max(member.compress_size, 2**16):
+            return (
+                f"a member claims to unpack to {member.file_size / 2**20:.0f} MB, over "
+                f"{MAX_RATIO} times its size; unpack it if you trust it"
+            )
+    total = sum(member.file_size for member in members)
+    if total > MAX_ZIP_BYTES:
+        return f"it claims {total / 2**30:.0f} GB in all; unpack it if you trust it"
+    return ""

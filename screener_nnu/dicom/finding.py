@@ -1,0 +1,138 @@
+"""Volumes of CT in a folder tree or zip, and why everything else in there is left out."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from screener_nnu.dicom.files import FileRef, Opener, ZipError, list_files
+from screener_nnu.dicom.grouping import split_series
+from screener_nnu.dicom.headers import looks_like_dicom, read_header
+from screener_nnu.dicom.records import Found, LeftOut, Series, SeriesInfo, Slice
+
+MIN_SLICES = 5
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+# Values of Image Type for images whose values are no HU of a place: projections and renderings.
+_PROJECTED = frozenset(
+    {"MIP", "MINIP", "MIPS", "MAX_IP", "MIN_IP", "PROJECTION IMAGE", "VOLUME RENDERING", "VRT"}
+    | {"RENDERED", "3D RENDERING", "SCREEN SAVE", "SCREENSHOT"}
+)
+# Unspecified units are common; what they are is seen from the values later.
+_HU_UNITS = ("", "HU", "US", "HOUNSFIELD", "HU_MOD")
+
+
+def find_series(
+    source: Path,
+    min_slices: int = MIN_SLICES,
+    progress: bool = False,
+    ignored: Sequence[str] = (),
+) -> Found:
+    """Reads the headers of all files and sorts them into volumes.
+
+    Args:
+        source: folder (nested, mixed, any file names), zip of one, or a single DICOM file.
+        min_slices: volumes of fewer slices are left out.
+        progress: shows a bar when it takes longer than two seconds.
+        ignored: endings of file names, lower case, that are not looked into.
+
+    Raises:
+        ZipError: the zip cannot be read or is not safe to read; zips within a folder are noted.
+    """
+    bad_zips: list[ZipError] = []
+    contents = _Contents()
+    files = (f for f in list_files(source, bad_zips) if not f.name.lower().endswith(tuple(ignored)))
+    with Opener() as opener:
+        for file in tqdm(files, desc="headers", unit="file", delay=2, disable=not progress):
+            contents.add(file, opener)
+    taken: list[Series] = []
+    left_out: list[LeftOut] = []
+    for uid in sorted(contents.infos):
+        info, slices = contents.infos[uid], contents.slices[uid]
+        taken.extend(_volumes(info, slices, min_slices, left_out))
+    return Found(
+        tuple(taken), tuple(left_out), contents.unreadable, contents.other, tuple(bad_zips)
+    )
+
+
+@dataclass
+class _Contents:
+    """Headers by Series Instance UID, and how many files are no such thing."""
+
+    infos: dict[str, SeriesInfo] = field(default_factory=dict)
+    slices: dict[str, list[Slice]] = field(default_factory=dict)
+    unreadable: int = 0
+    other: int = 0
+
+    def add(self, file: FileRef, opener: Opener) -> None:
+        try:
+            with opener.open(file) as stream:
+                header = read_header(stream, file) if looks_like_dicom(stream) else None
+        # NotImplementedError and RuntimeError: what zipfile makes of odd members.
+        except (ValueError, OSError, zipfile.BadZipFile, RuntimeError):
+            self.unreadable += 1
+            return
+        if header is None:
+            self.other += 1
+            return
+        info, found = header
+        self.infos.setdefault(info.uid, info)
+        self.slices.setdefault(info.uid, []).extend(found)
+
+
+def _volumes(
+    info: SeriesInfo, slices: list[Slice], min_slices: int, left_out: list[LeftOut]
+) -> list[Series]:
+    """Volumes of a series; the others are added to `left_out`."""
+    reason = _unusable_series(info, slices)
+    if reason:
+        left_out.append(LeftOut(Series(info, tuple(slices)), reason))
+        return []
+    taken = []
+    pieces = split_series(info, slices)
+    for piece in pieces:
+        reason = _unusable_piece(piece, min_slices)
+        if reason:
+            left_out.append(LeftOut(piece, reason))
+        else:
+            taken.append(piece)
+    if len(taken) == 1:
+        # The volume of a series with a scout is the series: its name has no number of a part.
+        taken = [Series(info, taken[0].slices)]
+    return taken
+
+
+def _unusable_series(info: SeriesInfo, slices: list[Slice]) -> str:
+    if info.modality != "CT":
+        return f"modality {info.modality or 'not stated'}, not CT"
+    placed = any(s.position is not None for s in slices)
+    if info.sop_class.startswith(_SECONDARY_CAPTURE) and not placed:
+        return "a secondary capture (a picture of a screen), not the scan"
+    if info.colour not in ("MONOCHROME2", ""):
+        return f"pictures in {info.colour}, not CT values"
+    projected = _PROJECTED.intersection(info.image_type)
+    if projected:
+        return (
+            f"a projection or rendering (Image Type {' '.join(sorted(projected))}), not CT values"
+        )
+    if info.rescale_type.upper() not in _HU_UNITS:
+        return f"values in {info.rescale_type}, not in HU"
+    if info.modality_table:
+        return "values go through a table instead of slope and intercept, which is not supported"
+    return ""
+
+
+def _unusable_piece(series: Series, min_slices: int) -> str:
+    first = series.slices[0]
+    if first.localizer:
+        return "a scout image (localizer)"
+    if first.position is None or first.orientation is None or first.spacing is None:
+        derived = "DERIVED" in series.info.image_type
+        return "derived images without positions" if derived else "slices without positions"
+    number = len({(s.sop_uid, s.frame) for s in series.slices})
+    if number < min_slices:
+        return f"{number} slice{'s' * (number > 1)}, fewer than {min_slices}"
+    return ""

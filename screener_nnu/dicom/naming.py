@@ -1,0 +1,46 @@
+"""Case names of series for people who know their folders."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from screener_nnu.dicom.files import is_zip
+from screener_nnu.dicom.records import Series
+
+_ODD = re.compile(r"[^\w .,()+-]")
+
+
+def names_by_folder(series: Sequence[Series], source: Path) -> list[str]:
+    """One file name without ending for each series.
+
+    A single series is called as the folder or zip that was given; of several, each as the folders
+    below that hold its files, joined by `_`. A hash of the series follows where several lie in one
+    folder. Names from a zip can be anything: characters other than those of words are replaced.
+    """
+    root = source.resolve()
+    top = root.stem if is_zip(source) else root.name
+    if len(series) == 1:
+        return [_clean(top) or series[0].pseudonym]
+    folders = [_clean(folder_of(one, source).replace("/", "_")) for one in series]
+    counts = Counter(folders)
+    return [
+        folder if folder and counts[folder] == 1 else "_".join(filter(None, (folder, s.pseudonym)))
+        for folder, s in zip(folders, series, strict=True)
+    ]
+
+
+def folder_of(series: Series, source: Path) -> str:
+    """The folder below the source, joined by `/`, in which all files of a series lie."""
+    parents = {one.file.parent for one in series.slices}
+    common = min(parents, key=len)
+    while any(parent[: len(common)] != common for parent in parents):
+        common = common[:-1]
+    given = (*source.parent.parts, source.stem) if is_zip(source) else source.parts
+    return "/".join(common[len(given) :])
+
+
+def _clean(name: str) -> str:
+    return _ODD.sub("_", name).strip(" ._")

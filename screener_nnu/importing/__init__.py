@@ -1,0 +1,1 @@
+"""Exports of a picture archive turned into nnU-Net raw datasets."""

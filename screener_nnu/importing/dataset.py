@@ -1,0 +1,206 @@
+"""Turns every volume of CT of an export into a case of an nnU-Net raw dataset."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import SimpleITK as sitk  # noqa: N813
+
+from screener_nnu.dicom.finding import find_series
+from screener_nnu.dicom.naming import folder_of
+from screener_nnu.dicom.records import Found, Series
+from screener_nnu.dicom.stacking import Stack
+from screener_nnu.dicom.volume import check_series, read_series
+from screener_nnu.errors import CaseError
+from screener_nnu.importing.report import (
+    KEPT,
+    PLANNED,
+    SKIPPED,
+    TAKEN,
+    Row,
+    read_rows,
+    write_rows,
+)
+from screener_nnu.importing.request import ImportRequest
+from screener_nnu.inference.images import write_image
+from screener_nnu.plans import write_json
+from screener_nnu.preprocessing.memory import bounded_processes, free_memory
+from screener_nnu.preprocessing.reading import check_intensities
+from screener_nnu.preprocessing.workers import run_cases
+
+logger = logging.getLogger(__name__)
+
+ENDING = "_0000.nii.gz"
+# A volume in 16 or 32 bits, its copy while it is rescaled, and the compressed file.
+_BYTES_PER_VOXEL = 12
+_BYTES_PER_PROCESS = 400_000_000
+
+
+def import_dataset(request: ImportRequest) -> Iterator[Row]:
+    """Yields what became of each series, as soon as it is known.
+
+    Cases that are there are left alone. Report and `dataset.json` are written at the end, also when
+    the run is stopped.
+
+    Raises:
+        ScreenerError: the request cannot be carried out, or a file cannot be written.
+    """
+    request.check()
+    earlier = read_rows(request.folder)
+    found = find_series(request.source, request.min_slices, progress=True)
+    rows: dict[str, Row] = {}
+    try:
+        for row in _outcomes(request, found, earlier):
+            rows[row.series] = row
+            yield row
+    finally:
+        if not request.dry_run and (rows or earlier):
+            _finish(request.folder, earlier | rows, found)
+
+
+def _outcomes(request: ImportRequest, found: Found, earlier: dict[str, Row]) -> Iterator[Row]:
+    for error in found.bad_zips:
+        logger.warning("%s", error if request.keep_names else f"a zip is not read: {error.reason}")
+    for one in found.left_out:
+        yield replace(_describe(one.series, request), reason=one.reason)
+    todo: dict[str, Series] = {}
+    planned: dict[str, Row] = {}
+    for series in found.series:
+        row = _judge(series, request, earlier)
+        if row.status == PLANNED and not request.dry_run:
+            todo[row.case], planned[row.case] = series, row
+        else:
+            yield row
+    convert = partial(_convert, folder=request.folder / "imagesTr")
+    processes = _processes(list(todo.values()), request.processes)
+    for case, reason in run_cases(convert, todo, processes, str):
+        row = replace(planned[case], reason=reason, status=TAKEN)
+        yield replace(row, status=SKIPPED, case="") if reason else row
+
+
+def _judge(series: Series, request: ImportRequest, earlier: dict[str, Row]) -> Row:
+    """What is to become of a volume, as far as its headers tell."""
+    row = _describe(series, request)
+    case = _case_name(series, request.keep_names)
+    try:
+        stack = check_series(series, case)
+        row = _with_geometry(row, series, stack)
+        # A case keeps the name that it was imported under, with or without --keep_names.
+        before = earlier.get(row.series)
+        for name in (case, before.case if before else ""):
+            if name and (request.folder / "imagesTr" / f"{name}{ENDING}").is_file():
+                return replace(row, status=KEPT, case=name, reason=_changed(row, before))
+        _check_wishes(series, stack, request)
+    except CaseError as error:
+        return replace(row, reason=error.reason)
+    return replace(row, status=PLANNED, case=case)
+
+
+def _describe(series: Series, request: ImportRequest) -> Row:
+    row = Row(series.pseudonym, SKIPPED, slices=len(series.slices))
+    if not request.keep_names:
+        return row
+    info = series.info
+    return replace(
+        row,
+        patient_id=info.patient_id,
+        study_date=info.study_date,
+        description=info.description,
+        folder=folder_of(series, request.source),
+    )
+
+
+def _with_geometry(row: Row, series: Series, stack: Stack) -> Row:
+    rows, columns = series.slices[0].shape
+    return replace(
+        row,
+        slices=stack.slices,
+        size=f"{columns} x {rows} x {stack.slices}",
+        spacing=" x ".join(f"{value:.4g}" for value in stack.spacing),
+    )
+
+
+def _case_name(series: Series, keep_names: bool) -> str:
+    if not keep_names:
+        return series.pseudonym
+    known = (series.info.patient_id, series.info.study_date, series.info.number)
+    words = [re.sub(r"[^A-Za-z0-9-]+", "-", text).strip("-") for text in known]
+    # The hash stays, so that two series of one number are two cases.
+    return "_".join([*filter(None, words), series.pseudonym])
+
+
+def _check_wishes(series: Series, stack: Stack, request: ImportRequest) -> None:
+    """Refuses what the options of the import leave out."""
+    name, text = series.pseudonym, series.info.description
+    widest = max(series.info.thickness, stack.spacing[2])
+    if 0 < request.max_thickness < widest:
+        raise CaseError(
+            name, f"slices of {widest:.4g} mm, more than --max_thickness {request.max_thickness:g}"
+        )
+    if stack.slices < request.min_slices:
+        raise CaseError(
+            name, f"{stack.slices} positions, fewer than --min_slices {request.min_slices}"
+        )
+    if request.include and not re.search(request.include, text, re.IGNORECASE):
+        raise CaseError(name, "its description does not match --include")
+    if request.exclude and re.search(request.exclude, text, re.IGNORECASE):
+        raise CaseError(name, "its description matches --exclude")
+
+
+def _changed(row: Row, before: Row | None) -> str:
+    """A warning when the export now holds other slices than those that were imported."""
+    if before is None or before.status != TAKEN or before.slices == row.slices:
+        return ""
+    return (
+        f"it was imported with {before.slices} slices and has {row.slices} now: delete its file in "
+        "imagesTr to import it again"
+    )
+
+
+def _processes(series: list[Series], wanted: int) -> int:
+    if wanted == 0 or not series:
+        return wanted
+    voxels = [len(s.slices) * s.slices[0].shape[0] * s.slices[0].shape[1] for s in series]
+    needs = [_BYTES_PER_PROCESS + _BYTES_PER_VOXEL * count for count in voxels]
+    number = bounded_processes(needs, min(wanted, len(series)), free_memory())
+    if number < min(wanted, len(series)):
+        logger.warning("%d processes instead of %d: memory is short", number, wanted)
+    return number
+
+
+def _convert(case: str, series: Series, folder: Path) -> str:
+    """Writes a case; returns why it cannot be used, or nothing."""
+    try:
+        image = read_series(series, case).image
+        check_intensities(sitk.GetArrayViewFromImage(image), case)
+    except CaseError as error:
+        return error.reason
+    except MemoryError:
+        return "memory ran out: run again with fewer processes (-np) or more memory"
+    write_image(image, folder / f"{case}{ENDING}")
+    return ""
+
+
+def _finish(folder: Path, rows: dict[str, Row], found: Found) -> None:
+    """Writes the report and the `dataset.json` of unlabelled CT."""
+    files = {
+        "not_dicom_images": found.other_files,
+        "damaged_headers": found.unreadable,
+        "zips_not_read": len(found.bad_zips),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_rows(folder, rows, files)
+    images = len(list((folder / "imagesTr").glob(f"*{ENDING}")))
+    if images:
+        description = {
+            "channel_names": {"0": "CT"},
+            "labels": {"background": 0},
+            "numTraining": images,
+            "file_ending": ".nii.gz",
+        }
+        write_json(folder / "dataset.json", description)

@@ -1,0 +1,76 @@
+"""What an import is asked for, checked before anything is read or written."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from screener_nnu.errors import ScreenerError
+from screener_nnu.paths import dataset_folders, raw_root
+
+MIN_SLICES = 20
+
+
+@dataclass(frozen=True)
+class ImportRequest:
+    """One run of `screener_import`.
+
+    Attributes:
+        source: folder (nested, mixed) of DICOM files, or a zip of one.
+        number: of the dataset.
+        name: of the dataset, without `DatasetXXX_`.
+        min_slices: volumes of fewer slices are skipped.
+        max_thickness: volumes of thicker or wider spaced slices (mm) are skipped; 0: no limit.
+        include: regular expression that Series Description must hold; empty: any.
+        exclude: regular expression that it must not hold; empty: none.
+        keep_names: case names and report tell patient, date, description and folder.
+        processes: series read at a time; 0: in this process.
+        dry_run: say what would be taken, and write nothing.
+    """
+
+    source: Path
+    number: int
+    name: str
+    min_slices: int = MIN_SLICES
+    max_thickness: float = 0.0
+    include: str = ""
+    exclude: str = ""
+    keep_names: bool = False
+    processes: int = 0
+    dry_run: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """`$nnUNet_raw/DatasetXXX_Name`."""
+        return raw_root() / f"Dataset{self.number:03d}_{self.name}"
+
+    def check(self) -> None:
+        """Refuses what cannot be carried out.
+
+        Raises:
+            ScreenerError: no source, a name or expression that is none, or a taken number.
+        """
+        if not self.source.exists():
+            raise ScreenerError(f"{self.source} does not exist")
+        if not 1 <= self.number <= 999:
+            raise ScreenerError(f"-d {self.number}: numbers of datasets go from 1 to 999")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name):
+            raise ScreenerError(f"--name {self.name}: use letters, digits, '_' and '-'")
+        for option, pattern in (("--include", self.include), ("--exclude", self.exclude)):
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ScreenerError(
+                    f"{option} '{pattern}' is no regular expression ({error})"
+                ) from error
+        others = {f.name for f in dataset_folders(self.number)} - {self.folder.name}
+        if others:
+            raise ScreenerError(
+                f"number {self.number} is taken by {', '.join(sorted(others))}: choose another (-d)"
+            )
+        if (self.folder / "labelsTr").exists():
+            raise ScreenerError(
+                f"{self.folder.name} has labels (labelsTr), and an import has none: choose another "
+                "number (-d)"
+            )

@@ -1,0 +1,119 @@
+"""Prediction from Python: images in memory, and a trained model by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813
+
+from screener_nnu.errors import CaseError
+from screener_nnu.plans import DEFAULT_PLANS_NAME
+from screener_nnu.preprocessing.reading import RawImage, to_raw_image
+
+if TYPE_CHECKING:
+    from screener_nnu.inference.predict import Predictor
+
+# Axes of an affine that are further from a right angle than this cosine are sheared.
+_SHEAR = 1e-3
+# From right, anterior, superior (nibabel) to left, posterior, superior (DICOM, SimpleITK).
+_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
+
+
+def load_predictor(
+    dataset: int | str,
+    plans: str = DEFAULT_PLANS_NAME,
+    teacher: bool = False,
+    device: str | None = None,
+) -> Predictor:
+    """A trained model, ready for `predict`.
+
+    Args:
+        dataset: number or name of the data set that the model learned from.
+        plans: name of the plan.
+        teacher: descriptor, condition and density in place of the distilled student.
+        device: `cuda`, `cpu` or `mps`; by default `cuda` where there is one.
+
+    Raises:
+        ScreenerError: no such data set, a stage is not trained, or no such device.
+    """
+    from screener_nnu.devices import choose_device
+    from screener_nnu.inference.models import load_student, load_teacher
+    from screener_nnu.inference.predict import Predictor
+
+    chosen = choose_device(device)
+    if teacher:
+        scorer, plan, statistics = load_teacher(str(dataset), plans, chosen)
+        return Predictor(scorer, plan, statistics["lowest"], chosen)
+    student, plan, statistics = load_student(str(dataset), plans, chosen)
+    return Predictor(student, plan, statistics["lowest"], chosen)
+
+
+def as_raw_image(
+    image: Any, spacing: Sequence[float] | None = None, case: str = "image"
+) -> RawImage:
+    """A scan in memory, for `Predictor.predict`.
+
+    Args:
+        image: HU as a SimpleITK image, a nibabel image (its affine may be oblique or flipped), or a
+            NumPy array (z, y, x) whose axes point to head, back and left.
+        spacing: of an array, (z, y, x), mm; images have their own.
+        case: name used in messages.
+
+    Raises:
+        CaseError: no 3D CT in HU, a spacing is missing or superfluous, or the affine is sheared.
+    """
+    is_array = isinstance(image, np.ndarray)
+    if is_array and spacing is None:
+        raise CaseError(case, "an array has no voxel size: give spacing=(z, y, x) in mm")
+    if not is_array and spacing is not None:
+        raise CaseError(case, "the image has a voxel size of its own: leave spacing out")
+    if spacing is not None:
+        return to_raw_image(_from_array(image, spacing, case), case)
+    if isinstance(image, sitk.Image):
+        return to_raw_image(image, case)
+    if hasattr(image, "affine") and hasattr(image, "dataobj"):
+        return to_raw_image(_from_nibabel(image, case), case)
+    raise CaseError(
+        case,
+        f"a {type(image).__name__} is no image: give one of SimpleITK or nibabel, or an array with "
+        "its spacing",
+    )
+
+
+def _from_array(array: np.ndarray, spacing: Sequence[float], case: str) -> sitk.Image:
+    sizes = [float(size) for size in spacing]
+    if len(sizes) != 3 or not all(0 < size < np.inf for size in sizes):
+        raise CaseError(case, f"spacing {sizes} is not three sizes in mm (z, y, x)")
+    image = _to_sitk(array, case)
+    image.SetSpacing(sizes[::-1])
+    return image
+
+
+def _from_nibabel(image: Any, case: str) -> sitk.Image:
+    array = np.asanyarray(image.dataobj)
+    while array.ndim > 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    axes = _RAS_TO_LPS @ np.asarray(image.affine, dtype=float)[:3, :3]
+    sizes = np.linalg.norm(axes, axis=0)
+    if not np.all(np.isfinite(axes)) or sizes.min() <= 0:
+        raise CaseError(case, "its affine has no voxel size on an axis: correct the file")
+    direction = axes / sizes
+    if np.abs(direction.T @ direction - np.eye(3)).max() > _SHEAR:
+        raise CaseError(case, "its affine is sheared: resample it to a grid with right angles")
+    # The nearest rotation (or reflection): cosines in single precision are not quite orthogonal.
+    left, _, right = np.linalg.svd(direction)
+    result = _to_sitk(array.T, case)
+    result.SetSpacing(sizes.tolist())
+    result.SetOrigin((_RAS_TO_LPS @ np.asarray(image.affine, dtype=float)[:3, 3]).tolist())
+    result.SetDirection((left @ right).ravel().tolist())
+    return result
+
+
+def _to_sitk(array: np.ndarray, case: str) -> sitk.Image:
+    if array.ndim != 3:
+        raise CaseError(case, f"the image is {array.ndim}D: give one 3D CT")
+    if array.dtype.kind not in "iuf":
+        raise CaseError(case, f"its values are of type {array.dtype}: give numbers in HU")
+    return sitk.GetImageFromArray(np.ascontiguousarray(array, dtype=np.float32))
