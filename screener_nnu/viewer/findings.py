@@ -14,6 +14,7 @@ import SimpleITK as sitk  # noqa: N813
 from screener_nnu.errors import CaseError
 from screener_nnu.inference.images import IMAGE_ENDINGS
 from screener_nnu.viewer.grid import Grid
+from screener_nnu.viewer.reading import read_companion
 
 Point = tuple[float, float, float]
 
@@ -153,13 +154,9 @@ def _point(values: Sequence[float]) -> Point:
 
 
 def _read_labels(path: Path, score: sitk.Image, case: str) -> sitk.Image:
-    try:
-        image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        raise CaseError(case, f"{path} cannot be read: give a 3D image of labels") from error
-    whole = image.GetPixelIDValue() not in (sitk.sitkFloat32, sitk.sitkFloat64)
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1 or not whole:
-        raise CaseError(case, f"{path} is no image of labels: give a 3D image of whole numbers")
+    image = read_companion(path, case)
+    if image.GetPixelIDValue() in (sitk.sitkFloat32, sitk.sitkFloat64):
+        raise CaseError(case, f"{path} is no image of labels: give one of whole numbers")
     if image.GetSize() != score.GetSize():
         raise CaseError(
             case, f"{path} has {image.GetSize()} voxels and the map {score.GetSize()}: give its own"

@@ -18,6 +18,7 @@ from screener_nnu.viewer.findings import FindingsLike, read_findings
 from screener_nnu.viewer.grid import image_of
 from screener_nnu.viewer.index import CaseRow, page_name, write_index
 from screener_nnu.viewer.preview import thumbnail, write_preview
+from screener_nnu.viewer.reading import read_companion
 from screener_nnu.viewer.scene import Percentile
 from screener_nnu.viewer.write import write_viewer
 
@@ -138,8 +139,8 @@ def view_case(files: CaseFiles, page: Path, options: ViewOptions) -> CaseRow:
         CaseError: a file is unreadable, or they are not of one scan.
     """
     image = image_of(read_image(files.image, files.case))
-    score = _read(files.score, files.case)
-    body = None if files.body is None else _read(files.body, files.case)
+    score = read_companion(files.score, files.case)
+    body = None if files.body is None else read_companion(files.body, files.case)
     findings = read_findings(files.findings, score, files.case) if files.findings else None
     return write_case(files.case, image, score, body, page, options, findings)
 
@@ -195,13 +196,3 @@ def _peak(score: sitk.Image, body: sitk.Image | None) -> float:
         return float(scores.max())
     inside = sitk.GetArrayViewFromImage(body) > 0
     return float(np.max(scores, where=inside, initial=-np.inf))
-
-
-def _read(path: Path, case: str) -> sitk.Image:
-    try:
-        image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        raise CaseError(case, f"{path} cannot be read: predict the scan again") from error
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        raise CaseError(case, f"{path} is no 3D image with one value per voxel: give the map")
-    return image

@@ -193,7 +193,9 @@ function buildMap() {
   }
   if (!state.labels) byId("show-outlines").parentElement.hidden = true;
   look.threshold = facts.threshold;
-  byId("reference").textContent = `Percentiles are those of ${facts.reference}.`;
+  byId("reference").textContent = facts.ranked
+    ? "Percentiles are those of normal scans."
+    : "Percentiles are those of the body in this scan, so some place is always the highest.";
 }
 
 const SWITCHES = [["show-map", "showMap"], ["show-outlines", "showOutlines"], ["show-cross", "showCross"]];

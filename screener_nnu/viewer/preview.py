@@ -14,7 +14,7 @@ from screener_nnu.viewer.colours import PALETTES, PLANES, Look, Shown, draw_slic
 
 # Axes of SimpleITK across and down each plane, and the letters left, right, above and below.
 _LAYOUT = {"axial": (0, 1, "RLAP"), "coronal": (0, 2, "RLHF"), "sagittal": (1, 2, "APHF")}
-_HEIGHT, _FOOT, _BAR = 4.6, 0.42, 0.95
+_HEIGHT, _FOOT, _BAR, _GAP = 4.6, 0.42, 0.95, 0.1
 _THUMBNAIL = 180
 _INK, _SOFT, _LETTER, _LINE = "#e3e9ee", "#93a1ad", "#e8c66a", "#62ceff"
 NOTE = "Research software, no medical device: a map shows what is rare, not what is ill."
@@ -32,15 +32,15 @@ def write_preview(path: Path, title: str, shown: Shown) -> None:
         _HEIGHT * float(np.clip(extent[across] / extent[down], 0.45, 1.9))
         for across, down, _ in _LAYOUT.values()
     ]
-    figure = Figure(figsize=(sum(widths) + _BAR, _HEIGHT + 2 * _FOOT), facecolor="black")
+    figure = Figure(figsize=(sum(widths) + 2 * _GAP + _BAR, _HEIGHT + 2 * _FOOT), facecolor="black")
     width, height = figure.get_size_inches()
     left = 0.0
     for plane, share in zip(PLANES, widths, strict=True):
         box = (left / width, _FOOT / height, share / width, _HEIGHT / height)
         axis = figure.add_axes(box, facecolor="black")
         _draw(axis, plane, shown)
-        left += share
-    _colour_bar(figure, shown.look, left + 0.1)
+        left += share + _GAP
+    _colour_bar(figure, shown.look, left)
     heading = "".join(character if character.isprintable() else "?" for character in title)
     style: dict[str, Any] = {"va": "center", "parse_math": False}
     top, bottom = 1 - _FOOT / 2 / height, _FOOT / 2 / height

@@ -14,7 +14,6 @@ from screener_nnu.viewer.findings import FindingLike, FindingsLike
 from screener_nnu.viewer.grid import Volumes
 
 Percentile = Callable[[float], float | None]
-TRAINING, THIS_SCAN = "normal scans", "the body in this scan"
 # A map is shown above this percentile unless a threshold is given: where it is rare at all.
 _DEFAULT_PERCENTILE = 97.5
 # Colours reach from and to these percentiles.
@@ -27,11 +26,11 @@ class Ranks:
 
     Attributes:
         values: 0 to 100, never falling, `(255,)`.
-        reference: what they are percentiles of.
+        normal: they are those of normal scans, else of the body in this scan.
     """
 
     values: np.ndarray
-    reference: str
+    normal: bool
 
     def score(self, percentile: float, scale: ScoreScale) -> float:
         """The lowest score (nats) with at least that percentile, between codes."""
@@ -44,9 +43,9 @@ def rank_codes(scale: ScoreScale, body_scores: np.ndarray, percentile: Percentil
         known = [percentile(float(value)) for value in scale.values]
         ranks = [float(rank) for rank in known if rank is not None]
         if len(ranks) == len(known):
-            return Ranks(np.maximum.accumulate(ranks), TRAINING)
+            return Ranks(np.maximum.accumulate(ranks), True)
     below = np.searchsorted(np.sort(body_scores), scale.values)
-    return Ranks(100 * below / len(body_scores), THIS_SCAN)
+    return Ranks(100 * below / len(body_scores), False)
 
 
 def colour_range(scale: ScoreScale, ranks: Ranks) -> tuple[float, float]:
@@ -82,7 +81,7 @@ def page_facts(
         "low": scale.low,
         "high": scale.high,
         "percentiles": [round(float(value), 4) for value in ranks.values],
-        "reference": ranks.reference,
+        "ranked": ranks.normal,
         "palettes": PALETTES,
         "least_cover": LEAST_COVER,
         "colours": list(colours or colour_range(scale, ranks)),

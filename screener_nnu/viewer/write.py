@@ -35,6 +35,8 @@ from screener_nnu.viewer.scene import Percentile, page_facts, rank_codes
 MOST_BYTES = 25_000_000
 # Labels have one byte; findings beyond are listed, but have no outline.
 _MOST_LABELS = 255
+# Beyond this a score is the mark of a division by zero.
+_MOST_NATS = 1e9
 
 
 def write_viewer(
@@ -130,7 +132,8 @@ def encode_case(
 def _check_contents(volumes: Volumes, case: str) -> None:
     if not volumes.body.any():
         raise CaseError(case, "the body mask is empty: predict the scan again")
-    if not np.isfinite(volumes.score[volumes.body]).all():
+    # Written so that NaN is refused as well.
+    if not (np.abs(volumes.score[volumes.body]) < _MOST_NATS).all():
         raise CaseError(case, "the map holds NaN or infinite scores: predict the scan again")
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import socket
 import subprocess
 import time
 from base64 import b64decode
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -175,20 +178,109 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         process.wait(timeout=10)
 
 
+@dataclass(frozen=True)
+class Phantom:
+    """A body in LPS with two marks, each in a corner of its own.
+
+    Voxels are (x, y, z); the bright one lies left, in front and near the head, the rare one right,
+    behind and near the feet.
+    """
+
+    image: sitk.Image
+    score: sitk.Image
+    body: sitk.Image
+    bright: tuple[int, int, int]
+    rare: tuple[int, int, int]
+
+    def turned(self, code: str) -> Phantom:
+        """The same with its axes stored in another order and direction."""
+        images = (sitk.DICOMOrient(i, code) for i in (self.image, self.score, self.body))
+        return Phantom(*images, self.bright, self.rare)
+
+
 @pytest.fixture(scope="session")
-def make_image() -> Callable[..., sitk.Image]:
-    """An image from an array (z, y, x)."""
+def phantom() -> Phantom:
+    """40 x 30 x 25 voxels of 2 x 2 x 3 mm, no two axes alike; the body is a box within."""
+    generator = np.random.default_rng(5)
+    hu = np.full((25, 30, 40), -1000, np.int16)
+    body = np.zeros(hu.shape, np.uint8)
+    body[2:23, 3:27, 4:36] = 1
+    hu[body > 0] = 40
+    score = generator.uniform(0, 4, hu.shape).astype(np.float32)
+    bright, rare = (31, 6, 19), (9, 22, 5)
+    for (x, y, z), array, value in ((bright, hu, 700), (rare, score, 30.0)):
+        array[z - 1 : z + 2, y - 1 : y + 2, x - 1 : x + 2] = value
+    images = [sitk.GetImageFromArray(array) for array in (hu, score, body)]
+    for image in images:
+        image.SetSpacing((2.0, 2.0, 3.0))
+        image.SetOrigin((-30.0, 12.0, -400.0))
+    return Phantom(*images, bright, rare)
 
-    def image(
-        array: np.ndarray,
-        spacing: tuple[float, float, float] = (2.0, 2.0, 3.0),
-        direction: tuple[float, ...] = (1, 0, 0, 0, 1, 0, 0, 0, 1),
-        origin: tuple[float, float, float] = (-30.0, 12.0, -400.0),
-    ) -> sitk.Image:
-        made = sitk.GetImageFromArray(array)
-        made.SetSpacing(spacing)
-        made.SetDirection(direction)
-        made.SetOrigin(origin)
-        return made
 
-    return image
+class _Scripts(HTMLParser):
+    """Elements of a page, and the text of its scripts, as a browser would see them."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[tuple[str | None, str]] = []
+        self.text: dict[str, str] = {}
+        self._open: str | None = None
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._open = tag
+        if tag == "script":
+            self.scripts.append((dict(attrs).get("id"), ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open = None
+
+    def handle_data(self, data: str) -> None:
+        if self._open == "script":
+            name, text = self.scripts[-1]
+            self.scripts[-1] = (name, text + data)
+        elif self._open:
+            self.text[self._open] = self.text.get(self._open, "") + data
+
+
+class Page:
+    """A page, read by a parser of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.source = path.read_text(encoding="utf-8")
+        parser = _Scripts()
+        parser.feed(self.source)
+        self.tags, self.text = parser.tags, parser.text
+        self.data = {name: text for name, text in parser.scripts if name}
+        self.scripts = [text for name, text in parser.scripts if not name]
+        self.facts = json.loads(self.data["facts"]) if "facts" in self.data else {}
+
+    def codes(self, name: str) -> np.ndarray:
+        """A volume (z, y, x) as bytes, by the description in the page alone."""
+        packed = gzip.decompress(b64decode(self.data[name]))
+        flat = np.frombuffer(packed, np.uint8).astype(np.int64)
+        values = flat.reshape(self.facts["size"][::-1])
+        for axis in self.facts["differences"][name]:
+            values = values.cumsum(axis=2 - axis)
+        return values % 256
+
+    def hu(self) -> np.ndarray:
+        return np.asarray(self.facts["levels"])[self.codes("hu")]
+
+    def score(self) -> np.ndarray:
+        """Nats; NaN outside the body."""
+        codes, low, high = self.codes("score"), self.facts["low"], self.facts["high"]
+        return np.where(codes > 0, low + (codes - 1) * (high - low) / 254, np.nan)
+
+    def step(self, hu: np.ndarray) -> np.ndarray:
+        """Distance of the two levels around each value (HU)."""
+        levels = np.asarray(self.facts["levels"])
+        above = np.clip(np.searchsorted(levels, hu), 1, 255)
+        return levels[above] - levels[above - 1]
+
+
+@pytest.fixture(scope="session")
+def read_page() -> type[Page]:
+    """Reads a page without the code that wrote it."""
+    return Page
