@@ -192,6 +192,7 @@ function drawOutlines(context, plane, box, ratio) {
     context.lineCap = "square";
     context.stroke(edges[kind]);
   }
+  if (box.height < 160 * ratio) return; // numbers would hide what they name
   letterFont(context, ratio, 11);
   context.textAlign = "left";
   context.textBaseline = "bottom";
