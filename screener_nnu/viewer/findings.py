@@ -40,7 +40,7 @@ class FindingLike(Protocol):
 
     @property
     def percentile(self) -> float | None:
-        """Of the peak among normal scans, 0 to 100, if it is known."""
+        """Of the peak among held-out scans, 0 to 100, if it is known."""
 
     @property
     def centre_mm(self) -> Point:

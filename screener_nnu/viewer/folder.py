@@ -52,7 +52,7 @@ class ViewOptions:
 
     Attributes:
         threshold: where the page's threshold starts (nats); else that of the findings.
-        percentile: place of a score among normal scans, 0 to 100.
+        percentile: place of a score among held-out scans, 0 to 100.
         model_name: shown beside the name of the case.
         title: heading of a single page, instead of the case's name.
     """

@@ -21,7 +21,7 @@ class CaseRow:
         case: name of the scan.
         page: its HTML file.
         peak: highest score in the body (nats).
-        percentile: of the peak among normal scans, 0 to 100, if it is known.
+        percentile: of the peak among held-out scans, 0 to 100, if it is known.
         findings: how many there are, if they were looked for.
         thumbnail: picture as a data URI.
     """

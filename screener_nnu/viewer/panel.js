@@ -194,7 +194,7 @@ function buildMap() {
   if (!state.labels) byId("show-outlines").parentElement.hidden = true;
   look.threshold = facts.threshold;
   byId("reference").textContent = facts.ranked
-    ? "Percentiles are those of normal scans."
+    ? "Percentiles are those of the bodies in held-out scans."
     : "Percentiles are those of the body in this scan, so some place is always the highest.";
 }
 

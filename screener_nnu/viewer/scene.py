@@ -26,7 +26,7 @@ class Ranks:
 
     Attributes:
         values: 0 to 100, never falling, `(255,)`.
-        normal: they are those of normal scans, else of the body in this scan.
+        normal: they are those of held-out scans, else of the body in this scan.
     """
 
     values: np.ndarray
@@ -38,7 +38,7 @@ class Ranks:
 
 
 def rank_codes(scale: ScoreScale, body_scores: np.ndarray, percentile: Percentile | None) -> Ranks:
-    """Percentiles among normal scans if they are known, else within the body of the scan."""
+    """Percentiles among held-out scans if they are known, else within the body of the scan."""
     if percentile is not None:
         known = [percentile(float(value)) for value in scale.values]
         ranks = [float(rank) for rank in known if rank is not None]

@@ -64,7 +64,7 @@ def write_viewer(
         body: above 0 where the map counts; everywhere if there is none.
         threshold: where the page's threshold starts (nats).
         findings: table and labels; the page lists, outlines and jumps to them.
-        percentile: place of a score among normal scans, 0 to 100.
+        percentile: place of a score among held-out scans, 0 to 100.
         title: heading instead of the case's name.
         model_name: shown beside it.
         most_bytes: voxels become larger until the page is that small.

@@ -130,6 +130,12 @@ class Browser:
         pointer = {"type": "pointer", "id": kind, "parameters": {"pointerType": kind}}
         self._actions({**pointer, "actions": moves})
 
+    def hover(self, selector: str, place: tuple[int, int]) -> None:
+        """Moves the mouse to a place relative to the middle of an element."""
+        move = {"type": "pointerMove", "x": place[0], "y": place[1], "duration": 0}
+        move["origin"] = self._element(selector)
+        self._actions({"type": "pointer", "id": "mouse", "actions": [move]})
+
     def _actions(self, source: dict[str, Any]) -> None:
         self._ask("POST", "/actions", {"actions": [source]})
         self._ask("DELETE", "/actions")

@@ -176,7 +176,21 @@ def test_a_click_takes_all_planes_there(opened: Any) -> None:
     assert abs(position(opened)[1] - (14.5 + 5)) <= 1 and abs(position(opened)[2] - (12 + 5)) <= 1
 
 
-def test_the_place_under_the_mouse_is_read(opened: Any, scan: Any) -> None:
+def test_the_mouse_reads_without_moving_the_planes(opened: Any, scan: Any) -> None:
+    opened.run("moveTo(arguments[0])", [20, 15, scan.bright[2]])
+    opened.settle()
+    before, scale = position(opened), opened.run("return views.axial.box.scale")
+    across, down = (2 * (scan.bright[axis] - middle) for axis, middle in ((0, 19.5), (1, 14.5)))
+    opened.hover("#axial", (round(across * scale), round(down * scale)))
+    read = "return ['hu', 'place'].map((n) => document.getElementById('read-' + n).textContent)"
+    x, y, z = sitk.DICOMOrient(scan.image, "LPS").TransformIndexToPhysicalPoint(scan.bright)
+    assert (x, y, z) == (32, 24, -343) and opened.run(read) == ["720 HU", "L 32  P 24  F 343 mm"]
+    assert position(opened) == before
+    opened.hover("#planes + p", (0, 0))  # elsewhere, the crosshair is read
+    assert opened.run(read)[0] == "40 HU"
+
+
+def test_the_crosshair_is_read(opened: Any, scan: Any) -> None:
     opened.run("moveTo(arguments[0])", list(scan.rare))
     opened.settle()
     read = "return [...document.querySelectorAll('.readout b')].map((b) => b.textContent)"
