@@ -13,7 +13,7 @@ import SimpleITK as sitk  # noqa: N813
 
 from screener_nnu.errors import CaseError
 from screener_nnu.inference.images import IMAGE_ENDINGS
-from screener_nnu.viewer.grid import Grid
+from screener_nnu.viewer.grid import Grid, check_same_grid
 from screener_nnu.viewer.reading import read_companion
 
 Point = tuple[float, float, float]
@@ -157,10 +157,7 @@ def _read_labels(path: Path, score: sitk.Image, case: str) -> sitk.Image:
     image = read_companion(path, case)
     if image.GetPixelIDValue() in (sitk.sitkFloat32, sitk.sitkFloat64):
         raise CaseError(case, f"{path} is no image of labels: give one of whole numbers")
-    if image.GetSize() != score.GetSize():
-        raise CaseError(
-            case, f"{path} has {image.GetSize()} voxels and the map {score.GetSize()}: give its own"
-        )
+    check_same_grid(score, image, case, "image of labels")
     return image
 
 

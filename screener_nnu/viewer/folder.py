@@ -15,7 +15,7 @@ from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.inference.images import IMAGE_ENDINGS, find_images
 from screener_nnu.preprocessing.reading import read_image
 from screener_nnu.viewer.findings import FindingsLike, read_findings
-from screener_nnu.viewer.grid import image_of
+from screener_nnu.viewer.grid import image_of, to_lps
 from screener_nnu.viewer.index import CaseRow, page_name, write_index
 from screener_nnu.viewer.preview import thumbnail, write_preview
 from screener_nnu.viewer.reading import read_companion
@@ -191,8 +191,7 @@ def write_case(
 
 
 def _peak(score: sitk.Image, body: sitk.Image | None) -> float:
-    scores = sitk.GetArrayViewFromImage(score)
-    if body is None:
-        return float(scores.max())
-    inside = sitk.GetArrayViewFromImage(body) > 0
+    """Highest score in the body; both may be stored along other axes."""
+    scores = sitk.GetArrayFromImage(to_lps(score))
+    inside = True if body is None else sitk.GetArrayFromImage(to_lps(body)) > 0
     return float(np.max(scores, where=inside, initial=-np.inf))

@@ -99,7 +99,7 @@ def image_of(raw: RawImage) -> sitk.Image:
 
 
 def check_same_grid(image: sitk.Image, other: sitk.Image, case: str, name: str) -> None:
-    """Compares size and corners of two images.
+    """Compares size and corners of a scan, or its map, with those of another image.
 
     Raises:
         CaseError: they are not of one scan.

@@ -109,12 +109,15 @@ def encode_case(
     Raises:
         CaseError: the images are not of one scan, or there is nothing to show.
     """
-    labels = None if findings is None else findings.image
+    image, score = to_lps(image), to_lps(score)
+    body, labels = (
+        None if other is None else to_lps(other)
+        for other in (body, None if findings is None else findings.image)
+    )
+    # Compared in LPS: a scan that was read for prediction has it already, its map has the file's.
     for name, other in (("map", score), ("body mask", body), ("image of labels", labels)):
         if other is not None:
             check_same_grid(image, other, case, name)
-    image, score = to_lps(image), to_lps(score)
-    body, labels = (None if i is None else to_lps(i) for i in (body, labels))
     coarser = 1.0
     while True:
         grid = page_grid(Grid.of_image(image), coarser)

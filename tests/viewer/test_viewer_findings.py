@@ -64,14 +64,15 @@ def test_an_empty_image_has_no_findings(phantom: Any) -> None:
 def test_a_list_and_its_labels_are_read(phantom: Any, tmp_path: Path) -> None:
     table, labels = tmp_path / "a.json", tmp_path / "a.nii.gz"
     table.write_text(json.dumps({"threshold": 17.5, "findings": [ROW]}))
-    sitk.WriteImage(blobs(phantom)[0], str(labels))
+    image, score = blobs(phantom)
+    sitk.WriteImage(image, str(labels))
     for paths, with_image in (((table,), False), ((labels, table), True)):
-        found = read_findings(paths, phantom.score, "a")
+        found = read_findings(paths, score, "a")
         (row,) = found.rows
         assert (row.number, row.peak_score, row.percentile) == (2, 21.25, 99.5)
         assert row.centre_mm == (1.0, -2.0, 3.0) and row.peak_mm == (2.0, -3.0, 4.0)
         assert found.threshold == 17.5 and (found.image is not None) == with_image
-    assert [r.number for r in read_findings((labels,), phantom.score, "a").rows].count(4) == 1
+    assert [r.number for r in read_findings((labels,), score, "a").rows].count(4) == 1
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.viewer.folder import ViewOptions, view_folder
+from screener_nnu.viewer.folder import ViewOptions, beside_map, view_case, view_folder
 from screener_nnu.viewer.index import page_name
 
 NAMES = ("good", "index", "50% of <b>&#'a'", "ünï cödé")
@@ -30,6 +31,27 @@ def folders(phantom: Any, tmp_path: Path) -> tuple[Path, Path, Path]:
         sitk.WriteImage(phantom.body, str(maps / f"{name}_body.nii.gz"))
         sitk.WriteImage(phantom.body, str(maps / f"{name}_mask.nii.gz"))
     return scans, maps, tmp_path / "pages"
+
+
+@pytest.mark.parametrize("code", ["RAS", "ARI", "SPL"])
+def test_scans_stored_in_other_directions_show_the_same(
+    phantom: Any, tmp_path: Path, read_page: Any, code: str
+) -> None:
+    turned, pages = phantom.turned(code), []
+    mixed = dataclasses.replace(turned, body=phantom.body)
+    for name, scan in (("a", phantom), ("b", turned), ("c", mixed)):
+        paths = [tmp_path / f"{name}{part}.nii.gz" for part in ("_0000", "", "_body")]
+        for image, path in zip((scan.image, scan.score, scan.body), paths, strict=True):
+            sitk.WriteImage(image, str(path))
+        page = tmp_path / f"{name}.html"
+        row = view_case(beside_map(paths[1], name, paths[0]), page, ViewOptions())
+        assert row.peak == 30.0
+        pages.append(read_page(page))
+    for page in pages[1:]:
+        for kind in ("hu", "score"):
+            assert (pages[0].codes(kind) == page.codes(kind)).all()
+        np.testing.assert_allclose(pages[0].facts["origin"], page.facts["origin"], atol=1e-4)
+        assert pages[0].facts["peak"] == page.facts["peak"]
 
 
 def links(page: Any) -> list[str]:
