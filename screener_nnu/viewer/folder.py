@@ -1,0 +1,197 @@
+"""Pages of scans whose maps lie in files, and the index of a folder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813
+from tqdm import tqdm
+
+from screener_nnu.errors import CaseError, ScreenerError
+from screener_nnu.inference.images import IMAGE_ENDINGS, find_images
+from screener_nnu.preprocessing.reading import read_image
+from screener_nnu.viewer.findings import FindingsLike, read_findings
+from screener_nnu.viewer.grid import image_of, to_lps
+from screener_nnu.viewer.index import CaseRow, page_name, write_index
+from screener_nnu.viewer.preview import thumbnail, write_preview
+from screener_nnu.viewer.reading import read_companion
+from screener_nnu.viewer.scene import Percentile
+from screener_nnu.viewer.write import write_viewer
+
+logger = logging.getLogger(__name__)
+
+_BODY = "_body"
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """Files of one case.
+
+    Attributes:
+        case: name of the scan.
+        image: the scan, a file or the folder of a DICOM series.
+        score: its map.
+        body: body mask, if there is one.
+        findings: list (JSON) and labels, whichever there are.
+    """
+
+    case: str
+    image: Path
+    score: Path
+    body: Path | None
+    findings: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """What is the same for all pages.
+
+    Attributes:
+        threshold: where the page's threshold starts (nats); else that of the findings.
+        percentile: place of a score among held-out scans, 0 to 100.
+        model_name: shown beside the name of the case.
+        title: heading of a single page, instead of the case's name.
+    """
+
+    threshold: float | None = None
+    percentile: Percentile | None = None
+    model_name: str = ""
+    title: str | None = None
+
+
+def beside_map(score: Path, case: str, image: Path) -> CaseFiles:
+    """A case whose body mask and findings lie where `screener_predict` writes them."""
+    stem = next(
+        (score.name[: -len(e)] for e in IMAGE_ENDINGS if score.name.lower().endswith(e)), score.stem
+    )
+    body = score.with_name(f"{stem}{_BODY}.nii.gz")
+    found = (score.with_name(f"{stem}_findings{ending}") for ending in (".json", ".nii.gz"))
+    return CaseFiles(
+        case,
+        image,
+        score,
+        body if body.is_file() else None,
+        tuple(path for path in found if path.is_file()),
+    )
+
+
+def find_cases(images: Path, maps: Path) -> tuple[list[CaseFiles], dict[str, str]]:
+    """Cases of a folder of `screener_predict`: maps that have a body mask beside them.
+
+    Returns:
+        The cases, and why others have no page.
+
+    Raises:
+        ScreenerError: no map there, or no scan.
+    """
+    names = sorted(path.name.removesuffix(".nii.gz") for path in maps.glob(f"*{_BODY}.nii.gz"))
+    cases = [name.removesuffix(_BODY) for name in names]
+    if not cases:
+        raise ScreenerError(f"no map <case>.nii.gz with <case>{_BODY}.nii.gz in {maps}")
+    scans = find_images(images)
+    found, skipped = [], {}
+    for case in cases:
+        score = maps / f"{case}.nii.gz"
+        if not score.is_file():
+            skipped[case] = f"{score.name} is missing: predict the scan again"
+        elif case not in scans:
+            skipped[case] = f"no scan of that name in {images}: give the folder of the scans"
+        else:
+            found.append(beside_map(score, case, scans[case]))
+    return found, skipped
+
+
+def view_folder(
+    images: Path, maps: Path, output: Path, options: ViewOptions
+) -> tuple[list[CaseRow], Mapping[str, str]]:
+    """Writes a page and a picture of each case, and `index.html`.
+
+    Returns:
+        The cases with a page, and why each other case has none.
+
+    Raises:
+        ScreenerError: there is no map, or no scan.
+    """
+    cases, skipped = find_cases(images, maps)
+    rows = []
+    for files in tqdm(cases, desc="pages", unit="scan"):
+        try:
+            rows.append(view_case(files, output / page_name(files.case), options))
+        except CaseError as error:
+            skipped[files.case] = error.reason
+        # Whatever else a damaged file brings about: the other cases are not to suffer from it.
+        except (ScreenerError, RuntimeError, OSError, ValueError, MemoryError) as error:
+            skipped[files.case] = f"{type(error).__name__}: {error}"
+    for case, reason in skipped.items():
+        logger.warning("no page of %s: %s", case, reason)
+    write_index(output, rows, skipped)
+    return rows, skipped
+
+
+def view_case(files: CaseFiles, page: Path, options: ViewOptions) -> CaseRow:
+    """Writes the page of one case and, beside it, its picture.
+
+    Raises:
+        CaseError: a file is unreadable, or they are not of one scan.
+    """
+    image = image_of(read_image(files.image, files.case))
+    score = read_companion(files.score, files.case)
+    body = None if files.body is None else read_companion(files.body, files.case)
+    findings = read_findings(files.findings, score, files.case) if files.findings else None
+    return write_case(files.case, image, score, body, page, options, findings)
+
+
+def write_case(
+    case: str,
+    image: sitk.Image,
+    score: sitk.Image,
+    body: sitk.Image | None,
+    page: Path,
+    options: ViewOptions,
+    findings: FindingsLike | None = None,
+) -> CaseRow:
+    """Writes the page of one case and, beside it, its picture.
+
+    Args:
+        case: name of the scan.
+        image: the scan (HU), any orientation.
+        score: its map (nats).
+        body: body mask.
+        page: HTML file; the picture has the same name and ends in `.png`.
+        options: of all pages.
+        findings: list and labels.
+
+    Raises:
+        CaseError: the images are not of one scan.
+    """
+    threshold = options.threshold
+    if threshold is None:
+        threshold = getattr(findings, "threshold", None)
+    shown = write_viewer(
+        page,
+        case,
+        image,
+        score,
+        body,
+        threshold,
+        findings,
+        options.percentile,
+        options.title,
+        options.model_name,
+    )
+    write_preview(page.with_suffix(".png"), options.title or case, shown)
+    peak = _peak(score, body)
+    rank = None if options.percentile is None else options.percentile(peak)
+    count = None if findings is None else len(findings.rows)
+    return CaseRow(case, page, peak, rank, count, thumbnail(shown))
+
+
+def _peak(score: sitk.Image, body: sitk.Image | None) -> float:
+    """Highest score in the body; both may be stored along other axes."""
+    scores = sitk.GetArrayFromImage(to_lps(score))
+    inside = True if body is None else sitk.GetArrayFromImage(to_lps(body)) > 0
+    return float(np.max(scores, where=inside, initial=-np.inf))

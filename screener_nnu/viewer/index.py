@@ -1,0 +1,98 @@
+"""The page that lists the pages of a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from screener_nnu.files import replacing
+from screener_nnu.viewer.page import asset, fill, plain, policy
+
+INDEX = "index.html"
+
+
+@dataclass(frozen=True)
+class CaseRow:
+    """What the index says of a case.
+
+    Attributes:
+        case: name of the scan.
+        page: its HTML file.
+        peak: highest score in the body (nats).
+        percentile: of the peak among held-out scans, 0 to 100, if it is known.
+        findings: how many there are, if they were looked for.
+        thumbnail: picture as a data URI.
+    """
+
+    case: str
+    page: Path
+    peak: float
+    percentile: float | None
+    findings: int | None
+    thumbnail: str
+
+
+def page_name(case: str) -> str:
+    """File name of a case's page; the index keeps its own."""
+    return f"{case}_.html" if f"{case}.html".lower() == INDEX else f"{case}.html"
+
+
+def write_index(folder: Path, rows: Sequence[CaseRow], skipped: Mapping[str, str]) -> Path:
+    """Writes `index.html`, the highest peak first.
+
+    Args:
+        folder: of the pages.
+        rows: cases that have a page there.
+        skipped: why each of the other cases has none.
+    """
+    ranked = any(row.percentile is not None for row in rows)
+    listed = any(row.findings is not None for row in rows)
+    heads = [("", ""), ("case", ""), ("peak score (nats)", "")]
+    heads += [("percentile", "")] if ranked else []
+    heads += [("findings", "wide")] if listed else []
+    ordered = sorted(rows, key=lambda row: (-row.peak, row.case))
+    style = asset("index.css")
+    values = {
+        "policy": policy(style),
+        "style": style,
+        "note": f"{len(rows)} scans, the one with the rarest place first.",
+        "head": "".join(f'<th scope="col"{_kind(kind)}>{name}</th>' for name, kind in heads),
+        "rows": "\n".join(_row(row, ranked, listed) for row in ordered),
+        "skipped": _skipped(skipped),
+    }
+    path = folder / INDEX
+    with replacing(path) as temporary:
+        temporary.write_text(fill(asset("index.html"), values), encoding="utf-8")
+    return path
+
+
+def _row(row: CaseRow, ranked: bool, listed: bool) -> str:
+    link = plain(quote(row.page.name.encode("utf-8", "surrogateescape")))
+    name = plain(row.case)
+    cells = [
+        f'<td><a href="{link}"><img src="{row.thumbnail}" alt="Axial slice of {name}"></a></td>',
+        f'<td><a href="{link}"><bdi>{name}</bdi></a></td>',
+        f"<td>{row.peak:.1f}</td>",
+    ]
+    if ranked:
+        cells.append(f"<td>{'&ndash;' if row.percentile is None else f'{row.percentile:.2f}'}</td>")
+    if listed:
+        count = "&ndash;" if row.findings is None else row.findings
+        cells.append(f'<td class="wide">{count}</td>')
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _kind(kind: str) -> str:
+    return f' class="{kind}"' if kind else ""
+
+
+def _skipped(skipped: Mapping[str, str]) -> str:
+    if not skipped:
+        return ""
+    entries = "\n".join(
+        f"<dt><bdi>{plain(case)}</bdi></dt><dd>{plain(reason)}</dd>"
+        for case, reason in sorted(skipped.items())
+    )
+    return f"<h2>Without a page</h2>\n<dl>\n{entries}\n</dl>"
