@@ -235,4 +235,4 @@ def _tiles(model: NetworkModel) -> dict[str, Any]:
 
 def agreement_values(agreement: Any) -> dict[str, Any]:
     """How well a file agrees with the student, for `files`."""
-    return {**asdict(agreement), "reference": "PyTorch float32 on the CPU, on noise"}
+    return {**asdict(agreement), "reference": "PyTorch float32 on the CPU, on noise in air"}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -45,12 +46,15 @@ def onnx_bytes(program: Any, properties: Mapping[str, str]) -> bytes:
     """
     import onnx
 
+    for name in ("onnxscript", "onnx_ir"):  # they report each step of their optimiser
+        logging.getLogger(name).setLevel(logging.WARNING)
     exported = torch.onnx.export(
         program,
         dynamo=True,
         input_names=[INPUT_NAME],
         output_names=[OUTPUT_NAME],
         opset_version=OPSET,
+        custom_translation_table={torch.ops.aten.instance_norm.default: _instance_norm()},
         external_data=False,
         verbose=False,
     )
@@ -60,6 +64,45 @@ def onnx_bytes(program: Any, properties: Mapping[str, str]) -> bytes:
     onnx.helper.set_model_props(model, dict(properties))
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
+
+
+def _instance_norm() -> Callable[..., Any]:
+    """Instance normalisation as means along one axis after the other.
+
+    The runtime's own layer adds up all voxels of a channel one by one in float32, which loses
+    three digits on a whole scan: 0.025 nats instead of 0.00005 on a head and neck.
+    """
+    from onnxscript import opset18 as op
+
+    def mean(values: Any) -> Any:
+        for axis in (4, 3, 2):
+            values = op.ReduceMean(values, op.Constant(value_ints=[axis]), keepdims=1)
+        return values
+
+    def per_channel(values: Any) -> Any:
+        return op.Unsqueeze(values, op.Constant(value_ints=[0, 2, 3, 4]))
+
+    def translate(
+        image: Any,
+        weight: Any = None,
+        bias: Any = None,
+        running_mean: Any = None,
+        running_var: Any = None,
+        use_input_stats: bool = True,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+        cudnn_enabled: bool = True,
+    ) -> Any:
+        assert use_input_stats and running_mean is None and running_var is None
+        centred = op.Sub(image, mean(image))
+        variance = op.Add(mean(op.Mul(centred, centred)), op.Constant(value_float=eps))
+        scale = op.Reciprocal(op.Sqrt(variance))
+        if weight is not None:
+            scale = op.Mul(scale, per_channel(weight))
+        scaled = op.Mul(centred, scale)
+        return scaled if bias is None else op.Add(scaled, per_channel(bias))
+
+    return translate
 
 
 def _clean(model: Any) -> None:
