@@ -73,5 +73,8 @@ def _export(arguments: argparse.Namespace) -> None:
             f"({agreement['max_relative']:.1e} of the score's standard deviation)"
         )
     print(f"{arguments.output / JSON_NAME}: pre- and post-processing")
+    if not arguments.dynamic:
+        tile = " x ".join(map(str, values["tiles"]["largest"]))
+        print(f"the graph takes {tile} voxels alone: padding changes the map of a smaller scan")
     if not arguments.license:
         print("licence not stated: nobody knows what they may do with the weights")
