@@ -132,7 +132,8 @@ def describe(
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "purpose": "anomaly map (-log q, nats) of a CT scan; research only, no medical device",
+        "purpose": "anomaly map (nats) of a CT scan: what is rare, not what is ill; research "
+        "software, no medical device",
         "model": {
             "dataset": model.dataset,
             "plans_name": model.plans_name,
