@@ -173,3 +173,13 @@ def _extent(mask: np.ndarray) -> list[tuple[int, int]]:
 def _slices(bounds: list[tuple[int, int]]) -> Slices:
     z, y, x = (slice(start, stop) for start, stop in bounds)
     return z, y, x
+
+
+def body_rule() -> dict[str, float]:
+    """The fixed numbers of `body_box` and `body_mask`, for a program that finds the same body."""
+    return {
+        "wall_mm": _WALL_MM,
+        "part_grid_mm": _PART_GRID_MM,
+        "smallest_part": _SMALLEST_PART,
+        "dense_share": _DENSE_SHARE,
+    }

@@ -1,0 +1,154 @@
+"""Writes the student for other programs: graph files, their JSON and a program that uses them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from screener_nnu.errors import ScreenerError
+from screener_nnu.files import file_sha256, replacing
+from screener_nnu.inference.models import load_student
+from screener_nnu.network_export.agreement import (
+    check_agreement,
+    onnx_runner,
+    torch_export_runner,
+)
+from screener_nnu.network_export.description import NetworkModel, agreement_values, describe
+from screener_nnu.network_export.graph import torch_export_bytes, trace
+from screener_nnu.network_export.onnx_file import OPSET, onnx_bytes, require_onnx
+from screener_nnu.networks.unet import shape_divisor
+from screener_nnu.paths import dataset_name, finished_checkpoint
+from screener_nnu.plans import ScreenerSettings, Shape
+from screener_nnu.scoring.student import Student
+
+JSON_NAME = "network.json"
+FILES = {"onnx": "network.onnx", "torch_export": "network.pt2"}
+PROGRAM = "make_map.py"
+_PACKAGES = ("screener_nnu", "nnunetv2", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True)
+class NetworkRequest:
+    """What to write.
+
+    Attributes:
+        dataset: data set that the model learned from, number or name.
+        plans_name: plan of the student.
+        formats: keys of `FILES`.
+        dynamic: leave batch and spatial axes open; otherwise one tile of the plan.
+        license: terms of the weights.
+    """
+
+    dataset: int | str
+    plans_name: str
+    formats: tuple[str, ...] = ("onnx",)
+    dynamic: bool = True
+    license: str | None = None
+
+
+def export_network(request: NetworkRequest, folder: Path) -> dict[str, Any]:
+    """Writes the files into a folder; each is checked against the student before any appears.
+
+    Returns:
+        The values of the JSON.
+
+    Raises:
+        ScreenerError: the student has not been trained, a package is missing, a written graph does
+            not give the student's scores, or the folder cannot be written.
+    """
+    if "onnx" in request.formats:
+        require_onnx()
+    dataset = dataset_name(request.dataset)
+    checkpoint = finished_checkpoint(dataset, "distillation", request.plans_name)
+    student, plan, statistics = load_student(dataset, request.plans_name, torch.device("cpu"))
+    model = NetworkModel(
+        dataset,
+        request.plans_name,
+        plan,
+        statistics,
+        file_sha256(checkpoint),
+        request.license,
+        None if request.dynamic else _whole_tile(plan),
+    )
+    contents = _graphs(student, model, request.formats)
+    files = {
+        kind: _file_values(kind, content, student, model) for kind, content in contents.items()
+    }
+    values = describe(model, files, _versions())
+    written = {FILES[kind]: content for kind, content in contents.items()}
+    if "onnx" in contents:
+        written[PROGRAM] = Path(__file__).with_name(PROGRAM).read_bytes()
+    _write(folder, {**written, JSON_NAME: json.dumps(values, indent=2).encode() + b"\n"})
+    return values
+
+
+def _whole_tile(plan: dict[str, Any]) -> Shape:
+    """The plan's tile, as large as the network's strides allow."""
+    tile = ScreenerSettings.from_dict(plan["screener"]).inference.student_tile
+    z, y, x = (max(n // d, 1) * d for n, d in zip(tile, shape_divisor(plan), strict=True))
+    return z, y, x
+
+
+def _graphs(student: Student, model: NetworkModel, formats: tuple[str, ...]) -> dict[str, bytes]:
+    program = trace(student, shape_divisor(model.plan), model.fixed)
+    contents = {}
+    if "torch_export" in formats:
+        contents["torch_export"] = torch_export_bytes(program)
+    if "onnx" in formats:
+        properties = {
+            "description": f"anomaly score in nats; {JSON_NAME} beside it says how to use it",
+            "checkpoint_sha256": model.checkpoint_sha256,
+            "license": model.license or "not stated",
+        }
+        contents["onnx"] = onnx_bytes(program, properties)
+    return contents
+
+
+def _file_values(
+    kind: str, content: bytes, student: Student, model: NetworkModel
+) -> dict[str, Any]:
+    """What the JSON says of a file, after it was read back and run."""
+    divisor = shape_divisor(model.plan)
+    run = onnx_runner(content) if kind == "onnx" else torch_export_runner(content)
+    agreement = check_agreement(run, student, divisor, model.fixed, FILES[kind])
+    values: dict[str, Any] = {
+        "file": FILES[kind],
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    if kind == "onnx":
+        values["opset"] = OPSET
+    if model.fixed is None:
+        # The tracer takes it for granted that no axis of the deepest layer has one voxel.
+        least = 1 if kind == "onnx" else 2
+        values["smallest_axes"] = [least * n for n in divisor]
+    return {**values, "agreement": agreement_values(agreement)}
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _write(folder: Path, contents: dict[str, bytes]) -> None:
+    """All files or none: each takes its place when all have been written, the last one last."""
+    try:
+        with ExitStack() as stack:
+            # Leaving the stack puts the files into place in the opposite order.
+            for name, content in reversed(contents.items()):
+                stack.enter_context(replacing(folder / name)).write_bytes(content)
+    except OSError as error:
+        raise ScreenerError(f"{folder} cannot be written: {error}") from error
