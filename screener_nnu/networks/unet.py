@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -62,16 +63,16 @@ def _compute_in_float32(layer: nn.Module) -> None:
 
     The state dictionary stays nnU-Net's.
     """
-    forward = layer.forward
+    # Bound to the layer, so that a copy of the network is bound to its own.
+    layer.forward = MethodType(_float32_forward, layer)  # type: ignore[method-assign]
 
-    def float32_forward(features: torch.Tensor) -> torch.Tensor:
-        kind = features.device.type
-        if kind == "meta" or not torch.is_autocast_enabled(kind):
-            return forward(features)
-        with torch.autocast(kind, enabled=False):
-            return forward(features.float())
 
-    layer.forward = float32_forward  # type: ignore[method-assign]
+def _float32_forward(layer: nn.Module, features: torch.Tensor) -> torch.Tensor:
+    kind = features.device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        return type(layer).forward(layer, features)
+    with torch.autocast(kind, enabled=False):
+        return type(layer).forward(layer, features.float())
 
 
 def shape_divisor(plan: dict[str, Any]) -> Shape:

@@ -125,6 +125,8 @@ def _parts(cells: np.ndarray, dense: np.ndarray) -> np.ndarray:
     opened = ndimage.binary_erosion(cells, cross, border_value=1)
     opened = ndimage.binary_dilation(opened, cross) if opened.any() else cells
     labels, count = ndimage.label(opened)
+    if not count:
+        return np.zeros_like(cells)
     index = np.arange(1, count + 1)
     volume = ndimage.sum_labels(opened, labels, index)
     mass = ndimage.sum_labels(dense, labels, index)

@@ -101,3 +101,10 @@ def test_noise_does_not_pierce_the_body(person: Callable[..., np.ndarray]) -> No
     z, y, x = np.meshgrid(*[np.linspace(-1, 1, n) for n in image.shape], indexing="ij")
     body = (x / 0.8) ** 2 + (y / 0.7) ** 2 < 1
     assert (mask == body).mean() > 0.9999
+
+
+def test_specks_in_the_air_are_no_body() -> None:
+    """Each cell of the coarse grid is nearly empty: there is nothing to tell apart."""
+    image = np.full((12, 40, 40), -1000, np.float32)
+    image[6, 10, 10] = image[6, 30, 20] = 50
+    assert not body_mask(image, (4.0, 1.0, 1.0)).any()
