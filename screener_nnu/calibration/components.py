@@ -71,9 +71,11 @@ def _score_below(scores: NDArray[np.float32], highest: int) -> float:
 
 
 def shared_thresholds(tails: Sequence[Tail]) -> NDArray[np.float32]:
-    """Rising thresholds (nats) that all tails reach down to, evenly spread over the log share.
+    """Rising thresholds (nats) that all tails reach down to.
 
-    The highest one is the highest score, above which there is nothing.
+    Half are spread evenly over the logarithm of the voxels' share. Where one scan lies far above
+    the others it owns these, so the other half is spread evenly over nats. The highest one is the
+    highest score, above which there is nothing.
     """
     floor = max(tail.floor for tail in tails)
     scores = np.concatenate([tail.scores[tail.scores > floor] for tail in tails])
@@ -84,10 +86,10 @@ def shared_thresholds(tails: Sequence[Tail]) -> NDArray[np.float32]:
     ) / len(tails)
     falling = np.argsort(scores)[::-1]
     reached = np.cumsum(shares[falling])
-    wanted = np.geomspace(max(reached[0], _LEAST_SHARE), reached[-1], THRESHOLDS - 2)
+    wanted = np.geomspace(max(reached[0], _LEAST_SHARE), reached[-1], THRESHOLDS // 2)
     places = np.minimum(np.searchsorted(reached, wanted), falling.size - 1)
-    ends = np.array([floor, scores.max()], dtype=np.float32)
-    return np.unique(np.concatenate([ends, scores[falling[places]]]).astype(np.float32))
+    even = np.linspace(np.float32(floor), scores.max(), THRESHOLDS // 2, dtype=np.float32)
+    return np.unique(np.concatenate([even, scores[falling[places]]]))
 
 
 def count_components(
