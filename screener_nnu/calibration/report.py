@@ -14,6 +14,8 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.evaluation.bootstrap import case_weights
 
 ASKED = (0.5, 1.0, 2.0, 5.0)
+# Where no more of the held-out voxels lie below the best threshold, lesions do not stand out.
+_USELESS = 80.0
 _PERCENTILES = (50.0, 90.0, 99.0, 99.9, 99.99, 99.999)
 
 
@@ -73,6 +75,12 @@ def _annotated(calibration: Calibration) -> Iterator[str]:
         f"{found.cases} annotated cases: mean Dice {found.dice:.3f} above "
         f"{found.dice_threshold:.2f} nats, {left_out} when each case is left out of the choice"
     )
+    percentile = float(calibration.percentile(np.array(found.dice_threshold)))
+    if percentile < _USELESS:
+        yield (
+            f"that is p{percentile:.3g} of held-out bodies: these lesions do not stand out for "
+            "this model, and no threshold of it finds them"
+        )
     recalls = found.recall_thresholds
     yield from table(
         [f"recall{recall:g}" for recall in recalls], [[f"{t:.2f}" for t in recalls.values()]]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from screener_nnu.calibration.store import model_identity, read_calibration
+from screener_nnu.calibration.record import Calibration
+from screener_nnu.calibration.store import model_identity
 from screener_nnu.errors import ScreenerError
 from screener_nnu.plans import ScreenerSettings
 from screener_nnu.sharing.archive import parse_json
@@ -60,7 +61,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _check_calibration(path: Path, checkpoint: dict[str, Any], file: StageFile) -> None:
-    if read_calibration(path).model != model_identity(checkpoint):
+    try:
+        calibration = Calibration.from_dict(read_json(path))
+    except ScreenerError as error:
+        raise ScreenerError(f"{file.calibration_member}: {error}") from error
+    if calibration.model != model_identity(checkpoint):
         raise ScreenerError(f"{file.calibration_member} belongs to other weights")
 
 
