@@ -241,6 +241,17 @@ class InferenceSettings:
 
 
 @dataclass(frozen=True)
+class CalibrationSettings:
+    """What scores mean, measured when a density or a student is trained.
+
+    Attributes:
+        max_scans: validation scans at most, spread evenly over the list; 0 for no calibration.
+    """
+
+    max_scans: int = 32
+
+
+@dataclass(frozen=True)
 class SplitSettings:
     """Cases by use. `test` is read by evaluation only; `validation` by figures and choices."""
 
@@ -277,6 +288,7 @@ class ScreenerSettings:
     distillation: DistillationSettings
     inference: InferenceSettings
     split: SplitSettings
+    calibration: CalibrationSettings = CalibrationSettings()
     low_precision_cpu: bool = True
     workers: int = 4
     reasons: dict[str, str] = field(default_factory=dict)

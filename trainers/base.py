@@ -114,6 +114,9 @@ class ScreenerTrainer(StageState):
     def finish(self) -> None:
         """Work after the last step, before the final checkpoint."""
 
+    def calibrate(self) -> None:
+        """Work of the first process after the final checkpoint; it must not fail."""
+
     # nnU-Net's hooks.
 
     @property
@@ -330,6 +333,8 @@ class ScreenerTrainer(StageState):
             f"{self.stage} finished: {self.figure_name} {self._final_figure():.4f} "
             f"(untrained {self.stage_log.reference:.4f})"
         )
+        if self.local_rank == 0:
+            self.calibrate()
 
     def _final_figure(self) -> float:
         """Of the weights in `checkpoint_final`."""

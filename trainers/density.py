@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from screener_nnu.calibration.run import calibrate_trained
 from screener_nnu.checkpoints import read_checkpoint
 from screener_nnu.errors import ScreenerError
 from screener_nnu.inference.map_store import MapStore, maps_folder
@@ -207,6 +208,16 @@ class DensityTrainer(ScreenerTrainer):
         teacher = Teacher(self.features, self.model).eval()
         self.score_statistics = measure_scores(
             teacher, self.cases_folder, self.settings.split.train, self.plan, self.device
+        )
+
+    def calibrate(self) -> None:
+        """Measures on validation scans what the scores of this teacher mean."""
+        calibrate_trained(
+            self.plans_manager.dataset_name,
+            self.plans_manager.plans_name,
+            True,
+            self.device,
+            self.settings.calibration.max_scans,
         )
 
     @classmethod

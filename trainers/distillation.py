@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from screener_nnu.calibration.run import calibrate_trained
 from screener_nnu.checkpoints import read_checkpoint
 from screener_nnu.errors import ScreenerError
 from screener_nnu.files import file_sha256
@@ -237,6 +238,16 @@ class DistillationTrainer(ScreenerTrainer):
             inside = sample.body.to(self.device)[None, None] > 0
             pairs.append(torch.stack([scores[inside], targets[:, :1][inside]]))
         return float(torch.corrcoef(torch.cat(pairs, dim=1).cpu().double())[0, 1])
+
+    def calibrate(self) -> None:
+        """Measures on validation scans what the scores of this student mean."""
+        calibrate_trained(
+            self.plans_manager.dataset_name,
+            self.plans_manager.plans_name,
+            False,
+            self.device,
+            self.settings.calibration.max_scans,
+        )
 
     @classmethod
     def upstream(cls, dataset: str, plan: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from screener_nnu.calibration.run import calibrate_trained
 from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import dataset_name, plan_file, preprocessed_folder, stage_folder
 from screener_nnu.plans import CONFIGURATION, read_plan
@@ -79,11 +80,25 @@ def _train_or_leave(
         logger.info(
             "%s of %s is finished (%s); --restart trains it anew", stage, plans_name, folder
         )
+        _calibrate_again(dataset, stage, plans_name, device)
         return
     if num_gpus > 1:
         _train_distributed(dataset, stage, plans_name, num_gpus)
     else:
         _train(dataset, stage, plans_name, device)
+
+
+def _calibrate_again(dataset: int | str, stage: str, plans_name: str, device: torch.device) -> None:
+    """Calibrates what a killed run trained and did not calibrate."""
+    _, settings = read_plan(plan_file(dataset, plans_name))
+    if stage in ("density", "distillation") and settings.split.validation:
+        calibrate_trained(
+            dataset_name(dataset),
+            plans_name,
+            stage == "density",
+            device,
+            settings.calibration.max_scans,
+        )
 
 
 def _load(dataset: int | str, plans_name: str) -> tuple[dict[str, Any], dict[str, Any]]:

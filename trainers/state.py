@@ -112,6 +112,7 @@ class StageState(nnUNetTrainer):
             "left_out",
             "workers",
             "inference",
+            "calibration",
             "preset",
             "memory_gb",
         }

@@ -34,6 +34,7 @@ def model_card(description: Mapping[str, Any]) -> str:
         _training(description["training"]),
         "## Scores",
         _scores(description["score_statistics"]),
+        _calibration(description["calibration"]),
         "## Use",
         _use(description),
         "## Limits",
@@ -73,6 +74,19 @@ def _scores(statistics: Mapping[str, float]) -> str:
         + ", ".join(f"{key} {value:.3f}" for key, value in statistics.items())
         + ". Outside the body a map holds the lowest."
     )
+
+
+def _calibration(calibrations: Mapping[str, Mapping[str, Any]]) -> str:
+    if not calibrations:
+        return "Not calibrated: screener_calibrate does it with scans of your own."
+    lines = []
+    for stage, values in calibrations.items():
+        scores = ", ".join(f"{key} {value:.3f}" for key, value in values["percentiles"].items())
+        lines.append(
+            f"Calibrated ({stage}) on {values['scans']} held-out scans ({values['source']}); "
+            f"percentiles of their body voxels in nats: {scores}."
+        )
+    return "\n\n".join(lines)
 
 
 def _use(description: Mapping[str, Any]) -> str:

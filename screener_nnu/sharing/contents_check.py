@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from screener_nnu.calibration.record import Calibration
+from screener_nnu.calibration.store import model_identity
 from screener_nnu.errors import ScreenerError
 from screener_nnu.plans import ScreenerSettings
 from screener_nnu.sharing.archive import parse_json
@@ -34,11 +36,16 @@ def check_contents(manifest: Manifest, places: dict[str, Path]) -> None:
     for file in manifest.stages:
         if file.plans_name not in plans:
             raise ScreenerError(f"the plan of {file.member} is missing")
-        plan = read_stage(places[file.member], file)["plan"]
+        checkpoint = read_stage(places[file.member], file)
+        plan = checkpoint["plan"]
         if file.stage == "density":
             _check_teacher(manifest, file, ScreenerSettings.from_dict(plan["screener"]))
         if file == manifest.student and not same_values(plan, plans[file.plans_name]):
             raise ScreenerError(f"the student was trained with another plan than {file.plans_name}")
+        if file in manifest.calibrations:
+            _check_calibration(places[file.calibration_member], checkpoint, file)
+    for file in set(manifest.calibrations) - set(manifest.stages):
+        raise ScreenerError(f"{file.calibration_member} belongs to no model in the file")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -51,6 +58,15 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ScreenerError(f"{path.name} is no JSON object")
     return values
+
+
+def _check_calibration(path: Path, checkpoint: dict[str, Any], file: StageFile) -> None:
+    try:
+        calibration = Calibration.from_dict(read_json(path))
+    except ScreenerError as error:
+        raise ScreenerError(f"{file.calibration_member}: {error}") from error
+    if calibration.model != model_identity(checkpoint):
+        raise ScreenerError(f"{file.calibration_member} belongs to other weights")
 
 
 def _check_keys(path: Path, known: tuple[str, ...]) -> None:

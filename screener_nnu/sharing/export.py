@@ -11,6 +11,8 @@ from typing import Any, BinaryIO
 
 import torch
 
+from screener_nnu.calibration.record import Calibration
+from screener_nnu.calibration.store import load_calibration
 from screener_nnu.checkpoints import read_checkpoint, write_whole
 from screener_nnu.errors import ScreenerError
 from screener_nnu.inference.models import load_teacher
@@ -88,12 +90,16 @@ def export_model(request: ExportRequest, output: Path) -> dict[str, Any]:
     included = [*(teacher if request.teacher else []), student]
     description = _description(request, dataset, checkpoint, teacher_plans)
     description["training"] = _training(dataset, [*teacher, student], included)
+    calibrations = _calibrations(dataset, included)
+    description["calibration"] = {f.stage: _summary(c) for f, c in calibrations.items()}
     names = _all_names(dataset, [*teacher, student])
     refuse_names(description, names, "the description or the licence")
 
     def write(stream: BinaryIO) -> None:
         with ModelWriter(stream) as writer:
             _add_stages(writer, dataset, included, names)
+            for file, calibration in calibrations.items():
+                writer.add(file.calibration_member, json_bytes(calibration.to_dict()))
             _add_data(writer, dataset, checkpoint["init_args"]["dataset_json"])
             writer.add(CARD, model_card(description).encode())
             writer.finish(description)
@@ -139,6 +145,22 @@ def _add_stages(
         writer.add(file.member, _saved(content))
     for plans_name, plan in plans.items():
         writer.add(plan_member(plans_name), json_bytes(plan))
+
+
+def _calibrations(dataset: str, included: list[StageFile]) -> dict[StageFile, Calibration]:
+    """Those that belong to the weights; they hold numbers alone, in an order of their own."""
+    found = {
+        file: load_calibration(dataset, file.plans_name, file.stage == "density")
+        for file in included
+        if file.has_scores
+    }
+    return {file: calibration for file, calibration in found.items() if calibration is not None}
+
+
+def _summary(calibration: Calibration) -> dict[str, Any]:
+    """What the card tells of a calibration."""
+    scores = {f"p{p:g}": calibration.score_at(p) for p in (50.0, 99.0, 99.9)}
+    return {"scans": calibration.scans, "source": calibration.source, "percentiles": scores}
 
 
 def _add_data(writer: ModelWriter, dataset: str, dataset_json: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from screener_nnu.calibration.store import FILE as CALIBRATION
 from screener_nnu.errors import ScreenerError
 from screener_nnu.files import file_sha256
 from screener_nnu.paths import (
@@ -197,6 +198,11 @@ def _places(model: InstalledModel, staged: dict[Path, Path]) -> dict[str, Path]:
             file.member: stage_folder(dataset, file.stage, file.plans_name) / "checkpoint_final.pth"
             for file in manifest.stages
         },
+        **{
+            file.calibration_member: stage_folder(dataset, file.stage, file.plans_name)
+            / CALIBRATION
+            for file in manifest.calibrations
+        },
     }
     taken = {str(path).lower() for path in final.values()}
     marker = preprocessed_folder(dataset) / MARKER
@@ -220,8 +226,13 @@ def _name_plans(model: InstalledModel, places: dict[str, Path]) -> None:
 
 
 def _write_markers(model: InstalledModel, staged: list[Path]) -> None:
+    # A calibration may be made anew on scans of this machine, and the model is still the same.
     installed = [
-        {p.relative_to(folder).as_posix(): file_sha256(p) for p in _files(folder)}
+        {
+            p.relative_to(folder).as_posix(): file_sha256(p)
+            for p in _files(folder)
+            if p.name != CALIBRATION
+        }
         for folder in staged
     ]
     values: dict[str, Any] = {

@@ -22,6 +22,8 @@ MARKER = "screener_model.json"
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
 _PLAN = re.compile(rf"plans/({_NAME})\.json")
 _CHECKPOINT = re.compile(rf"checkpoints/({_NAME})/({'|'.join(STAGE_TRAINERS)})\.pth")
+_CALIBRATED = ("density", "distillation")
+_CALIBRATION = re.compile(rf"calibrations/({_NAME})/({'|'.join(_CALIBRATED)})\.json")
 _DATASET_NAME = re.compile(rf"Dataset\d{{3}}_{_NAME}")
 
 
@@ -36,6 +38,16 @@ class StageFile:
     def member(self) -> str:
         """Its checkpoint inside a model file."""
         return f"checkpoints/{self.plans_name}/{self.stage}.pth"
+
+    @property
+    def calibration_member(self) -> str:
+        """Its calibration inside a model file, if it has one."""
+        return f"calibrations/{self.plans_name}/{self.stage}.json"
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether maps are made by this stage, so that it can be calibrated."""
+        return self.stage in _CALIBRATED
 
 
 @dataclass(frozen=True)
@@ -71,6 +83,12 @@ class Manifest:
         files = sorted(StageFile(m.group(1), m.group(2)) for m in found if m)
         return sorted(files, key=lambda file: list(STAGE_TRAINERS).index(file.stage))
 
+    @property
+    def calibrations(self) -> list[StageFile]:
+        """The stages whose calibrations are inside."""
+        found = (_CALIBRATION.fullmatch(name) for name in self.files)
+        return sorted(StageFile(m.group(1), m.group(2)) for m in found if m)
+
 
 def plan_member(plans_name: str) -> str:
     """A plan inside a model file."""
@@ -93,6 +111,7 @@ def is_member(name: str) -> bool:
         name in (CARD, DESCRIPTION, DATASET, HISTOGRAM)
         or _PLAN.fullmatch(name) is not None
         or _CHECKPOINT.fullmatch(name) is not None
+        or _CALIBRATION.fullmatch(name) is not None
     )
 
 

@@ -1,0 +1,159 @@
+"""Measures a calibration on scored scans, one after the other."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from screener_nnu.calibration.annotated import AnnotatedThresholds, choose_thresholds
+from screener_nnu.calibration.components import Tail, count_components, shared_thresholds, tail_of
+from screener_nnu.calibration.false_positives import VOLUMES_ML, FalsePositives
+from screener_nnu.calibration.percentiles import PercentileMap, ScoreHistogram
+from screener_nnu.calibration.record import CASE_PERCENTILE, Calibration, case_value
+from screener_nnu.calibration.scans import ScanSource, ScoredScan
+from screener_nnu.errors import CaseError, ScreenerError
+from screener_nnu.evaluation.binning import BinIndex
+from screener_nnu.evaluation.histograms import CaseHistogram
+
+logger = logging.getLogger(__name__)
+
+# Bins for annotated cases: as fine as the percentiles, and on as far above them.
+_BINS = 4096
+
+
+@dataclass
+class Measured:
+    """What is kept of the scans: small, however large they are.
+
+    Attributes:
+        reach: score (nats) down to which components are to be counted in every scan.
+        histogram: of the voxels of all bodies.
+        case_scores: nats, one a scan.
+        tails: highest voxels of each scan.
+        left_out: reason by name.
+    """
+
+    reach: float = math.inf
+    histogram: ScoreHistogram = field(default_factory=ScoreHistogram)
+    case_scores: list[float] = field(default_factory=list)
+    tails: list[Tail] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def add(self, case: str, scan: ScoredScan) -> None:
+        """Adds a scan.
+
+        Raises:
+            CaseError: its scores cannot be used; nothing of it is kept.
+        """
+        scores = scan.in_body(case)
+        self.tails.append(tail_of(scan.score, scan.body, scan.voxel_ml, self.reach))
+        self.histogram.add(scores)
+        self.case_scores.append(case_value(scores))
+
+
+def measure_scans(scans: ScanSource, reach: float = math.inf) -> Measured:
+    """Scores all scans; those that cannot be used are left out with the reason.
+
+    Args:
+        scans: to be scored.
+        reach: score (nats) down to which components are to be counted in every scan.
+
+    Raises:
+        ScreenerError: none could be used.
+    """
+    measured = Measured(reach)
+    for case, scan in tqdm(scans.items(), desc="calibration", unit="scan"):
+        try:
+            measured.add(case, scan())
+        except CaseError as error:
+            measured.left_out[case] = error.reason
+            logger.warning("left out: %s", error)
+    if not measured.case_scores:
+        reason = next(iter(measured.left_out.values()), "none was given")
+        raise ScreenerError(f"no scan can be used to calibrate; the first: {reason}")
+    return measured
+
+
+def calibrate_on(measured: Measured, model: str, source: str) -> Calibration:
+    """The calibration of held-out scans.
+
+    Args:
+        measured: the scans.
+        model: hash of the weights.
+        source: where the scans came from, as words that name none.
+    """
+    thresholds = shared_thresholds(measured.tails)
+    counts = np.stack([count_components(t, thresholds, VOLUMES_ML) for t in measured.tails])
+    # In an order of their own, so that no row tells which scan it was.
+    order = np.lexsort(counts.reshape(counts.shape[0], -1).T)
+    return Calibration(
+        model,
+        source,
+        measured.histogram.percentiles(),
+        CASE_PERCENTILE,
+        tuple(sorted(measured.case_scores)),
+        FalsePositives(thresholds.astype(np.float64), VOLUMES_ML, counts[order]),
+    )
+
+
+def obtained_counts(measured: Measured, threshold: float, volume_ml: float) -> NDArray[np.int32]:
+    """Components of each scan above a threshold (nats) `(N,)`.
+
+    Raises:
+        ScreenerError: the threshold lies below the tail of a scan.
+    """
+    if any(threshold < tail.floor for tail in measured.tails):
+        raise ScreenerError(
+            f"so many voxels of a scan lie above {threshold:.4g} nats that its components were not "
+            "counted"
+        )
+    at = np.array([threshold], dtype=np.float32)
+    counts = [count_components(tail, at, (volume_ml,))[0, 0] for tail in measured.tails]
+    return np.array(counts, dtype=np.int32)
+
+
+def measure_annotated(scans: ScanSource, percentiles: PercentileMap) -> AnnotatedThresholds:
+    """Thresholds from annotated scans.
+
+    Args:
+        scans: with annotations.
+        percentiles: of the model's calibration, for the bins.
+
+    Raises:
+        ScreenerError: no scan could be used, or none has an annotated voxel.
+    """
+    edges = annotation_edges(percentiles)
+    index = BinIndex(edges)
+    histograms = []
+    for case, load in tqdm(scans.items(), desc="annotated cases", unit="scan"):
+        try:
+            scan = load()
+            scan.in_body(case)
+        except CaseError as error:
+            logger.warning("left out: %s", error)
+            continue
+        assert scan.annotated is not None  # such scans were asked for
+        counted = scan.body | scan.annotated
+        positive = index.count(scan.score[scan.annotated])
+        histograms.append(
+            CaseHistogram(case, positive, index.count(scan.score[counted]) - positive)
+        )
+    if not histograms:
+        raise ScreenerError("no annotated scan can be used; the reasons stand above")
+    return choose_thresholds(histograms, edges)
+
+
+def annotation_edges(percentiles: PercentileMap) -> NDArray[np.float32]:
+    """Bins through the knots of the percentiles, each cut evenly, and on above the highest."""
+    knots = percentiles.scores
+    pieces = max(_BINS // knots.size, 1)
+    places = np.arange(0, (knots.size - 1) * pieces + 1) / pieces
+    inner = np.interp(places, np.arange(knots.size), knots)
+    above = knots[-1] + (knots[-1] - knots[0]) * np.geomspace(1e-3, 10.0, 200)
+    below = [np.finfo(np.float32).min]
+    return np.unique(np.concatenate([below, inner, above]).astype(np.float32))

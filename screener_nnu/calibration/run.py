@@ -1,0 +1,168 @@
+"""Calibrates a trained model: after its training, or later."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from screener_nnu.calibration.measure import (
+    Measured,
+    calibrate_on,
+    measure_annotated,
+    measure_scans,
+)
+from screener_nnu.calibration.record import SOURCES, Calibration
+from screener_nnu.calibration.scans import (
+    ScanSource,
+    find_masks,
+    image_scans,
+    load_predictor,
+    spread,
+    stored_scans,
+)
+from screener_nnu.calibration.store import (
+    calibrate_command,
+    calibration_file,
+    load_calibration,
+    save_calibration,
+    trained_identity,
+)
+from screener_nnu.errors import ScreenerError
+from screener_nnu.inference.images import find_images
+from screener_nnu.inference.predict import Predictor
+from screener_nnu.paths import cases_folder, dataset_name
+from screener_nnu.plans import ScreenerSettings
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_SCANS = 32
+
+
+class Calibrator:
+    """A model and the calibration beside its weights.
+
+    Args:
+        dataset: number or name.
+        plans_name: plan of the model.
+        teacher: of the density stage, otherwise of the student.
+        device: to predict on.
+        max_scans: scans at most, spread evenly over the list; None for the plan's setting.
+    """
+
+    def __init__(
+        self,
+        dataset: int | str,
+        plans_name: str,
+        teacher: bool,
+        device: torch.device,
+        max_scans: int | None = None,
+    ) -> None:
+        """Loads the model."""
+        self.dataset = dataset_name(dataset)
+        self.plans_name, self.teacher = plans_name, teacher
+        self.predictor: Predictor
+        self.predictor, self.high = load_predictor(self.dataset, plans_name, teacher, device)
+        self.settings = ScreenerSettings.from_dict(self.predictor.plan["screener"])
+        self.max_scans = max_scans or self.settings.calibration.max_scans or DEFAULT_SCANS
+
+    @property
+    def file(self) -> Path:
+        """Where the calibration lies."""
+        return calibration_file(self.dataset, self.plans_name, self.teacher)
+
+    def on_validation_scans(self) -> Calibration:
+        """Calibrates on the plan's validation scans, as they were prepared, and stores it.
+
+        Raises:
+            ScreenerError: the plan names none, or none can be used.
+        """
+        names = spread(self.settings.split.validation, self.max_scans)
+        if not names:
+            raise ScreenerError(
+                f"the plan {self.plans_name} names no validation scans, as plans out of a model "
+                "file do: give scans of your own that nobody trained on, with --images"
+            )
+        folder = cases_folder(self.dataset, self.settings.data_identifier)
+        return self._calibrate(stored_scans(self.predictor, folder, names), SOURCES[0])
+
+    def on_images(self, folder: Path) -> Calibration:
+        """Calibrates on the scans of a folder, and stores it."""
+        images = find_images(folder)
+        self._refuse_known(images, self.settings.split.test, "test")
+        self._refuse_known(images, self.settings.split.train, "training")
+        names = spread(list(images), self.max_scans)
+        scans = image_scans(self.predictor, {name: images[name] for name in names})
+        return self._calibrate(scans, SOURCES[1])
+
+    def on_annotated(self, folder: Path, masks: Path) -> Calibration:
+        """Adds thresholds of annotated cases to the calibration; without one, makes it first."""
+        calibration = load_calibration(self.dataset, self.plans_name, self.teacher)
+        if calibration is None and not self.settings.split.validation:
+            command = calibrate_command(self.dataset, self.plans_name, self.teacher)
+            raise ScreenerError(
+                "annotated cases alone do not say what is usual; calibrate on scans of your own "
+                f"first, the same ones if there are no others:\n    {command} --images {folder}"
+            )
+        calibration = calibration or self.on_validation_scans()
+        images = find_images(folder)
+        self._refuse_known(images, self.settings.split.test, "test")
+        annotated = image_scans(self.predictor, images, find_masks(masks, images))
+        made = calibration.with_annotated(measure_annotated(annotated, calibration.percentiles))
+        save_calibration(made, self.file)
+        return made
+
+    def measure(self, folder: Path, calibration: Calibration) -> Measured:
+        """Scores the scans of a folder, as far down as a calibration counts; changes nothing."""
+        images = find_images(folder)
+        self._refuse_known(images, self.settings.split.train, "training")
+        reach = float(calibration.false_positives.thresholds[0])
+        return measure_scans(image_scans(self.predictor, images), reach)
+
+    def _refuse_known(self, images: Iterable[str], known: Iterable[str], use: str) -> None:
+        """Cases of a pool are named after their data set, as in `501_case`."""
+        listed = set(known)
+        plain = {n[4:] for n in listed if n[:3].isdigit() and n[3:4] == "_"}
+        met = sorted(name for name in images if name in listed | plain)
+        if met:
+            raise ScreenerError(
+                f"{met[0]} ({len(met)} in all) has the name of a {use} scan of the plan "
+                f"{self.plans_name}: take it out of the folder, or rename it if it is another one"
+            )
+
+    def _calibrate(self, scans: ScanSource, source: str) -> Calibration:
+        begun = time.monotonic()
+        measured = measure_scans(scans, self.high)
+        identity = trained_identity(self.dataset, self.plans_name, self.teacher)
+        calibration = calibrate_on(measured, identity, source)
+        if calibration.scans == 1:
+            logger.warning("one scan was used: how much scans differ cannot be told")
+        save_calibration(calibration, self.file)
+        seconds = (time.monotonic() - begun) / len(scans)
+        logger.info("calibrated on %d scans, %.1f s a scan", calibration.scans, seconds)
+        return calibration
+
+
+def calibrate_trained(
+    dataset: str, plans_name: str, teacher: bool, device: torch.device, max_scans: int
+) -> None:
+    """Calibrates a model that has just been trained, unless it is calibrated already.
+
+    Whatever goes wrong is logged: the training is done, and `screener_calibrate` can follow.
+
+    Args:
+        dataset, plans_name, teacher, device: see `Calibrator`.
+        max_scans: the plan's setting; 0 leaves it to `screener_calibrate`.
+    """
+    if not max_scans or load_calibration(dataset, plans_name, teacher) is not None:
+        return
+    try:
+        Calibrator(dataset, plans_name, teacher, device, max_scans).on_validation_scans()
+    except Exception as error:
+        command = calibrate_command(dataset, plans_name, teacher)
+        logger.warning(
+            "the model is finished, but it was not calibrated (%s); run\n    %s", error, command
+        )

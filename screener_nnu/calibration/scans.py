@@ -1,0 +1,168 @@
+"""Maps of scans as prediction makes them: in the geometry of the input, with the body's mask."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813
+import torch
+from numpy.typing import NDArray
+
+from screener_nnu.errors import CaseError, ScreenerError
+from screener_nnu.inference.images import IMAGE_ENDINGS, find_images
+from screener_nnu.inference.models import load_student, load_teacher
+from screener_nnu.inference.predict import AnomalyMap, Predictor
+from screener_nnu.inference.volume import score_map
+from screener_nnu.preprocessing.case_files import CaseFolder
+from screener_nnu.preprocessing.mapping import mask_to_input_geometry, to_input_geometry
+from screener_nnu.preprocessing.reading import read_image
+
+_TOLERANCE_MM = 1e-2
+
+
+@dataclass(frozen=True)
+class ScoredScan:
+    """A map and the body, (z, y, x) of the input.
+
+    Attributes:
+        score: nats, float32.
+        body: voxels of the body.
+        voxel_ml: volume of a voxel (ml).
+        annotated: voxels of pathology; None without annotation.
+    """
+
+    score: NDArray[np.float32]
+    body: NDArray[np.bool_]
+    voxel_ml: float
+    annotated: NDArray[np.bool_] | None = None
+
+    def in_body(self, case: str) -> NDArray[np.float32]:
+        """The scores of the body `(n,)`.
+
+        Raises:
+            CaseError: no body, scores that are no finite numbers, or one score everywhere.
+        """
+        scores = self.score[self.body]
+        if scores.size < 2:
+            raise CaseError(case, "the scan has no body: leave it out")
+        if not np.isfinite(scores).all():
+            raise CaseError(
+                case, "its map holds NaN or infinite scores: train the model anew, or leave it out"
+            )
+        if scores.min() == scores.max():
+            raise CaseError(
+                case, f"every voxel of the body has the same score ({scores[0]:.4g} nats)"
+            )
+        return scores
+
+
+ScanSource = dict[str, Callable[[], ScoredScan]]
+"""How to get each scan, by name; nothing is read before it is called."""
+
+
+def load_predictor(
+    dataset: str, plans_name: str, teacher: bool, device: torch.device
+) -> tuple[Predictor, float]:
+    """Student or teacher of a plan, as `screener_predict` loads it, and a score that is high.
+
+    The high score is that of two standard deviations above the mean of training scans (nats).
+    """
+    load = load_teacher if teacher else load_student
+    scorer, plan, statistics = load(dataset, plans_name, device)
+    high = statistics["mean"] + 2 * statistics["std"]
+    return Predictor(scorer, plan, statistics["lowest"], device), high
+
+
+def stored_scans(predictor: Predictor, folder: Path, names: Sequence[str]) -> ScanSource:
+    """Prepared cases, whose frames say how their maps lie in the input; raw scans are not read.
+
+    Their HU were rounded when they were stored, which is all that differs from prediction.
+    """
+    cases = CaseFolder(folder)
+
+    def source(case: str) -> Callable[[], ScoredScan]:
+        def scan() -> ScoredScan:
+            frame = cases.frame(case)
+            images = (cases.read(case, "hu"), cases.read(case, "equalised"))
+            scores = score_map(predictor.scorer, *images, predictor.plan, predictor.device)
+            score = to_input_geometry(scores, frame, predictor.lowest)
+            return _scored(
+                AnomalyMap(score, mask_to_input_geometry(cases.read(case, "body"), frame))
+            )
+
+        return scan
+
+    return {name: source(name) for name in names}
+
+
+def image_scans(
+    predictor: Predictor, images: dict[str, Path], masks: dict[str, Path] | None = None
+) -> ScanSource:
+    """Raw scans, predicted as they are; with masks those that have one."""
+
+    def source(case: str, path: Path) -> Callable[[], ScoredScan]:
+        def scan() -> ScoredScan:
+            result = predictor.predict(read_image(path, case))
+            mask = None if masks is None else read_mask(masks[case], case, result.score)
+            return _scored(result, mask)
+
+        return scan
+
+    wanted = images if masks is None else {c: p for c, p in images.items() if c in masks}
+    return {case: source(case, path) for case, path in wanted.items()}
+
+
+def find_masks(folder: Path, images: dict[str, Path]) -> dict[str, Path]:
+    """Annotations by case name.
+
+    Raises:
+        ScreenerError: no folder, or no annotation has the name of a scan.
+    """
+    if not folder.is_dir():
+        raise ScreenerError(f"{folder} is not a folder")
+    found = find_images(folder) if any(_is_image(p) for p in folder.iterdir()) else {}
+    masks = {case: path for case, path in found.items() if case in images}
+    if not masks:
+        raise ScreenerError(
+            f"no mask in {folder} has the name of a scan, such as "
+            f"{next(iter(images), 'case')}.nii.gz"
+        )
+    return masks
+
+
+def read_mask(path: Path, case: str, reference: sitk.Image) -> NDArray[np.bool_]:
+    """Annotated voxels (z, y, x): those above zero.
+
+    Raises:
+        CaseError: the file is damaged or lies elsewhere than the scan.
+    """
+    try:
+        mask = sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        raise CaseError(case, f"its mask {path} cannot be read") from error
+    if mask.GetSize() != reference.GetSize() or not all(
+        np.allclose(getattr(mask, get)(), getattr(reference, get)(), rtol=0, atol=_TOLERANCE_MM)
+        for get in ("GetSpacing", "GetOrigin", "GetDirection")
+    ):
+        raise CaseError(case, f"its mask {path} has another geometry than the scan")
+    return sitk.GetArrayFromImage(mask) > 0
+
+
+def spread(names: Sequence[str], most: int) -> list[str]:
+    """As many names, evenly spread over the list."""
+    places = np.linspace(0, len(names) - 1, min(most, len(names))).astype(int)
+    return [names[place] for place in places]
+
+
+def _is_image(path: Path) -> bool:
+    return path.name.lower().endswith(IMAGE_ENDINGS)
+
+
+def _scored(result: AnomalyMap, annotated: NDArray[np.bool_] | None = None) -> ScoredScan:
+    score = sitk.GetArrayFromImage(result.score).astype(np.float32, copy=False)
+    body = sitk.GetArrayFromImage(result.body) > 0
+    return ScoredScan(score, body, math.prod(result.score.GetSpacing()) / 1000.0, annotated)

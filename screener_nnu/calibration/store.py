@@ -1,0 +1,149 @@
+"""Where a calibration lies, and which weights it belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from screener_nnu.calibration.record import Calibration, plain_threshold
+from screener_nnu.checkpoints import read_checkpoint
+from screener_nnu.errors import ScreenerError
+from screener_nnu.files import replacing
+from screener_nnu.paths import dataset_name, finished_checkpoint, stage_folder
+from screener_nnu.plans import DEFAULT_PLANS_NAME
+
+logger = logging.getLogger(__name__)
+
+FILE = "calibration.json"
+_MAX_BYTES = 16 << 20
+
+
+def scored_by(teacher: bool) -> str:
+    """The stage whose checkpoint a calibration belongs to."""
+    return "density" if teacher else "distillation"
+
+
+def calibration_file(dataset: int | str, plans_name: str, teacher: bool) -> Path:
+    """Beside the final checkpoint."""
+    return stage_folder(dataset, scored_by(teacher), plans_name) / FILE
+
+
+def model_identity(checkpoint: Mapping[str, Any]) -> str:
+    """Hash of what decides a model's scores, 16 hexadecimal digits.
+
+    Of the contents, so that a model that travelled as a file has the hash that it had before: the
+    weights, their names, the descriptor and condition that a density belongs to, and the scale.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(checkpoint["network_weights"].items()):
+        digest.update(name.encode())
+        digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    rest = [checkpoint.get("features"), checkpoint.get("score_statistics")]
+    digest.update(json.dumps(rest, sort_keys=True).encode())
+    return digest.hexdigest()[:16]
+
+
+def trained_identity(dataset: int | str, plans_name: str, teacher: bool) -> str:
+    """Hash of the finished model of a plan."""
+    path = finished_checkpoint(dataset, scored_by(teacher), plans_name)
+    return model_identity(read_checkpoint(path))
+
+
+def save_calibration(calibration: Calibration, path: Path) -> None:
+    """Writes a calibration, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(calibration.to_dict(), separators=(",", ":")) + "\n")
+
+
+def read_calibration(path: Path) -> Calibration:
+    """Reads a calibration, whoever wrote it.
+
+    Raises:
+        ScreenerError: it is damaged, or of another version.
+    """
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ScreenerError(f"{path} has an absurd size")
+        return Calibration.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ScreenerError(f"{path} cannot be read ({error}): calibrate again") from error
+    except ScreenerError as error:
+        raise ScreenerError(f"{path}: {error}") from error
+
+
+def load_calibration(
+    dataset: int | str, plans_name: str, teacher: bool, checkpoint_file: Path | None = None
+) -> Calibration | None:
+    """The calibration of a trained model, None where there is none that belongs to it.
+
+    One of other weights, or a damaged one, is named in a warning and not used.
+
+    Args:
+        dataset: number or name.
+        plans_name: plan of the model.
+        teacher: of the density stage, otherwise of the student.
+        checkpoint_file: checkpoint in place of the plan's final one.
+    """
+    path = calibration_file(dataset, plans_name, teacher)
+    if checkpoint_file is not None:
+        path = checkpoint_file.with_name(FILE)
+    if not path.is_file():
+        return None
+    own = checkpoint_file or path.with_name("checkpoint_final.pth")
+    try:
+        calibration = read_calibration(path)
+        identity = model_identity(read_checkpoint(own))
+    except ScreenerError as error:
+        logger.warning("calibration not used: %s", error)
+        return None
+    if calibration.model != identity:
+        logger.warning(
+            "calibration not used: %s belongs to other weights than %s; run\n    %s",
+            path,
+            own.name,
+            calibrate_command(dataset, plans_name, teacher),
+        )
+        return None
+    return calibration
+
+
+def calibrate_command(dataset: int | str, plans_name: str, teacher: bool) -> str:
+    """The command line that calibrates a model."""
+    number = int(dataset_name(dataset)[7:10])
+    plans = "" if plans_name == DEFAULT_PLANS_NAME else f" -p {plans_name}"
+    return f"screener_calibrate -d {number}{plans}{' --teacher' if teacher else ''}"
+
+
+def resolve_threshold(
+    text: str, dataset: int | str, plans_name: str, teacher: bool, volume_ml: float | None = None
+) -> float:
+    """A threshold (nats) as a user writes it; the calibration is read where it is needed.
+
+    Args:
+        text: see `Calibration.parse_threshold`.
+        dataset, plans_name, teacher: the model, see `load_calibration`.
+        volume_ml: least volume (ml) of findings, for `fp`; None for the usual one.
+
+    Raises:
+        ScreenerError: no threshold; or one that needs a calibration, which is not there.
+    """
+    value = plain_threshold(text)
+    if value is not None:
+        return value
+    calibration = load_calibration(dataset, plans_name, teacher)
+    if calibration is None:
+        raise ScreenerError(
+            f"threshold '{text}' needs a calibration of the {'teacher' if teacher else 'student'} "
+            f"of {plans_name}, and there is none; run\n"
+            f"    {calibrate_command(dataset, plans_name, teacher)}\n"
+            "or give a threshold in nats"
+        )
+    if volume_ml is None:
+        return calibration.parse_threshold(text)
+    return calibration.parse_threshold(text, volume_ml)
