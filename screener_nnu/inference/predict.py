@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import SimpleITK as sitk  # noqa: N813
 import torch
 from tqdm import tqdm
 
-from screener_nnu.errors import CaseError
 from screener_nnu.inference.images import write_image
+from screener_nnu.inference.pipeline import Pipeline, memory_budget, scan_bytes
 from screener_nnu.inference.volume import score_map
 from screener_nnu.plans import ScreenerSettings
 from screener_nnu.preprocessing.mapping import mask_to_input_geometry, to_input_geometry
@@ -31,6 +31,10 @@ class AnomalyMap:
 
     score: sitk.Image
     body: sitk.Image
+
+
+# Case name, file or folder of the scan, the scan, and its map.
+After = Callable[[str, Path, RawImage, AnomalyMap], None]
 
 
 @dataclass(frozen=True)
@@ -53,14 +57,12 @@ class Predictor:
         """The anomaly map of one scan."""
         settings = ScreenerSettings.from_dict(self.plan["screener"]).preprocessing
         prepared = prepare_image(raw, settings)
-        scores = score_map(self.scorer, prepared.hu, prepared.equalised, self.plan, self.device)
-        score = to_input_geometry(scores, prepared.frame, self.lowest)
-        body = mask_to_input_geometry(prepared.body, prepared.frame)
-        values = sitk.GetArrayFromImage(score)
-        values[sitk.GetArrayViewFromImage(body) == 0] = self.lowest
-        filled = sitk.GetImageFromArray(values.astype(np.float32))
-        filled.CopyInformation(score)
-        return AnomalyMap(filled, body)
+        body, frame = prepared.body, prepared.frame
+        scores = score_map(
+            self.scorer, prepared.hu, prepared.equalised, self.plan, self.device, body
+        )
+        score = to_input_geometry(scores, frame, self.lowest, body, self.device)
+        return AnomalyMap(score, mask_to_input_geometry(body, frame))
 
 
 def predict_files(
@@ -69,39 +71,71 @@ def predict_files(
     output: Path,
     threshold: float | None = None,
     overwrite: bool = False,
+    after: After | None = None,
 ) -> dict[str, str]:
     """Writes `<case>.nii.gz` and `<case>_body.nii.gz`, and a mask above a threshold if asked for.
 
-    Maps that are there already are left alone.
+    Maps that are there already are left alone. The next scan is read and the last one written
+    while one is computed.
+
+    Args:
+        predictor: a trained model.
+        images: file or folder of each scan by case name.
+        output: folder of the maps.
+        threshold: of the mask (nats).
+        overwrite: predict again what is there.
+        after: called with case name, path, scan and map of each new map, in the writing thread and
+            before the map gets its name, which stands for a finished case. A `ScreenerError` that
+            it raises is reported for that case, whose map is then left out.
 
     Returns:
         Why each scan that was skipped has no map.
     """
     output.mkdir(parents=True, exist_ok=True)
-    skipped: dict[str, str] = {}
-    for case, path in tqdm(images.items(), desc="prediction", unit="scan"):
-        target = output / f"{case}.nii.gz"
-        if target.is_file() and not overwrite:
-            _write_mask(output, case, threshold)
-            continue
-        try:
-            result = predictor.predict(read_image(path, case))
-        except CaseError as error:
-            skipped[case] = error.reason
-            logger.warning("skipped %s: %s", case, error.reason)
-            continue
-        write_image(result.body, output / f"{case}_body.nii.gz")
-        write_image(result.score, target)
+    there = {c for c in images if (output / f"{c}.nii.gz").is_file() and not overwrite}
+    for case in there:
         _write_mask(output, case, threshold)
+
+    def write(case: str, path: Path, raw: RawImage, result: AnomalyMap) -> None:
+        write_image(result.body, output / f"{case}_body.nii.gz")
+        if threshold is not None:
+            write_image(_above(result.score, result.body, threshold), _mask_path(output, case))
+        if after is not None:
+            after(case, path, raw, result)
+        write_image(result.score, output / f"{case}.nii.gz")
+
+    pipeline = Pipeline(
+        lambda case, path: read_image(path, case),
+        predictor.predict,
+        write,
+        scan_bytes,
+        memory_budget(),
+    )
+    wanted = {case: path for case, path in images.items() if case not in there}
+    skipped: dict[str, str] = {}
+    with tqdm(total=len(images), initial=len(there), desc="prediction", unit="scan") as progress:
+        for outcome in pipeline.run(wanted):
+            progress.update()
+            if outcome.reason:
+                skipped[outcome.case] = outcome.reason
+                logger.warning("skipped %s: %s", outcome.case, outcome.reason)
     return skipped
 
 
 def _write_mask(output: Path, case: str, threshold: float | None) -> None:
-    """Voxels of the body above the threshold, from the written map: it may be of an earlier run."""
+    """The mask of a map of an earlier run."""
     if threshold is None:
         return
     score, body = (
         sitk.ReadImage(str(output / f"{name}.nii.gz")) for name in (case, f"{case}_body")
     )
-    mask = sitk.Cast(score > threshold, sitk.sitkUInt8) * body
-    write_image(mask, output / f"{case}_mask.nii.gz")
+    write_image(_above(score, body, threshold), _mask_path(output, case))
+
+
+def _mask_path(output: Path, case: str) -> Path:
+    return output / f"{case}_mask.nii.gz"
+
+
+def _above(score: sitk.Image, body: sitk.Image, threshold: float) -> sitk.Image:
+    """Voxels of the body above the threshold, uint8."""
+    return sitk.Cast(score > threshold, sitk.sitkUInt8) * body

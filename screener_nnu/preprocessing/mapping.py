@@ -94,9 +94,9 @@ def _check_shape(array: np.ndarray, shape: Shape) -> None:
 def _blank(frame: Frame, fill: float, kind: type) -> tuple[np.ndarray, np.ndarray]:
     """An array in the file's axes, and the body box in it as a view in canonical axes (z, y, x)."""
     geometry = frame.geometry
-    array = np.full(geometry.size[::-1], fill, dtype=kind)
+    array: np.ndarray = np.full(geometry.size[::-1], fill, dtype=kind)
     view = array.transpose([2 - _file_axis(geometry, letter)[0] for letter in CANONICAL[::-1]])
-    turned = [i for i in range(3) if _file_axis(geometry, CANONICAL[2 - i])[1]]
+    turned = tuple(i for i in range(3) if _file_axis(geometry, CANONICAL[2 - i])[1])
     view = np.flip(view, turned)
     if view.shape != frame.raw_shape:
         raise ValueError(f"size {geometry.size} of the input is not that of {frame.raw_shape}")

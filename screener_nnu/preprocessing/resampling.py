@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import torch
 
 _NAME = "resample_torch_fornnunet"
-# Voxels of a piece: large enough to keep the processor busy, small beside a scan.
-_SLAB_VOXELS = 1 << 22
+# Voxels of a piece: it stays in the cache of a processor.
+_SLAB_VOXELS = 1 << 20
 _IMAGE = {"is_seg": False, "force_separate_z": False, "memefficient_seg_resampling": False}
 
 # Names and arguments of the resampling functions of a plan's configuration.
