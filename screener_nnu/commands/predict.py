@@ -8,6 +8,8 @@ from pathlib import Path
 
 from screener_nnu.commands._run import run
 
+_COST_OF_FAST = "fast: TODO"
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -20,6 +22,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-p", dest="plans", default="ScreenerPlans", metavar="PLANS")
     parser.add_argument("-chk", dest="checkpoint", default=None, help="checkpoint of a student")
     parser.add_argument("--teacher", action="store_true", help="all three stages, not the student")
+    parser.add_argument("--fast", action="store_true", help="tiles side by side, without overlap")
     parser.add_argument("--threshold", type=float, default=None, help="also write a mask (nats)")
     parser.add_argument("--overwrite", action="store_true", help="predict again what is there")
     parser.add_argument("-device", choices=["cuda", "cpu", "mps"], default=None)
@@ -41,17 +44,23 @@ def _predict(arguments: argparse.Namespace) -> None:
     from screener_nnu.inference.images import find_images
     from screener_nnu.inference.models import load_student, load_teacher
     from screener_nnu.inference.predict import Predictor, predict_files
+    from screener_nnu.inference.volume import with_overlap
+    from screener_nnu.scoring.student import Student
+    from screener_nnu.scoring.teacher import Teacher
 
     images = find_images(arguments.input)
     device = choose_device(arguments.device)
+    scorer: Teacher | Student
     if arguments.teacher:
         scorer, plan, statistics = load_teacher(arguments.dataset, arguments.plans, device)
-        predictor = Predictor(scorer, plan, statistics["lowest"], device)
     else:
-        student, plan, statistics = load_student(
+        scorer, plan, statistics = load_student(
             arguments.dataset, arguments.plans, device, arguments.checkpoint
         )
-        predictor = Predictor(student, plan, statistics["lowest"], device)
+    if arguments.fast:
+        plan = with_overlap(plan, 0.0)
+        print(_COST_OF_FAST)
+    predictor = Predictor(scorer, plan, statistics["lowest"], device)
     skipped = predict_files(
         predictor, images, arguments.output, arguments.threshold, arguments.overwrite
     )

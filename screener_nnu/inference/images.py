@@ -11,6 +11,7 @@ import SimpleITK as sitk  # noqa: N813
 from screener_nnu.dicom.files import is_zip
 from screener_nnu.dicom.records import Series
 from screener_nnu.errors import ScreenerError
+from screener_nnu.inference.compressed_nifti import write_compressed
 from screener_nnu.preprocessing.reading import Source
 
 logger = logging.getLogger(__name__)
@@ -95,9 +96,12 @@ def write_image(image: sitk.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        sitk.WriteImage(image, str(temporary), useCompression=True)
+        if image.GetPixelID() == sitk.sitkFloat32 and path.name.endswith(".nii.gz"):
+            write_compressed(image, temporary)
+        else:
+            sitk.WriteImage(image, str(temporary), useCompression=True)
         os.replace(temporary, path)
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         raise ScreenerError(f"{path} cannot be written: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)

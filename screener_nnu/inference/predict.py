@@ -6,15 +6,15 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
 import SimpleITK as sitk  # noqa: N813
 import torch
 from tqdm import tqdm
 
 from screener_nnu.errors import CaseError
 from screener_nnu.inference.images import write_image
+from screener_nnu.inference.pipeline import Pipeline, memory_budget, scan_bytes
 from screener_nnu.inference.volume import score_map
 from screener_nnu.plans import ScreenerSettings
 from screener_nnu.preprocessing.mapping import mask_to_input_geometry, to_input_geometry
@@ -32,6 +32,16 @@ class AnomalyMap:
 
     score: sitk.Image
     body: sitk.Image
+
+
+class Extras(Protocol):
+    """What is made of a scan and its map beside the map; see `outputs.extras.CaseExtras`."""
+
+    def current(self, case: str) -> bool:
+        """Whether all of it is there already."""
+
+    def write(self, case: str, raw: RawImage, result: AnomalyMap) -> None:
+        """Makes it; what fails is noted, and costs neither the map nor the other scans."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +64,12 @@ class Predictor:
         """The anomaly map of one scan."""
         settings = ScreenerSettings.from_dict(self.plan["screener"]).preprocessing
         prepared = prepare_image(raw, settings)
-        scores = score_map(self.scorer, prepared.hu, prepared.equalised, self.plan, self.device)
-        score = to_input_geometry(scores, prepared.frame, self.lowest)
-        body = mask_to_input_geometry(prepared.body, prepared.frame)
-        values = sitk.GetArrayFromImage(score)
-        values[sitk.GetArrayViewFromImage(body) == 0] = self.lowest
-        filled = sitk.GetImageFromArray(values.astype(np.float32))
-        filled.CopyInformation(score)
-        return AnomalyMap(filled, body)
+        body, frame = prepared.body, prepared.frame
+        scores = score_map(
+            self.scorer, prepared.hu, prepared.equalised, self.plan, self.device, body
+        )
+        score = to_input_geometry(scores, frame, self.lowest, body, self.device)
+        return AnomalyMap(score, mask_to_input_geometry(body, frame))
 
 
 def predict_files(
@@ -70,39 +78,92 @@ def predict_files(
     output: Path,
     threshold: float | None = None,
     overwrite: bool = False,
+    extras: Extras | None = None,
 ) -> dict[str, str]:
     """Writes `<case>.nii.gz` and `<case>_body.nii.gz`, and a mask above a threshold if asked for.
 
-    Maps that are there already are left alone.
+    Maps that are there already are left alone. The next scan is read and the last one written
+    while one is computed.
+
+    Args:
+        predictor: a trained model.
+        images: source of each scan by case name.
+        output: folder of the maps.
+        threshold: of the mask (nats).
+        overwrite: predict again what is there.
+        extras: made of each map once it is written, in the writing thread; of a map of an earlier
+            run where they are not there yet.
 
     Returns:
-        Why each scan that was skipped has no map.
+        Why each scan that was skipped has no map, or no extras.
     """
     output.mkdir(parents=True, exist_ok=True)
+    there = {c for c in images if (output / f"{c}.nii.gz").is_file() and not overwrite}
     skipped: dict[str, str] = {}
-    for case, path in tqdm(images.items(), desc="prediction", unit="scan"):
-        target = output / f"{case}.nii.gz"
-        if target.is_file() and not overwrite:
-            _write_mask(output, case, threshold)
-            continue
+    for case in sorted(there):
         try:
-            result = predictor.predict(read_image(path, case))
+            _write_mask(output, case, threshold)
         except CaseError as error:
             skipped[case] = error.reason
-            logger.warning("skipped %s: %s", case, error.reason)
-            continue
-        write_image(result.body, output / f"{case}_body.nii.gz")
-        write_image(result.score, target)
-        _write_mask(output, case, threshold)
+            logger.warning("skipped %s", error)
+    done = {c for c in there if c in skipped or extras is None or extras.current(c)}
+
+    def compute(raw: RawImage) -> AnomalyMap:
+        return _stored(output, raw.case) if raw.case in there else predictor.predict(raw)
+
+    def write(case: str, source: Source, raw: RawImage, result: AnomalyMap) -> None:
+        if case not in there:
+            write_image(result.body, output / f"{case}_body.nii.gz")
+            if threshold is not None:
+                write_image(_above(result.score, result.body, threshold), _mask_path(output, case))
+            # Last of the three: it stands for a finished case.
+            write_image(result.score, output / f"{case}.nii.gz")
+        if extras is not None:
+            extras.write(case, raw, result)
+
+    pipeline = Pipeline(
+        lambda case, source: read_image(source, case), compute, write, scan_bytes, memory_budget()
+    )
+    wanted = {case: source for case, source in images.items() if case not in done}
+    with tqdm(total=len(images), initial=len(done), desc="prediction", unit="scan") as progress:
+        for outcome in pipeline.run(wanted):
+            progress.update()
+            if outcome.reason:
+                skipped[outcome.case] = outcome.reason
+                logger.warning("skipped %s: %s", outcome.case, outcome.reason)
     return skipped
 
 
+def _stored(output: Path, case: str) -> AnomalyMap:
+    """The map of an earlier run.
+
+    Raises:
+        CaseError: it cannot be read.
+    """
+    try:
+        score, body = (
+            sitk.ReadImage(str(output / f"{name}.nii.gz")) for name in (case, f"{case}_body")
+        )
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise CaseError(
+            case, f"its map of an earlier run cannot be read ({reason}): add --overwrite"
+        ) from error
+    return AnomalyMap(score, body)
+
+
 def _write_mask(output: Path, case: str, threshold: float | None) -> None:
-    """Voxels of the body above the threshold, from the written map: it may be of an earlier run."""
+    """The mask of a map of an earlier run."""
     if threshold is None:
         return
-    score, body = (
-        sitk.ReadImage(str(output / f"{name}.nii.gz")) for name in (case, f"{case}_body")
-    )
-    mask = sitk.Cast(score > threshold, sitk.sitkUInt8) * body
-    write_image(mask, output / f"{case}_mask.nii.gz")
+    stored = _stored(output, case)
+    write_image(_above(stored.score, stored.body, threshold), _mask_path(output, case))
+
+
+def _mask_path(output: Path, case: str) -> Path:
+    return output / f"{case}_mask.nii.gz"
+
+
+def _above(score: sitk.Image, body: sitk.Image, threshold: float) -> sitk.Image:
+    """Voxels of the body above the threshold, uint8."""
+    return sitk.Cast(score > threshold, sitk.sitkUInt8) * body

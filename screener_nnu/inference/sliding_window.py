@@ -7,13 +7,13 @@ one grid: they are averaged there, and scores are interpolated to voxels once, a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import product
 from typing import Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from screener_nnu.inference.tiles import Tiling
 from screener_nnu.plans import Shape
 
 
@@ -28,19 +28,6 @@ class Scorer(Protocol):
         """(B, d, h, w) or (B, channels, d, h, w) on the cell grid of images (B, 1, D, H, W)."""
 
 
-def tile_starts(length: int, tile: int, overlap: float, multiple: int) -> list[int]:
-    """Starts of tiles along one axis: even steps of at most (1 - overlap) tiles.
-
-    All are multiples of `multiple`, and the tiles cover the whole length.
-    """
-    if tile >= length:
-        return [0]
-    step = max(multiple, int(tile * (1 - overlap)))
-    count = int(np.ceil((length - tile) / step)) + 1
-    exact = np.linspace(0, length - tile, count)
-    return sorted({int(round(e / multiple)) * multiple for e in exact})
-
-
 def score_volume(
     scorer: Scorer,
     image: torch.Tensor,
@@ -48,6 +35,8 @@ def score_volume(
     overlap: float,
     divisor: Shape,
     pad_value: float,
+    needed: np.ndarray | None = None,
+    batch: int = 1,
 ) -> torch.Tensor:
     """Scores on the cell grid of a volume.
 
@@ -58,51 +47,44 @@ def score_volume(
         overlap: of neighbouring tiles, as a fraction of the tile.
         divisor: multiple of the input's size that the network needs.
         pad_value: of the voxels that fill up the last tile.
+        needed: (D, H, W) voxels whose scores are asked for, see `tiles.py`; all of them by default.
+            Elsewhere a score may be that of fewer tiles, or 0.
+        batch: tiles that are given to the scorer at once.
 
     Returns:
         (d, h, w) float32, with d = ceil(D / cell) and so on; channels that the scorer gives come
         first.
     """
-    multiple = np.lcm(divisor, scorer.cell)
-    shape = np.array(image.shape)
-    padded_shape = np.ceil(shape / multiple).astype(int) * multiple
-    limits = np.maximum(np.array(tile) // multiple, 1) * multiple
-    tile_shape = np.minimum(limits, padded_shape)
-    padding = [int(p) for n in (padded_shape - shape)[::-1] for p in (0, n)]
-    padded = F.pad(image[None, None].float(), padding, value=pad_value)
+    d, h, w = image.shape
+    cells = np.array(scorer.cell)
+    tiling = Tiling.of((d, h, w), tile, overlap, np.lcm(divisor, cells))
+    if needed is not None and needed.any():
+        tiling = tiling.holding(needed)
+    padding = [int(p) for n, m in zip(tiling.padded, image.shape, strict=True) for p in (n - m, 0)]
+    padded = F.pad(image[None, None].float(), padding[::-1], value=pad_value)
 
-    grid_shape = tuple(int(n) for n in padded_shape // scorer.cell)
+    grid_shape = tuple(int(n) for n in np.array(tiling.padded) // cells)
     total: torch.Tensor | None = None
     weight = torch.zeros(grid_shape, device=image.device)
-    extent = torch.tensor(shape[None], device=image.device)
-    for start in _starts(padded_shape, tile_shape, overlap, multiple):
-        window = tuple(slice(a, a + n) for a, n in zip(start, tile_shape, strict=True))
-        scores = scorer(
-            padded[(slice(None), slice(None), *window)],
-            torch.tensor([start], device=image.device),
-            extent,
-        )
-        z, y, x = (
-            slice(a // c, (a + n) // c)
-            for a, n, c in zip(start, tile_shape, scorer.cell, strict=True)
-        )
+    for starts in _batches(tiling.starts, batch):
+        images = torch.cat([padded[(..., *tiling.window(start))] for start in starts])
+        extent = torch.tensor([image.shape] * len(starts), device=image.device)
+        scores = scorer(images, torch.tensor(starts, device=image.device), extent)
         if total is None:
             total = torch.zeros((*scores.shape[1:-3], *grid_shape), device=image.device)
-        total[..., z, y, x] += scores[0].float()
-        weight[z, y, x] += 1
+        for start, score in zip(starts, scores, strict=True):
+            first = np.array(start) // cells
+            z, y, x = (slice(a, a + n) for a, n in zip(first, score.shape[-3:], strict=True))
+            total[..., z, y, x] += score.float()
+            weight[z, y, x] += 1
     assert total is not None  # there is always a tile
-    z, y, x = (slice(0, int(np.ceil(n / c))) for n, c in zip(shape, scorer.cell, strict=True))
-    return (total / weight)[..., z, y, x]
+    z, y, x = (slice(0, -(-n // c)) for n, c in zip(image.shape, scorer.cell, strict=True))
+    return (total / weight.clamp_min(1))[..., z, y, x]
 
 
-def _starts(
-    shape: np.ndarray, tile: np.ndarray, overlap: float, multiple: np.ndarray
-) -> Iterator[tuple[int, ...]]:
-    axes = (
-        tile_starts(int(n), int(t), overlap, int(m))
-        for n, t, m in zip(shape, tile, multiple, strict=True)
-    )
-    return product(*axes)
+def _batches(starts: tuple[Shape, ...], size: int) -> Iterator[tuple[Shape, ...]]:
+    for first in range(0, len(starts), size):
+        yield starts[first : first + size]
 
 
 def cells_to_voxels(grid: torch.Tensor, cell: Shape, start: Shape, size: Shape) -> torch.Tensor:

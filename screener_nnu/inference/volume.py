@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ import torch
 import torch.nn.functional as F
 
 from screener_nnu.inference.sliding_window import cells_to_voxels, score_volume
+from screener_nnu.inference.tile_memory import affordable_tile, tiles_at_once
+from screener_nnu.inference.tiles import needed_cells, needed_voxels, voxels_of_cells
 from screener_nnu.networks.unet import shape_divisor
-from screener_nnu.plans import ScreenerSettings, Shape
+from screener_nnu.plans import InferenceSettings, ScreenerSettings, Shape
 from screener_nnu.scoring.student import Student
 from screener_nnu.scoring.teacher import Teacher
 
@@ -28,6 +31,18 @@ def teacher_input(equalised: torch.Tensor, grid_shape: Shape) -> torch.Tensor:
     if tuple(equalised.shape) == tuple(grid_shape):
         return equalised.float()
     return F.interpolate(equalised[None, None].float(), grid_shape, mode="trilinear")[0, 0]
+
+
+def inference_settings(plan: dict[str, Any]) -> InferenceSettings:
+    """Tile and overlap of a plan."""
+    return ScreenerSettings.from_dict(plan["screener"]).inference
+
+
+def with_overlap(plan: dict[str, Any], overlap: float) -> dict[str, Any]:
+    """A copy of a plan whose tiles overlap by another fraction."""
+    settings = ScreenerSettings.from_dict(plan["screener"])
+    inference = replace(settings.inference, overlap=overlap)
+    return {**plan, "screener": replace(settings, inference=inference).to_dict()}
 
 
 class _Maps:
@@ -48,6 +63,8 @@ def stitched_maps(
     cell: Shape,
     image: torch.Tensor,
     plan: dict[str, Any],
+    needed: np.ndarray | None = None,
+    tile: Shape | None = None,
 ) -> torch.Tensor:
     """Pooled maps of a whole image, averaged where tiles overlap.
 
@@ -56,26 +73,46 @@ def stitched_maps(
         cell: voxels per axis of a position.
         image: (D, H, W), equalised, on the plan's grid.
         plan: with the tile and its overlap.
+        needed: (D, H, W) voxels whose maps are asked for; all by default.
+        tile: another one than the plan's.
 
     Returns:
         (1, channels, d, h, w) float32 on the device of the image.
     """
-    inference = ScreenerSettings.from_dict(plan["screener"]).inference
-    tile, overlap = inference.teacher_tile, inference.overlap
-    return score_volume(_Maps(cell, maps), image, tile, overlap, shape_divisor(plan), 0.0)[None]
+    inference = inference_settings(plan)
+    tile = tile or inference.teacher_tile
+    batch = tiles_at_once(tile, image.device) if needed is not None else 1
+    scorer, divisor = _Maps(cell, maps), shape_divisor(plan)
+    return score_volume(scorer, image, tile, inference.overlap, divisor, 0.0, needed, batch)[None]
 
 
-def teacher_cells(teacher: Teacher, equalised: torch.Tensor, plan: dict[str, Any]) -> torch.Tensor:
+def teacher_cells(
+    teacher: Teacher,
+    equalised: torch.Tensor,
+    plan: dict[str, Any],
+    needed: np.ndarray | None = None,
+    tile: Shape | None = None,
+) -> torch.Tensor:
     """Scores (d, h, w) in nats on the teacher's cell grid of an image on the plan's grid.
 
     The maps of overlapping tiles are averaged and the density is evaluated once a position.
+
+    Args:
+        teacher, equalised, plan, tile: as for `stitched_maps`.
+        needed: (D, H, W) voxels whose scores are asked for; those of other cells may be 0.
     """
-    features = teacher.features
-    y = stitched_maps(features.descriptor_maps, teacher.cell, equalised, plan)
-    c = None
+    features, cell = teacher.features, teacher.cell
+    cells = voxels = None
+    if needed is not None and needed.any():
+        cells = torch.from_numpy(needed_cells(needed, cell, 0)).to(equalised.device)
+        z, y, x = equalised.shape
+        reach = teacher.density.density.reach
+        voxels = voxels_of_cells(needed_cells(needed, cell, reach), cell, (z, y, x))
+    y_map = stitched_maps(features.descriptor_maps, cell, equalised, plan, voxels, tile)
+    c_map = None
     if features.condition.channels:
-        c = stitched_maps(features.condition_maps, teacher.cell, equalised, plan)
-    return teacher.score(y, c)[0]
+        c_map = stitched_maps(features.condition_maps, cell, equalised, plan, voxels, tile)
+    return teacher.score(y_map, c_map, cells)[0]
 
 
 def score_map(
@@ -84,16 +121,44 @@ def score_map(
     equalised: np.ndarray,
     plan: dict[str, Any],
     device: torch.device,
+    body: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The anomaly map (D, H, W) in nats, float32, on the plan's grid."""
+    """The anomaly map (D, H, W) in nats, float32, on the plan's grid.
+
+    Args:
+        scorer: teacher or student, on the device.
+        hu, equalised: what they see, see `PreparedImage`.
+        plan: nnU-Net's plan dictionary of the model.
+        device: of the scorer.
+        body: mask on the storage grid; with it, what no voxel of the body is interpolated from is
+            not computed, and 0 or the score of fewer tiles.
+    """
+    z, y, x = hu.shape
+    needed = None if body is None else needed_voxels(body, (z, y, x))
     if isinstance(scorer, Teacher):
-        image = teacher_input(torch.from_numpy(equalised).to(device), hu.shape)  # type: ignore[arg-type]
-        cells = teacher_cells(scorer, image, plan)
-        return cells_to_voxels(cells, scorer.cell, (0, 0, 0), hu.shape).cpu().numpy()  # type: ignore[arg-type]
+        image = teacher_input(torch.from_numpy(equalised).to(device), (z, y, x))
+        cells = _teacher_scores(scorer, image, plan, needed)
+        return cells_to_voxels(cells, scorer.cell, (0, 0, 0), (z, y, x)).cpu().numpy()
     image = normalise_hu(torch.from_numpy(hu).to(device), plan)
-    inference = ScreenerSettings.from_dict(plan["screener"]).inference
+    return _student_scores(scorer, image, plan, needed).cpu().numpy()
+
+
+def _teacher_scores(
+    teacher: Teacher, image: torch.Tensor, plan: dict[str, Any], needed: np.ndarray | None
+) -> torch.Tensor:
+    features, largest = teacher.features, inference_settings(plan).teacher_tile
+    outputs = ScreenerSettings.from_dict(plan["screener"]).descriptor.channels
+    half = features.low_precision_cpu
+    tile = affordable_tile(largest, plan, outputs, image.device, half)
+    return teacher_cells(teacher, image, plan, needed, tile)
+
+
+def _student_scores(
+    student: Student, image: torch.Tensor, plan: dict[str, Any], needed: np.ndarray | None
+) -> torch.Tensor:
+    inference, divisor = inference_settings(plan), shape_divisor(plan)
+    half = student.low_precision_cpu
+    tile = affordable_tile(inference.student_tile, plan, 1, image.device, half)
+    batch = tiles_at_once(tile, image.device)
     air = float(normalise_hu(torch.tensor(-1024.0), plan))
-    scores = score_volume(
-        scorer, image, inference.student_tile, inference.overlap, shape_divisor(plan), air
-    )
-    return scores.cpu().numpy()
+    return score_volume(student, image, tile, inference.overlap, divisor, air, needed, batch)

@@ -144,10 +144,14 @@ def _near(parts: np.ndarray) -> np.ndarray:
 
 def _reduce(function: np.ufunc, array: np.ndarray, block: list[int]) -> np.ndarray:
     """Reduces blocks of voxels; the last one of an axis may be smaller."""
-    # The last axis lies together in memory; to shrink it first is ten times faster.
-    for axis in reversed(range(array.ndim)):
-        if block[axis] > 1:
-            starts = np.arange(0, array.shape[axis], block[axis])
+    # Whole planes and rows go through the vector units; `reduceat`, which does not, comes last.
+    for axis in range(array.ndim):
+        edge = block[axis]
+        starts = range(0, array.shape[axis], edge)
+        if edge > 1 and axis < array.ndim - 1:
+            parts = [array[(slice(None),) * axis + (slice(a, a + edge),)] for a in starts]
+            array = np.stack([function.reduce(part, axis=axis) for part in parts], axis)
+        elif edge > 1:
             array = function.reduceat(array, starts, axis=axis)
     return array
 

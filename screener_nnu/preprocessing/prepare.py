@@ -110,8 +110,8 @@ def prepare_image(raw: RawImage, settings: PreprocessingSettings) -> PreparedIma
         )
     frame = frame_of(raw, settings)
     crop = raw.array[frame.slices]
-    hu = resample_to_shape(np.clip(crop, *settings.hu_clip), frame.grid_shape)
-    windowed = resample_to_shape(np.clip(crop, low, high), frame.storage_shape)
+    hu = resample_to_shape(crop, frame.grid_shape, settings.hu_clip)
+    windowed = resample_to_shape(crop, frame.storage_shape, settings.hu_window)
     body = body_mask(windowed, settings.storage_spacing, settings.body_threshold)
     equalised = equalise(windowed, settings)
     return PreparedImage(hu, equalised, body.astype(np.uint8), frame, settings)

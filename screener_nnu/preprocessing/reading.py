@@ -129,8 +129,13 @@ def to_raw_image(image: sitk.Image, case: str, source: SeriesSource | None = Non
     return RawImage(case, array, (z, y, x), geometry, source)
 
 
-def read_size(path: Path) -> tuple[int, float]:
-    """Voxels and volume (mm^3) of an image from its header alone; zeros when it is unreadable."""
+def read_size(path: Source) -> tuple[int, float]:
+    """Voxels and volume (mm^3) of an image from its header alone; zeros when it is unreadable.
+
+    The volume of a DICOM series is not told before it is stacked: 0.
+    """
+    if isinstance(path, Series):
+        return sum(one.shape[0] * one.shape[1] for one in path.slices), 0.0
     reader = sitk.ImageFileReader()
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     try:

@@ -1,4 +1,4 @@
-"""Resampling with nnU-Net's own function, so that stock fine-tuning sees the same voxels.
+"""Resampling that equals nnU-Net's own function, so that stock fine-tuning sees the same voxels.
 
 Voxel i of n covers [i, i + 1) / n of the axis (half-pixel centres), so that mapping to a shape and
 back keeps every structure in its place. Array axes are (z, y, x), spacings likewise (mm).
@@ -6,13 +6,19 @@ back keeps every structure in its place. Array axes are (z, y, x), spacings like
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from screener_nnu.plans import Shape, Spacing
+from screener_nnu.plans import Range, Shape, Spacing
+
+if TYPE_CHECKING:
+    import torch
 
 _NAME = "resample_torch_fornnunet"
+# Voxels of a piece: it stays in the cache of a processor.
+_SLAB_VOXELS = 1 << 20
 _IMAGE = {"is_seg": False, "force_separate_z": False, "memefficient_seg_resampling": False}
 
 # Names and arguments of the resampling functions of a plan's configuration.
@@ -38,26 +44,73 @@ def resample(array: np.ndarray, spacing: Spacing, new_spacing: Spacing) -> np.nd
     return resample_to_shape(array, new_shape((z, y, x), spacing, new_spacing))
 
 
-def resample_to_shape(array: np.ndarray, shape: Shape) -> np.ndarray:
-    """Trilinear resampling of an image (z, y, x) to a shape over the same box, float32."""
-    import torch
-    from nnunetv2.preprocessing.resampling.resample_torch import resample_torch_fornnunet
+def resample_to_shape(array: np.ndarray, shape: Shape, bounds: Range | None = None) -> np.ndarray:
+    """Trilinear resampling of an image (z, y, x) to a shape over the same box, float32.
 
-    # Without a separate axis the function uses the shapes alone; spacings are a formality.
-    unit = (1.0, 1.0, 1.0)
-    data = np.ascontiguousarray(array, dtype=np.float32)[None]
-    result = resample_torch_fornnunet(
-        data, shape, unit, unit, num_threads=torch.get_num_threads(), **_IMAGE
-    )
-    return np.asarray(result[0], dtype=np.float32)
+    Args:
+        array: (z, y, x), any number type.
+        shape: of the result.
+        bounds: lowest and highest value, between which the image is clipped *before*.
+    """
+    result = np.empty(shape, dtype=np.float32)
+    for first, rows in resampled_slabs(array, shape, bounds):
+        result[first : first + len(rows)] = rows
+    return result
+
+
+def resampled_slabs(
+    array: np.ndarray,
+    shape: Shape,
+    bounds: Range | None = None,
+    device: torch.device | None = None,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The result of `resample_to_shape` in pieces, so that nothing as large is held twice.
+
+    Only the planes that the result needs are read: of a thin-sliced scan that is shrunk to 4 mm,
+    two in four.
+
+    Args:
+        array, shape, bounds: as for `resample_to_shape`.
+        device: that computes; the processor by default.
+
+    Yields:
+        First plane of the piece in the result, and the piece (n, y, x), float32, which the caller
+        may change.
+    """
+    import torch
+    from torch.nn.functional import interpolate
+
+    place = (np.arange(shape[0]) + 0.5) * array.shape[0] / shape[0] - 0.5
+    place = place.clip(0, array.shape[0] - 1)
+    low = np.floor(place).astype(int)
+    high = np.minimum(low + 1, array.shape[0] - 1)
+    weight = torch.from_numpy((place - low).astype(np.float32))[:, None, None].to(device)
+
+    def planes(index: np.ndarray) -> torch.Tensor:
+        chosen = torch.from_numpy(np.asarray(array[index], dtype=np.float32)).to(device)
+        return chosen if bounds is None else chosen.clamp_(*bounds)
+
+    largest = max(array.shape[1] * array.shape[2], shape[1] * shape[2])
+    depth = max(1, _SLAB_VOXELS // largest)
+    for first in range(0, shape[0], depth):
+        part = slice(first, first + depth)
+        rows = planes(low[part])
+        if weight[part].any():
+            rows = torch.lerp(rows, planes(high[part]), weight[part])
+        if tuple(rows.shape[1:]) != tuple(shape[1:]):
+            lowest, highest = rows.aminmax()
+            rows = interpolate(rows[None], shape[1:], mode="bilinear", align_corners=False)[0]
+            if lowest <= highest:  # what rounding adds to equal values; no bounds hold for NaN
+                rows = rows.clamp_(lowest, highest)
+        yield first, rows.cpu().numpy()
 
 
 def resample_mask_to_shape(mask: np.ndarray, shape: Shape) -> np.ndarray:
     """Nearest-neighbour resampling of a mask (z, y, x) to a shape over the same box, uint8."""
-    rows = [_nearest(size, target) for size, target in zip(mask.shape, shape, strict=True)]
-    return mask[np.ix_(*rows)].astype(np.uint8)
+    z, y, x = (nearest(size, target) for size, target in zip(mask.shape, shape, strict=True))
+    return mask.astype(np.uint8, copy=False)[:, y][:, :, x][z]
 
 
-def _nearest(size: int, target: int) -> np.ndarray:
+def nearest(size: int, target: int) -> np.ndarray:
     """Index of the voxel whose span holds the centre of each target voxel, (target,)."""
     return (2 * np.arange(target) + 1) * size // (2 * target)

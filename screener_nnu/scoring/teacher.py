@@ -109,13 +109,22 @@ class Teacher(nn.Module):
         return self.score(*self.features(image, start, extent))
 
     @torch.no_grad()
-    def score(self, y: torch.Tensor, c: torch.Tensor | None) -> torch.Tensor:
+    def score(
+        self, y: torch.Tensor, c: torch.Tensor | None, needed: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Scores (B, d, h, w) of pooled maps (B, channels, d, h, w), a slab at a time.
 
         Slabs bound the memory of a large scan; they know as many neighbours as the density sees,
         so the result is that of the whole.
+
+        Args:
+            y, c: descriptor and condition map.
+            needed: bool (d, h, w), positions that are asked for; a density without neighbours is
+                evaluated there alone, and the others are 0. Maps are then of one scan, B = 1.
         """
         reach, depth = self.density.density.reach, y.shape[2]
+        if needed is not None and reach == 0:
+            return self._score_positions(y, c, needed)
         rows = max(1, _SLAB_POSITIONS // (y.shape[3] * y.shape[4]))
         slabs = []
         for first in range(0, depth, rows):
@@ -125,3 +134,16 @@ class Teacher(nn.Module):
             scores = -self.density.log_prob(y[:, :, low:high], near)
             slabs.append(scores[:, first - low : last - low])
         return torch.cat(slabs, dim=1)
+
+    def _score_positions(
+        self, y: torch.Tensor, c: torch.Tensor | None, needed: torch.Tensor
+    ) -> torch.Tensor:
+        scores = torch.zeros(needed.numel(), device=y.device)
+        for places in needed.flatten().nonzero()[:, 0].split(_SLAB_POSITIONS):
+            some, near = (
+                None if maps is None else maps.flatten(2)[:, :, places, None, None]
+                for maps in (y, c)
+            )
+            assert some is not None  # y is always there
+            scores[places] = -self.density.log_prob(some, near).flatten()
+        return scores.view(1, *needed.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from scipy import ndimage
 from torch import nn
 
 from screener_nnu.conditions import build_condition
-from screener_nnu.densities import ConditionalDensity, StandardisedDensity
-from screener_nnu.inference.predict import Predictor, predict_files
+from screener_nnu.densities import ConditionalDensity, StandardisedDensity, build_density
+from screener_nnu.inference.predict import AnomalyMap, Predictor, predict_files
 from screener_nnu.inference.volume import normalise_hu, score_map, teacher_input
 from screener_nnu.planners.planner import ScreenerPlanner
 from screener_nnu.plans import ScreenerSettings
+from screener_nnu.preprocessing.reading import RawImage
+from screener_nnu.preprocessing.resampling import resample_mask_to_shape, resample_to_shape
 from screener_nnu.scoring.student import Student
 from screener_nnu.scoring.teacher import FeatureExtractor, Teacher
 
@@ -252,6 +255,147 @@ def pooling_teacher() -> Teacher:
     standardised = StandardisedDensity(density)
     standardised.has_statistics.fill_(True)
     return Teacher(features, standardised).eval()
+
+
+class Looks(nn.Module):
+    """A network whose output at a voxel depends on its tile and its neighbours."""
+
+    def __init__(self, channels: int = 1) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.norm = nn.InstanceNorm3d(1)
+        self.convolution = nn.Conv3d(1, channels, 3, padding=1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.convolution(self.norm(image))
+
+
+def looking_teacher(kind: str) -> Teacher:
+    features = FeatureExtractor(Looks(4), build_condition("sincos"), (1, 2, 2))
+    torch.manual_seed(5)
+    options = {"steps": 2} if kind == "flow" else {"kernel_size": 3}
+    density = StandardisedDensity(build_density(kind, 4, 24, hidden=8, **options))
+    y, c = torch.rand(1, 4, 4, 4, 4), torch.rand(1, 24, 4, 4, 4)
+    density.accumulate(y, c)
+    density.finish_statistics()
+    density.initialise(y, c)
+    return Teacher(features, density).eval()
+
+
+@pytest.mark.parametrize("kind", ["student", "flow", "gaussian"])
+def test_what_the_body_does_not_need_is_left_out_without_a_trace(kind: str) -> None:
+    """Tiles and positions of the air are skipped; voxels of the body are those of all tiles."""
+    scorer = Student(Looks(), MEAN, STD) if kind == "student" else looking_teacher(kind)
+    grid, storage = (24, 40, 48), (20, 30, 36)
+    generator = np.random.default_rng(0)
+    hu = generator.normal(0, 200, grid).astype(np.float32)
+    equalised = generator.random(storage).astype(np.float32)
+    body = np.zeros(storage, np.uint8)
+    body[:9, 3:12, 20:33] = 1
+    body[8:15, 6:8, 30:] = 1
+    device, made = torch.device("cpu"), plan(SPACING, "inference.teacher_tile=[16, 16, 16]")
+    whole = score_map(scorer, hu, equalised, made, device)
+    result = score_map(scorer, hu, equalised, made, device, body)
+    # As the map is put back: to a finer grid, of which the body is looked at.
+    box = (41, 67, 80)
+    inside = resample_mask_to_shape(body, box) > 0
+    wanted, found = resample_to_shape(whole, box), resample_to_shape(result, box)
+    np.testing.assert_allclose(found[inside], wanted[inside], rtol=1e-5, atol=1e-5)
+    assert np.abs(result - whole).max() > 1e-2  # something was left out
+
+
+def test_the_density_sees_each_needed_position_once() -> None:
+    teacher, seen = pooling_teacher(), []
+    density = teacher.density.density
+
+    def counted(y: torch.Tensor, c: torch.Tensor | None) -> torch.Tensor:
+        seen.append(y[0, 0].numel())
+        return -y.sum(1)
+
+    density._log_prob = counted  # type: ignore[assignment, method-assign]
+    hu = np.zeros((20, 36, 40), np.float32)
+    made, device = plan(SPACING, "inference.teacher_tile=[8, 8, 8]"), torch.device("cpu")
+    score_map(teacher, hu, hu, made, device)
+    assert sum(seen) == 20 * 18 * 20
+    seen.clear()
+    body = np.zeros(hu.shape, np.uint8)
+    body[4:8, 10:18, 20:28] = 1
+    score_map(teacher, hu, hu, made, device, body)
+    assert 4 * 4 * 4 <= sum(seen) <= (4 + 4) * (4 + 4) * (4 + 4)
+
+
+def test_a_scan_alone_and_among_others_has_the_same_map(tmp_path: Path) -> None:
+    images = {}
+    for name in ("canonical", "coronal", "oblique", "sagittal"):
+        file = turned(person(), DIRECTIONS[name])
+        images[name] = write(file, tmp_path / "in", f"{name}.nrrd")
+    model = Predictor(Student(Looks(), 3.0, 5.0), plan(), LOWEST, torch.device("cpu"))
+    assert predict_files(model, images, tmp_path / "all") == {}
+    for name, path in images.items():
+        assert predict_files(model, {name: path}, tmp_path / "alone") == {}
+        for file_name in (f"{name}.nii.gz", f"{name}_body.nii.gz"):
+            one, other = ((tmp_path / f / file_name).read_bytes() for f in ("all", "alone"))
+            assert one == other
+
+
+class Noted:
+    """Extras that note what they were given."""
+
+    def __init__(self, out: Path, interrupt: str = "") -> None:
+        self.out, self.interrupt = out, interrupt
+        self.seen: dict[str, np.ndarray] = {}
+        self.finished: set[str] = set()
+
+    def current(self, case: str) -> bool:
+        return case in self.finished
+
+    def write(self, case: str, raw: RawImage, result: AnomalyMap) -> None:
+        if case == self.interrupt:
+            raise KeyboardInterrupt
+        assert raw.case == case and (self.out / f"{case}.nii.gz").exists()
+        self.seen[case] = sitk.GetArrayFromImage(result.score)
+
+
+def test_extras_are_made_of_every_map(tmp_path: Path) -> None:
+    file, out = turned(person(), DIRECTIONS["oblique"]), tmp_path / "out"
+    images = {c: write(file, tmp_path / "in", f"{c}.nrrd") for c in ("a", "b", "c")}
+    extras = Noted(out)
+    assert predict_files(predictor(), images, out, extras=extras) == {}
+    assert list(extras.seen) == ["a", "b", "c"]
+    for case, values in extras.seen.items():
+        written = sitk.GetArrayFromImage(sitk.ReadImage(str(out / f"{case}.nii.gz")))
+        np.testing.assert_array_equal(written, values)
+    # A later run makes what is missing, of the stored maps and without the network.
+    times = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    later = Noted(out)
+    later.finished = {"a", "c"}
+    broken = replace(predictor(), scorer=None)
+    assert predict_files(broken, images, out, extras=later) == {}
+    assert list(later.seen) == ["b"]
+    np.testing.assert_array_equal(later.seen["b"], extras.seen["b"])
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == times
+
+
+def test_a_damaged_map_of_an_earlier_run_costs_one_case(tmp_path: Path) -> None:
+    file, out = turned(person(), np.eye(3)), tmp_path / "out"
+    images = {c: write(file, tmp_path / "in", f"{c}.nrrd") for c in "ab"}
+    predict_files(predictor(), images, out)
+    (out / "a.nii.gz").write_bytes(b"torn")
+    extras = Noted(out)
+    skipped = predict_files(predictor(), images, out, extras=extras)
+    assert list(skipped) == ["a"] and "--overwrite" in skipped["a"]
+    assert list(extras.seen) == ["b"]
+    assert list(predict_files(predictor(), images, out, threshold=400.0)) == ["a"]
+    assert (out / "b_mask.nii.gz").is_file()
+
+
+def test_an_interrupt_leaves_whole_files(tmp_path: Path) -> None:
+    file, out = turned(person(), np.eye(3)), tmp_path / "out"
+    images = {c: write(file, tmp_path / "in", f"{c}.nrrd") for c in "abcd"}
+    with pytest.raises(KeyboardInterrupt):
+        predict_files(predictor(), images, out, extras=Noted(out, interrupt="b"))
+    names = {"a.nii.gz", "a_body.nii.gz", "b.nii.gz", "b_body.nii.gz"}
+    assert {p.name for p in out.iterdir()} == names
 
 
 @pytest.mark.parametrize("stored", [(12, 18, 24), (18, 27, 36)])

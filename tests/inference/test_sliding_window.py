@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from screener_nnu.inference.sliding_window import cells_to_voxels, score_volume, tile_starts
+from screener_nnu.inference.sliding_window import cells_to_voxels, score_volume
+from screener_nnu.inference.tiles import tile_starts
 from screener_nnu.plans import Shape
 
 torch.set_num_threads(1)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from screener_nnu.preprocessing.body import body_box, body_mask
+from screener_nnu.preprocessing.body import _reduce, body_box, body_mask
 
 SPACING = (4.0, 2.0, 2.0)
 
@@ -108,3 +108,17 @@ def test_specks_in_the_air_are_no_body() -> None:
     image = np.full((12, 40, 40), -1000, np.float32)
     image[6, 10, 10] = image[6, 30, 20] = 50
     assert not body_mask(image, (4.0, 1.0, 1.0)).any()
+
+
+@pytest.mark.parametrize("block", [(3, 4, 5), (1, 6, 1), (7, 1, 20), (1, 1, 1)])
+def test_blocks_equal_a_loop(block: tuple[int, int, int]) -> None:
+    array = np.random.default_rng(0).integers(-9, 9, (13, 17, 19))
+    counts = [-(-n // edge) for n, edge in zip(array.shape, block, strict=True)]
+    for function in (np.minimum, np.add):
+        wanted = np.empty(counts, int)
+        for place in np.ndindex(*counts):
+            part = array[
+                tuple(slice(i * e, (i + 1) * e) for i, e in zip(place, block, strict=True))
+            ]
+            wanted[place] = function.reduce(part, axis=None)
+        np.testing.assert_array_equal(_reduce(function, array, list(block)), wanted)

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from nnunetv2.preprocessing.resampling.resample_torch import resample_torch_fornnunet
 from scipy.ndimage import map_coordinates
 
+from screener_nnu.preprocessing import resampling
 from screener_nnu.preprocessing.resampling import (
     RESAMPLING_DATA,
     RESAMPLING_PROBABILITIES,
@@ -26,6 +28,27 @@ def test_images_equal_scipy_at_half_pixel_centres(target: tuple[int, int, int]) 
     image = np.random.default_rng(0).normal(size=(9, 13, 17)).astype(np.float32)
     wanted = map_coordinates(image, half_pixel(image.shape, target), order=1, mode="nearest")
     np.testing.assert_allclose(resample_to_shape(image, target), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("piece", [1, 700, 1 << 20])
+@pytest.mark.parametrize("target", [(31, 40, 9), (7, 11, 50), (17, 23, 19), (17, 9, 40)])
+def test_pieces_equal_nnunets_own_resampling(
+    target: tuple[int, int, int], piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resampling, "_SLAB_VOXELS", piece)
+    image = np.random.default_rng(1).normal(0, 400, (17, 23, 19)).astype(np.float32)
+    unit = (1.0, 1.0, 1.0)
+    clipped = np.clip(image, -300, 200)[None]
+    wanted = resample_torch_fornnunet(clipped, target, unit, unit, **RESAMPLING_DATA["kwargs"])
+    result = resample_to_shape(image, target, (-300.0, 200.0))
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, wanted[0], rtol=1e-5, atol=1e-2)
+    assert result.min() >= -300 and result.max() <= 200
+    whole_numbers = resample_to_shape(image.astype(np.int16), target, (-300.0, 200.0))
+    np.testing.assert_allclose(whole_numbers, wanted[0], atol=1.0)
+    np.testing.assert_array_equal(
+        resample_to_shape(np.full_like(image, 0.1), target), np.float32(0.1)
+    )
 
 
 @pytest.mark.parametrize("target", [(7, 11, 5), (20, 9, 31), (9, 13, 17)])

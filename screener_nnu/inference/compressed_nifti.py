@@ -1,0 +1,97 @@
+"""NIfTI files that take little time to write.
+
+A map is float32 at the scan's own resolution; to compress it takes longer than to compute it,
+for little: the last digits of scores are noise, so that zlib gets the body's to nine tenths. Here
+the voxels of the body are stored as they are and only runs of equal voxels, the air around it, are
+compressed: a fifth of the time for files a tenth larger. Both are blocks of one gzip stream, which
+every reader understands (RFC 1951, 1952).
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813
+
+_LEVEL = 1
+# Equal voxels that are worth a block of their own.
+_RUN = 64
+_STORED = 65535
+# Bytes that are held packed at once.
+_PIECE = 1 << 23
+_HEADER = 352
+_GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"
+_END = b"\x03\x00"
+
+
+def write_compressed(image: sitk.Image, path: Path) -> None:
+    """Writes a 3D image of float32 as `.nii.gz`; unpacked, byte for byte what SimpleITK writes.
+
+    Args:
+        image: float32, one number a voxel.
+        path: written piece by piece: give a temporary name.
+
+    Raises:
+        OSError, RuntimeError: the file cannot be written.
+    """
+    voxels = sitk.GetArrayViewFromImage(image)
+    content = voxels.reshape(-1).view(np.uint8).data
+    head = _header(image, path.parent)
+    checksum = zlib.crc32(head)
+    with path.open("wb") as stream:
+        stream.write(_GZIP_HEADER + b"".join(_stored(memoryview(head))))
+        for first in range(0, len(content), _PIECE):
+            piece = content[first : first + _PIECE]
+            stream.write(_packed_runs(piece))
+            checksum = zlib.crc32(piece, checksum)
+        stream.write(_END + struct.pack("<II", checksum, (len(head) + len(content)) % (1 << 32)))
+
+
+def _packed_runs(piece: memoryview) -> bytes:
+    """Runs of equal float32 packed, everything else stored."""
+    words = np.frombuffer(piece, np.uint32)
+    borders = np.concatenate([[0], np.flatnonzero(words[1:] != words[:-1]) + 1, [len(words)]])
+    runs = np.flatnonzero(np.diff(borders) >= _RUN)
+    starts, stops = borders[runs].tolist(), borders[runs + 1].tolist()
+    parts: list[bytes | memoryview] = []
+    done = 0
+    for start, stop in zip(starts, stops, strict=True):
+        parts.extend(_stored(piece[4 * done : 4 * start]))
+        parts.append(_repeated(bytes(piece[4 * start : 4 * start + 4]), stop - start))
+        done = stop
+    parts.extend(_stored(piece[4 * done :]))
+    return b"".join(parts)
+
+
+def _stored(content: memoryview) -> Iterator[bytes | memoryview]:
+    """Blocks that hold their content as it is (RFC 1951, 3.2.4)."""
+    for first in range(0, len(content), _STORED):
+        part = content[first : first + _STORED]
+        yield struct.pack("<BHH", 0, len(part), len(part) ^ 0xFFFF)
+        yield part
+
+
+@lru_cache(maxsize=4096)
+def _repeated(word: bytes, count: int) -> bytes:
+    """Blocks of a word that is repeated; rows of a scan share most of their lengths."""
+    packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, -9, 1)
+    return packer.compress(word * count) + packer.flush(zlib.Z_SYNC_FLUSH)
+
+
+def _header(image: sitk.Image, folder: Path) -> bytes:
+    """The header that SimpleITK itself writes, taken from a file of one voxel."""
+    probe = sitk.Image([1, 1, 1], image.GetPixelID())
+    probe.SetSpacing(image.GetSpacing())
+    probe.SetOrigin(image.GetOrigin())
+    probe.SetDirection(image.GetDirection())
+    with TemporaryDirectory(dir=folder, prefix=".header") as hidden:
+        sitk.WriteImage(probe, str(Path(hidden) / "header.nii"))
+        head = bytearray((Path(hidden) / "header.nii").read_bytes()[:_HEADER])
+    struct.pack_into("=3h", head, 42, *image.GetSize())
+    return bytes(head)

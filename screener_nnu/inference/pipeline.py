@@ -1,0 +1,130 @@
+"""One scan is computed while the next is read and the last is written.
+
+The three steps run in order for each scan, and each in a thread of its own, so that results do not
+depend on what else is under way. What the scans in hand need together is bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, TypeVar
+
+from screener_nnu.errors import CaseError, ScreenerError
+from screener_nnu.preprocessing.memory import free_memory
+from screener_nnu.preprocessing.reading import Source, read_size
+
+Scan = TypeVar("Scan")
+Result = TypeVar("Result")
+Step = TypeVar("Step")
+
+# Measured peaks of reading, predicting and writing a scan, per voxel of the file.
+BYTES_PER_VOXEL = 16
+# With the libraries, a run over many scans then stays below 8 GB.
+_LARGEST_BUDGET = 6_000_000_000
+_USABLE = 0.8
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a scan; `reason` says why it was skipped, and is empty when it was not."""
+
+    case: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Pipeline(Generic[Scan, Result]):
+    """Reads, computes and writes scans, one of each at a time.
+
+    Attributes:
+        read: case name and source to a scan; in a thread.
+        compute: scan to a result; in the calling thread.
+        write: takes case name, source, scan and result; in a thread.
+        need: bytes that a scan takes from reading to writing.
+        budget: bytes that scans in hand may take together. One scan alone may take more.
+    """
+
+    read: Callable[[str, Source], Scan]
+    compute: Callable[[Scan], Result]
+    write: Callable[[str, Source, Scan, Result], None]
+    need: Callable[[Source], int]
+    budget: int
+
+    def run(self, cases: Mapping[str, Source]) -> Iterator[Outcome]:
+        """Carries out all steps and tells of each scan as soon as it is done with.
+
+        A `ScreenerError` or a lack of memory costs one scan. Any other error, and Ctrl-C, ends the
+        run once the file that is being written is whole.
+        """
+        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+            queue = list(cases.items())
+            ahead: Future[Scan] | None = None
+            last: _Written | None = None
+            for number, (case, path) in enumerate(queue):
+                if ahead is None:
+                    if last and last.need + self.need(path) > self.budget:
+                        yield last.outcome()
+                        last = None
+                    ahead = reader.submit(self.read, case, path)
+                scan, reason = attempt(ahead.result)
+                ahead = None
+                if number + 1 < len(queue) and self._fits(path, queue[number + 1][1], last):
+                    ahead = reader.submit(self.read, *queue[number + 1])
+                result = None
+                if scan is not None:
+                    result, reason = attempt(partial(self.compute, scan))
+                if last:
+                    yield last.outcome()
+                    last = None
+                if scan is None or result is None:
+                    yield Outcome(case, reason)
+                    continue
+                future = writer.submit(self.write, case, path, scan, result)
+                last = _Written(case, future, self.need(path))
+                del scan, result
+            if last:
+                yield last.outcome()
+
+    def _fits(self, now: Source, following: Source, last: _Written | None) -> bool:
+        """Whether the next scan may be read beside the present one and the last one."""
+        unwritten = last.need if last and not last.future.done() else 0
+        return self.need(now) + self.need(following) + unwritten <= self.budget
+
+
+@dataclass(frozen=True)
+class _Written:
+    case: str
+    future: Future[None]
+    need: int
+
+    def outcome(self) -> Outcome:
+        """Waits for the file."""
+        return Outcome(self.case, attempt(self.future.result)[1])
+
+
+def attempt(step: Callable[[], Step]) -> tuple[Step | None, str]:
+    """What a step gives, or None and why this scan cannot be used."""
+    import torch
+
+    try:
+        return step(), ""
+    except CaseError as error:
+        return None, error.reason
+    except ScreenerError as error:
+        return None, str(error)
+    except (MemoryError, torch.OutOfMemoryError):
+        return None, "memory does not suffice for it: free some, or predict it on a larger machine"
+
+
+def scan_bytes(path: Source) -> int:
+    """Memory that a scan takes from reading to writing, from its header."""
+    return BYTES_PER_VOXEL * read_size(path)[0]
+
+
+def memory_budget() -> int:
+    """Bytes that the scans in hand may take together."""
+    free = free_memory()
+    return _LARGEST_BUDGET if free is None else min(_LARGEST_BUDGET, int(_USABLE * free))
