@@ -256,6 +256,7 @@ def write_dicom_series(
         one.SeriesInstanceUID, one.StudyInstanceUID, one.Modality = uid, "1.2.826.9", "CT"
         one.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
         one.PatientName, one.PatientID, one.StudyDate = "Nightingale^Florence", "NF1820", "18200512"
+        one.FrameOfReferenceUID = f"{uid}.0"
         one.SeriesDescription, one.SeriesNumber, one.InstanceNumber = "Thorax soft", 4, index + 1
         one.AcquisitionNumber, one.ContentTime = 1, f"1012{index:02d}"
         place = np.asarray(origin) + index * spacing[0] * axes[:, 2]

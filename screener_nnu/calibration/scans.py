@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from screener_nnu.inference.predict import AnomalyMap, Predictor
 from screener_nnu.inference.volume import score_map
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.preprocessing.mapping import mask_to_input_geometry, to_input_geometry
-from screener_nnu.preprocessing.reading import read_image
+from screener_nnu.preprocessing.reading import Source, read_image
 
 _TOLERANCE_MM = 1e-2
 
@@ -100,11 +100,11 @@ def stored_scans(predictor: Predictor, folder: Path, names: Sequence[str]) -> Sc
 
 
 def image_scans(
-    predictor: Predictor, images: dict[str, Path], masks: dict[str, Path] | None = None
+    predictor: Predictor, images: Mapping[str, Source], masks: dict[str, Path] | None = None
 ) -> ScanSource:
     """Raw scans, predicted as they are; with masks those that have one."""
 
-    def source(case: str, path: Path) -> Callable[[], ScoredScan]:
+    def source(case: str, path: Source) -> Callable[[], ScoredScan]:
         def scan() -> ScoredScan:
             result = predictor.predict(read_image(path, case))
             mask = None if masks is None else read_mask(masks[case], case, result.score)
@@ -116,7 +116,7 @@ def image_scans(
     return {case: source(case, path) for case, path in wanted.items()}
 
 
-def find_masks(folder: Path, images: dict[str, Path]) -> dict[str, Path]:
+def find_masks(folder: Path, images: Mapping[str, Source]) -> dict[str, Path]:
     """Annotations by case name.
 
     Raises:
@@ -125,7 +125,7 @@ def find_masks(folder: Path, images: dict[str, Path]) -> dict[str, Path]:
     if not folder.is_dir():
         raise ScreenerError(f"{folder} is not a folder")
     found = find_images(folder) if any(_is_image(p) for p in folder.iterdir()) else {}
-    masks = {case: path for case, path in found.items() if case in images}
+    masks = {c: path for c, path in found.items() if c in images and isinstance(path, Path)}
     if not masks:
         raise ScreenerError(
             f"no mask in {folder} has the name of a scan, such as "

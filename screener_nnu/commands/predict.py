@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from screener_nnu.commands._run import run
+
+if TYPE_CHECKING:
+    from screener_nnu.outputs.request import OutputRequest
 
 _COST_OF_FAST = "fast: TODO"
 
@@ -23,7 +27,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-chk", dest="checkpoint", default=None, help="checkpoint of a student")
     parser.add_argument("--teacher", action="store_true", help="all three stages, not the student")
     parser.add_argument("--fast", action="store_true", help="tiles side by side, without overlap")
-    parser.add_argument("--threshold", type=float, default=None, help="also write a mask (nats)")
+    parser.add_argument(
+        "--threshold",
+        metavar="T",
+        help="also write a mask: nats, or p99.9 (percentile of held-out voxels), fp1 (false "
+        "positives a scan), dice, recall0.8",
+    )
+    parser.add_argument("--findings", action="store_true", help="list the places above it")
+    parser.add_argument("--min_ml", type=float, default=0.1, help="smallest volume of one [0.1]")
+    parser.add_argument("--dicom", action="store_true", help="DICOM objects of DICOM scans")
+    parser.add_argument("--page", action="store_true", help="a page to look at, of each scan")
     parser.add_argument("--overwrite", action="store_true", help="predict again what is there")
     parser.add_argument("-device", choices=["cuda", "cpu", "mps"], default=None)
     return parser
@@ -41,13 +54,19 @@ def _predict(arguments: argparse.Namespace) -> None:
 
     set_default_folders()
     from screener_nnu.devices import choose_device
+    from screener_nnu.dicom_output.dependency import load_highdicom
     from screener_nnu.inference.images import find_images
     from screener_nnu.inference.models import load_student, load_teacher
     from screener_nnu.inference.predict import Predictor, predict_files
     from screener_nnu.inference.volume import with_overlap
+    from screener_nnu.outputs.extras import CaseExtras, page_rows
+    from screener_nnu.outputs.table import TABLE, write_table
     from screener_nnu.scoring.student import Student
     from screener_nnu.scoring.teacher import Teacher
+    from screener_nnu.viewer.index import write_index
 
+    if arguments.dicom:
+        load_highdicom()  # to say now that it is missing, not after hours
     images = find_images(arguments.input)
     device = choose_device(arguments.device)
     scorer: Teacher | Student
@@ -60,10 +79,44 @@ def _predict(arguments: argparse.Namespace) -> None:
     if arguments.fast:
         plan = with_overlap(plan, 0.0)
         print(_COST_OF_FAST)
+    request = _request(arguments)
+    folder = arguments.output
+    extras = CaseExtras(folder, request)
     predictor = Predictor(scorer, plan, statistics["lowest"], device)
     skipped = predict_files(
-        predictor, images, arguments.output, arguments.threshold, arguments.overwrite
+        predictor, images, folder, request.threshold, arguments.overwrite, extras
     )
-    print(f"{len(images) - len(skipped)} maps in {arguments.output}, {len(skipped)} scans skipped")
+    write_table(folder, images, skipped)
+    if request.page:
+        write_index(folder, page_rows(folder, images), skipped)
+    print(f"{len(images) - len(skipped)} maps in {folder}, {len(skipped)} scans skipped")
+    if extras.failures:
+        print(f"{len(extras.failures)} scans lack something else; {folder / TABLE} says what")
     if len(skipped) == len(images):
         raise ScreenerError("no scan could be used; the reasons stand above")
+
+
+def _request(arguments: argparse.Namespace) -> OutputRequest:
+    """What is made of each map, with the threshold in nats."""
+    from screener_nnu.calibration.store import load_calibration, resolve_threshold
+    from screener_nnu.outputs.request import OutputRequest
+
+    dataset, plans, teacher = arguments.dataset, arguments.plans, arguments.teacher
+    student_file = Path(arguments.checkpoint) if arguments.checkpoint and not teacher else None
+    calibration = load_calibration(dataset, plans, teacher, student_file)
+    threshold = None
+    if arguments.threshold is not None and calibration is not None:
+        threshold = calibration.parse_threshold(arguments.threshold, arguments.min_ml)
+    elif arguments.threshold is not None:
+        threshold = resolve_threshold(arguments.threshold, dataset, plans, teacher)
+    if threshold is not None:
+        print(f"threshold: {threshold:.4f} nats")
+    return OutputRequest(
+        threshold=threshold,
+        findings=arguments.findings,
+        dicom=arguments.dicom,
+        page=arguments.page,
+        minimum_ml=arguments.min_ml,
+        calibration=calibration,
+        model_name=f"{dataset}, {plans}, {'teacher' if teacher else 'student'}",
+    )

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.inference.images import IMAGE_ENDINGS, find_images
-from screener_nnu.preprocessing.reading import read_image
+from screener_nnu.preprocessing.reading import Source, read_image
 from screener_nnu.viewer.findings import FindingsLike, read_findings
 from screener_nnu.viewer.grid import image_of, to_lps
 from screener_nnu.viewer.index import CaseRow, page_name, write_index
@@ -40,7 +40,7 @@ class CaseFiles:
     """
 
     case: str
-    image: Path
+    image: Source
     score: Path
     body: Path | None
     findings: tuple[Path, ...] = ()
@@ -63,7 +63,7 @@ class ViewOptions:
     title: str | None = None
 
 
-def beside_map(score: Path, case: str, image: Path) -> CaseFiles:
+def beside_map(score: Path, case: str, image: Source) -> CaseFiles:
     """A case whose body mask and findings lie where `screener_predict` writes them."""
     stem = next(
         (score.name[: -len(e)] for e in IMAGE_ENDINGS if score.name.lower().endswith(e)), score.stem

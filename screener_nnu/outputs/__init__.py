@@ -1,0 +1,1 @@
+"""What a prediction writes beside the map: findings, DICOM objects, pages, a table of the scans."""

@@ -1,0 +1,188 @@
+"""One prediction with everything that may be asked for, read back by other readers."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+from scipy import ndimage
+
+from screener_nnu.calibration.store import load_calibration
+from screener_nnu.commands.predict import main as predict
+from screener_nnu.errors import ScreenerError
+from screener_nnu.inference.predict import Predictor
+from screener_nnu.outputs import extras
+
+EVERYTHING = ("--threshold", "p99.5", "--findings", "--dicom", "--page")
+
+
+@pytest.fixture
+def scans(trained: Any, tmp_path: Path, write_dicom: Callable[..., list[Path]]) -> Path:
+    """The same person as a NIfTI file and as a DICOM series deep in the folder.
+
+    A single series has the name of the folder that is given, here `scans`.
+    """
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    source = sorted((trained.raw / "imagesTr").iterdir())[0]
+    image = sitk.DICOMOrient(sitk.Cast(sitk.ReadImage(str(source)), sitk.sitkInt16), "LPS")
+    array = sitk.GetArrayFromImage(image)
+    spacing = tuple(image.GetSpacing()[::-1])
+    write_dicom(folder / "export" / "series", array, spacing=spacing, origin=image.GetOrigin())
+    sitk.WriteImage(image, str(folder / "file_0000.nii.gz"))
+    return folder
+
+
+def run(scans: Path, out: Path, *words: str) -> None:
+    predict(["-d", "901", "-i", str(scans), "-o", str(out), "-device", "cpu", *words])
+
+
+def array(path: Path) -> np.ndarray:
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+
+
+def table(out: Path) -> list[dict[str, str]]:
+    with (out / "cases.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def stamps(out: Path) -> dict[str, int]:
+    return {p.name: p.stat().st_mtime_ns for p in out.iterdir() if p.name != "cases.csv"}
+
+
+@pytest.mark.slow
+def test_everything_is_made_and_agrees(trained: Any, scans: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(scans, out, *EVERYTHING)
+    calibration = load_calibration("901", "ScreenerPlans", teacher=False)
+    assert calibration is not None  # made at the end of training
+    threshold = calibration.parse_threshold("p99.5")
+    names = [row["case"] for row in table(out)]
+    assert sorted(names) == ["file", "scans"]
+    maps = {name: array(out / f"{name}.nii.gz") for name in names}
+    np.testing.assert_allclose(maps["file"], maps["scans"], atol=1e-4)
+    for row in table(out):
+        name = row["case"]
+        score, body = maps[name], array(out / f"{name}_body.nii.gz") > 0
+        above = (score > threshold) & body
+        np.testing.assert_array_equal(array(out / f"{name}_mask.nii.gz"), above)
+        _, count = ndimage.label(above, np.ones((3, 3, 3)))
+        findings = json.loads((out / f"{name}_findings.json").read_text())
+        assert len(findings["findings"]) == count == int(row["findings"]) > 0
+        assert set(np.unique(array(out / f"{name}_findings.nii.gz"))) == set(range(count + 1))
+        peak = findings["findings"][0]
+        assert peak["peak_score"] == pytest.approx(score[body].max(), abs=1e-3)
+        assert peak["percentile"] == pytest.approx(
+            float(calibration.percentile(np.array([peak["peak_score"]]))[0]), abs=0.01
+        )
+        expected = calibration.case_score(score[body])
+        assert float(row["case_score"]) == pytest.approx(expected.value, abs=1e-3)
+        assert float(row["case_percentile"]) == pytest.approx(expected.percentile, abs=1e-3)
+        assert row["problem"] == ""
+        assert (out / f"{name}.html").is_file() and (out / f"{name}.png").is_file()
+    page = (out / "index.html").read_text()
+    assert all(f"{name}.html" in page for name in names)
+    _check_dicom(out)
+    assert not (out / "file_map.dcm").exists()  # there is no series that it could refer to
+
+
+def _check_dicom(out: Path) -> None:
+    highdicom = pytest.importorskip("highdicom")
+    import pydicom
+
+    stored = pydicom.dcmread(out / "scans_map.dcm")
+    source = pydicom.dcmread(sorted((out.parent / "scans").rglob("I*"))[0])
+    assert stored.StudyInstanceUID == source.StudyInstanceUID
+    assert stored.SeriesInstanceUID != source.SeriesInstanceUID
+    frames = np.frombuffer(stored.FloatPixelData, "<f4")
+    # Each slice is where it was: tests/dicom_output looks at every voxel.
+    values = array(out / "scans.nii.gz")
+    np.testing.assert_allclose(frames.reshape(values.shape), values, atol=1e-5)
+    segmentation = highdicom.seg.segread(str(out / "scans_findings.dcm"))
+    labels = array(out / "scans_findings.nii.gz")
+    volume = segmentation.get_volume(combine_segments=True)
+    assert {int(v) for v in np.unique(volume.array)} == {int(v) for v in np.unique(labels)}
+    assert (volume.array > 0).sum() == (labels > 0).sum()
+
+
+@pytest.mark.slow
+def test_a_later_run_makes_what_is_new_without_the_network(
+    trained: Any, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    run(scans, out)
+    assert {row["findings"] for row in table(out)} == {""}
+    maps = {f"{n}{end}.nii.gz" for n in ("file", "scans") for end in ("", "_body")}
+    assert set(stamps(out)) == maps | {"file.json", "scans.json"}
+    before = stamps(out)
+
+    def no_network(*_: Any) -> None:
+        raise AssertionError("the map is there already")
+
+    monkeypatch.setattr(Predictor, "predict", no_network)
+    run(scans, out, "--threshold", "p99.5", "--findings", "--page")
+    after = stamps(out)
+    assert {name: after[name] for name in maps} == {name: before[name] for name in maps}
+    run(scans, out, "--threshold", "p99.5", "--findings", "--page")
+    same = {k: v for k, v in stamps(out).items() if k != "index.html" and "_mask" not in k}
+    assert same == {k: after[k] for k in same}
+    assert (out / "index.html").read_text().count("<tr>") >= 2  # pages of an earlier run, too
+    run(scans, out, "--threshold", "p99.8", "--findings", "--page")
+    files = ("file_findings.json", "scans_findings.csv", "file.html")
+    assert all(stamps(out)[name] != after[name] for name in files)
+
+
+@pytest.mark.slow
+def test_what_fails_costs_neither_the_map_nor_the_others(
+    trained: Any,
+    scans: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    kept = extras.write_parametric_map
+
+    def refuse(*_: Any) -> float:
+        raise ScreenerError("the series is tilted")
+
+    monkeypatch.setattr(extras, "write_parametric_map", refuse)
+    run(scans, out, *EVERYTHING)
+    assert "1 scans lack something else" in capsys.readouterr().out
+    problems = {row["case"]: row["problem"] for row in table(out)}
+    assert problems == {"file": "", "scans": "no DICOM map: the series is tilted"}
+    assert (out / "scans_findings.dcm").is_file() and (out / "scans.html").is_file()
+    monkeypatch.setattr(extras, "write_parametric_map", kept)
+    before = stamps(out)
+    run(scans, out, *EVERYTHING)  # tries again, that one alone
+    assert {row["problem"] for row in table(out)} == {""}
+    assert (out / "scans_map.dcm").is_file()
+    assert stamps(out)["file.html"] == before["file.html"]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--findings",), "give --threshold"),
+        (("--threshold", "high"), "is no threshold"),
+        (("--threshold", "dice"), "needs annotated cases"),
+    ],
+)
+def test_requests_that_cannot_be_met(
+    trained: Any,
+    scans: Path,
+    tmp_path: Path,
+    words: tuple[str, ...],
+    reason: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        run(scans, tmp_path / "out", *words)
+    assert reason in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
