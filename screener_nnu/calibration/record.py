@@ -15,7 +15,7 @@ from screener_nnu.calibration.percentiles import PercentileMap
 from screener_nnu.errors import ScreenerError
 
 VERSION = 1
-CASE_PERCENTILE = 99.9
+CASE_PERCENTILE = 99.95
 """The percentile of a scan's own voxels that is its case score; chosen by measurement."""
 THRESHOLD_FORMS = "a number of nats, p99.9, fp1, dice or recall0.8"
 _NUMBER = r"\d+\.?\d*|\.\d+"
