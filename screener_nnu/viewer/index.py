@@ -77,11 +77,18 @@ def _row(row: CaseRow, ranked: bool, listed: bool) -> str:
         f"<td>{row.peak:.1f}</td>",
     ]
     if ranked:
-        cells.append(f"<td>{'&ndash;' if row.percentile is None else f'{row.percentile:.2f}'}</td>")
+        cells.append(f"<td>{_rank(row.percentile)}</td>")
     if listed:
         count = "&ndash;" if row.findings is None else row.findings
         cells.append(f'<td class="wide">{count}</td>')
     return f"<tr>{''.join(cells)}</tr>"
+
+
+def _rank(percentile: float | None) -> str:
+    if percentile is None:
+        return "&ndash;"
+    # As on the pages: a rank of 100 would say that nothing can be rarer.
+    return "&gt; 99.99" if percentile > 99.99 else f"{percentile:.2f}"
 
 
 def _kind(kind: str) -> str:
