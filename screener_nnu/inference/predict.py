@@ -104,11 +104,12 @@ def predict_files(
             after(case, path, raw, result)
         write_image(result.score, output / f"{case}.nii.gz")
 
+    settings = ScreenerSettings.from_dict(predictor.plan["screener"]).preprocessing
     pipeline = Pipeline(
         lambda case, path: read_image(path, case),
         predictor.predict,
         write,
-        scan_bytes,
+        lambda path: scan_bytes(path, settings),
         memory_budget(),
     )
     wanted = {case: path for case, path in images.items() if case not in there}

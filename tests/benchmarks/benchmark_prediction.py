@@ -123,8 +123,17 @@ class _Clock:
     def summary(self) -> dict[str, Any]:
         wall = time.perf_counter() - self.begin
         cpu = {**self.cpu, "total": sum(self.cpu.values())}
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-        return {"cpu": cpu, "wall": wall, "peak_gb": peak}
+        return {"cpu": cpu, "wall": wall, "peak_gb": peak_gb()}
+
+
+def peak_gb() -> float:
+    """Highest resident memory of this process (GB)."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # `getrusage` would hand down the peak of the process that started this one.
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(lines["VmHWM"].split()[0]) * 1024 / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9  # macOS counts bytes
 
 
 def _child(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -158,8 +167,8 @@ def _ours(arguments: argparse.Namespace, model: str, path: Path, output: Path) -
         assert predict_files(predictor, cases, output / "row") == {}
         seconds = (time.perf_counter() - begin) / arguments.row
         busy = (time.process_time() - cpu) / arguments.row
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-        result["in_a_row"] = f"{seconds:.1f} s a scan, processor {busy:.1f} s, peak {peak:.1f} GB"
+        memory = f"peak {peak_gb():.1f} GB"
+        result["in_a_row"] = f"{seconds:.1f} s a scan, processor {busy:.1f} s, {memory}"
     return result
 
 
