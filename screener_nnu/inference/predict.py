@@ -121,8 +121,13 @@ def predict_files(
         if extras is not None:
             extras.write(case, raw, result)
 
+    settings = ScreenerSettings.from_dict(predictor.plan["screener"]).preprocessing
     pipeline = Pipeline(
-        lambda case, source: read_image(source, case), compute, write, scan_bytes, memory_budget()
+        lambda case, source: read_image(source, case),
+        compute,
+        write,
+        lambda source: scan_bytes(source, settings),
+        memory_budget(),
     )
     wanted = {case: source for case, source in images.items() if case not in done}
     with tqdm(total=len(images), initial=len(done), desc="prediction", unit="scan") as progress:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from screener_nnu.plans import PreprocessingSettings
-from screener_nnu.preprocessing.reading import read_size
+from screener_nnu.preprocessing.reading import Source, read_size
 
 # Measured peaks: reading and cropping take 12 bytes a raw voxel, CLAHE and the body mask 60 a
 # stored one; a process with its libraries takes 0.6 GB.
@@ -18,7 +18,7 @@ _BYTES_PER_PROCESS = 600_000_000
 _USABLE = 0.8
 
 
-def estimate_bytes(path: Path, settings: PreprocessingSettings) -> int:
+def estimate_bytes(path: Source, settings: PreprocessingSettings) -> int:
     """Peak memory of preparing a scan, an upper bound from its header (bytes)."""
     voxels, volume = read_size(path)
     stored = volume / float(np.prod(settings.storage_spacing))

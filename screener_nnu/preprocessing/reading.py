@@ -130,12 +130,9 @@ def to_raw_image(image: sitk.Image, case: str, source: SeriesSource | None = Non
 
 
 def read_size(path: Source) -> tuple[int, float]:
-    """Voxels and volume (mm^3) of an image from its header alone; zeros when it is unreadable.
-
-    The volume of a DICOM series is not told before it is stacked: 0.
-    """
+    """Voxels and volume (mm^3) of an image from its header alone; zeros when it is unreadable."""
     if isinstance(path, Series):
-        return sum(one.shape[0] * one.shape[1] for one in path.slices), 0.0
+        return _series_size(path)
     reader = sitk.ImageFileReader()
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     try:
@@ -145,6 +142,18 @@ def read_size(path: Source) -> tuple[int, float]:
         return 0, 0.0
     voxels = int(np.prod([float(n) for n in reader.GetSize()])) * len(files)
     return voxels, voxels * float(np.prod(reader.GetSpacing()))
+
+
+def _series_size(series: Series) -> tuple[int, float]:
+    first = series.slices[0]
+    rows, columns = first.shape
+    voxels = rows * columns * len(series.slices)
+    places = np.array([one.position for one in series.slices if one.position is not None])
+    if first.spacing is None or not len(places):
+        return voxels, 0.0
+    # From end to end, and a slice more, for both of the outer ones have a thickness.
+    length = float(np.linalg.norm(np.ptp(places, axis=0))) + series.info.thickness
+    return voxels, rows * first.spacing[0] * columns * first.spacing[1] * length
 
 
 def find_cases(raw_dataset_folder: Path) -> dict[str, Path]:

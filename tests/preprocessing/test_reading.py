@@ -219,3 +219,17 @@ def test_find_cases_refuses_with_a_way_out(tmp_path: Path) -> None:
     (tmp_path / "C" / "dataset.json").write_text("{")
     with pytest.raises(ScreenerError, match="correct it"):
         find_cases(tmp_path / "C")
+
+
+def test_size_of_a_series_from_its_headers(
+    tmp_path: Path, write_dicom: Callable[..., list[Path]]
+) -> None:
+    """Memory is planned by it; the last slice has a thickness, too."""
+    from screener_nnu.dicom.finding import find_series
+
+    array = np.full((8, 20, 24), 40)
+    write_dicom(tmp_path / "series", array, spacing=(3.0, 2.0, 2.5))
+    (series,) = find_series(tmp_path / "series").series
+    voxels, volume = read_size(series)
+    assert voxels == array.size
+    assert volume == pytest.approx(array.size * 3.0 * 2.0 * 2.5)
