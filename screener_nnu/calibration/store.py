@@ -121,13 +121,18 @@ def calibrate_command(dataset: int | str, plans_name: str, teacher: bool) -> str
 
 
 def resolve_threshold(
-    text: str, dataset: int | str, plans_name: str, teacher: bool, volume_ml: float | None = None
+    text: str,
+    dataset: int | str,
+    plans_name: str,
+    teacher: bool,
+    volume_ml: float | None = None,
+    checkpoint_file: Path | None = None,
 ) -> float:
     """A threshold (nats) as a user writes it; the calibration is read where it is needed.
 
     Args:
         text: see `Calibration.parse_threshold`.
-        dataset, plans_name, teacher: the model, see `load_calibration`.
+        dataset, plans_name, teacher, checkpoint_file: the model, see `load_calibration`.
         volume_ml: least volume (ml) of findings, for `fp`; None for the usual one.
 
     Raises:
@@ -136,7 +141,7 @@ def resolve_threshold(
     value = plain_threshold(text)
     if value is not None:
         return value
-    calibration = load_calibration(dataset, plans_name, teacher)
+    calibration = load_calibration(dataset, plans_name, teacher, checkpoint_file)
     if calibration is None:
         raise ScreenerError(
             f"threshold '{text}' needs a calibration of the {'teacher' if teacher else 'student'} "

@@ -123,6 +123,20 @@ def test_thresholds_of_a_model(trained: Any) -> None:
         resolve_threshold("fp1", "901", PLANS, False)
 
 
+def test_another_checkpoint_does_not_borrow_the_calibration(trained: Any, tmp_path: Path) -> None:
+    final = trained.stage("distillation") / "checkpoint_final.pth"
+    other = tmp_path / "checkpoint_final.pth"
+    other.write_bytes(final.read_bytes())
+    assert load_calibration("901", PLANS, False, other) is None
+    with pytest.raises(ScreenerError, match="there is none"):
+        resolve_threshold("p99", "901", PLANS, False, checkpoint_file=other)
+    beside = final.with_name("checkpoint_copy.pth")
+    beside.write_bytes(final.read_bytes())
+    found = load_calibration("901", PLANS, False)
+    assert found is not None
+    assert resolve_threshold("p99", "901", PLANS, False, None, beside) == found.score_at(99)
+
+
 def test_a_killed_calibration_is_made_by_the_next_run(
     trained: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -173,6 +173,7 @@ def test_only_what_is_needed_is_inside(model_files: dict[str, Path], trained_onc
         "histogram.json",
         "plans/ScreenerPlans.json",
         *(f"checkpoints/ScreenerPlans/{stage}.pth" for stage in stages),
+        *(f"calibrations/ScreenerPlans/{stage}.json" for stage in stages[2:]),
     }
     gone = {"optimizer_state", "rng_state", "logging", "head_weights", "lr_scheduler_state"}
     assert not gone & set(checkpoint)
