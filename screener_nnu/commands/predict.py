@@ -108,10 +108,10 @@ def _request(arguments: argparse.Namespace) -> OutputRequest:
     student_file = Path(arguments.checkpoint) if arguments.checkpoint and not teacher else None
     calibration = load_calibration(dataset, plans, teacher, student_file)
     threshold = None
-    if arguments.threshold is not None and calibration is not None:
-        threshold = calibration.parse_threshold(arguments.threshold, arguments.min_ml)
-    elif arguments.threshold is not None:
-        threshold = resolve_threshold(arguments.threshold, dataset, plans, teacher)
+    if arguments.threshold is not None:
+        threshold = resolve_threshold(
+            arguments.threshold, dataset, plans, teacher, arguments.min_ml, student_file
+        )
     if threshold is not None:
         print(f"threshold: {threshold:.4f} nats")
     return OutputRequest(
