@@ -80,11 +80,8 @@ def resampled_slabs(
     import torch
     from torch.nn.functional import interpolate
 
-    place = (np.arange(shape[0]) + 0.5) * array.shape[0] / shape[0] - 0.5
-    place = place.clip(0, array.shape[0] - 1)
-    low = np.floor(place).astype(int)
-    high = np.minimum(low + 1, array.shape[0] - 1)
-    weight = torch.from_numpy((place - low).astype(np.float32))[:, None, None].to(device)
+    low, high, part_of_high = _beside(array.shape[0], shape[0])
+    weight = torch.from_numpy(part_of_high)[:, None, None].to(device)
 
     def planes(index: np.ndarray) -> torch.Tensor:
         chosen = torch.from_numpy(np.asarray(array[index], dtype=np.float32)).to(device)
@@ -103,6 +100,18 @@ def resampled_slabs(
             if lowest <= highest:  # what rounding adds to equal values; no bounds hold for NaN
                 rows = rows.clamp_(lowest, highest)
         yield first, rows.cpu().numpy()
+
+
+def _beside(size: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The planes before and after each target plane's centre, and the share of the second.
+
+    In float32 as torch computes them: HU at a threshold then fall on the same side of it.
+    """
+    centre = np.arange(target, dtype=np.float32) + np.float32(0.5)
+    place = np.float32(size) / np.float32(target) * centre - np.float32(0.5)
+    place = place.clip(0, size - 1)
+    low = place.astype(int)
+    return low, np.minimum(low + 1, size - 1), (place - low).astype(np.float32)
 
 
 def resample_mask_to_shape(mask: np.ndarray, shape: Shape) -> np.ndarray:

@@ -42,7 +42,7 @@ def test_pieces_equal_nnunets_own_resampling(
     wanted = resample_torch_fornnunet(clipped, target, unit, unit, **RESAMPLING_DATA["kwargs"])
     result = resample_to_shape(image, target, (-300.0, 200.0))
     assert result.dtype == np.float32
-    np.testing.assert_allclose(result, wanted[0], rtol=1e-5, atol=1e-2)
+    np.testing.assert_allclose(result, wanted[0], atol=1e-3)
     assert result.min() >= -300 and result.max() <= 200
     whole_numbers = resample_to_shape(image.astype(np.int16), target, (-300.0, 200.0))
     np.testing.assert_allclose(whole_numbers, wanted[0], atol=1.0)
