@@ -3,8 +3,8 @@
 A map is float32 at the scan's own resolution; to compress it takes longer than to compute it,
 for little: the last digits of scores are noise, so that zlib gets the body's to nine tenths. Here
 the voxels of the body are stored as they are and only runs of equal voxels, the air around it, are
-compressed: a fifth of the time for files a tenth larger. Both are blocks of one gzip stream, which
-every reader understands (RFC 1951, 1952).
+compressed: a sixth of the time, for files that are 14 to 23 % larger. Both are blocks of one gzip
+stream, which every reader understands (RFC 1951, 1952).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import SimpleITK as sitk  # noqa: N813
 
 _LEVEL = 1
 # Equal voxels that are worth a block of their own.
-_RUN = 64
+_RUN = 16
 _STORED = 65535
 # Bytes that are held packed at once.
 _PIECE = 1 << 23

@@ -37,6 +37,9 @@ class AnomalyMap:
 class Extras(Protocol):
     """What is made of a scan and its map beside the map; see `outputs.extras.CaseExtras`."""
 
+    def foreign(self, case: str) -> str:
+        """Why the map that is there is not the one that is asked for; empty where it is."""
+
     def current(self, case: str) -> bool:
         """Whether all of it is there already."""
 
@@ -101,7 +104,10 @@ def predict_files(
     there = {c for c in images if (output / f"{c}.nii.gz").is_file() and not overwrite}
     skipped: dict[str, str] = {}
     for case in sorted(there):
+        foreign = extras.foreign(case) if extras else ""
         try:
+            if foreign:
+                raise CaseError(case, foreign)
             _write_mask(output, case, threshold)
         except CaseError as error:
             skipped[case] = error.reason
