@@ -90,6 +90,7 @@ def _benchmark(args: argparse.Namespace) -> None:
     source_plan = read_source_plan(source, args.p)
     found = [find_start(word, source, args.p, source_plan, args.settings) for word in args.init]
     check_settings_used(found, args.settings)
+    _refuse_budget(args.settings)
     # One file under two paths is one start.
     starts = list({start.name: start for start in found}.values())
     plans = _target_plans(design, starts, source_plan, source, dataset)
@@ -112,6 +113,14 @@ def _benchmark(args: argparse.Namespace) -> None:
             f"{len(failures)} of {len(runs)} trainings do not count (listed in {folder}); the same "
             "command tries them again"
         )
+
+
+def _refuse_budget(settings: Sequence[str]) -> None:
+    """All starts get the same budget, that of the command."""
+    for word in settings:
+        key = word.partition("=")[0]
+        if key in ("epochs", "iterations"):
+            raise ScreenerError(f"the budget is the same for all starts: --{key}, not -o {word}")
 
 
 def _design(args: argparse.Namespace) -> Design:

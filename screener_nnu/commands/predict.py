@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 _COST_OF_FAST = (
     "--fast: tiles do not overlap. A scan that fits into one tile keeps its map; in larger ones "
-    "the AUROC on synthetic anomalies fell by up to 0.02 (documentation/predict.md)"
+    "the AUROC on synthetic anomalies fell by up to 0.02 (documentation/predict.md). Calibrated "
+    "thresholds were measured with overlap"
 )
 
 
@@ -62,12 +63,14 @@ def _predict(arguments: argparse.Namespace) -> None:
     from screener_nnu.inference.models import load_student, load_teacher
     from screener_nnu.inference.predict import Predictor, predict_files
     from screener_nnu.inference.volume import with_overlap
-    from screener_nnu.outputs.extras import CaseExtras, page_rows
+    from screener_nnu.outputs.extras import CaseExtras, known_cases, page_rows
     from screener_nnu.outputs.table import TABLE, write_table
     from screener_nnu.scoring.student import Student
     from screener_nnu.scoring.teacher import Teacher
     from screener_nnu.viewer.index import write_index
 
+    if arguments.teacher and arguments.checkpoint:
+        raise ScreenerError("-chk is a checkpoint of a student: leave it out, or --teacher")
     if arguments.dicom:
         load_highdicom()  # to say now that it is missing, not after hours
     images = find_images(arguments.input)
@@ -89,9 +92,10 @@ def _predict(arguments: argparse.Namespace) -> None:
     skipped = predict_files(
         predictor, images, folder, request.threshold, arguments.overwrite, extras
     )
-    write_table(folder, images, skipped)
+    every = known_cases(folder, images)
+    write_table(folder, every, skipped)
     if request.page:
-        write_index(folder, page_rows(folder, images), skipped)
+        write_index(folder, page_rows(folder, every), skipped)
     print(f"{len(images) - len(skipped)} maps in {folder}, {len(skipped)} scans skipped")
     if extras.failures:
         print(f"{len(extras.failures)} scans lack something else; {folder / TABLE} says what")
@@ -101,11 +105,21 @@ def _predict(arguments: argparse.Namespace) -> None:
 
 def _request(arguments: argparse.Namespace) -> OutputRequest:
     """What is made of each map, with the threshold in nats."""
-    from screener_nnu.calibration.store import load_calibration, resolve_threshold
+    from screener_nnu.calibration.store import (
+        load_calibration,
+        model_identity,
+        resolve_threshold,
+        trained_identity,
+    )
+    from screener_nnu.checkpoints import read_checkpoint
     from screener_nnu.outputs.request import OutputRequest
 
     dataset, plans, teacher = arguments.dataset, arguments.plans, arguments.teacher
-    student_file = Path(arguments.checkpoint) if arguments.checkpoint and not teacher else None
+    student_file = Path(arguments.checkpoint) if arguments.checkpoint else None
+    if student_file is None:
+        model = trained_identity(dataset, plans, teacher)
+    else:
+        model = model_identity(read_checkpoint(student_file))
     calibration = load_calibration(dataset, plans, teacher, student_file)
     threshold = None
     if arguments.threshold is not None:
@@ -122,4 +136,5 @@ def _request(arguments: argparse.Namespace) -> OutputRequest:
         minimum_ml=arguments.min_ml,
         calibration=calibration,
         model_name=f"{dataset}, {plans}, {'teacher' if teacher else 'student'}",
+        model=f"{model}, fast" if arguments.fast else model,
     )

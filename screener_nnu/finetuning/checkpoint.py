@@ -159,8 +159,8 @@ def input_settings(plan: Mapping[str, Any]) -> dict[str, Any]:
 
 def unwrap(network: nn.Module) -> nn.Module:
     """The network without the wrappers of `torch.compile` and of distributed training."""
-    for name in _WRAPPERS:
-        network = getattr(network, name, network)
+    while inner := next((n for w in _WRAPPERS if (n := getattr(network, w, None))), None):
+        network = inner  # they may come in any order
     return network
 
 

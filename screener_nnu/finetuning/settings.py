@@ -99,14 +99,10 @@ class FineTuningSettings:
 
     @property
     def suffix(self) -> str:
-        """What sets a plan with these settings apart: empty for the defaults, else a hash.
-
-        The budget does not count: it is recorded with the training.
-        """
-        plain = replace(self, epochs=1, iterations=1)
-        if plain == FineTuningSettings(epochs=1, iterations=1):
+        """What sets a plan with these settings apart: empty for the defaults, else a hash."""
+        if self == FineTuningSettings():
             return ""
-        text = json.dumps(asdict(plain), sort_keys=True)
+        text = json.dumps(asdict(self), sort_keys=True)
         return f"-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 

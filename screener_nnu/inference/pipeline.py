@@ -6,6 +6,7 @@ depend on what else is under way. What the scans in hand need together is bounde
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from screener_nnu.plans import PreprocessingSettings
 from screener_nnu.preprocessing.memory import estimate_bytes, free_memory
 from screener_nnu.preprocessing.reading import Source, read_size
 
+logger = logging.getLogger(__name__)
 Scan = TypeVar("Scan")
 Result = TypeVar("Result")
 Step = TypeVar("Step")
@@ -26,6 +28,8 @@ _BYTES_PER_VOXEL = 16
 # With the libraries, a run over many scans then stays below 8 GB.
 _LARGEST_BUDGET = 6_000_000_000
 _USABLE = 0.8
+# torch's allocator on a processor raises a plain RuntimeError.
+_MEMORY_WORDS = ("can't allocate memory", "not enough memory")
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,8 @@ class Pipeline(Generic[Scan, Result]):
     def run(self, cases: Mapping[str, Source]) -> Iterator[Outcome]:
         """Carries out all steps and tells of each scan as soon as it is done with.
 
-        A `ScreenerError` or a lack of memory costs one scan. Any other error, and Ctrl-C, ends the
-        run once the file that is being written is whole.
+        An error or a lack of memory costs one scan; Ctrl-C ends the run once the file that is
+        being written is whole.
         """
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
             queue = list(cases.items())
@@ -108,21 +112,40 @@ class _Written:
 
 def attempt(step: Callable[[], Step]) -> tuple[Step | None, str]:
     """What a step gives, or None and why this scan cannot be used."""
-    import torch
-
     try:
         return step(), ""
-    except CaseError as error:
-        return None, error.reason
-    except ScreenerError as error:
-        return None, str(error)
-    except (MemoryError, torch.OutOfMemoryError):
-        return None, "memory does not suffice for it: free some, or predict it on a larger machine"
+    except Exception as error:
+        reason = _reason(error)
+        # Its frames hold the scan's arrays, and the future that holds the error: a circle.
+        error.__traceback__ = None
+        return None, reason
 
 
-def scan_bytes(path: Source, settings: PreprocessingSettings) -> int:
-    """Memory that a scan takes from reading to writing, from its header."""
-    return max(_BYTES_PER_VOXEL * read_size(path)[0], estimate_bytes(path, settings))
+def _reason(error: Exception) -> str:
+    import torch
+
+    if isinstance(error, CaseError):
+        return error.reason
+    if isinstance(error, ScreenerError):
+        return str(error)
+    out_of_memory = isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))
+    if out_of_memory or any(words in str(error) for words in _MEMORY_WORDS):
+        return "memory does not suffice for it: free some, or predict it on a larger machine"
+    # What an odd file brings about in a library must not cost the other thousands of scans.
+    logger.error("an error that was not foreseen", exc_info=error)
+    return f"{type(error).__name__}: {error}"
+
+
+def scan_bytes(path: Source, settings: PreprocessingSettings, extra: int = 0) -> int:
+    """Memory that a scan takes from reading to writing, from its header.
+
+    Args:
+        path: where it lies.
+        settings: of its preprocessing.
+        extra: bytes a voxel that are needed for what is made of the map.
+    """
+    voxels = read_size(path)[0]
+    return max((_BYTES_PER_VOXEL + extra) * voxels, estimate_bytes(path, settings))
 
 
 def memory_budget() -> int:

@@ -35,13 +35,22 @@ class AnomalyMap:
 
 
 class Extras(Protocol):
-    """What is made of a scan and its map beside the map; see `outputs.extras.CaseExtras`."""
+    """What is made of a scan and its map beside the map; see `outputs.extras.CaseExtras`.
+
+    Attributes:
+        bytes_per_voxel: memory that it takes to make it.
+    """
+
+    bytes_per_voxel: int
 
     def foreign(self, case: str) -> str:
         """Why the map that is there is not the one that is asked for; empty where it is."""
 
     def current(self, case: str) -> bool:
         """Whether all of it is there already."""
+
+    def forget(self, case: str) -> None:
+        """Removes all of it: the map that it was made of is about to be replaced."""
 
     def write(self, case: str, raw: RawImage, result: AnomalyMap) -> None:
         """Makes it; what fails is noted, and costs neither the map nor the other scans."""
@@ -119,6 +128,10 @@ def predict_files(
 
     def write(case: str, source: Source, raw: RawImage, result: AnomalyMap) -> None:
         if case not in there:
+            # Killed half-way, nothing old may stand beside what is new.
+            (output / f"{case}.nii.gz").unlink(missing_ok=True)
+            if extras is not None:
+                extras.forget(case)
             write_image(result.body, output / f"{case}_body.nii.gz")
             if threshold is not None:
                 write_image(_above(result.score, result.body, threshold), _mask_path(output, case))
@@ -128,11 +141,12 @@ def predict_files(
             extras.write(case, raw, result)
 
     settings = ScreenerSettings.from_dict(predictor.plan["screener"]).preprocessing
+    extra_bytes = 0 if extras is None else extras.bytes_per_voxel
     pipeline = Pipeline(
         lambda case, source: read_image(source, case),
         compute,
         write,
-        lambda source: scan_bytes(source, settings),
+        lambda source: scan_bytes(source, settings, extra_bytes),
         memory_budget(),
     )
     wanted = {case: source for case, source in images.items() if case not in done}

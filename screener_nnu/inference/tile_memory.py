@@ -8,12 +8,13 @@ fit, with a warning.
 from __future__ import annotations
 
 import logging
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 
-from screener_nnu.networks.unet import low_precision
+from screener_nnu.networks.unet import low_precision, shape_divisor
 from screener_nnu.plans import CONFIGURATION, Shape
 from screener_nnu.preprocessing.memory import free_memory
 
@@ -40,16 +41,21 @@ def affordable_tile(
         device: of the network.
         half: whether the plan allows bfloat16 on the processor.
     """
-    free = _free_bytes(device)
-    if free is None:
-        return tile
     arguments = plan["configurations"][CONFIGURATION]["architecture"]["arch_kwargs"]
     with low_precision(device, half):
         halved = torch.is_autocast_enabled(device.type)
     per_voxel = arguments["features_per_stage"][0] * _BYTES_PER_CHANNEL * (0.5 if halved else 1)
     per_voxel += outputs * _BYTES_PER_OUTPUT
-    divisor = np.prod(np.array(arguments["strides"]), axis=0)
-    fits = largest_tile(tile, divisor, int(_USABLE * free / per_voxel))
+    return _fitting_tile(tuple(tile), shape_divisor(plan), per_voxel, device)  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=64)
+def _fitting_tile(tile: Shape, divisor: Shape, per_voxel: float, device: torch.device) -> Shape:
+    """Decided once a process: all scans of a run get the same tile, whatever is under way."""
+    free = _free_bytes(device)
+    if free is None:
+        return tile
+    fits = largest_tile(tile, np.array(divisor), int(_USABLE * free / per_voxel))
     if fits != tile:
         logger.warning(
             "%.1f GB of memory are free: tiles of %s voxels in place of the plan's %s, so that the "
@@ -76,9 +82,17 @@ def largest_tile(tile: Shape, divisor: np.ndarray, voxels: int) -> Shape:
     return z, y, x
 
 
-def tiles_at_once(tile: Shape, device: torch.device) -> int:
-    """Tiles that are worth one call: a processor is busy with one."""
-    return max(1, _VOXELS_AT_ONCE // int(np.prod(tile))) if device.type == "cuda" else 1
+def tiles_at_once(tile: Shape, largest: Shape, device: torch.device) -> int:
+    """Tiles that are worth one call: a processor is busy with one, and so is a full device.
+
+    Args:
+        tile: that is used.
+        largest: of the plan; a smaller one is used where memory is short.
+        device: of the network.
+    """
+    if device.type != "cuda" or tuple(tile) != tuple(largest):
+        return 1
+    return max(1, _VOXELS_AT_ONCE // int(np.prod(tile)))
 
 
 def _free_bytes(device: torch.device) -> int | None:

@@ -81,7 +81,9 @@ def stitched_maps(
     """
     inference = inference_settings(plan)
     tile = tile or inference.teacher_tile
-    batch = tiles_at_once(tile, image.device) if needed is not None else 1
+    batch = 1
+    if needed is not None:
+        batch = tiles_at_once(tile, inference.teacher_tile, image.device)
     scorer, divisor = _Maps(cell, maps), shape_divisor(plan)
     return score_volume(scorer, image, tile, inference.overlap, divisor, 0.0, needed, batch)[None]
 
@@ -159,6 +161,6 @@ def _student_scores(
     inference, divisor = inference_settings(plan), shape_divisor(plan)
     half = student.low_precision_cpu
     tile = affordable_tile(inference.student_tile, plan, 1, image.device, half)
-    batch = tiles_at_once(tile, image.device)
+    batch = tiles_at_once(tile, inference.student_tile, image.device)
     air = float(normalise_hu(torch.tensor(-1024.0), plan))
     return score_volume(student, image, tile, inference.overlap, divisor, air, needed, batch)

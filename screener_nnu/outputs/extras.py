@@ -27,6 +27,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 Made = TypeVar("Made")
+# Of what is made of a map; the record first.
+_ENDINGS = (
+    ".json",
+    "_mask.nii.gz",
+    "_findings.json",
+    "_findings.csv",
+    "_findings.nii.gz",
+    "_findings.dcm",
+    "_map.dcm",
+    ".png",
+)
 
 
 class CaseExtras:
@@ -37,35 +48,64 @@ class CaseExtras:
         request: what is asked for.
 
     Attributes:
+        bytes_per_voxel: memory that it takes to make all of it.
         failures: by case, why something of it could not be made.
     """
 
     def __init__(self, folder: Path, request: OutputRequest) -> None:
         """Keeps both; writes nothing yet."""
         self.folder, self.request = folder, request
+        self.bytes_per_voxel = request.bytes_per_voxel
         self.failures: dict[str, str] = {}
 
+    def foreign(self, case: str) -> str:
+        """Why the map that is there does not count: it is another model's."""
+        model = read_record(self.folder, case).get("model")
+        # A map without a record is of an earlier version, which noted nothing.
+        if model is None or model == self.request.model:
+            return ""
+        return (
+            "the map that is there is of another model, or was made with or without --fast: add "
+            "--overwrite, or give another -o"
+        )
+
     def current(self, case: str) -> bool:
-        """Whether an earlier run was asked for the same, and made all of it."""
+        """Whether earlier runs have made all of it."""
         record = read_record(self.folder, case)
-        return record.get("request") == self.request.to_dict() and not record.get("failed")
+        if record.get("base") != self.request.base():
+            return False
+        made = record.get("products", {})
+        return all(made.get(name) == values for name, values in self.request.products().items())
+
+    def forget(self, case: str) -> None:
+        """Removes all of it; the record first, which vouches for the rest."""
+        for ending in _ENDINGS:
+            (self.folder / f"{case}{ending}").unlink(missing_ok=True)
+        (self.folder / page_name(case)).unlink(missing_ok=True)
 
     def write(self, case: str, raw: RawImage, result: AnomalyMap) -> None:
-        """Findings, DICOM objects, page, and last the record."""
+        """Makes what earlier runs have not made; the record comes last."""
         request, attempts = self.request, _Attempts(case)
+        earlier = read_record(self.folder, case)
+        (self.folder / f"{case}.json").unlink(missing_ok=True)
+        if earlier.get("base") != request.base():
+            earlier = {}
+        asked, made = request.products(), dict(earlier.get("products", {}))
+        new = {name: values for name, values in asked.items() if made.get(name) != values}
+        record = {**earlier, "case": case, "model": request.model, "base": request.base()}
         findings: Findings | None = None
-        record: dict[str, Any] = {"case": case, "request": request.to_dict()}
         if request.findings:
             findings = attempts.make("findings", lambda: self._findings(case, result))
-        if request.dicom and raw.source is not None:
+        if "dicom" in new and raw.source is not None:
             self._dicom(case, raw.source, result, findings, attempts)
-        if request.page:
+        if "page" in new:
             row = attempts.make("page", lambda: self._page(case, raw, result, findings))
             record["page"] = None if row is None else {**asdict(row), "page": row.page.name}
         summary = attempts.make("summary", lambda: self._summary(result, findings)) or {}
         if attempts.failed:
             self.failures[case] = "; ".join(attempts.failed)
-        record = {**record, **summary, "failed": attempts.failed}
+        done = {**made, **{k: v for k, v in new.items() if not attempts.lacks(k)}}
+        record = {**record, **summary, "products": done, "failed": attempts.failed}
         attempts.make("record", lambda: write_json(self.folder / f"{case}.json", record))
 
     def _dicom(
@@ -136,6 +176,10 @@ class _Attempts:
         self.case = case
         self.failed: list[str] = []
 
+    def lacks(self, product: str) -> bool:
+        """Whether something of `findings`, `dicom` or `page` is missing."""
+        return any(text.lower().startswith(f"no {product}") for text in self.failed)
+
     def make(self, what: str, make: Callable[[], Made]) -> Made | None:
         try:
             return make()
@@ -146,6 +190,13 @@ class _Attempts:
             expected = isinstance(error, ScreenerError)
             logger.warning("%s: no %s: %s", self.case, what, reason, exc_info=not expected)
             return None
+
+
+def known_cases(folder: Path, cases: Iterable[str]) -> list[str]:
+    """These cases, and all others that an earlier run left a record of, by name."""
+    found = {path.stem for path in folder.glob("*.json") if not path.name.startswith(".")}
+    earlier = {case for case in found if read_record(folder, case).get("case") == case}
+    return sorted({*cases, *earlier})
 
 
 def page_rows(folder: Path, cases: Iterable[str]) -> list[CaseRow]:

@@ -26,6 +26,7 @@ class OutputRequest:
         minimum_ml, limit: smallest volume of a finding, and most findings that are listed.
         calibration: what the model's scores mean; None where that is not known.
         model_name: shown on pages.
+        model: identity of the model and of how it is applied; maps of another one do not count.
     """
 
     threshold: float | None = None
@@ -36,6 +37,7 @@ class OutputRequest:
     limit: int = LIMIT
     calibration: Calibration | None = None
     model_name: str = ""
+    model: str = ""
 
     def __post_init__(self) -> None:
         """Refuses findings without a threshold.
@@ -55,13 +57,22 @@ class OutputRequest:
             return None
         return float(self.calibration.percentile(np.array([score]))[0])
 
-    def to_dict(self) -> dict[str, Any]:
-        """What two runs must have in common for the files of one to serve the other."""
-        return {
-            "version": REQUEST_VERSION,
-            "threshold": self.threshold,
-            "findings": [self.minimum_ml, self.limit] if self.findings else None,
-            "dicom": self.dicom,
-            "page": self.page,
-            "calibration": None if self.calibration is None else self.calibration.model,
+    @property
+    def bytes_per_voxel(self) -> int:
+        """Memory that it takes to make all of it, measured."""
+        return (5 if self.findings else 0) + (26 if self.page else 0) + (5 if self.dicom else 0)
+
+    def base(self) -> list[Any]:
+        """What all files of two runs must have in common."""
+        known = None if self.calibration is None else self.calibration.fingerprint
+        return [REQUEST_VERSION, self.model, known]
+
+    def products(self) -> dict[str, list[Any]]:
+        """What is asked for, and what each of it depends on beside the base."""
+        listed = [self.threshold, self.minimum_ml, self.limit] if self.findings else None
+        asked: dict[str, list[Any] | None] = {
+            "findings": listed,
+            "dicom": [listed] if self.dicom else None,
+            "page": [self.threshold, listed] if self.page else None,
         }
+        return {name: values for name, values in asked.items() if values is not None}

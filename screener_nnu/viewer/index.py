@@ -11,6 +11,8 @@ from screener_nnu.files import replacing
 from screener_nnu.viewer.page import asset, fill, plain, policy
 
 INDEX = "index.html"
+# Each row holds its picture, some 10 kB.
+MOST_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def page_name(case: str) -> str:
 
 
 def write_index(folder: Path, rows: Sequence[CaseRow], skipped: Mapping[str, str]) -> Path:
-    """Writes `index.html`, the highest peak first.
+    """Writes `index.html`, the highest peak first; of very many cases only those.
 
     Args:
         folder: of the pages.
@@ -52,12 +54,13 @@ def write_index(folder: Path, rows: Sequence[CaseRow], skipped: Mapping[str, str
     heads = [("", ""), ("case", ""), ("peak score (nats)", "")]
     heads += [("percentile", "")] if ranked else []
     heads += [("findings", "wide")] if listed else []
-    ordered = sorted(rows, key=lambda row: (-row.peak, row.case))
+    ordered = sorted(rows, key=lambda row: (-row.peak, row.case))[:MOST_ROWS]
+    first = "" if len(ordered) == len(rows) else f"the first {len(ordered)} of "
     style = asset("index.css")
     values = {
         "policy": policy(style),
         "style": style,
-        "note": f"{len(rows)} scans, the one with the rarest place first.",
+        "note": f"{first}{len(rows)} scans, the one with the rarest place first.",
         "head": "".join(f'<th scope="col"{_kind(kind)}>{name}</th>' for name, kind in heads),
         "rows": "\n".join(_row(row, ranked, listed) for row in ordered),
         "skipped": _skipped(skipped),

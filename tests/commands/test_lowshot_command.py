@@ -82,6 +82,12 @@ def test_two_starts_on_two_folds(
     assert [path.stat().st_mtime_ns for path in checkpoints] == before
 
 
+def test_the_budget_is_that_of_the_command(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([*COMMAND, *TINY, "--init", "scratch", "student:tuned", "-o", "epochs=5"])
+    assert "--epochs, not -o epochs=5" in capsys.readouterr().err
+
+
 def _check_starts_see_the_same_batches(world: Any, fold: int) -> None:
     batches = []
     for start, weights, seed in (("scratch", None, 3), ("student", world.student, 3)):

@@ -13,7 +13,7 @@ from screener_nnu.commands.predict import main
 
 
 def maps_of(folder: Path) -> dict[str, np.ndarray]:
-    files = sorted(p for p in folder.iterdir() if not p.name.endswith("_body.nii.gz"))
+    files = sorted(p for p in folder.glob("*.nii.gz") if not p.name.endswith("_body.nii.gz"))
     return {p.name: sitk.GetArrayFromImage(sitk.ReadImage(str(p))) for p in files}
 
 

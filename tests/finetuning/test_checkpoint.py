@@ -7,7 +7,12 @@ import pytest
 import torch
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.finetuning.checkpoint import check_same_input, read_checkpoint, stock_checkpoint
+from screener_nnu.finetuning.checkpoint import (
+    check_same_input,
+    read_checkpoint,
+    stock_checkpoint,
+    unwrap,
+)
 
 _made = runpy.run_path(str(Path(__file__).with_name("conftest.py")))
 tiny_plan, tiny_network, labelled_json = (
@@ -59,6 +64,23 @@ def test_adaptation_block_names_parts_of_the_network() -> None:
     assert list(block["pretrain_plan"]["configurations"].values()) == [
         {"spacing": [1.5, 1.5, 1.5], "patch_size": [16, 16, 16]}
     ]
+
+
+class Wrapped(torch.nn.Module):
+    """As `torch.compile` and distributed training wrap a network."""
+
+    def __init__(self, name: str, inner: torch.nn.Module) -> None:
+        super().__init__()
+        setattr(self, name, inner)
+
+
+@pytest.mark.parametrize("order", [("module", "_orig_mod"), ("_orig_mod", "module"), ("module",)])
+def test_wrappers_are_taken_off_in_any_order(order: tuple[str, ...]) -> None:
+    """nnU-Net compiles before it distributes."""
+    network = wrapped = tiny_network(tiny_plan())
+    for name in order:
+        wrapped = Wrapped(name, wrapped)
+    assert unwrap(wrapped) is network
 
 
 def test_extra_entries_may_not_hide_the_weights() -> None:

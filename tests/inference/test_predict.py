@@ -346,6 +346,14 @@ class Noted:
         self.seen: dict[str, np.ndarray] = {}
         self.finished: set[str] = set()
 
+    bytes_per_voxel = 0
+
+    def forget(self, case: str) -> None:
+        self.seen.pop(case, None)
+
+    def foreign(self, case: str) -> str:
+        return ""
+
     def current(self, case: str) -> bool:
         return case in self.finished
 

@@ -13,7 +13,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from scipy import ndimage
 
-from screener_nnu.calibration.store import load_calibration
+from screener_nnu.calibration.store import calibration_file, load_calibration
 from screener_nnu.commands.predict import main as predict
 from screener_nnu.errors import ScreenerError
 from screener_nnu.inference.predict import Predictor
@@ -139,6 +139,94 @@ def test_a_later_run_makes_what_is_new_without_the_network(
 
 
 @pytest.mark.slow
+def test_maps_of_another_model_do_not_count(
+    trained: Any, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    run(scans, out)
+    before = stamps(out)
+    for words in (("--teacher", "--page"), ("--fast",)):
+        with pytest.raises(SystemExit):
+            run(scans, out, *words)
+        assert {row["problem"][:25] for row in table(out)} == {"the map that is there is "}
+        assert stamps(out) == before
+    trained.train("distillation", "--restart", "-o", "distillation.clip_sigma=3.0")
+    with pytest.raises(SystemExit):
+        run(scans, out)
+    run(scans, out, "--overwrite")
+    assert {row["problem"] for row in table(out)} == {""}
+    assert stamps(out)["file.nii.gz"] != before["file.nii.gz"]
+
+
+@pytest.mark.slow
+def test_another_calibration_makes_everything_anew(
+    trained: Any, scans: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run(scans, out, "--threshold", "5", "--findings")
+    first = {row["case"]: row["case_percentile"] for row in table(out)}
+    path = calibration_file("901", "ScreenerPlans", teacher=False)
+    record = json.loads(path.read_text())
+    record["case_scores"] = [1e6 for _ in record["case_scores"]]
+    path.write_text(json.dumps(record))
+    run(scans, out, "--threshold", "5", "--findings")
+    later = {row["case"]: row["case_percentile"] for row in table(out)}
+    assert set(later.values()) == {"0.0000"} != set(first.values())
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_nothing_old_beside_a_new_map(
+    trained: Any, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    run(scans, out, *EVERYTHING)
+    kept = extras.CaseExtras.write
+
+    def kill(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(extras.CaseExtras, "write", kill)
+    with pytest.raises(KeyboardInterrupt):
+        predict_again(scans, out)
+    maps = {p.name.removesuffix(".nii.gz") for p in out.glob("*.nii.gz")} & {"file", "scans"}
+    cut_off = next(name for name in maps if not (out / f"{name}.json").exists())
+    left = {p.name for p in out.iterdir() if p.name.startswith(cut_off)}
+    assert left <= {f"{cut_off}{end}.nii.gz" for end in ("", "_body", "_mask")}
+    monkeypatch.setattr(extras.CaseExtras, "write", kept)
+    run(scans, out, *EVERYTHING)
+    assert (out / f"{cut_off}_findings.json").is_file() and (out / f"{cut_off}.html").is_file()
+
+
+def predict_again(scans: Path, out: Path) -> None:
+    run(scans, out, "--overwrite", "--threshold", "p99.5")
+
+
+@pytest.mark.slow
+def test_what_is_made_already_stays(trained: Any, scans: Path, tmp_path: Path) -> None:
+    """DICOM objects above all: a PACS that took them would get them twice."""
+    out = tmp_path / "out"
+    run(scans, out, "--threshold", "p99.5", "--findings", "--dicom")
+    before = stamps(out)
+    run(scans, out, *EVERYTHING)
+    after = stamps(out)
+    objects = ("scans_findings.dcm", "scans_map.dcm")
+    assert [after[name] for name in objects] == [before[name] for name in objects]
+    assert (out / "scans.html").is_file()
+    rows = table(out)
+    run(scans, out)  # asked for nothing, as when scans are added
+    assert table(out) == rows and stamps(out) == after
+
+
+@pytest.mark.slow
+def test_the_table_keeps_scans_of_earlier_runs(trained: Any, scans: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(scans / "file_0000.nii.gz", out, "--page")
+    run(scans / "export", out, "--page")
+    assert len(table(out)) == 2
+    assert (out / "index.html").read_text().count("<img") == 2
+
+
+@pytest.mark.slow
 def test_what_fails_costs_neither_the_map_nor_the_others(
     trained: Any,
     scans: Path,
@@ -172,6 +260,7 @@ def test_what_fails_costs_neither_the_map_nor_the_others(
         (("--findings",), "give --threshold"),
         (("--threshold", "high"), "is no threshold"),
         (("--threshold", "dice"), "needs annotated cases"),
+        (("--teacher", "-chk", "x.pth"), "leave it out"),
     ],
 )
 def test_requests_that_cannot_be_met(
