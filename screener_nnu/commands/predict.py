@@ -10,7 +10,7 @@ from screener_nnu.commands._run import run
 
 _COST_OF_FAST = (
     "--fast: tiles do not overlap. A scan that fits into one tile keeps its map; in larger ones "
-    "the AUROC on synthetic anomalies fell by up to 0.02 (documentation/predict.md)"
+    "the AUROC on synthetic anomalies fell by up to 0.02 (documentation/prediction_speed.md)"
 )
 
 
