@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 _COST_OF_FAST = (
     "--fast: tiles do not overlap. A scan that fits into one tile keeps its map; in larger ones "
-    "the AUROC on synthetic anomalies fell by up to 0.02 (documentation/predict.md). Calibrated "
-    "thresholds were measured with overlap"
+    "the AUROC on synthetic anomalies fell by up to 0.02 (documentation/prediction_speed.md). "
+    "Calibrated thresholds were measured with overlap"
 )
 
 
