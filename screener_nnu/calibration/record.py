@@ -119,6 +119,11 @@ class Calibration:
         if kind == "fp":
             return self.false_positives.threshold_for(number, volume_ml).threshold
         known = self._annotated(text).recall_thresholds
+        if not known:
+            raise ScreenerError(
+                f"threshold '{text}' is not kept: too many annotated voxels score below all "
+                "held-out voxels"
+            )
         if number not in known:
             raise ScreenerError(f"thresholds are kept for a recall of {_listed(known)}: take one")
         return known[number]

@@ -56,9 +56,18 @@ def trained_identity(dataset: int | str, plans_name: str, teacher: bool) -> str:
 
 
 def save_calibration(calibration: Calibration, path: Path) -> None:
-    """Writes a calibration, whole or not at all."""
+    """Writes a calibration, whole or not at all.
+
+    Raises:
+        ScreenerError: reading would refuse it; the old file stays.
+    """
+    text = json.dumps(calibration.to_dict(), separators=(",", ":")) + "\n"
+    try:
+        Calibration.from_dict(json.loads(text))
+    except ScreenerError as error:
+        raise ScreenerError(f"the calibration is not written, {path} stays: {error}") from error
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(calibration.to_dict(), separators=(",", ":")) + "\n")
+        temporary.write_text(text)
 
 
 def read_calibration(path: Path) -> Calibration:
