@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -73,6 +75,15 @@ class Calibration:
     def scans(self) -> int:
         """Held-out scans N."""
         return len(self.case_scores)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the contents, 16 hexadecimal digits; the same before and after a file.
+
+        Two calibrations of the same weights differ in it, unlike in `model`.
+        """
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def percentile(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
         """Percentage of held-out body voxels below each score (nats), of any shape."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -268,6 +269,20 @@ def test_a_file_keeps_everything(calibration: Calibration, tmp_path: Any) -> Non
     for text in ("p99.9", "fp1", "fp5", "dice", "recall0.8"):
         assert again.parse_threshold(text) == pytest.approx(whole.parse_threshold(text), rel=1e-6)
     assert [p.name for p in tmp_path.iterdir()] == ["calibration.json"]
+
+
+def test_fingerprint_is_that_of_the_contents(calibration: Calibration, tmp_path: Any) -> None:
+    text = json.dumps(calibration.to_dict(), sort_keys=True, separators=(",", ":"))
+    expected = hashlib.sha256(text.encode()).hexdigest()[:16]
+    path = tmp_path / "calibration.json"
+    whole = calibration.with_annotated(measure_annotated(source(20), calibration.percentiles))
+    save_calibration(whole, path)
+    assert calibration.fingerprint == expected
+    assert read_calibration(path).fingerprint == whole.fingerprint != expected
+    shuffled = dict(reversed(json.loads(path.read_text()).items()))
+    assert Calibration.from_dict(shuffled).fingerprint == whole.fingerprint
+    other = calibrate_on(measure_scans(source(*range(8))), calibration.model, SOURCES[0])
+    assert other.model == calibration.model and other.fingerprint != expected
 
 
 @pytest.mark.parametrize(
