@@ -30,7 +30,8 @@ class AnnotatedThresholds:
         dice: that mean Dice, which is optimistic: the threshold was chosen on the same cases.
         left_out_dice: mean Dice when each case is left out of the choice of its threshold; None
             with one case.
-        recall_thresholds: highest threshold with at least that mean recall, by recall.
+        recall_thresholds: highest threshold with at least that mean recall, by recall; without
+            recalls for which voxels below all held-out scores would have to count.
     """
 
     cases: int
@@ -82,7 +83,7 @@ def choose_thresholds(
         edges: lower bounds of the bins `(K,)`.
 
     Raises:
-        ScreenerError: no case has an annotation.
+        ScreenerError: no case has an annotation, or all voxels together have the best Dice.
     """
     ill = [histograms[place] for place in annotated_cases(histograms)]
     if not ill:
@@ -91,6 +92,11 @@ def choose_thresholds(
     hits = np.stack([cumulate(case.positive)[::-1] for case in ill])
     recall = (hits / hits[:, :1]).mean(axis=0)
     best = int(best_bin(dice.mean(axis=0)))
+    if best == 0:
+        raise ScreenerError(
+            "no threshold has a higher Dice than marking every voxel: the annotation does not "
+            "stand out for this model, lies outside of the body or belongs to other scans"
+        )
     # Recall falls with the threshold: the last bin that still has it is the highest threshold.
     places = {r: int(np.flatnonzero(recall >= r - 1e-12)[-1]) for r in RECALLS}
     return AnnotatedThresholds(
@@ -98,7 +104,8 @@ def choose_thresholds(
         _below(edges, best),
         float(dice.mean(axis=0)[best]),
         _left_out(dice),
-        {r: _below(edges, place) for r, place in places.items()},
+        # Below the lowest bin there is no threshold: everything is in it, to minus infinity.
+        {r: _below(edges, place) for r, place in places.items() if place > 0},
     )
 
 

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 # Bins for annotated cases: as fine as the percentiles, and on as far above them.
 _BINS = 4096
+# Masks drawn by hand reach over the skin a little; more than this share deserves a look.
+_OUTSIDE = 0.05
 
 
 @dataclass
@@ -138,6 +140,7 @@ def measure_annotated(scans: ScanSource, percentiles: PercentileMap) -> Annotate
             logger.warning("left out: %s", error)
             continue
         assert scan.annotated is not None  # such scans were asked for
+        _warn_of_outside(case, scan.annotated, scan.body)
         counted = scan.body | scan.annotated
         positive = index.count(scan.score[scan.annotated])
         histograms.append(
@@ -146,6 +149,18 @@ def measure_annotated(scans: ScanSource, percentiles: PercentileMap) -> Annotate
     if not histograms:
         raise ScreenerError("no annotated scan can be used; the reasons stand above")
     return choose_thresholds(histograms, edges)
+
+
+def _warn_of_outside(case: str, annotated: NDArray[np.bool_], body: NDArray[np.bool_]) -> None:
+    """Voxels outside of the body have the lowest score, and no threshold finds them."""
+    share = float((annotated & ~body).sum()) / max(int(annotated.sum()), 1)
+    if share > _OUTSIDE:
+        logger.warning(
+            "%s: %.0f %% of its annotated voxels lie outside of the body, which has the lowest "
+            "score there: compare its mask with the scan",
+            case,
+            100 * share,
+        )
 
 
 def annotation_edges(percentiles: PercentileMap) -> NDArray[np.float32]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -74,6 +76,15 @@ class Calibration:
         """Held-out scans N."""
         return len(self.case_scores)
 
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the contents, 16 hexadecimal digits; the same before and after a file.
+
+        Two calibrations of the same weights differ in it, unlike in `model`.
+        """
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
     def percentile(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
         """Percentage of held-out body voxels below each score (nats), of any shape."""
         return self.percentiles.percentile(scores)
@@ -119,6 +130,11 @@ class Calibration:
         if kind == "fp":
             return self.false_positives.threshold_for(number, volume_ml).threshold
         known = self._annotated(text).recall_thresholds
+        if not known:
+            raise ScreenerError(
+                f"threshold '{text}' is not kept: too many annotated voxels score below all "
+                "held-out voxels"
+            )
         if number not in known:
             raise ScreenerError(f"thresholds are kept for a recall of {_listed(known)}: take one")
         return known[number]

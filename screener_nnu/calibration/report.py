@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from screener_nnu.calibration.annotated import RECALLS
 from screener_nnu.calibration.false_positives import DEFAULT_VOLUME_ML, SAMPLES
 from screener_nnu.calibration.measure import Measured, obtained_counts
 from screener_nnu.calibration.record import Calibration
@@ -82,9 +83,13 @@ def _annotated(calibration: Calibration) -> Iterator[str]:
             "this model, and no threshold of it finds them"
         )
     recalls = found.recall_thresholds
-    yield from table(
-        [f"recall{recall:g}" for recall in recalls], [[f"{t:.2f}" for t in recalls.values()]]
-    )
+    if recalls:
+        yield from table(
+            [f"recall{recall:g}" for recall in recalls], [[f"{t:.2f}" for t in recalls.values()]]
+        )
+    missing = ", ".join(f"recall{recall:g}" for recall in RECALLS if recall not in recalls)
+    if missing:
+        yield f"no threshold for {missing}: so many annotated voxels score below all held-out ones"
 
 
 def compare(

@@ -27,6 +27,7 @@ from screener_nnu.calibration.scans import (
 from screener_nnu.calibration.store import (
     calibrate_command,
     calibration_file,
+    kept_annotated,
     load_calibration,
     save_calibration,
     trained_identity,
@@ -138,6 +139,9 @@ class Calibrator:
         measured = measure_scans(scans, self.high)
         identity = trained_identity(self.dataset, self.plans_name, self.teacher)
         calibration = calibrate_on(measured, identity, source)
+        annotated = kept_annotated(self.file, identity)
+        if annotated is not None:
+            calibration = calibration.with_annotated(annotated)
         if calibration.scans == 1:
             logger.warning("one scan was used: how much scans differ cannot be told")
         save_calibration(calibration, self.file)

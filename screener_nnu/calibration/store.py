@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from screener_nnu.calibration.annotated import AnnotatedThresholds
 from screener_nnu.calibration.record import Calibration, plain_threshold
 from screener_nnu.checkpoints import read_checkpoint
 from screener_nnu.errors import ScreenerError
@@ -56,9 +57,18 @@ def trained_identity(dataset: int | str, plans_name: str, teacher: bool) -> str:
 
 
 def save_calibration(calibration: Calibration, path: Path) -> None:
-    """Writes a calibration, whole or not at all."""
+    """Writes a calibration, whole or not at all.
+
+    Raises:
+        ScreenerError: reading would refuse it; the old file stays.
+    """
+    text = json.dumps(calibration.to_dict(), separators=(",", ":")) + "\n"
+    try:
+        Calibration.from_dict(json.loads(text))
+    except ScreenerError as error:
+        raise ScreenerError(f"the calibration is not written, {path} stays: {error}") from error
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(calibration.to_dict(), separators=(",", ":")) + "\n")
+        temporary.write_text(text)
 
 
 def read_calibration(path: Path) -> Calibration:
@@ -75,6 +85,33 @@ def read_calibration(path: Path) -> Calibration:
         raise ScreenerError(f"{path} cannot be read ({error}): calibrate again") from error
     except ScreenerError as error:
         raise ScreenerError(f"{path}: {error}") from error
+
+
+def kept_annotated(path: Path, model: str) -> AnnotatedThresholds | None:
+    """Thresholds of annotated cases that a new calibration of the same weights takes over.
+
+    They are nats, and hold for these weights whichever scans are held out. Those that are lost are
+    named in a warning.
+
+    Args:
+        path: the calibration that is about to be replaced; there may be none.
+        model: hash of the weights that are calibrated.
+    """
+    if not path.is_file():
+        return None
+    try:
+        before = read_calibration(path)
+    except ScreenerError as error:
+        logger.warning("thresholds of annotated cases, if there were any, are lost: %s", error)
+        return None
+    if before.annotated is not None and before.model != model:
+        logger.warning(
+            "thresholds of %d annotated cases are dropped, for they belong to other weights: give "
+            "the cases again with --images and --masks",
+            before.annotated.cases,
+        )
+        return None
+    return before.annotated
 
 
 def load_calibration(

@@ -70,6 +70,26 @@ def test_cases_without_annotation_do_not_count() -> None:
         choose_thresholds(histograms([healthy]), EDGES)
 
 
+def test_recalls_below_all_held_out_scores_are_left_out() -> None:
+    """An eighth of the annotation outside of the body, where the score is the lowest."""
+    scores, annotated = cases(5)[4]
+    lost = scores.copy()
+    lost[: annotated.sum() // 8] = -9.0
+    found = choose_thresholds(histograms([(lost, annotated)]), EDGES)
+    assert list(found.recall_thresholds) == [0.5, 0.6, 0.7, 0.8]
+    assert np.isfinite(list(found.recall_thresholds.values())).all()
+    assert AnnotatedThresholds.from_dict(found.to_dict()) == found
+    for recall, threshold in found.recall_thresholds.items():
+        assert figures(lost, annotated, threshold)[1] >= recall
+
+
+def test_annotation_that_nothing_finds_is_refused() -> None:
+    scores, annotated = cases(5)[4]
+    lost = np.where(annotated, -9.0, scores)
+    with pytest.raises(ScreenerError, match="outside of the body"):
+        choose_thresholds(histograms([(lost, annotated)]), EDGES)
+
+
 def test_one_case_and_json() -> None:
     found = choose_thresholds(histograms(cases(1)), EDGES)
     assert found.left_out_dice is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from screener_nnu.calibration.annotated import AnnotatedThresholds
 from screener_nnu.calibration.measure import (
     annotation_edges,
     calibrate_on,
@@ -17,6 +19,7 @@ from screener_nnu.calibration.measure import (
     obtained_counts,
 )
 from screener_nnu.calibration.record import CASE_PERCENTILE, SOURCES, Calibration
+from screener_nnu.calibration.report import describe
 from screener_nnu.calibration.scans import ScoredScan
 from screener_nnu.calibration.store import read_calibration, save_calibration
 from screener_nnu.errors import CaseError, ScreenerError
@@ -169,6 +172,52 @@ def test_annotated_scans_give_thresholds(calibration: Calibration) -> None:
         made.parse_threshold("recall0.33")
 
 
+def partly_outside(share: float) -> Callable[[], ScoredScan]:
+    """A scan with a share of its annotation outside of the body, where the score is the lowest."""
+    made = scan(30)
+    outside = np.flatnonzero(~made.body)[: int(share / (1 - share) * made.annotated.sum())]
+    made.score[~made.body] = -50.0
+    made.annotated[:] &= made.body
+    made.annotated.reshape(-1)[outside] = True
+    return lambda: made
+
+
+def test_annotation_partly_outside_of_the_body(
+    calibration: Calibration, tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = measure_annotated({"ill": partly_outside(0.15)}, calibration.percentiles)
+    assert list(found.recall_thresholds) == [0.5, 0.6, 0.7, 0.8]
+    assert "ill: 1" in caplog.text and "outside of the body" in caplog.text
+    made = calibration.with_annotated(found)
+    save_calibration(made, tmp_path / "calibration.json")
+    again = read_calibration(tmp_path / "calibration.json")
+    assert again.parse_threshold("recall0.8") == made.parse_threshold("recall0.8") > 10
+    said = "\n".join(describe(again))
+    assert "no threshold for recall0.9, recall0.95" in said and "inf" not in said
+    with pytest.raises(ScreenerError, match="kept for a recall of 0.5, 0.6, 0.7, 0.8"):
+        again.parse_threshold("recall0.9")
+
+
+def test_no_recall_at_all_is_explained(calibration: Calibration) -> None:
+    found = measure_annotated({"ill": partly_outside(0.6)}, calibration.percentiles)
+    made = calibration.with_annotated(found)
+    assert found.recall_thresholds == {} and made.parse_threshold("dice") > 10
+    assert "no threshold for recall0.5" in "\n".join(describe(made))
+    with pytest.raises(ScreenerError, match="'recall0.5' is not kept"):
+        made.parse_threshold("recall0.5")
+
+
+def test_what_reading_would_refuse_is_not_written(calibration: Calibration, tmp_path: Any) -> None:
+    path = tmp_path / "calibration.json"
+    save_calibration(calibration, path)
+    before = path.read_bytes()
+    spoilt_one = AnnotatedThresholds(1, 3.0, 0.5, None, {0.5: -np.inf})
+    with pytest.raises(ScreenerError, match=f"not written, {path} stays"):
+        save_calibration(calibration.with_annotated(spoilt_one), path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["calibration.json"]
+
+
 def test_bins_of_annotated_cases_reach_beyond_held_out_scores(calibration: Calibration) -> None:
     edges = annotation_edges(calibration.percentiles)
     assert (np.diff(edges) > 0).all() and edges[0] < -1e30
@@ -220,6 +269,20 @@ def test_a_file_keeps_everything(calibration: Calibration, tmp_path: Any) -> Non
     for text in ("p99.9", "fp1", "fp5", "dice", "recall0.8"):
         assert again.parse_threshold(text) == pytest.approx(whole.parse_threshold(text), rel=1e-6)
     assert [p.name for p in tmp_path.iterdir()] == ["calibration.json"]
+
+
+def test_fingerprint_is_that_of_the_contents(calibration: Calibration, tmp_path: Any) -> None:
+    text = json.dumps(calibration.to_dict(), sort_keys=True, separators=(",", ":"))
+    expected = hashlib.sha256(text.encode()).hexdigest()[:16]
+    path = tmp_path / "calibration.json"
+    whole = calibration.with_annotated(measure_annotated(source(20), calibration.percentiles))
+    save_calibration(whole, path)
+    assert calibration.fingerprint == expected
+    assert read_calibration(path).fingerprint == whole.fingerprint != expected
+    shuffled = dict(reversed(json.loads(path.read_text()).items()))
+    assert Calibration.from_dict(shuffled).fingerprint == whole.fingerprint
+    other = calibrate_on(measure_scans(source(*range(8))), calibration.model, SOURCES[0])
+    assert other.model == calibration.model and other.fingerprint != expected
 
 
 @pytest.mark.parametrize(

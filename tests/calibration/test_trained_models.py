@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
 
+from screener_nnu.calibration.annotated import AnnotatedThresholds
 from screener_nnu.calibration.record import CASE_PERCENTILE
 from screener_nnu.calibration.run import Calibrator, calibrate_trained
 from screener_nnu.calibration.scans import image_scans, load_predictor, stored_scans
@@ -20,6 +22,7 @@ from screener_nnu.calibration.store import (
     load_calibration,
     read_calibration,
     resolve_threshold,
+    save_calibration,
     trained_identity,
 )
 from screener_nnu.commands.calibrate import main as calibrate
@@ -265,6 +268,27 @@ def test_annotated_cases(trained: Any, tmp_path: Path, capsys: pytest.CaptureFix
     mask.SetSpacing((1.0, 1.0, 1.0))
     sitk.WriteImage(mask, str(masks / "ill.nii.gz"))
     assert "no annotated scan can be used" in error_of(capsys, "--images", images, "--masks", masks)
+
+
+def test_a_new_calibration_keeps_thresholds_of_annotated_cases(
+    trained: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = calibration_file("901", PLANS, False)
+    annotated = AnnotatedThresholds(3, 7.0, 0.5, 0.4, {0.5: 6.0})
+    save_calibration(read_calibration(path).with_annotated(annotated), path)
+    command()
+    assert read_calibration(path).annotated == annotated
+    command("--images", link(tmp_path / "scans", trained, split(trained).train[0], "other"))
+    made = read_calibration(path)
+    assert made.source == "scans of a folder" and made.annotated == annotated
+    assert "dropped" not in caplog.text
+    save_calibration(replace(made, model="0" * 16), path)
+    command()
+    assert read_calibration(path).annotated is None
+    assert "thresholds of 3 annotated cases are dropped" in caplog.text
+    path.write_bytes(path.read_bytes()[:1000])
+    command()
+    assert "if there were any, are lost" in caplog.text and read_calibration(path).scans
 
 
 def test_requests_that_cannot_be_met(
