@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,7 +31,7 @@ _OUTSIDE = 0.05
 
 @dataclass
 class Measured:
-    """What is kept of the scans: small, however large they are.
+    """What is kept of the scans: at most 48 MB each, however large they are.
 
     Attributes:
         reach: score (nats) down to which components are to be counted in every scan.
@@ -69,16 +70,34 @@ def measure_scans(scans: ScanSource, reach: float = math.inf) -> Measured:
         ScreenerError: none could be used.
     """
     measured = Measured(reach)
+    measured.left_out = each_usable(scans, measured.add)
+    return measured
+
+
+def each_usable(scans: ScanSource, add: Callable[[str, ScoredScan], None]) -> dict[str, str]:
+    """Scores scans one after the other and hands them on; none is held while the next is made.
+
+    Args:
+        scans: to be scored.
+        add: takes the name and the scan, or raises a CaseError if it cannot be used.
+
+    Returns:
+        The reason for each scan that was left out, by name.
+
+    Raises:
+        ScreenerError: none could be used.
+    """
+    left_out: dict[str, str] = {}
     for case, scan in tqdm(scans.items(), desc="calibration", unit="scan"):
         try:
-            measured.add(case, scan())
+            add(case, scan())
         except CaseError as error:
-            measured.left_out[case] = error.reason
+            left_out[case] = error.reason
             logger.warning("left out: %s", error)
-    if not measured.case_scores:
-        reason = next(iter(measured.left_out.values()), "none was given")
+    if len(left_out) == len(scans):
+        reason = next(iter(left_out.values()), "none was given")
         raise ScreenerError(f"no scan can be used to calibrate; the first: {reason}")
-    return measured
+    return left_out
 
 
 def calibrate_on(measured: Measured, model: str, source: str) -> Calibration:
@@ -101,22 +120,6 @@ def calibrate_on(measured: Measured, model: str, source: str) -> Calibration:
         tuple(sorted(measured.case_scores)),
         FalsePositives(thresholds.astype(np.float64), VOLUMES_ML, counts[order]),
     )
-
-
-def obtained_counts(measured: Measured, threshold: float, volume_ml: float) -> NDArray[np.int32]:
-    """Components of each scan above a threshold (nats) `(N,)`.
-
-    Raises:
-        ScreenerError: the threshold lies below the tail of a scan.
-    """
-    if any(threshold < tail.floor for tail in measured.tails):
-        raise ScreenerError(
-            f"so many voxels of a scan lie above {threshold:.4g} nats that its components were not "
-            "counted"
-        )
-    at = np.array([threshold], dtype=np.float32)
-    counts = [count_components(tail, at, (volume_ml,))[0, 0] for tail in measured.tails]
-    return np.array(counts, dtype=np.int32)
 
 
 def measure_annotated(scans: ScanSource, percentiles: PercentileMap) -> AnnotatedThresholds:

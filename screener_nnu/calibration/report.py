@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from screener_nnu.calibration.annotated import RECALLS
+from screener_nnu.calibration.check import Checked
 from screener_nnu.calibration.false_positives import DEFAULT_VOLUME_ML, SAMPLES
-from screener_nnu.calibration.measure import Measured, obtained_counts
 from screener_nnu.calibration.record import Calibration
 from screener_nnu.errors import ScreenerError
 from screener_nnu.evaluation.bootstrap import case_weights
@@ -93,22 +93,24 @@ def _annotated(calibration: Calibration) -> Iterator[str]:
 
 
 def compare(
-    calibration: Calibration, measured: Measured, volume_ml: float = DEFAULT_VOLUME_ML
+    calibration: Calibration, checked: Checked, volume_ml: float = DEFAULT_VOLUME_ML
 ) -> Iterator[str]:
     """Asked-for and obtained false positives on other scans, and where their case scores lie.
 
     Args:
         calibration: of a model.
-        measured: scans that the calibration has not seen, by the same model.
+        checked: scans that the calibration has not seen, by the same model.
         volume_ml: least volume (ml) of a false positive.
     """
-    scans = len(measured.tails)
-    yield f"{scans} other scans, components of {volume_ml:g} ml or more; 95 % intervals over scans"
+    yield (
+        f"{checked.scans} other scans, components of {volume_ml:g} ml or more; 95 % intervals "
+        "over scans"
+    )
     rows = []
     for asked in ASKED:
         try:
             found = calibration.false_positives.threshold_for(asked, volume_ml)
-            counts = obtained_counts(measured, found.threshold, found.volume_ml)
+            counts = checked.above(found.threshold, found.volume_ml)
         except ScreenerError as error:
             rows.append([f"{asked:g}", "", str(error).split(": ")[0], "", ""])
             continue
@@ -117,7 +119,7 @@ def compare(
         rows.append([f"{asked:g}", f"{found.threshold:.2f}", mean, _mean_range(counts), spread])
     yield from table(("asked", "nats", "obtained", "interval", "in each scan"), rows)
     yield ""
-    lower = np.searchsorted(calibration.case_scores, measured.case_scores, side="left")
+    lower = np.searchsorted(calibration.case_scores, checked.case_scores, side="left")
     yield (
         f"case scores: higher than {', '.join(str(k) for k in sorted(lower.tolist()))} of "
         f"{calibration.scans} held-out scans"

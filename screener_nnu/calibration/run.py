@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
+from screener_nnu.calibration.check import Checked, check_scans
 from screener_nnu.calibration.measure import (
-    Measured,
     calibrate_on,
     measure_annotated,
     measure_scans,
@@ -68,6 +68,7 @@ class Calibrator:
         self.predictor: Predictor
         self.predictor, self.high = load_predictor(self.dataset, plans_name, teacher, device)
         self.settings = ScreenerSettings.from_dict(self.predictor.plan["screener"])
+        self.asked_scans = max_scans
         self.max_scans = max_scans or self.settings.calibration.max_scans or DEFAULT_SCANS
 
     @property
@@ -108,20 +109,25 @@ class Calibrator:
                 "annotated cases alone do not say what is usual; calibrate on scans of your own "
                 f"first, the same ones if there are no others:\n    {command} --images {folder}"
             )
-        calibration = calibration or self.on_validation_scans()
         images = find_images(folder)
         self._refuse_known(images, self.settings.split.test, "test")
+        self._refuse_known(images, self.settings.split.train, "training")
         annotated = image_scans(self.predictor, images, find_masks(masks, images))
+        calibration = calibration or self.on_validation_scans()
         made = calibration.with_annotated(measure_annotated(annotated, calibration.percentiles))
         save_calibration(made, self.file)
         return made
 
-    def measure(self, folder: Path, calibration: Calibration) -> Measured:
-        """Scores the scans of a folder, as far down as a calibration counts; changes nothing."""
+    def check(self, folder: Path, calibration: Calibration) -> Checked:
+        """Counts components of the scans of a folder at a calibration's thresholds; stores nothing.
+
+        All scans, unless `max_scans` was given: nothing large is kept of any.
+        """
         images = find_images(folder)
         self._refuse_known(images, self.settings.split.train, "training")
-        reach = float(calibration.false_positives.thresholds[0])
-        return measure_scans(image_scans(self.predictor, images), reach)
+        names = spread(list(images), self.asked_scans or len(images))
+        scans = image_scans(self.predictor, {name: images[name] for name in names})
+        return check_scans(scans, calibration.false_positives)
 
     def _refuse_known(self, images: Iterable[str], known: Iterable[str], use: str) -> None:
         """Cases of a pool are named after their data set, as in `501_case`."""

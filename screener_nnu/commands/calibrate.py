@@ -40,7 +40,11 @@ def _parser() -> argparse.ArgumentParser:
         help="write nothing: compare false positives asked for and obtained on --images",
     )
     parser.add_argument("--min_volume_ml", type=float, help="least volume of a false positive")
-    parser.add_argument("--max_scans", type=int, help="scans at most (the plan's setting)")
+    parser.add_argument(
+        "--max_scans",
+        type=int,
+        help="scans at most (calibration: the plan's setting; --check: all)",
+    )
     parser.add_argument("-device", choices=["cuda", "cpu", "mps"], default=None)
     return parser
 
@@ -105,4 +109,4 @@ def _check(calibrator: Calibrator, images: Path, volume: float) -> None:
     calibration = load_calibration(*model)
     if calibration is None:
         raise ScreenerError(f"nothing to check yet; run\n    {calibrate_command(*model)}")
-    print("\n".join(compare(calibration, calibrator.measure(images, calibration), volume)))
+    print("\n".join(compare(calibration, calibrator.check(images, calibration), volume)))

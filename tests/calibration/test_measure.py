@@ -16,7 +16,6 @@ from screener_nnu.calibration.measure import (
     calibrate_on,
     measure_annotated,
     measure_scans,
-    obtained_counts,
 )
 from screener_nnu.calibration.record import CASE_PERCENTILE, SOURCES, Calibration
 from screener_nnu.calibration.report import describe
@@ -145,14 +144,6 @@ def test_one_scan_is_enough_for_percentiles() -> None:
     assert made.case_score(inside).percentile == 0
     with pytest.raises(ScreenerError, match="1 held-out"):
         made.parse_threshold("fp0.5")
-
-
-def test_obtained_counts_are_those_of_the_calibration(calibration: Calibration) -> None:
-    found = calibration.false_positives.threshold_for(2.0)
-    counts = obtained_counts(measure_scans(source(*range(9))), found.threshold, found.volume_ml)
-    assert counts.mean() == found.held_out
-    with pytest.raises(ScreenerError, match="were not counted"):
-        obtained_counts(measure_scans(source(0)), 5.0, 0.1)
 
 
 def test_annotated_scans_give_thresholds(calibration: Calibration) -> None:

@@ -229,6 +229,9 @@ def test_command_on_other_scans_and_their_check(
     command("--images", images, "--max_scans", "2")
     few = load_calibration("901", PLANS, False)
     assert few is not None and few.scans == 2 - few_broken(images, 2)
+    capsys.readouterr()
+    command("--images", images, "--check", "--max_scans", "2")
+    assert f"{2 - few_broken(images, 2)} other scans" in capsys.readouterr().out
 
 
 def few_broken(images: Path, most: int) -> int:
@@ -299,6 +302,9 @@ def test_requests_that_cannot_be_met(
         images = link(tmp_path / use, trained, case, case)
         assert f"{case} (1 in all) has the name of a {use} scan" in error_of(
             capsys, "--images", images
+        )
+        assert f"{case} (1 in all) has the name of a {use} scan" in error_of(
+            capsys, "--images", images, "--masks", images
         )
     assert "--masks needs scans" in error_of(capsys, "--masks", tmp_path)
     assert "--check needs scans" in error_of(capsys, "--check")
