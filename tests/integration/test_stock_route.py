@@ -23,7 +23,7 @@ def command(name: str, *arguments: str) -> str:
     done = subprocess.run(
         [str(Path(sys.executable).with_name(name)), *arguments],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=300,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

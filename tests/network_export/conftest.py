@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from runpy import run_path
 from typing import Any
@@ -36,14 +36,15 @@ def make_student(world: Any, plans: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def student_world(made_world: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def student_world(made_world: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The tiny set with a student whose plan finds the body on a finer grid than the scores'."""
     world = made_world.copy(tmp_path_factory.mktemp("students") / "world")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in world.environment.items():
             patch.setenv(name, value)
         make_student(world, PLANS)
-        yield world
+    # Without the environment: other sets are used in the same session.
+    return world
 
 
 @pytest.fixture

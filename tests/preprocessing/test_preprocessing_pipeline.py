@@ -138,7 +138,7 @@ def test_full_disk_stops_the_run(
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(case_files.os, "fsync", full)
-    with pytest.raises(ScreenerError, match="free some space"):
+    with pytest.raises(ScreenerError, match="no space left.*free some"):
         preprocess_dataset(cases, settings, folder, SMALL, 0)
     assert CaseFolder(folder).finished() == ["case_0"]
     assert all(name.startswith("case_0") for name in os.listdir(folder))
