@@ -89,11 +89,15 @@ class Opener:
 
 
 def is_zip(path: Path) -> bool:
-    """Whether a file is a zip, by its first bytes."""
-    if not path.is_file():
+    """Whether a file is a zip, by its first bytes; by its name when it cannot be opened."""
+    # Unlike the method of a path, this does not raise in a folder that may not be entered.
+    if not os.path.isfile(path):
         return False
-    with path.open("rb") as stream:
-        return stream.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+    try:
+        with path.open("rb") as stream:
+            return stream.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+    except OSError:
+        return path.name.lower().endswith(".zip")
 
 
 class ZipError(ScreenerError):
@@ -115,7 +119,9 @@ class ZipError(ScreenerError):
         return type(self), (self.path, self.reason)
 
 
-def list_files(source: Path, bad_zips: list[ZipError] | None = None) -> Iterator[FileRef]:
+def list_files(
+    source: Path, bad_zips: list[ZipError] | None = None, bad_folders: list[Path] | None = None
+) -> Iterator[FileRef]:
     """All files of a folder tree or of a zip, in an order that does not depend on the disk.
 
     Hidden files and folders are left out, links to folders are not followed, and a zip in a zip is
@@ -124,14 +130,16 @@ def list_files(source: Path, bad_zips: list[ZipError] | None = None) -> Iterator
     Args:
         source: folder, zip or file.
         bad_zips: gets the zips within a folder that are not read; without it, the first is raised.
+        bad_folders: gets the folders that cannot be listed; without it, the first is raised.
 
     Raises:
         ZipError: the source, or a zip in it, is not read.
+        ScreenerError: a folder cannot be listed.
     """
-    if source.is_file():
+    if os.path.isfile(source):
         yield from _members(source) if is_zip(source) else [FileRef(source)]
         return
-    for path in _files(source):
+    for path in _files(source, bad_folders):
         if not (path.name.lower().endswith(".zip") and is_zip(path)):
             yield FileRef(path)
             continue
@@ -143,12 +151,19 @@ def list_files(source: Path, bad_zips: list[ZipError] | None = None) -> Iterator
             bad_zips.append(error)
 
 
-def _files(source: Path) -> Iterator[Path]:
-    for folder, folders, files in os.walk(source):
+def _files(source: Path, bad_folders: list[Path] | None) -> Iterator[Path]:
+    def note(error: OSError) -> None:
+        if bad_folders is None:
+            raise ScreenerError(
+                f"the folder {error.filename} cannot be read ({error.strerror}): see to its rights"
+            ) from error
+        bad_folders.append(Path(str(error.filename)))
+
+    for folder, folders, files in os.walk(source, onerror=note):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             path = Path(folder) / name
-            if not name.startswith(".") and path.is_file():
+            if not name.startswith(".") and os.path.isfile(path):
                 yield path
 
 
@@ -157,7 +172,12 @@ def _members(path: Path) -> list[FileRef]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = [m for m in archive.infolist() if not m.is_dir()]
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+    except OSError as error:
+        raise ZipError(
+            path, f"it cannot be opened ({error.strerror or error}); see to its rights or copy it"
+        ) from error
+    # A damaged directory of a zip raises nearly anything, from BadZipFile to struct.error.
+    except Exception as error:
         raise ZipError(path, "it is damaged or cut off; copy it again") from error
     reason = _danger(members)
     if reason:

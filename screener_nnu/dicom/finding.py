@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zipfile
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,10 @@ from tqdm import tqdm
 from screener_nnu.dicom.files import FileRef, Opener, ZipError, list_files
 from screener_nnu.dicom.grouping import split_series
 from screener_nnu.dicom.headers import looks_like_dicom, read_header
+from screener_nnu.dicom.quiet import describe
 from screener_nnu.dicom.records import Found, LeftOut, Series, SeriesInfo, Slice
+
+logger = logging.getLogger(__name__)
 
 MIN_SLICES = 5
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -43,8 +46,10 @@ def find_series(
         ZipError: the zip cannot be read or is not safe to read; zips within a folder are noted.
     """
     bad_zips: list[ZipError] = []
+    bad_folders: list[Path] = []
     contents = _Contents()
-    files = (f for f in list_files(source, bad_zips) if not f.name.lower().endswith(tuple(ignored)))
+    listed = list_files(source, bad_zips, bad_folders)
+    files = (f for f in listed if not f.name.lower().endswith(tuple(ignored)))
     with Opener() as opener:
         for file in tqdm(files, desc="headers", unit="file", delay=2, disable=not progress):
             contents.add(file, opener)
@@ -52,9 +57,20 @@ def find_series(
     left_out: list[LeftOut] = []
     for uid in sorted(contents.infos):
         info, slices = contents.infos[uid], contents.slices[uid]
-        taken.extend(_volumes(info, slices, min_slices, left_out))
+        try:
+            taken.extend(_volumes(info, slices, min_slices, left_out))
+        # Headers can state anything; one series must not end the search for the others.
+        except Exception as error:
+            whole = Series(info, tuple(slices))
+            logger.warning("%s: unexpected error", whole.pseudonym, exc_info=True)
+            left_out.append(LeftOut(whole, f"its headers make no volume ({describe(error)})"))
     return Found(
-        tuple(taken), tuple(left_out), contents.unreadable, contents.other, tuple(bad_zips)
+        series=tuple(taken),
+        left_out=tuple(left_out),
+        unreadable=contents.unreadable,
+        other_files=contents.other,
+        bad_zips=tuple(bad_zips),
+        bad_folders=tuple(bad_folders),
     )
 
 
@@ -71,8 +87,8 @@ class _Contents:
         try:
             with opener.open(file) as stream:
                 header = read_header(stream, file) if looks_like_dicom(stream) else None
-        # NotImplementedError and RuntimeError: what zipfile makes of odd members.
-        except (ValueError, OSError, zipfile.BadZipFile, RuntimeError):
+        # A damaged member of a zip raises nearly anything, zlib.error and EOFError among it.
+        except Exception:
             self.unreadable += 1
             return
         if header is None:
