@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -24,22 +26,38 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 0x1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class FileRef:
     """A file on the disk, or a member of a zip on the disk.
 
+    There may be millions: text takes a fifth of a path, and files of one folder share its name.
+
     Attributes:
-        path: of the file or of the zip.
+        folder: of the file or of the zip.
+        file_name: of the file or of the zip.
         member: name within the zip; it is never used as a path.
     """
 
-    path: Path
-    member: str | None = None
+    folder: str
+    file_name: str
+    member: str | None
+
+    def __init__(self, path: Path, member: str | None = None) -> None:
+        """From the path of the file or of the zip."""
+        object.__setattr__(self, "folder", sys.intern(str(path.parent)))
+        name = path.name if member is None else sys.intern(path.name)
+        object.__setattr__(self, "file_name", name)
+        object.__setattr__(self, "member", member)
+
+    @property
+    def path(self) -> Path:
+        """Of the file or of the zip."""
+        return Path(self.folder, self.file_name)
 
     @property
     def name(self) -> str:
         """File name, or the whole name within the zip."""
-        return self.path.name if self.member is None else self.member
+        return self.file_name if self.member is None else self.member
 
     @property
     def parent(self) -> tuple[str, ...]:
@@ -51,7 +69,11 @@ class FileRef:
 
 
 class Opener:
-    """Opens files one after the other and keeps the last zip open; a context manager."""
+    """Opens files one after the other; a context manager.
+
+    The last zip of a process stays open also between openers, for its directory may list a million
+    files and would have to be read for each series; `close_zips` closes it.
+    """
 
     def __init__(self) -> None:
         """Nothing is open yet."""
@@ -69,9 +91,7 @@ class Opener:
         trace: TracebackType | None,
     ) -> None:
         """Closes the zip."""
-        if self._archive is not None:
-            self._archive.close()
-            self._archive = self._path = None
+        self._archive = self._path = None
 
     def open(self, file: FileRef) -> BinaryIO:
         """The content as a stream that can be sought; the caller closes it.
@@ -84,8 +104,25 @@ class Opener:
             return file.path.open("rb")
         if self._path != file.path or self._archive is None:
             self.__exit__(None, None, None)
-            self._archive, self._path = zipfile.ZipFile(file.path), file.path
+            self._archive, self._path = _archive(file.path), file.path
         return io.BufferedReader(self._archive.open(file.member))  # type: ignore[type-var]
+
+
+def close_zips() -> None:
+    """Closes the zip that the openers of this process keep."""
+    _kept_archive.cache_clear()
+
+
+def _archive(path: Path) -> zipfile.ZipFile:
+    state = path.stat()
+    # A process that was forked must not share the place in the file with its parent.
+    return _kept_archive(path, state.st_mtime_ns, state.st_size, os.getpid())
+
+
+@lru_cache(maxsize=1)
+def _kept_archive(path: Path, changed: int, size: int, process: int) -> zipfile.ZipFile:
+    # Closed when it is neither kept nor used any more.
+    return zipfile.ZipFile(path)
 
 
 def is_zip(path: Path) -> bool:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from screener_nnu.dicom.files import FileRef, Opener, ZipError, list_files
+from screener_nnu.dicom.files import FileRef, Opener, ZipError, close_zips, list_files
 from screener_nnu.dicom.grouping import split_series
 from screener_nnu.dicom.headers import looks_like_dicom, read_header
 from screener_nnu.dicom.quiet import describe
@@ -24,6 +26,8 @@ _PROJECTED = frozenset(
     {"MIP", "MINIP", "MIPS", "MAX_IP", "MIN_IP", "PROJECTION IMAGE", "VOLUME RENDERING", "VRT"}
     | {"RENDERED", "3D RENDERING", "SCREEN SAVE", "SCREENSHOT"}
 )
+# What slices of a series mostly have in common.
+_OFTEN_EQUAL = ("orientation", "spacing", "shape", "slope", "intercept", "clocks")
 # Unspecified units are common; what they are is seen from the values later.
 _HU_UNITS = ("", "HU", "US", "HOUNSFIELD", "HU_MOD")
 
@@ -53,6 +57,8 @@ def find_series(
     with Opener() as opener:
         for file in tqdm(files, desc="headers", unit="file", delay=2, disable=not progress):
             contents.add(file, opener)
+    # The directory of a large zip takes more memory than all headers.
+    close_zips()
     taken: list[Series] = []
     left_out: list[LeftOut] = []
     for uid in sorted(contents.infos):
@@ -82,6 +88,8 @@ class _Contents:
     slices: dict[str, list[Slice]] = field(default_factory=dict)
     unreadable: int = 0
     other: int = 0
+    # One a field: (2, 2) pixels and (2.0, 2.0) mm are equal, too.
+    _shared: dict[str, dict[Any, Any]] = field(default_factory=lambda: defaultdict(dict))
 
     def add(self, file: FileRef, opener: Opener) -> None:
         try:
@@ -96,7 +104,12 @@ class _Contents:
             return
         info, found = header
         self.infos.setdefault(info.uid, info)
-        self.slices.setdefault(info.uid, []).extend(found)
+        self.slices.setdefault(info.uid, []).extend(map(self._share, found))
+
+    def _share(self, one: Slice) -> Slice:
+        """The slice with values that another slice also has taken from it, which saves memory."""
+        values = {name: getattr(one, name) for name in _OFTEN_EQUAL}
+        return replace(one, **{k: self._shared[k].setdefault(v, v) for k, v in values.items()})
 
 
 def _volumes(
