@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -24,22 +26,38 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 0x1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class FileRef:
     """A file on the disk, or a member of a zip on the disk.
 
+    There may be millions: text takes a fifth of a path, and files of one folder share its name.
+
     Attributes:
-        path: of the file or of the zip.
+        folder: of the file or of the zip.
+        file_name: of the file or of the zip.
         member: name within the zip; it is never used as a path.
     """
 
-    path: Path
-    member: str | None = None
+    folder: str
+    file_name: str
+    member: str | None
+
+    def __init__(self, path: Path, member: str | None = None) -> None:
+        """From the path of the file or of the zip."""
+        object.__setattr__(self, "folder", sys.intern(str(path.parent)))
+        name = path.name if member is None else sys.intern(path.name)
+        object.__setattr__(self, "file_name", name)
+        object.__setattr__(self, "member", member)
+
+    @property
+    def path(self) -> Path:
+        """Of the file or of the zip."""
+        return Path(self.folder, self.file_name)
 
     @property
     def name(self) -> str:
         """File name, or the whole name within the zip."""
-        return self.path.name if self.member is None else self.member
+        return self.file_name if self.member is None else self.member
 
     @property
     def parent(self) -> tuple[str, ...]:
@@ -51,7 +69,11 @@ class FileRef:
 
 
 class Opener:
-    """Opens files one after the other and keeps the last zip open; a context manager."""
+    """Opens files one after the other; a context manager.
+
+    The last zip of a process stays open also between openers, for its directory may list a million
+    files and would have to be read for each series; `close_zips` closes it.
+    """
 
     def __init__(self) -> None:
         """Nothing is open yet."""
@@ -69,9 +91,7 @@ class Opener:
         trace: TracebackType | None,
     ) -> None:
         """Closes the zip."""
-        if self._archive is not None:
-            self._archive.close()
-            self._archive = self._path = None
+        self._archive = self._path = None
 
     def open(self, file: FileRef) -> BinaryIO:
         """The content as a stream that can be sought; the caller closes it.
@@ -84,16 +104,37 @@ class Opener:
             return file.path.open("rb")
         if self._path != file.path or self._archive is None:
             self.__exit__(None, None, None)
-            self._archive, self._path = zipfile.ZipFile(file.path), file.path
+            self._archive, self._path = _archive(file.path), file.path
         return io.BufferedReader(self._archive.open(file.member))  # type: ignore[type-var]
 
 
+def close_zips() -> None:
+    """Closes the zip that the openers of this process keep."""
+    _kept_archive.cache_clear()
+
+
+def _archive(path: Path) -> zipfile.ZipFile:
+    state = path.stat()
+    # A process that was forked must not share the place in the file with its parent.
+    return _kept_archive(path, state.st_mtime_ns, state.st_size, os.getpid())
+
+
+@lru_cache(maxsize=1)
+def _kept_archive(path: Path, changed: int, size: int, process: int) -> zipfile.ZipFile:
+    # Closed when it is neither kept nor used any more.
+    return zipfile.ZipFile(path)
+
+
 def is_zip(path: Path) -> bool:
-    """Whether a file is a zip, by its first bytes."""
-    if not path.is_file():
+    """Whether a file is a zip, by its first bytes; by its name when it cannot be opened."""
+    # Unlike the method of a path, this does not raise in a folder that may not be entered.
+    if not os.path.isfile(path):
         return False
-    with path.open("rb") as stream:
-        return stream.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+    try:
+        with path.open("rb") as stream:
+            return stream.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+    except OSError:
+        return path.name.lower().endswith(".zip")
 
 
 class ZipError(ScreenerError):
@@ -115,7 +156,9 @@ class ZipError(ScreenerError):
         return type(self), (self.path, self.reason)
 
 
-def list_files(source: Path, bad_zips: list[ZipError] | None = None) -> Iterator[FileRef]:
+def list_files(
+    source: Path, bad_zips: list[ZipError] | None = None, bad_folders: list[Path] | None = None
+) -> Iterator[FileRef]:
     """All files of a folder tree or of a zip, in an order that does not depend on the disk.
 
     Hidden files and folders are left out, links to folders are not followed, and a zip in a zip is
@@ -124,14 +167,16 @@ def list_files(source: Path, bad_zips: list[ZipError] | None = None) -> Iterator
     Args:
         source: folder, zip or file.
         bad_zips: gets the zips within a folder that are not read; without it, the first is raised.
+        bad_folders: gets the folders that cannot be listed; without it, the first is raised.
 
     Raises:
         ZipError: the source, or a zip in it, is not read.
+        ScreenerError: a folder cannot be listed.
     """
-    if source.is_file():
+    if os.path.isfile(source):
         yield from _members(source) if is_zip(source) else [FileRef(source)]
         return
-    for path in _files(source):
+    for path in _files(source, bad_folders):
         if not (path.name.lower().endswith(".zip") and is_zip(path)):
             yield FileRef(path)
             continue
@@ -143,12 +188,19 @@ def list_files(source: Path, bad_zips: list[ZipError] | None = None) -> Iterator
             bad_zips.append(error)
 
 
-def _files(source: Path) -> Iterator[Path]:
-    for folder, folders, files in os.walk(source):
+def _files(source: Path, bad_folders: list[Path] | None) -> Iterator[Path]:
+    def note(error: OSError) -> None:
+        if bad_folders is None:
+            raise ScreenerError(
+                f"the folder {error.filename} cannot be read ({error.strerror}): see to its rights"
+            ) from error
+        bad_folders.append(Path(str(error.filename)))
+
+    for folder, folders, files in os.walk(source, onerror=note):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             path = Path(folder) / name
-            if not name.startswith(".") and path.is_file():
+            if not name.startswith(".") and os.path.isfile(path):
                 yield path
 
 
@@ -157,7 +209,12 @@ def _members(path: Path) -> list[FileRef]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = [m for m in archive.infolist() if not m.is_dir()]
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+    except OSError as error:
+        raise ZipError(
+            path, f"it cannot be opened ({error.strerror or error}); see to its rights or copy it"
+        ) from error
+    # A damaged directory of a zip raises nearly anything, from BadZipFile to struct.error.
+    except Exception as error:
         raise ZipError(path, "it is damaged or cut off; copy it again") from error
     reason = _danger(members)
     if reason:

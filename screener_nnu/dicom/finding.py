@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import zipfile
+import logging
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from screener_nnu.dicom.files import FileRef, Opener, ZipError, list_files
+from screener_nnu.dicom.files import FileRef, Opener, ZipError, close_zips, list_files
 from screener_nnu.dicom.grouping import split_series
 from screener_nnu.dicom.headers import looks_like_dicom, read_header
+from screener_nnu.dicom.quiet import describe
 from screener_nnu.dicom.records import Found, LeftOut, Series, SeriesInfo, Slice
+
+logger = logging.getLogger(__name__)
 
 MIN_SLICES = 5
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -21,6 +26,8 @@ _PROJECTED = frozenset(
     {"MIP", "MINIP", "MIPS", "MAX_IP", "MIN_IP", "PROJECTION IMAGE", "VOLUME RENDERING", "VRT"}
     | {"RENDERED", "3D RENDERING", "SCREEN SAVE", "SCREENSHOT"}
 )
+# What slices of a series mostly have in common.
+_OFTEN_EQUAL = ("orientation", "spacing", "shape", "slope", "intercept", "clocks")
 # Unspecified units are common; what they are is seen from the values later.
 _HU_UNITS = ("", "HU", "US", "HOUNSFIELD", "HU_MOD")
 
@@ -43,18 +50,33 @@ def find_series(
         ZipError: the zip cannot be read or is not safe to read; zips within a folder are noted.
     """
     bad_zips: list[ZipError] = []
+    bad_folders: list[Path] = []
     contents = _Contents()
-    files = (f for f in list_files(source, bad_zips) if not f.name.lower().endswith(tuple(ignored)))
+    listed = list_files(source, bad_zips, bad_folders)
+    files = (f for f in listed if not f.name.lower().endswith(tuple(ignored)))
     with Opener() as opener:
         for file in tqdm(files, desc="headers", unit="file", delay=2, disable=not progress):
             contents.add(file, opener)
+    # The directory of a large zip takes more memory than all headers.
+    close_zips()
     taken: list[Series] = []
     left_out: list[LeftOut] = []
     for uid in sorted(contents.infos):
         info, slices = contents.infos[uid], contents.slices[uid]
-        taken.extend(_volumes(info, slices, min_slices, left_out))
+        try:
+            taken.extend(_volumes(info, slices, min_slices, left_out))
+        # Headers can state anything; one series must not end the search for the others.
+        except Exception as error:
+            whole = Series(info, tuple(slices))
+            logger.warning("%s: unexpected error", whole.pseudonym, exc_info=True)
+            left_out.append(LeftOut(whole, f"its headers make no volume ({describe(error)})"))
     return Found(
-        tuple(taken), tuple(left_out), contents.unreadable, contents.other, tuple(bad_zips)
+        series=tuple(taken),
+        left_out=tuple(left_out),
+        unreadable=contents.unreadable,
+        other_files=contents.other,
+        bad_zips=tuple(bad_zips),
+        bad_folders=tuple(bad_folders),
     )
 
 
@@ -66,13 +88,15 @@ class _Contents:
     slices: dict[str, list[Slice]] = field(default_factory=dict)
     unreadable: int = 0
     other: int = 0
+    # One a field: (2, 2) pixels and (2.0, 2.0) mm are equal, too.
+    _shared: dict[str, dict[Any, Any]] = field(default_factory=lambda: defaultdict(dict))
 
     def add(self, file: FileRef, opener: Opener) -> None:
         try:
             with opener.open(file) as stream:
                 header = read_header(stream, file) if looks_like_dicom(stream) else None
-        # NotImplementedError and RuntimeError: what zipfile makes of odd members.
-        except (ValueError, OSError, zipfile.BadZipFile, RuntimeError):
+        # A damaged member of a zip raises nearly anything, zlib.error and EOFError among it.
+        except Exception:
             self.unreadable += 1
             return
         if header is None:
@@ -80,7 +104,12 @@ class _Contents:
             return
         info, found = header
         self.infos.setdefault(info.uid, info)
-        self.slices.setdefault(info.uid, []).extend(found)
+        self.slices.setdefault(info.uid, []).extend(map(self._share, found))
+
+    def _share(self, one: Slice) -> Slice:
+        """The slice with values that another slice also has taken from it, which saves memory."""
+        values = {name: getattr(one, name) for name in _OFTEN_EQUAL}
+        return replace(one, **{k: self._shared[k].setdefault(v, v) for k, v in values.items()})
 
 
 def _volumes(

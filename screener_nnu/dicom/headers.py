@@ -23,6 +23,9 @@ _TAGS = [
 # First element of a file without the preamble of 128 bytes that DICOM asks for.
 _FIRST_GROUPS = (0x0002, 0x0008)
 _LAST_FIRST_ELEMENT = 0x0018
+# No bed moves that far (mm); a number beyond is damage.
+_FARTHEST = 1e6
+_LARGEST_NUMBER = 2**31
 _LOCALIZER = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW"})
 
 
@@ -88,6 +91,7 @@ def _slice(header: Any, file: FileRef) -> Slice:
     temporal = _text(header, "TemporalPositionIndex") or _text(header, "TemporalPositionIdentifier")
     acquired = _text(header, "AcquisitionDateTime") or _text(header, "AcquisitionTime")
     types = {str(value).upper() for value in _values(header, "ImageType")}
+    number = int(_number(header, "InstanceNumber") or 0)
     return Slice(
         file=file,
         frame=None,
@@ -100,7 +104,7 @@ def _slice(header: Any, file: FileRef) -> Slice:
         slope=_number(header, "RescaleSlope"),
         intercept=_number(header, "RescaleIntercept"),
         localizer=bool(types & _LOCALIZER),
-        number=int(_number(header, "InstanceNumber") or 0),
+        number=number if abs(number) < _LARGEST_NUMBER else 0,
         clocks=(
             _text(header, "AcquisitionNumber"),
             temporal,
@@ -194,5 +198,8 @@ def _pair(item: Any, name: str) -> tuple[float, float] | None:
 
 
 def _vector(item: Any, name: str) -> Vector | None:
+    """A place (mm); None when it is not stated, or lies nowhere near a scanner."""
     numbers = _numbers(item, name, 3)
-    return (numbers[0], numbers[1], numbers[2]) if numbers else None
+    if numbers is None or max(abs(number) for number in numbers) > _FARTHEST:
+        return None
+    return numbers[0], numbers[1], numbers[2]

@@ -10,6 +10,8 @@ from pathlib import Path
 from screener_nnu.dicom.files import is_zip
 from screener_nnu.dicom.records import Series
 
+# Bytes of a case name: files allow 255, and need room for endings and temporary names.
+MAX_NAME = 150
 _ODD = re.compile(r"[^\w .,()+-]")
 
 
@@ -23,13 +25,25 @@ def names_by_folder(series: Sequence[Series], source: Path) -> list[str]:
     root = source.resolve()
     top = root.stem if is_zip(source) else root.name
     if len(series) == 1:
-        return [_clean(top) or series[0].pseudonym]
+        return [shorten(_clean(top), series[0]) or series[0].pseudonym]
     folders = [_clean(folder_of(one, source).replace("/", "_")) for one in series]
     counts = Counter(folders)
     return [
-        folder if folder and counts[folder] == 1 else "_".join(filter(None, (folder, s.pseudonym)))
+        shorten(folder, s)
+        if folder and counts[folder] == 1
+        else shorten("_".join(filter(None, (folder, s.pseudonym))), s)
         for folder, s in zip(folders, series, strict=True)
     ]
+
+
+def shorten(name: str, series: Series) -> str:
+    """A name that a file can have: a longer one ends in the pseudonym, so that it stays unique."""
+    if len(name.encode()) <= MAX_NAME:
+        return name
+    room = MAX_NAME - len(series.pseudonym) - 1
+    # The cut may fall within a letter of several bytes.
+    start = name.encode()[:room].decode(errors="ignore").strip(" ._")
+    return f"{start}_{series.pseudonym}"
 
 
 def folder_of(series: Series, source: Path) -> str:

@@ -54,7 +54,8 @@ class PixelReader:
         """
         try:
             values, rescaled = self._values(one)
-        except PixelError:
+        # Short memory is no damage: another run may succeed.
+        except (PixelError, MemoryError):
             raise
         # A damaged file raises nearly anything, from EOFError to struct.error.
         except Exception as error:

@@ -1,4 +1,4 @@
-"""pydicom without its remarks on values, which are harmless and may hold names of people."""
+"""Errors and remarks of pydicom and others without what may hold names of people."""
 
 from __future__ import annotations
 
@@ -20,3 +20,11 @@ def quiet_pydicom() -> Iterator[None]:
             yield
     finally:
         log.setLevel(level)
+
+
+def describe(error: BaseException) -> str:
+    """Type and message of an unexpected error; that of an `OSError` without the file's name."""
+    if isinstance(error, OSError):
+        return f"{type(error).__name__}: {error.strerror or 'no further reason'}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__

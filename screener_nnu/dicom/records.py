@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from screener_nnu.dicom.files import FileRef, ZipError
 
@@ -123,6 +124,7 @@ class Found:
         unreadable: DICOM files whose header is damaged.
         other_files: files that are no DICOM images.
         bad_zips: zips within a folder that are not read, each as an error with the reason.
+        bad_folders: folders whose files cannot be listed.
     """
 
     series: tuple[Series, ...]
@@ -130,3 +132,4 @@ class Found:
     unreadable: int
     other_files: int
     bad_zips: tuple[ZipError, ...] = ()
+    bad_folders: tuple[Path, ...] = ()

@@ -20,6 +20,8 @@ _MANY_GAPS = 0.2
 UNEVEN = 0.1
 # How far a slice may be shifted in its plane, in pixels, before the stack counts as tilted.
 SHIFT = 0.5
+# Larger pixels (mm) than any scanner makes.
+_MAX_PIXEL = 100.0
 # Larger volumes (voxels) than any scanner makes: damaged or hostile headers.
 _MAX_VOXELS = 2**31
 
@@ -55,6 +57,9 @@ def stack_slices(slices: Sequence[Slice], case: str) -> Stack:
     orientation, spacing = slices[0].orientation, slices[0].spacing
     if orientation is None or spacing is None or any(s.position is None for s in slices):
         raise CaseError(case, "slices do not state where they lie: export the original images")
+    if not 0 < min(spacing) <= max(spacing) <= _MAX_PIXEL:
+        size = f"{spacing[1]:.4g} x {spacing[0]:.4g}"
+        raise CaseError(case, f"pixels of {size} mm are none (Pixel Spacing): export it again")
     axes = _axes(orientation, case)
     places = np.array([s.position for s in slices])
     heights = places @ axes[:, 2]
@@ -83,7 +88,10 @@ def _axes(orientation: tuple[float, ...], case: str) -> np.ndarray:
     """Unit vectors along a row, along a column and along the normal, as columns."""
     row, column = np.array(orientation[:3]), np.array(orientation[3:])
     lengths = np.linalg.norm(row), np.linalg.norm(column)
-    if min(lengths) < 0.9 or abs(row @ column) > 1e-3 * lengths[0] * lengths[1]:
+    if (
+        not 0.9 <= min(lengths) <= max(lengths) <= 1.1
+        or abs(row @ column) > 1e-3 * lengths[0] * lengths[1]
+    ):
         raise CaseError(
             case, "the directions of rows and columns are not at right angles: export it again"
         )

@@ -13,7 +13,7 @@ import SimpleITK as sitk  # noqa: N813
 
 from screener_nnu.dicom.files import FileRef, Opener
 from screener_nnu.dicom.pixels import PixelError, PixelReader
-from screener_nnu.dicom.quiet import quiet_pydicom
+from screener_nnu.dicom.quiet import describe, quiet_pydicom
 from screener_nnu.dicom.records import Series, SeriesInfo, Slice
 from screener_nnu.dicom.stacking import Stack, stack_slices
 from screener_nnu.errors import CaseError
@@ -71,7 +71,8 @@ def check_series(series: Series, case: str) -> Stack:
     Raises:
         CaseError: slices are missing, uneven, tilted, or differ in their rescaling.
     """
-    stack = stack_slices(series.slices, case)
+    with _unexpected(case):
+        stack = stack_slices(series.slices, case)
     stated = [one.slope is not None and one.intercept is not None for one in series.slices]
     if any(stated) and not all(stated):
         raise CaseError(
@@ -91,6 +92,25 @@ def read_series(series: Series, case: str) -> DicomVolume:
         CaseError: slices are damaged, missing, uneven, tilted, or two images share a position.
     """
     stack = check_series(series, case)
+    with _unexpected(case):
+        return _read(series, stack, case)
+
+
+@contextmanager
+def _unexpected(case: str) -> Iterator[None]:
+    """Makes any error that of the case: files can state anything, and the other cases go on."""
+    try:
+        yield
+    except (CaseError, MemoryError):
+        raise
+    except Exception as error:
+        logger.warning("%s: unexpected error", case, exc_info=True)
+        raise CaseError(
+            case, f"it cannot be made a volume ({describe(error)}): export it again"
+        ) from error
+
+
+def _read(series: Series, stack: Stack, case: str) -> DicomVolume:
     rescalings = {(one.slope, one.intercept) for one in series.slices}
     if len(rescalings) > 1:
         logger.warning("%s: slices have %d rescalings; each its own", case, len(rescalings))

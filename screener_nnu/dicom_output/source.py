@@ -99,7 +99,8 @@ def read_source(source_files: Sequence[SourceFile]) -> SourceSeries:
         raise ScreenerError(
             f"{len(source_files)} DICOM files are no series: give all slices of the CT"
         )
-    named = [(_name(source), _header(source)) for source in source_files]
+    count = len(source_files)
+    named = [(_name(one, k, count), _header(one)) for k, one in enumerate(source_files, 1)]
     for name, header in named:
         _check_header(name, header)
     first = named[0][1]
@@ -116,10 +117,9 @@ def read_source(source_files: Sequence[SourceFile]) -> SourceSeries:
     return SourceSeries(headers, positions, across, down, (column_distance, row_distance))
 
 
-def _name(source: SourceFile) -> str:
-    if isinstance(source, (str, Path)):
-        return str(source)
-    return f"instance {source.get('SOPInstanceUID', 'without a UID')}"
+def _name(source: SourceFile, number: int, count: int) -> str:
+    """What errors call a source: a path that was given, else its place and never its UID."""
+    return str(source) if isinstance(source, (str, Path)) else f"slice {number} of {count}"
 
 
 def _header(source: SourceFile) -> Dataset:
@@ -159,10 +159,13 @@ def _check_header(name: str, header: Dataset) -> None:
 
 def _check_same_stack(name: str, header: Dataset, first_name: str, first: Dataset) -> None:
     for keyword in _SHARED:
-        if header[keyword].value != first[keyword].value:
+        here, there = header[keyword].value, first[keyword].value
+        if here != there:
+            # UIDs lead to a person in a picture archive.
+            values = "" if keyword.endswith("UID") else f" ({here} and {there})"
             raise ScreenerError(
-                f"{keyword} of {name} is {header[keyword].value}, that of {first_name} is "
-                f"{first[keyword].value}: give the slices of one series alone"
+                f"{keyword} of {name} and of {first_name} differ{values}: give the slices of one "
+                "series alone"
             )
     for keyword in ("ImageOrientationPatient", "PixelSpacing"):
         here, there = (np.array(h[keyword].value, dtype=float) for h in (header, first))

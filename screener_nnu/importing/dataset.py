@@ -12,7 +12,7 @@ from pathlib import Path
 import SimpleITK as sitk  # noqa: N813
 
 from screener_nnu.dicom.finding import find_series
-from screener_nnu.dicom.naming import folder_of
+from screener_nnu.dicom.naming import folder_of, shorten
 from screener_nnu.dicom.records import Found, Series
 from screener_nnu.dicom.stacking import Stack
 from screener_nnu.dicom.volume import check_series, read_series
@@ -52,6 +52,8 @@ def import_dataset(request: ImportRequest) -> Iterator[Row]:
     """
     request.check()
     earlier = read_rows(request.folder)
+    if not request.dry_run:
+        _remove_half_written(request.folder / "imagesTr")
     found = find_series(request.source, request.min_slices, progress=True)
     rows: dict[str, Row] = {}
     try:
@@ -63,11 +65,21 @@ def import_dataset(request: ImportRequest) -> Iterator[Row]:
             _finish(request.folder, earlier | rows, found)
 
 
+def _remove_half_written(folder: Path) -> None:
+    """Removes what a killed run was writing."""
+    for path in folder.glob(f".*{ENDING}"):
+        path.unlink(missing_ok=True)
+
+
 def _outcomes(request: ImportRequest, found: Found, earlier: dict[str, Row]) -> Iterator[Row]:
     for error in found.bad_zips:
         logger.warning("%s", error if request.keep_names else f"a zip is not read: {error.reason}")
+    for folder in found.bad_folders:
+        name = str(folder) if request.keep_names else "a folder"
+        logger.warning("%s cannot be read: see to its rights", name)
     for one in found.left_out:
-        yield replace(_describe(one.series, request), reason=one.reason)
+        row = replace(_describe(one.series, request), reason=one.reason)
+        yield _kept_as_it_was(row, earlier.get(row.series), request) or row
     todo: dict[str, Series] = {}
     planned: dict[str, Row] = {}
     for series in found.series:
@@ -87,18 +99,35 @@ def _judge(series: Series, request: ImportRequest, earlier: dict[str, Row]) -> R
     """What is to become of a volume, as far as its headers tell."""
     row = _describe(series, request)
     case = _case_name(series, request.keep_names)
+    before = earlier.get(row.series)
     try:
         stack = check_series(series, case)
         row = _with_geometry(row, series, stack)
-        # A case keeps the name that it was imported under, with or without --keep_names.
-        before = earlier.get(row.series)
-        for name in (case, before.case if before else ""):
-            if name and (request.folder / "imagesTr" / f"{name}{ENDING}").is_file():
-                return replace(row, status=KEPT, case=name, reason=_changed(row, before))
+        kept = _kept_as_it_was(row, before, request)
+        if kept:
+            return kept
+        if _is_there(case, request):
+            return replace(row, status=KEPT, case=case)
         _check_wishes(series, stack, request)
     except CaseError as error:
-        return replace(row, reason=error.reason)
+        row = replace(row, reason=error.reason)
+        return _kept_as_it_was(row, before, request) or row
     return replace(row, status=PLANNED, case=case)
+
+
+def _kept_as_it_was(row: Row, before: Row | None, request: ImportRequest) -> Row | None:
+    """A case that an earlier run took, with what that run said of its file; None if none did.
+
+    It keeps the name that it was imported under, with or without `--keep_names`.
+    """
+    if before is None or before.status != TAKEN or not _is_there(before.case, request):
+        return None
+    size = {"slices": before.slices, "size": before.size, "spacing": before.spacing}
+    return replace(row, status=KEPT, case=before.case, reason=_changed(row, before), **size)
+
+
+def _is_there(case: str, request: ImportRequest) -> bool:
+    return (request.folder / "imagesTr" / f"{case}{ENDING}").is_file()
 
 
 def _describe(series: Series, request: ImportRequest) -> Row:
@@ -131,7 +160,7 @@ def _case_name(series: Series, keep_names: bool) -> str:
     known = (series.info.patient_id, series.info.study_date, series.info.number)
     words = [re.sub(r"[^A-Za-z0-9-]+", "-", text).strip("-") for text in known]
     # The hash stays, so that two series of one number are two cases.
-    return "_".join([*filter(None, words), series.pseudonym])
+    return shorten("_".join([*filter(None, words), series.pseudonym]), series)
 
 
 def _check_wishes(series: Series, stack: Stack, request: ImportRequest) -> None:
@@ -152,12 +181,15 @@ def _check_wishes(series: Series, stack: Stack, request: ImportRequest) -> None:
         raise CaseError(name, "its description matches --exclude")
 
 
-def _changed(row: Row, before: Row | None) -> str:
+def _changed(row: Row, before: Row) -> str:
     """A warning when the export now holds other slices than those that were imported."""
-    if before is None or before.status != TAKEN or before.slices == row.slices:
+    if row.reason:
+        return f"it was imported earlier, but would not be now: {row.reason}"
+    if (before.slices, before.size, before.spacing) == (row.slices, row.size, row.spacing):
         return ""
+    now = f"{row.slices}" if row.slices != before.slices else "others"
     return (
-        f"it was imported with {before.slices} slices and has {row.slices} now: delete its file in "
+        f"it was imported with {before.slices} slices and has {now} now: delete its file in "
         "imagesTr to import it again"
     )
 
@@ -192,10 +224,12 @@ def _finish(folder: Path, rows: dict[str, Row], found: Found) -> None:
         "not_dicom_images": found.other_files,
         "damaged_headers": found.unreadable,
         "zips_not_read": len(found.bad_zips),
+        "folders_not_read": len(found.bad_folders),
     }
     folder.mkdir(parents=True, exist_ok=True)
     write_rows(folder, rows, files)
-    images = len(list((folder / "imagesTr").glob(f"*{ENDING}")))
+    files_there = (folder / "imagesTr").glob(f"*{ENDING}")
+    images = sum(not path.name.startswith(".") for path in files_there)
     if images:
         description = {
             "channel_names": {"0": "CT"},

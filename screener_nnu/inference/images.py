@@ -64,13 +64,16 @@ def _series(source: Path) -> list[tuple[str, Series]]:
         logger.info("left out %s: %s", one.series.pseudonym, one.reason)
     for zip_error in found.bad_zips:
         logger.warning("%s", zip_error)
+    for folder in found.bad_folders:
+        logger.warning("the folder %s cannot be read: see to its rights", folder)
     if found.unreadable:
         logger.warning("%d files look like DICOM, but their header is damaged", found.unreadable)
     return list(zip(names_by_folder(found.series, source), found.series, strict=True))
 
 
 def _is_image(path: Path) -> bool:
-    return path.name.lower().endswith(IMAGE_ENDINGS)
+    # Hidden ones are what a killed run left half written.
+    return path.name.lower().endswith(IMAGE_ENDINGS) and not path.name.startswith(".")
 
 
 def _place(source: Source) -> str:

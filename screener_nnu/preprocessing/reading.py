@@ -188,7 +188,9 @@ def find_cases(raw_dataset_folder: Path) -> dict[str, Path]:
 
 def _images(folder: Path, ending: str) -> dict[str, Path]:
     suffix = f"_0000{ending}"
-    files = sorted(folder.glob(f"*{ending}")) if folder.is_dir() else []
+    found = sorted(folder.glob(f"*{ending}")) if folder.is_dir() else []
+    # Hidden ones are what a killed run left half written.
+    files = [file for file in found if not file.name.startswith(".")]
     if not files:
         raise ScreenerError(f"no image *{suffix} in {folder}: put the scans there")
     odd = [file.name for file in files if not file.name.endswith(suffix)]

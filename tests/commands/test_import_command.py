@@ -171,9 +171,52 @@ def test_going_on_where_a_run_stopped(
     table = rows(dataset)
     assert len(table) == 7 and {row["status"] for row in table.values()} == {"taken", "skipped"}
     assert json.loads((dataset / "dataset.json").read_text())["numTraining"] == 3
+    kept = [row for row in table.values() if row["slices"] == "24" and row["status"] == "taken"]
     more[-1].unlink()
+    for _ in range(2):
+        run(export.parent / "more")
+        # The file is as it was, and so is what is said of it.
+        assert "was imported with 24 slices and has 23 now" in capsys.readouterr().out
+        table = rows(dataset)
+        assert [row for row in table.values() if row["slices"] == "24" and row["case"]] == [
+            {**row, "reason": table[row["series"]]["reason"]} for row in kept
+        ]
+    more[9].unlink()
     run(export.parent / "more")
-    assert "was imported with 24 slices and has 23 now" in capsys.readouterr().out
+    assert "would not be now: slices are missing" in capsys.readouterr().out
+    assert sum(row["status"] == "taken" for row in rows(dataset).values()) == 3
+
+
+def test_half_written_files_are_no_cases(export: Path, empty_world: Any) -> None:
+    dataset = empty_world.root / "raw" / NAME
+    left = dataset / "imagesTr" / ".4711.ct_0_0000.nii.gz"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    run(export, "--dry_run")
+    assert left.is_file()
+    run(export)
+    assert not left.exists()
+    left.write_bytes(b"half")
+    assert len(find_cases(dataset)) == 2
+    assert json.loads((dataset / "dataset.json").read_text())["numTraining"] == 2
+
+
+def test_long_names_and_one_broken_series(
+    tmp_path: Path, empty_world: Any, write_dicom: Writer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def rename(one: Any, index: int) -> None:
+        one.PatientID = "x" * 300
+
+    def flatten(one: Any, index: int) -> None:
+        one.PixelSpacing = [0, 0]
+
+    write_dicom(tmp_path / "in" / "a", scan(1), uid="1.2.826.51", change=rename)
+    write_dicom(tmp_path / "in" / "b", scan(2), uid="1.2.826.52", change=flatten)
+    run(tmp_path / "in", "--keep_names", "-np", "2")
+    out = capsys.readouterr().out
+    assert "pixels of 0 x 0 mm are none" in out and "1 skipped, 1 taken" in out
+    (case,) = find_cases(empty_world.root / "raw" / NAME)
+    assert len(case) <= 150
 
 
 def test_dry_run_writes_nothing(

@@ -12,6 +12,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 
 from screener_nnu.dicom_output import write_dicom_seg, write_parametric_map
+from screener_nnu.dicom_output.source import read_source
 from screener_nnu.errors import ScreenerError
 
 PATIENT = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "PatientAge")
@@ -161,6 +162,19 @@ def test_two_series_are_refused(series, tools, tmp_path: Path) -> None:
     other = tools.write_series(tmp_path / "other")
     files = [*series.files, *other.files]
     refuse(files, series.read(), tools, tmp_path, "give the slices of one series alone")
+
+
+def test_errors_name_slices_by_their_place_and_no_uid(series, tools, tmp_path: Path) -> None:
+    for keyword, words in (
+        ("SeriesInstanceUID", "SeriesInstanceUID of slice 3 of 9 and of slice 1 of 9 differ: give"),
+        ("Rows", r"Rows of slice 3 of 9 and of slice 1 of 9 differ \(5 and 21\)"),
+    ):
+        datasets = series.datasets()
+        setattr(datasets[2], keyword, "1.2.826.77" if keyword.endswith("UID") else 5)
+        with pytest.raises(ScreenerError, match=words) as error:
+            read_source(datasets)
+        for uid in ("1.2.826.77", datasets[0].SeriesInstanceUID, datasets[2].SOPInstanceUID):
+            assert uid not in str(error.value)
 
 
 def test_two_scans_in_one_series_are_refused(series, tools, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_case_name(file: str, case: str) -> None:
 
 
 def test_folder_of_files(tmp_path: Path) -> None:
-    folder = touch(tmp_path, "b_0000.nii.gz", "a.mha", "notes.txt", "c.NII.GZ", ".hidden")
+    folder = touch(tmp_path, "b_0000.nii.gz", "a.mha", "notes.txt", "c.NII.GZ", ".7.d_0000.nii.gz")
     assert find_images(folder) == {
         "a": folder / "a.mha",
         "b": folder / "b_0000.nii.gz",
