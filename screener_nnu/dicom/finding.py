@@ -26,6 +26,8 @@ _PROJECTED = frozenset(
     {"MIP", "MINIP", "MIPS", "MAX_IP", "MIN_IP", "PROJECTION IMAGE", "VOLUME RENDERING", "VRT"}
     | {"RENDERED", "3D RENDERING", "SCREEN SAVE", "SCREENSHOT"}
 )
+# What the first file of a kind says of its series, and the slices.
+_Kind = tuple[SeriesInfo, list[Slice]]
 # What slices of a series mostly have in common.
 _OFTEN_EQUAL = ("orientation", "spacing", "shape", "slope", "intercept", "clocks")
 # Unspecified units are common; what they are is seen from the values later.
@@ -61,13 +63,13 @@ def find_series(
     close_zips()
     taken: list[Series] = []
     left_out: list[LeftOut] = []
-    for uid in sorted(contents.infos):
-        info, slices = contents.infos[uid], contents.slices[uid]
+    for uid in sorted(contents.kinds):
+        kinds = list(contents.kinds[uid].values())
         try:
-            taken.extend(_volumes(info, slices, min_slices, left_out))
+            taken.extend(_volumes(kinds, min_slices, left_out))
         # Headers can state anything; one series must not end the search for the others.
         except Exception as error:
-            whole = Series(info, tuple(slices))
+            whole = Series(kinds[0][0], tuple(one for _, slices in kinds for one in slices))
             logger.warning("%s: unexpected error", whole.pseudonym, exc_info=True)
             left_out.append(LeftOut(whole, f"its headers make no volume ({describe(error)})"))
     return Found(
@@ -82,10 +84,9 @@ def find_series(
 
 @dataclass
 class _Contents:
-    """Headers by Series Instance UID, and how many files are no such thing."""
+    """Headers by Series Instance UID and kind of image, and how many files are no such thing."""
 
-    infos: dict[str, SeriesInfo] = field(default_factory=dict)
-    slices: dict[str, list[Slice]] = field(default_factory=dict)
+    kinds: dict[str, dict[Any, _Kind]] = field(default_factory=lambda: defaultdict(dict))
     unreadable: int = 0
     other: int = 0
     # One a field: (2, 2) pixels and (2.0, 2.0) mm are equal, too.
@@ -103,8 +104,8 @@ class _Contents:
             self.other += 1
             return
         info, found = header
-        self.infos.setdefault(info.uid, info)
-        self.slices.setdefault(info.uid, []).extend(map(self._share, found))
+        _, slices = self.kinds[info.uid].setdefault(_kind(info), (info, []))
+        slices.extend(map(self._share, found))
 
     def _share(self, one: Slice) -> Slice:
         """The slice with values that another slice also has taken from it, which saves memory."""
@@ -112,16 +113,36 @@ class _Contents:
         return replace(one, **{k: self._shared[k].setdefault(v, v) for k, v in values.items()})
 
 
-def _volumes(
-    info: SeriesInfo, slices: list[Slice], min_slices: int, left_out: list[LeftOut]
-) -> list[Series]:
-    """Volumes of a series; the others are added to `left_out`."""
-    reason = _unusable_series(info, slices)
-    if reason:
-        left_out.append(LeftOut(Series(info, tuple(slices)), reason))
-        return []
+def _kind(info: SeriesInfo) -> tuple[object, ...]:
+    """What decides whether an image has CT values, and may differ within a series."""
+    projected = _PROJECTED.intersection(info.image_type)
+    picture = info.sop_class.startswith(_SECONDARY_CAPTURE)
+    rescaling = info.rescale_type.upper(), info.modality_table
+    return info.modality, picture, info.colour, projected, rescaling
+
+
+def _volumes(kinds: list[_Kind], min_slices: int, left_out: list[LeftOut]) -> list[Series]:
+    """Volumes of a series; the others are added to `left_out`.
+
+    One saved screen among the slices is left out alone.
+    """
+    usable: list[_Kind] = []
+    unusable: dict[str, _Kind] = {}
+    for info, slices in kinds:
+        reason = _unusable_series(info, slices)
+        if not reason:
+            usable.append((info, slices))
+            continue
+        _, others = unusable.setdefault(reason, (info, []))
+        others.extend(slices)
+    pieces = []
+    if usable:
+        pieces = split_series(usable[0][0], [one for _, slices in usable for one in slices])
+    # Parts of a series have numbers, so that each has its own name; the volumes keep theirs.
+    first = len(pieces) + 1 if len(pieces) + len(unusable) > 1 else 0
+    for part, (reason, (info, slices)) in enumerate(sorted(unusable.items()), first):
+        left_out.append(LeftOut(Series(info, tuple(slices), part), reason))
     taken = []
-    pieces = split_series(info, slices)
     for piece in pieces:
         reason = _unusable_piece(piece, min_slices)
         if reason:
@@ -130,7 +151,7 @@ def _volumes(
             taken.append(piece)
     if len(taken) == 1:
         # The volume of a series with a scout is the series: its name has no number of a part.
-        taken = [Series(info, taken[0].slices)]
+        taken = [Series(usable[0][0], taken[0].slices)]
     return taken
 
 

@@ -122,8 +122,15 @@ def _kept_as_it_was(row: Row, before: Row | None, request: ImportRequest) -> Row
     """
     if before is None or before.status != TAKEN or not _is_there(before.case, request):
         return None
-    size = {"slices": before.slices, "size": before.size, "spacing": before.spacing}
-    return replace(row, status=KEPT, case=before.case, reason=_changed(row, before), **size)
+    return replace(
+        row,
+        status=KEPT,
+        case=before.case,
+        reason=_changed(row, before),
+        slices=before.slices,
+        size=before.size,
+        spacing=before.spacing,
+    )
 
 
 def _is_there(case: str, request: ImportRequest) -> bool:

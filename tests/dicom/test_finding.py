@@ -181,3 +181,33 @@ def test_names_by_folder(tmp_path: Path, write_dicom: Writer, scan: np.ndarray) 
         hashes[4],
     ]
     assert all(check_series(series, "a").slices == 8 for series in found)
+
+
+@pytest.mark.parametrize("at", [0, 3])
+def test_one_saved_screen_does_not_decide_for_its_series(
+    tmp_path: Path, write_dicom: Writer, scan: np.ndarray, at: int
+) -> None:
+    def save_screen(one: Any, index: int) -> None:
+        one.InstanceNumber = index
+        # The first file that is found, or one in between.
+        if index == 8:
+            one.ImageType = ["DERIVED", "SECONDARY", "SCREEN SAVE"]
+
+    files = write_dicom(tmp_path, np.concatenate([scan, scan[:1]]), change=save_screen)
+    order = [files[i] for i in (*range(at), 8, *range(at, 8))]
+    for number, file in enumerate(order):
+        file.rename(tmp_path / f"{number:02d}")
+    found = find_series(tmp_path)
+    (series,) = found.series
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_series(series, "a").image), scan)
+    (left,) = found.left_out
+    assert left.reason.startswith("a projection or rendering") and len(left.series.slices) == 1
+    assert left.series.pseudonym != series.pseudonym
+
+
+def test_an_acquisition_number_per_rotation_is_no_phase(
+    tmp_path: Path, write_dicom: Writer, scan: np.ndarray
+) -> None:
+    write_dicom(tmp_path, scan, change=lambda one, i: setattr(one, "AcquisitionNumber", 1 + i // 2))
+    (series,) = find_series(tmp_path).series
+    assert len(series.slices) == 8 and series.part == 0
