@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import locale
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -127,11 +128,15 @@ def shrink_network(plan: dict[str, Any]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def seeded() -> None:
+def seeded() -> Iterator[None]:
     """No test depends on what ran before it."""
     import torch
 
     torch.manual_seed(0)
+    before = locale.setlocale(locale.LC_ALL)
+    yield
+    # SimpleITK's writer of DICOM sets the C locale: later tests would read text as ASCII.
+    locale.setlocale(locale.LC_ALL, before)
 
 
 @pytest.fixture(scope="session")
