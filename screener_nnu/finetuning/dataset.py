@@ -160,7 +160,9 @@ def _case_files(
         images = {case: Path(files["images"][0]) for case, files in listed.items()}
         return images, {case: Path(files["label"]) for case, files in listed.items()}
     channel = f"_0000{ending}"
-    names = sorted(path.name for path in (folder / "imagesTr").glob(f"*{channel}"))
+    found = (path.name for path in (folder / "imagesTr").glob(f"*{channel}"))
+    # Hidden files are what a killed program was writing.
+    names = sorted(name for name in found if not name.startswith("."))
     cases = [name.removesuffix(channel) for name in names]
     images = {case: folder / "imagesTr" / f"{case}{channel}" for case in cases}
     return images, {case: folder / "labelsTr" / f"{case}{ending}" for case in cases}
