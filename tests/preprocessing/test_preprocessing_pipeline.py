@@ -134,11 +134,11 @@ def test_full_disk_stops_the_run(
 
     def full(number: int) -> None:
         calls.append(number)
-        if len(calls) > 6:
+        if len(calls) == 7:  # of the second case; the report still finds a little room
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(case_files.os, "fsync", full)
-    with pytest.raises(ScreenerError, match="no space left.*free some"):
+    with pytest.raises(ScreenerError, match="free some space"):
         preprocess_dataset(cases, settings, folder, SMALL, 0)
     assert CaseFolder(folder).finished() == ["case_0"]
     assert all(name.startswith("case_0") for name in os.listdir(folder))
