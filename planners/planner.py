@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from screener_nnu.errors import ScreenerError
 from screener_nnu.planners.architecture import feature_elements, plan_architecture
 from screener_nnu.planners.grid import plan_pooling
 from screener_nnu.planners.memory import BYTES_PER_ELEMENT, GB, USABLE, Fit, fit_to_memory
@@ -45,6 +46,7 @@ class ScreenerPlanner:
         seed: of split and training.
         plans_name: name of the plan file.
         sources: source data set of each case, for the stratified split.
+        width: channels of the UNet's first stage in place of the preset's; deeper stages double.
     """
 
     def __init__(
@@ -57,11 +59,14 @@ class ScreenerPlanner:
         seed: int = 12345,
         plans_name: str = "ScreenerPlans",
         sources: Mapping[str, str] | None = None,
+        width: int | None = None,
     ) -> None:
         """Keeps the inputs; `plan` does the work."""
         self.fingerprint = fingerprint
         self.dataset = dataset
         self.preset = preset_named(preset)
+        if width is not None:
+            self.preset = replace(self.preset, base_width=_usable_width(width, self.preset))
         self.memory_gb = memory_gb or self.preset.memory_gb
         self.num_test = num_test
         self.seed = seed
@@ -222,6 +227,8 @@ class ScreenerPlanner:
             f"the data's median of {data} mm is not upsampled",
             "crop_size": f"{list(fit.patch)} voxels span {span} mm; the nearest multiples that "
             "the network's strides allow, within the median body",
+            "network": f"{fit.preset.base_width} channels in the first stage, twice as many in "
+            f"each further one, up to {fit.preset.max_width}",
             "memory": f"{fit.estimate_gb:.1f} GB of {self.memory_gb:.0f} GB estimated for a "
             f"descriptor step; {given_way}",
             "pooling": f"divisors of the crop nearest to {fit.preset.pooled_mm} mm, at most 32^3 "
@@ -232,6 +239,15 @@ class ScreenerPlanner:
             "split": f"{len(train)} scans to train on; 5 % (1 to 50) to validate; "
             f"{self.num_test} kept for evaluation",
         }
+
+
+def _usable_width(width: int, preset: Preset) -> int:
+    if not 1 <= width <= preset.max_width:
+        raise ScreenerError(
+            f"a width of {width} channels is out of range: 1 to {preset.max_width} with the preset "
+            f"{preset.name}"
+        )
+    return width
 
 
 def _millimetres(extent: Iterable[float]) -> str:

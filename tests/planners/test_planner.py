@@ -196,6 +196,24 @@ def test_scans_below_half_a_crop_are_left_out_by_name() -> None:
     assert "74 x 320 x 420 mm" in reasons["case_003"] and "75 x 63 x 63 mm" in reasons["case_003"]
 
 
+def test_a_width_of_ones_own_changes_the_network_alone() -> None:
+    usual, slim = (make(COARSE, preset="cpu", **width)[0] for width in ({}, {"width": 8}))
+    features = [
+        p["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"].pop("features_per_stage")
+        for p in (usual, slim)
+    ]
+    assert features == [[16, 32, 64, 128], [8, 16, 32, 64]]
+    reasons = [p["screener"].pop("reasons") for p in (usual, slim)]
+    assert "8 channels" in reasons[1]["network"] and reasons[0]["network"] != reasons[1]["network"]
+    assert usual == slim
+
+
+@pytest.mark.parametrize("width", [0, -8, 129])
+def test_an_impossible_width_is_refused(width: int) -> None:
+    with pytest.raises(ScreenerError, match="1 to 128"):
+        make(COARSE, preset="cpu", width=width)
+
+
 def test_unknown_preset_lists_the_known_ones() -> None:
     with pytest.raises(ScreenerError, match="no preset 'huge'.*paper, balanced, cpu"):
         make(THIN, preset="huge")
