@@ -215,6 +215,10 @@ class DistillationSettings:
             1 + tail_weight * max(t, 0). The paper's plain squared error is 0.
         descriptor_weight: weight of the teacher's standardised descriptors as further targets, for
             the sake of fine-tuning; the student keeps the score alone. 0 leaves them out (paper).
+        deep_supervision: train the decoder's coarser outputs as well, on the mean of the target
+            over their voxels, as stock fine-tuning will do with its labels.
+        jitter: change the contrast of the student's images as the plan's `jitter` says, and not
+            their targets.
         density_plans: plan whose teacher is distilled; empty for this plan.
         target: `teacher`, or `hu_rarity` for the control that every claim needs: a student of a
             score that nothing was learned for.
@@ -227,6 +231,8 @@ class DistillationSettings:
     mirror: bool = True
     tail_weight: float = 0.0
     descriptor_weight: float = 0.0
+    deep_supervision: bool = False
+    jitter: bool = False
     density_plans: str = ""
     target: str = "teacher"
 

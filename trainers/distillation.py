@@ -17,6 +17,7 @@ from screener_nnu.finetuning.checkpoint import stock_checkpoint
 from screener_nnu.inference.models import load_teacher
 from screener_nnu.inference.sliding_window import cells_to_voxels
 from screener_nnu.inference.volume import normalise_hu
+from screener_nnu.losses.distillation import distillation_loss
 from screener_nnu.networks.outputs import join_outputs, split_outputs
 from screener_nnu.networks.unet import build_unet
 from screener_nnu.paths import finished_checkpoint
@@ -31,6 +32,7 @@ from screener_nnu.trainers.distillation_reading import (
 )
 from screener_nnu.trainers.rarity_target import RarityTarget
 from screener_nnu.trainers.reading import step_batches
+from screener_nnu.trainers.student_images import jittered_hu
 from screener_nnu.trainers.teacher_targets import TeacherTargets
 
 TEACHER, RARITY = "teacher", "hu_rarity"
@@ -40,9 +42,10 @@ _VALIDATION_CROPS = 24
 class DistillationTrainer(ScreenerTrainer):
     """Regresses the standardised, tail-clipped score with a plain mean squared error (paper).
 
-    Two settings, off unless asked for, change what is learned for the sake of fine-tuning:
+    Settings that are off unless asked for change what is learned for the sake of fine-tuning:
     `descriptor_weight` adds the teacher's descriptors as further outputs, which are dropped from
-    the student, and `tail_weight` counts high scores more.
+    the student, `tail_weight` counts high scores more, `deep_supervision` trains the decoder's
+    coarser outputs as well, and `jitter` changes the student's images and not their targets.
     """
 
     stage = "distillation"
@@ -83,7 +86,13 @@ class DistillationTrainer(ScreenerTrainer):
         """The student: the plan's UNet with one linear output, and in training the descriptors."""
         self.teacher_plans = self.distillation.density_plans or self.plans_manager.plans_name
         self.descriptors = self._descriptor_channels()
-        network = build_unet(self.plan, 1, 1 + self.descriptors, self.settings.seed + 2)
+        network = build_unet(
+            self.plan,
+            1,
+            1 + self.descriptors,
+            self.settings.seed + 2,
+            deep_supervision=self.distillation.deep_supervision,
+        )
         if self._do_i_compile():
             network.compile()
         return network
@@ -198,8 +207,8 @@ class DistillationTrainer(ScreenerTrainer):
         return cells_to_voxels(y, self.targets.cell, shift, size) * inside  # type: ignore[arg-type]
 
     def _batch(self, samples: list[DistillationSample]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images (B, 1, ...) and targets (B, 1 + d, ...)."""
-        images = [normalise_hu(s.hu.to(self.device), self.plan)[None] for s in samples]
+        """HU images (B, 1, ...) and targets (B, 1 + d, ...)."""
+        images = [s.hu.to(self.device).float()[None] for s in samples]
         targets = [self.target(s)[None] for s in samples]
         if self.descriptors:
             more = [self.descriptor_target(s) for s in samples]
@@ -211,18 +220,24 @@ class DistillationTrainer(ScreenerTrainer):
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Mean squared error; image and target are mirrored together, per crop and axis."""
         images, targets = self._batch(batch)
+        generator = torch_generator(
+            self.device, self.settings.seed, f"{self.stage} device", step, self.local_rank
+        )
         if self.distillation.mirror:
-            generator = torch_generator(
-                self.device, self.settings.seed, f"{self.stage} device", step, self.local_rank
-            )
             draws = torch.rand(len(batch), 3, generator=generator, device=self.device) < 0.5
             for index, axes in enumerate(draws.tolist()):
                 flips = [axis + 1 for axis, flip in enumerate(axes) if flip]
                 images[index] = images[index].flip(flips)
                 targets[index] = targets[index].flip(flips)
+        if self.distillation.jitter:
+            images = jittered_hu(images, self.plan, self.settings, generator)
         with self.autocast():
-            outputs = self.network(images)
-        return distillation_loss(outputs.float(), targets, self.distillation)
+            outputs = self.network(normalise_hu(images, self.plan))
+        if self.distillation.deep_supervision:
+            outputs = [output.float() for output in outputs]
+        else:
+            outputs = outputs.float()
+        return distillation_loss(outputs, targets, self.distillation)
 
     @torch.no_grad()
     def validation_figure(self) -> float:
@@ -234,7 +249,9 @@ class DistillationTrainer(ScreenerTrainer):
             sample = reader[index]
             images, targets = self._batch([sample])
             with self.autocast():
-                scores = self.model(images).float()[:, :1]
+                outputs = self.model(normalise_hu(images, self.plan))
+            finest = outputs[0] if self.distillation.deep_supervision else outputs
+            scores = finest.float()[:, :1]
             inside = sample.body.to(self.device)[None, None] > 0
             pairs.append(torch.stack([scores[inside], targets[:, :1][inside]]))
         return float(torch.corrcoef(torch.cat(pairs, dim=1).cpu().double())[0, 1])
@@ -263,25 +280,3 @@ class DistillationTrainer(ScreenerTrainer):
         stock = stock_checkpoint(self.model, self.plan, self.dataset_json)
         student, _ = split_outputs(stock["network_weights"], 1)
         return {**stock, "network_weights": student, "score_statistics": self.score_statistics}
-
-
-def distillation_loss(
-    outputs: torch.Tensor, targets: torch.Tensor, settings: DistillationSettings
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Squared error of the score, and of the descriptors where there are some.
-
-    Args:
-        outputs: of the network, (B, 1 + d, D, H, W).
-        targets: the same shape; the standardised score t comes first.
-        settings: a voxel's squared error of the score weighs 1 + tail_weight * max(t, 0).
-
-    Returns:
-        Loss, and the terms it is made of where there are several.
-    """
-    weights = 1 + settings.tail_weight * targets[:, :1].clamp_min(0)
-    score = (weights * (outputs[:, :1] - targets[:, :1]).square()).sum() / weights.sum()
-    if outputs.shape[1] == 1:
-        return score, {}
-    descriptors = nn.functional.mse_loss(outputs[:, 1:], targets[:, 1:])
-    loss = score + settings.descriptor_weight * descriptors
-    return loss, {"score": score.detach(), "descriptors": descriptors.detach()}

@@ -18,18 +18,21 @@ def build_unet(
     out_channels: int,
     seed: int | None = None,
     width: float = 1.0,
+    deep_supervision: bool = False,
 ) -> nn.Module:
-    """nnU-Net's network of the plan, without deep supervision.
+    """nnU-Net's network of the plan.
 
     Args:
         plan: nnU-Net's plan dictionary.
         in_channels, out_channels: of the network.
         seed: of the initial weights; without it torch's global state decides.
         width: channels of each stage, as a fraction of the plan's.
+        deep_supervision: outputs of all resolutions of the decoder, finest first.
 
     Returns:
-        A network (B, in_channels, D, H, W) -> (B, out_channels, D, H, W). The heads of lower
-        resolutions, which get no gradient, are frozen: distributed training would wait for them.
+        A network (B, in_channels, D, H, W) -> (B, out_channels, D, H, W), with deep supervision a
+        list of such outputs. Without, the heads of lower resolutions, which get no gradient, are
+        frozen: distributed training would wait for them.
     """
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
@@ -49,11 +52,11 @@ def build_unet(
             in_channels,
             out_channels,
             allow_init=True,
-            deep_supervision=False,
+            deep_supervision=deep_supervision,
         )
     *lower, output = network.decoder.seg_layers
     for head in lower:
-        head.requires_grad_(False)
+        head.requires_grad_(deep_supervision)
     _compute_in_float32(output)
     return network
 

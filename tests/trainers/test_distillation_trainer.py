@@ -17,9 +17,7 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.evaluation.training_histogram import training_histogram
 from screener_nnu.inference.models import load_student, load_teacher
 from screener_nnu.inference.volume import normalise_hu, score_map, stitched_maps
-from screener_nnu.plans import DistillationSettings, OptimiserSettings
 from screener_nnu.preprocessing.case_files import CaseFolder
-from screener_nnu.trainers.distillation import distillation_loss
 
 CPU = torch.device("cpu")
 
@@ -133,7 +131,7 @@ def test_image_and_target_are_mirrored_together(
     # Were one mirrored without the other, the two would differ.
     monkeypatch.setattr(trainer, "target", lambda s: normalise_hu(s.hu, trainer.plan))
     batch = next(trainer.training_batches(0))
-    plain = trainer._batch(batch)[0]
+    plain = normalise_hu(trainer._batch(batch)[0], trainer.plan)
     orders = set()
     for step in range(12):
         loss, _ = trainer.compute_loss(batch, step)
@@ -152,6 +150,47 @@ def test_image_and_target_are_mirrored_together(
     still.network = repeat
     still.compute_loss(batch, 0)
     assert torch.equal(seen[-1], plain)
+
+
+def test_jitter_changes_the_images_alone(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+    wanted: list[torch.Tensor] = []
+
+    def note(outputs: torch.Tensor, targets: torch.Tensor, settings: Any) -> tuple[Any, dict]:
+        wanted.append(targets.clone())
+        return outputs.sum(), {}
+
+    monkeypatch.setattr("screener_nnu.trainers.distillation.distillation_loss", note)
+    for overrides in ((), ("distillation.jitter=true",)):
+        trainer = prepared(trained, *overrides)
+        trainer.network = lambda images: seen.append(images.clone()) or images
+        batch = next(trainer.training_batches(0))
+        trainer.compute_loss(batch, 3)
+        trainer.compute_loss(batch, 3)
+    assert torch.equal(wanted[0], wanted[2])  # mirrored alike, too
+    assert torch.equal(seen[2], seen[3])  # a function of seed and step
+    changed = [not torch.equal(a, b) for a, b in zip(seen[0], seen[2], strict=True)]
+    assert any(changed)
+    assert float((seen[0] - seen[2]).abs().max()) < 3
+
+
+def test_deep_supervision_trains_all_outputs(trained: Any) -> None:
+    overrides = ("distillation.deep_supervision=true", "distillation.optimiser.steps=2")
+    trained.train("distillation", "--restart", *[w for o in overrides for w in ("-o", o)])
+    saved = torch.load(student_file(trained), weights_only=True)["network_weights"]
+    trainer = prepared(trained, *overrides)
+    fresh = trainer.model.state_dict()
+    heads = [name for name in fresh if "seg_layers" in name and name.endswith("weight")]
+    assert len(heads) > 1
+    assert all(not torch.equal(fresh[name], saved[name]) for name in heads)
+    trainer.load_checkpoint(str(student_file(trained)))
+    student, _, _ = load_student("901", "ScreenerPlans", CPU)
+    image = torch.randn(1, 1, 12, 16, 16)
+    with torch.no_grad():
+        finest, *coarser = trainer.model.eval()(image)
+        torch.testing.assert_close(student.network(image), finest)
+    assert coarser and all(output.shape[1] == 1 for output in coarser)
+    assert -1 <= trainer.validation_figure() <= 1
 
 
 def whole_descriptors(trainer: Any, case: str) -> np.ndarray:
@@ -202,26 +241,6 @@ def test_scores_are_the_same_with_descriptors(trained: Any) -> None:
         np.testing.assert_allclose(
             np.load(again.targets.scores / name), scores, rtol=1e-4, atol=1e-4
         )
-
-
-@pytest.mark.parametrize("tail, descriptors", [(0.0, 0.0), (2.0, 0.0), (0.0, 0.3), (1.5, 0.3)])
-def test_loss_is_the_weighted_squared_error(tail: float, descriptors: float) -> None:
-    settings = DistillationSettings(
-        OptimiserSettings(1, 1, 0), (4, 4, 4), tail_weight=tail, descriptor_weight=descriptors
-    )
-    rng = np.random.default_rng(3)
-    channels = 5 if descriptors else 1
-    outputs, targets = rng.normal(size=(2, 2, channels, 4, 4, 4))
-    loss, terms = distillation_loss(torch.from_numpy(outputs), torch.from_numpy(targets), settings)
-    weights, errors = [], []
-    for found, wanted in zip(outputs[:, 0].ravel(), targets[:, 0].ravel(), strict=True):
-        weights.append(1 + tail * max(wanted, 0))
-        errors.append((found - wanted) ** 2)
-    expected = np.average(errors, weights=weights)
-    if descriptors:
-        assert float(terms["score"]) == pytest.approx(expected)
-        expected += descriptors * ((outputs[:, 1:] - targets[:, 1:]) ** 2).mean()
-    assert float(loss) == pytest.approx(expected)
 
 
 def test_descriptor_outputs_train_and_stay_behind(trained: Any) -> None:

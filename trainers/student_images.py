@@ -1,0 +1,28 @@
+"""Colour jitter of HU images: what a student sees changes, what it should say does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from screener_nnu.plans import ScreenerSettings
+from screener_nnu.sampling.jitter import colour_jitter
+
+
+def jittered_hu(
+    hu: torch.Tensor, plan: dict[str, Any], settings: ScreenerSettings, generator: torch.Generator
+) -> torch.Tensor:
+    """HU crops with another contrast, noise and sharpness, within the bounds of nnU-Net's clipping.
+
+    Args:
+        hu: (B, 1, D, H, W) in HU.
+        plan: whose bounds `CTNormalization` clips at; they are 0 and 1 of the jitter.
+        settings: `jitter`, and the spacing that blurs in mm need.
+        generator: on the device of `hu`.
+    """
+    bounds = plan["foreground_intensity_properties_per_channel"]["0"]
+    low, high = bounds["percentile_00_5"], bounds["percentile_99_5"]
+    in_plane = hu.new_tensor(settings.preprocessing.spacing[1:]).expand(len(hu), 2)
+    images = (hu.clamp(low, high) - low) / (high - low)
+    return colour_jitter(images, in_plane, settings.jitter, generator) * (high - low) + low
