@@ -21,6 +21,8 @@ class DemoSize:
     Attributes:
         training_scans, test_scans, labelled_scans: phantoms of each set; the test set gets one more
             that has no lesion.
+        width: channels of the UNet's first stage; half of the preset's, which a processor without
+            bfloat16 would be too slow for.
         descriptor, condition, density, distillation: steps of each stage, multiples of an epoch.
         epochs, iterations: of each fine-tuning.
         settings: more settings of the plan, `key=value`.
@@ -30,6 +32,7 @@ class DemoSize:
     training_scans: int = 40
     test_scans: int = 8
     labelled_scans: int = 5
+    width: int = 8
     descriptor: int = 220
     condition: int = 180
     density: int = 500
