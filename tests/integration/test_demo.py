@@ -24,6 +24,7 @@ if __name__ == "__main__":
             training_scans=4,
             test_scans=2,
             labelled_scans=3,
+            width=4,
             descriptor=2,
             condition=2,
             density=2,
