@@ -31,12 +31,15 @@ def distillation_loss(
         return _of_one_output(outputs, targets, settings)
     shares = torch.tensor([0.5**level for level in range(len(outputs))], dtype=torch.float64)
     shares = shares / shares.sum()
-    levels = [
-        _of_one_output(output, F.adaptive_avg_pool3d(targets, output.shape[2:]), settings)
-        for output in outputs
-    ]
+    levels = [_of_one_output(output, _means(targets, output), settings) for output in outputs]
     loss = torch.stack([s * one for s, (one, _) in zip(shares.tolist(), levels, strict=True)]).sum()
     return loss, levels[0][1]
+
+
+def _means(targets: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+    """Targets on the grid of an output."""
+    depth, height, width = output.shape[2:]
+    return F.adaptive_avg_pool3d(targets, (depth, height, width))
 
 
 def _of_one_output(
