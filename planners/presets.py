@@ -66,7 +66,10 @@ class Preset:
 
 
 def _paper_steps(steps: int) -> OptimiserSettings:
-    return OptimiserSettings(steps=steps, steps_per_epoch=1000, warmup_steps=steps // 30)
+    # The authors' 10,000 steps of warm-up, less where a stage is shorter than theirs.
+    return OptimiserSettings(
+        steps=steps, steps_per_epoch=1000, warmup_steps=min(10_000, steps // 30)
+    )
 
 
 def _cpu_steps(steps: int, learning_rate: float, steps_per_epoch: int = 50) -> OptimiserSettings:

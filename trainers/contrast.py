@@ -170,6 +170,8 @@ class ContrastTrainer(PairTrainer):
                 self.device, self.settings.seed, f"{self.stage} validation", index
             )
             images, points = self._views([reader[index]], _CANDIDATES, generator)
+            if not len(points[0]):
+                continue  # a body so small that the two crops share none of it
             with self.autocast():
                 maps = unet(images)
             first, second = (

@@ -35,7 +35,13 @@ def markdown_table(cells: Sequence[Row], baselines: Sequence[Row]) -> str:
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     lines += [_line(row, _best(cells)) for row in cells]
     lines += [_line(row, _best(baselines)) for row in baselines]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + f"\n\n{_NLL_NOTE}\n"
+
+
+_NLL_NOTE = (
+    "NLL: held-out negative log-likelihood of standardised descriptors, in nats. It compares rows of "
+    "one loss and seed only; across descriptors it means nothing."
+)
 
 
 def _best(rows: Sequence[Row]) -> dict[str, float]:

@@ -79,6 +79,8 @@ def test_thin_slice_ct_with_the_paper_preset_is_the_paper() -> None:
         (2 / 3, 4 / 3),
     )
     assert contrast.optimiser.steps == 300_000 and contrast.optimiser.warmup_steps == 10_000
+    density = settings.density.optimiser
+    assert density.steps == 500_000 and density.warmup_steps == 10_000
     assert settings.condition.kind == "masking_invariant"
     # Spacings up to (6, 4, 4) mm for the condition.
     widest = [s * settings.condition.contrast.scale_range[1] for s in (2.25, 1.5, 1.5)]
