@@ -39,8 +39,8 @@ def markdown_table(cells: Sequence[Row], baselines: Sequence[Row]) -> str:
 
 
 _NLL_NOTE = (
-    "NLL: held-out negative log-likelihood of standardised descriptors, in nats. It compares rows of "
-    "one loss and seed only; across descriptors it means nothing."
+    "NLL: held-out negative log-likelihood of standardised descriptors, in nats. It compares rows "
+    "of one loss and seed only; across descriptors it means nothing."
 )
 
 
