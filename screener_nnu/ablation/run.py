@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import torch
 
 from screener_nnu.ablation.grid import Cell, StagePlan, stages_of
+from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import plan_file
 from screener_nnu.planners.variants import derive_plan
-from screener_nnu.plans import read_plan
+from screener_nnu.plans import SplitSettings, read_plan
 from screener_nnu.trainers.run import train_stage
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,8 @@ def train_cells(
         The plan whose density belongs to each cell.
 
     Raises:
-        ScreenerError: no base plan, or a plan of a needed name with other settings.
+        ScreenerError: no base plan, or a plan of a needed name with other settings, or one whose
+            training has seen scans that are held out now.
     """
     _, base = read_plan(plan_file(dataset, base_name))
     plans: dict[Cell, str] = {}
@@ -40,5 +42,19 @@ def train_cells(
         logger.info("%d/%d: %s of %s", number, len(ordered), stage.stage, stage.plans_name)
         if stage.plans_name != base_name and stage.overrides is not None:
             derive_plan(dataset, stage.plans_name, list(stage.overrides), base_name)
+        _refuse_seen_scans(dataset, stage.plans_name, base.split)
         train_stage(dataset, stage.stage, stage.plans_name, device)
     return plans
+
+
+def _refuse_seen_scans(dataset: str, plans_name: str, held_out: SplitSettings) -> None:
+    """Refuses a plan, left from an earlier split, whose training has seen what is held out now."""
+    _, settings = read_plan(plan_file(dataset, plans_name))
+    seen = set(settings.split.train) & {*held_out.validation, *held_out.test}
+    seen |= set(settings.split.validation) & set(held_out.test)
+    if seen:
+        raise ScreenerError(
+            f"{plans_name} was made with another split: it trains on or chooses by scans that are "
+            f"held out now (first: {min(seen)}). Delete {plan_file(dataset, plans_name)} and its "
+            "results, or plan under another name (-p)"
+        )
