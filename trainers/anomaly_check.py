@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import zlib
@@ -17,6 +18,7 @@ from screener_nnu.checkpoints import write_array
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.evaluation.weighted import weighted_auroc
 from screener_nnu.inference.map_store import MapStore, positions_of
+from screener_nnu.inference.sliding_window import Part
 from screener_nnu.plans import ScreenerSettings, Shape
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.synthetic.anomalies import KINDS
@@ -27,6 +29,8 @@ from screener_nnu.trainers.score_statistics import body_cells
 logger = logging.getLogger(__name__)
 
 _MAX_SCANS = 12
+#: Of the parts of scans that are looked at; raised with every change, as PAINTING_VERSION is.
+_PARTS_VERSION = 2
 
 Score = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
@@ -51,7 +55,8 @@ class AnomalyCheck:
         places = np.linspace(0, len(names) - 1, min(_MAX_SCANS, len(names))).astype(int)
         self.names = tuple(names[i] for i in places)
         # The donors of foreign tissue are among them, so other names are other anomalies.
-        values = [self.settings.seed, self.names, PAINTING_VERSION, asdict(BlobSettings())]
+        values = [self.settings.seed, self.names, PAINTING_VERSION, _PARTS_VERSION]
+        values += [asdict(BlobSettings()), self.settings.inference.teacher_tile]
         self._key = f"{zlib.crc32(json.dumps(values).encode()):08x}"
         self._voxels: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
 
@@ -117,8 +122,8 @@ class AnomalyCheck:
     def _name(self, case: str, kind: str) -> str:
         return f"{case}__{kind}_{self._key}"
 
-    def _anomalous(self, case: str, kind: str) -> AnomalousCase:
-        """A case with anomalies; of a large one, two tiles an axis around them."""
+    def _anomalous(self, case: str, kind: str) -> tuple[AnomalousCase, Part]:
+        """A case with anomalies; of a large one, two tiles an axis around them, and which."""
         made = anomalous_case(
             self.cases, case, self.names, kind, self.settings.preprocessing, self.settings.seed
         )
@@ -126,8 +131,12 @@ class AnomalyCheck:
         size = np.minimum(shape, 2 * np.array(self.settings.inference.teacher_tile))
         middle = np.rint(np.mean(np.nonzero(made.mask), axis=1)).astype(int)
         first = np.clip(middle - size // 2, 0, shape - size)
+        # On the grid of the whole scan's positions, so that a position has the maps it has there.
+        first -= first % np.array(self.store.features.pooling)
         box = tuple(slice(a, a + n) for a, n in zip(first, size, strict=True))
-        return AnomalousCase(made.hu[box], made.equalised[box], made.mask[box], made.body[box])
+        part = Part(tuple(first.tolist()), made.hu.shape)  # type: ignore[arg-type]
+        images = (made.hu, made.equalised, made.mask, made.body)
+        return AnomalousCase(*(image[box] for image in images)), part
 
     def _stored(self, case: str, kind: str) -> tuple[np.ndarray, np.ndarray]:
         """Voxels of anomalies and other voxels of the body in each position; maps are there then.
@@ -136,22 +145,17 @@ class AnomalyCheck:
         """
         changed = self.cases.changed(case)
         path = self.store.files.y_folder / f"{self._name(case, kind)}_voxels.npy"
+        painted = functools.cache(lambda: self._anomalous(case, kind))
+        y, _ = self.store.maps(
+            self._name(case, kind),
+            lambda: torch.from_numpy(painted()[0].equalised),
+            changed,
+            lambda: painted()[1],
+        )
         if not path.is_file() or path.stat().st_mtime < changed:
-            made = self._anomalous(case, kind)
-            y, _ = self._maps(case, kind, lambda: made, changed)
-            write_array(path, np.stack(self._counts(made, tuple(y.shape[2:]))))  # type: ignore[arg-type]
-        else:
-            self._maps(case, kind, lambda: self._anomalous(case, kind), changed)
+            write_array(path, np.stack(self._counts(painted()[0], tuple(y.shape[2:]))))  # type: ignore[arg-type]
         positive, negative = np.load(path).astype(np.float64)
         return positive, negative
-
-    def _maps(
-        self, case: str, kind: str, make: Callable[[], AnomalousCase], newer_than: float
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        def image() -> torch.Tensor:
-            return torch.from_numpy(make().equalised)
-
-        return self.store.maps(self._name(case, kind), image, newer_than)
 
     def _counts(self, made: AnomalousCase, cells: Shape) -> tuple[np.ndarray, np.ndarray]:
         """Voxels of anomalies and other voxels of the body in each position."""

@@ -14,6 +14,7 @@ import torch
 
 from screener_nnu.checkpoints import write_array
 from screener_nnu.errors import CaseError
+from screener_nnu.inference.sliding_window import Part
 from screener_nnu.inference.volume import stitched_maps
 from screener_nnu.plans import ScreenerSettings, Shape
 from screener_nnu.scoring.teacher import FeatureExtractor, weights_hash
@@ -90,7 +91,11 @@ class MapStore:
         )
 
     def maps(
-        self, name: str, image: Callable[[], torch.Tensor], newer_than: float = 0.0
+        self,
+        name: str,
+        image: Callable[[], torch.Tensor],
+        newer_than: float = 0.0,
+        part: Callable[[], Part] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Y (1, d, ...) and c (1, d_cond, ...) of a scan, on the CPU.
 
@@ -98,13 +103,14 @@ class MapStore:
             name: of the scan; the same name must always mean the same image.
             image: makes the equalised image (D, H, W) on the plan's grid; called when it is needed.
             newer_than: files of before this time (s since the epoch) are made anew.
+            part: gives of which scan the image is a part; by default it is the whole scan.
         """
         files = self.files
         pairs = [(files.y_folder, self.features.descriptor_maps)]
         if files.c_folder is not None:
             pairs.append((files.c_folder, self.features.condition_maps))
         for folder, function in pairs:
-            self._ensure(folder / f"{name}.npy", image, function, newer_than)
+            self._ensure(folder / f"{name}.npy", image, function, newer_than, part)
         return files.read(name)
 
     def _ensure(
@@ -113,6 +119,7 @@ class MapStore:
         image: Callable[[], torch.Tensor],
         function: MapFunction,
         newer_than: float,
+        part: Callable[[], Part] | None,
     ) -> None:
         try:
             if path.stat().st_mtime >= newer_than:
@@ -120,7 +127,9 @@ class MapStore:
                 return
         except (OSError, ValueError, EOFError):  # not there yet, or damaged
             pass
-        made = stitched_maps(function, self.features.pooling, image().to(self.device), self.plan)
+        pooling, given = self.features.pooling, image().to(self.device)
+        place = None if part is None else part()
+        made = stitched_maps(function, pooling, given, self.plan, part=place)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_array(path, made.cpu().numpy())
 

@@ -7,6 +7,7 @@ one grid: they are averaged there, and scores are interpolated to voxels once, a
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +16,19 @@ import torch.nn.functional as F
 
 from screener_nnu.inference.tiles import Tiling
 from screener_nnu.plans import Shape
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where an image lies in the scan that it is a part of, which a condition may ask for.
+
+    Attributes:
+        start: its first voxel.
+        extent: size of the whole scan.
+    """
+
+    start: Shape
+    extent: Shape
 
 
 class Scorer(Protocol):
@@ -37,6 +51,7 @@ def score_volume(
     pad_value: float,
     needed: np.ndarray | None = None,
     batch: int = 1,
+    part: Part | None = None,
 ) -> torch.Tensor:
     """Scores on the cell grid of a volume.
 
@@ -50,6 +65,7 @@ def score_volume(
         needed: (D, H, W) voxels whose scores are asked for, see `tiles.py`; all of them by default.
             Elsewhere a score may be that of fewer tiles, or 0.
         batch: tiles that are given to the scorer at once.
+        part: of which scan the image is a part; by default it is the whole scan.
 
     Returns:
         (d, h, w) float32, with d = ceil(D / cell) and so on; channels that the scorer gives come
@@ -63,13 +79,15 @@ def score_volume(
     padding = [int(p) for n, m in zip(tiling.padded, image.shape, strict=True) for p in (n - m, 0)]
     padded = F.pad(image[None, None].float(), padding[::-1], value=pad_value)
 
+    part = part or Part((0, 0, 0), (d, h, w))
+    offset = torch.tensor(part.start, device=image.device)
     grid_shape = tuple(int(n) for n in np.array(tiling.padded) // cells)
     total: torch.Tensor | None = None
     weight = torch.zeros(grid_shape, device=image.device)
     for starts in _batches(tiling.starts, batch):
         images = torch.cat([padded[(..., *tiling.window(start))] for start in starts])
-        extent = torch.tensor([image.shape] * len(starts), device=image.device)
-        scores = scorer(images, torch.tensor(starts, device=image.device), extent)
+        extent = torch.tensor([part.extent] * len(starts), device=image.device)
+        scores = scorer(images, torch.tensor(starts, device=image.device) + offset, extent)
         if total is None:
             total = torch.zeros((*scores.shape[1:-3], *grid_shape), device=image.device)
         for start, score in zip(starts, scores, strict=True):

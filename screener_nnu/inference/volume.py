@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from screener_nnu.inference.sliding_window import cells_to_voxels, score_volume
+from screener_nnu.inference.sliding_window import Part, cells_to_voxels, score_volume
 from screener_nnu.inference.tile_memory import affordable_tile, tiles_at_once
 from screener_nnu.inference.tiles import needed_cells, needed_voxels, voxels_of_cells
 from screener_nnu.networks.unet import shape_divisor
@@ -65,6 +65,7 @@ def stitched_maps(
     plan: dict[str, Any],
     needed: np.ndarray | None = None,
     tile: Shape | None = None,
+    part: Part | None = None,
 ) -> torch.Tensor:
     """Pooled maps of a whole image, averaged where tiles overlap.
 
@@ -75,6 +76,7 @@ def stitched_maps(
         plan: with the tile and its overlap.
         needed: (D, H, W) voxels whose maps are asked for; all by default.
         tile: another one than the plan's.
+        part: of which scan the image is a part; by default it is the whole scan.
 
     Returns:
         (1, channels, d, h, w) float32 on the device of the image.
@@ -85,7 +87,8 @@ def stitched_maps(
     if needed is not None:
         batch = tiles_at_once(tile, inference.teacher_tile, image.device)
     scorer, divisor = _Maps(cell, maps), shape_divisor(plan)
-    return score_volume(scorer, image, tile, inference.overlap, divisor, 0.0, needed, batch)[None]
+    overlap = inference.overlap
+    return score_volume(scorer, image, tile, overlap, divisor, 0.0, needed, batch, part)[None]
 
 
 def teacher_cells(

@@ -33,7 +33,7 @@ def test_figure_is_the_auroc_of_voxels(trainer: Any) -> None:
     for kind in KINDS:
         scores, labels = [], []
         for case in trainer.settings.split.validation:
-            made = trainer.check._anomalous(case, kind)
+            made, _ = trainer.check._anomalous(case, kind)
             y, _ = trainer.check.store.files.read(trainer.check._name(case, kind))
             voxels = y[0, 0].numpy().repeat(2, 0).repeat(2, 1).repeat(2, 2)
             voxels = voxels[tuple(slice(0, n) for n in made.hu.shape)]
@@ -75,3 +75,40 @@ def test_anomalies_are_a_function_of_seed_case_and_kind(trainer: Any) -> None:
     far = ~one.mask & (one.hu == clean)
     assert far.mean() > 0.5
     np.testing.assert_array_equal(one.equalised, equalise(one.hu, settings))
+
+
+def test_a_part_of_a_scan_keeps_its_place(trained: Any) -> None:
+    """Position as a condition is that in the whole scan, as in training, not that in the part."""
+    small = "inference.teacher_tile=[8, 8, 8]"
+    check = trained.trainer("density", 'condition.kind="sincos"', small).check
+    case, moved = check.names[0], 0
+    for kind in KINDS:
+        made, part = check._anomalous(case, kind)
+        whole = check.cases.shape(case, "hu")
+        assert part.extent == whole and made.hu.shape != whole
+        moved += any(part.start)
+        check._stored(case, kind)
+        _, found = check.store.files.read(check._name(case, kind))
+        assert found is not None
+        everywhere = check.store.features.condition(
+            torch.zeros(1, 1, *whole), torch.zeros(1, 3), torch.tensor([whole])
+        )
+        cell = check.store.features.pooling
+        expected = torch.nn.functional.avg_pool3d(everywhere, cell)
+        first = np.array(part.start) // cell
+        # What is not a whole position at the far end of the scan is filled up with air.
+        size = np.array(made.hu.shape) // cell
+        box = tuple(slice(a, a + n) for a, n in zip(first, size, strict=True))
+        inside = tuple(slice(0, n) for n in size)
+        np.testing.assert_allclose(
+            found[(..., *inside)].numpy(), expected[(..., *box)].numpy(), atol=1e-5
+        )
+    assert moved
+
+
+def test_a_new_tile_makes_new_parts(trained: Any) -> None:
+    checks = [
+        trained.trainer("density", f"inference.teacher_tile=[{n}, 8, 8]").check for n in (8, 16)
+    ]
+    one, other = (check._name("a", "pasted") for check in checks)
+    assert one != other
