@@ -69,7 +69,7 @@ class CaseReader(Dataset[Sample], Generic[Sample]):
                 return self.read(name, generator)
             except CaseError as error:
                 logger.warning("left out: %s", error)
-        raise ScreenerError(f"no case in {self.folder} can be read")
+        raise ScreenerError(f"no case in {self.folder} can be used: see the warnings")
 
     def read(self, case: str, generator: np.random.Generator) -> Sample:
         """Draws and reads one sample of a case."""
@@ -123,7 +123,11 @@ class PairReader(CaseReader[PairSample]):
         self.both_bodies = both_bodies
 
     def read(self, case: str, generator: np.random.Generator) -> PairSample:
-        """Draws pairs until one shares some body, and reads it."""
+        """Draws pairs until one shares some body, and reads it.
+
+        Raises:
+            CaseError: the case cannot be read, or has so little body that no pair was found.
+        """
         shape = self.cases.shape(case, "equalised")
         for _ in range(_MAX_PAIRS):
             first, second = draw_pair(generator, shape, *self.geometry)
@@ -133,6 +137,12 @@ class PairReader(CaseReader[PairSample]):
             window = tuple(slice(o, o + n) for o, n in zip(local, shared.size, strict=True))
             if body[window].sum() >= _MIN_SHARED_BODY:
                 break
+        else:
+            raise CaseError(
+                case,
+                f"{_MAX_PAIRS} pairs of crops share less than {_MIN_SHARED_BODY} voxels of its "
+                "body: plan without it, or with smaller crops",
+            )
         images = [
             torch.from_numpy(read_padded(self.cases, case, "equalised", box, 0))
             for box in (first, second)

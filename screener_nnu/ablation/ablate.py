@@ -53,6 +53,7 @@ def ablate(
     stored = CaseFolder(cases_folder(name, settings.data_identifier))
     names = getattr(settings.split, use)
     anomalies = AnomalyStore(stored, names, settings, seed, folder / "anomalies")
+    anomalies.fill()
     plans = train_cells(name, base_name, cells, device)
     judged: dict[str, list[Judged]] = defaultdict(list)
     likelihoods: dict[str, list[float]] = defaultdict(list)
@@ -66,7 +67,9 @@ def ablate(
     baselines = judge_baselines(anomalies, training_histogram(name), folder / "counts")
     lines = [table_row(method, [counts]) for method, counts in baselines.items()]
     best_first = sorted(lines, key=_mean, reverse=True)
-    return write_ablation(rows, best_first, folder, _settings(name, base_name, names, use, seed))
+    left_out = [case for case in names if case not in anomalies.names]
+    values = _settings(name, base_name, anomalies.names, left_out, use, seed)
+    return write_ablation(rows, best_first, folder, values)
 
 
 def _held_out_nll(dataset: str, plans_name: str) -> float:
@@ -79,12 +82,18 @@ def _mean(row: Row) -> float:
 
 
 def _settings(
-    dataset: str, base_name: str, names: tuple[str, ...], use: str, seed: int
+    dataset: str,
+    base_name: str,
+    names: tuple[str, ...],
+    left_out: list[str],
+    use: str,
+    seed: int,
 ) -> dict[str, Any]:
     return {
         "dataset": dataset,
         "plans": base_name,
         "scans": list(names),
+        "left_out": left_out,
         "use": use,
         "anomaly_seed": seed,
     }

@@ -5,17 +5,22 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from screener_nnu.checkpoints import write_bytes
-from screener_nnu.errors import ScreenerError
+from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.plans import ScreenerSettings
 from screener_nnu.preprocessing.case_files import CaseFolder
+from screener_nnu.synthetic.anomalies import KINDS
 from screener_nnu.synthetic.anomaly_settings import BlobSettings
 from screener_nnu.synthetic.cases import PAINTING_VERSION, AnomalousCase, anomalous_case
+
+logger = logging.getLogger(__name__)
 
 
 class AnomalyStore:
@@ -51,10 +56,48 @@ class AnomalyStore:
 
     @property
     def identity(self) -> str:
-        """Hash of what the anomalies depend on."""
+        """Hash of what the anomalies depend on; a case that was prepared again is another one."""
         settings = [asdict(self.settings.preprocessing), asdict(BlobSettings()), PAINTING_VERSION]
-        values = [self.names, self.seed, self.settings.data_identifier, *settings]
+        cases = [(name, self.cases.changed(name)) for name in self.names]
+        values = [cases, self.seed, self.settings.data_identifier, *settings]
         return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:12]
+
+    def fill(self) -> None:
+        """Paints all anomalies and keeps their masks.
+
+        A scan that cannot be read, or has no room for one of the kinds, is left out of all of them
+        and named: every method is judged on the same scans.
+
+        Raises:
+            ScreenerError: no scan is left.
+        """
+        while self.names:
+            broken = self._broken()
+            if not broken:
+                return
+            # The others are painted anew: donors of foreign tissue are drawn among them.
+            self.names = tuple(name for name in self.names if name not in broken)
+        raise ScreenerError(
+            "synthetic anomalies cannot be painted into any scan: plan with more or larger ones"
+        )
+
+    def _broken(self) -> set[str]:
+        broken: set[str] = set()
+        for name in self.names:
+            try:
+                self.cases.changed(name)
+            except CaseError as error:
+                broken.add(_named(error))
+        if broken:
+            return broken
+        pairs = [(name, kind) for name in self.names for kind in KINDS]
+        for name, kind in tqdm(pairs, desc="synthetic anomalies", unit="scan"):
+            if name not in broken:
+                try:
+                    self.masks(name, kind)
+                except CaseError as error:
+                    broken.add(_named(error))
+        return broken
 
     def paint(self, case: str, kind: str) -> AnomalousCase:
         """Paints a case; every draw is a function of seed, case and kind."""
@@ -74,3 +117,9 @@ class AnomalyStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_bytes(path, buffer.getvalue())
         return mask, counted
+
+
+def _named(error: CaseError) -> str:
+    """The case to leave out, which may be the donor of another one."""
+    logger.warning("left out: %s", error)
+    return error.case

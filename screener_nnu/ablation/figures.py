@@ -17,11 +17,11 @@ _SAMPLES = 1000
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure with its 95 % bootstrap interval over scans."""
+    """A figure with its 95 % bootstrap interval over scans; a single scan gives none."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ def table_row(method: str, runs: Sequence[Judged], nll: Sequence[float] = ()) ->
     start = [_areas(run, MAX_FPR) for run in runs]
     return Row(
         method,
-        _average(full),
-        _average(start),
+        _average(full, len(runs[0].cases)),
+        _average(start, len(runs[0].cases)),
         tuple(float(run["mean"][0]) for run in full),
         float(np.mean(nll)) if len(nll) else None,
     )
@@ -73,10 +73,12 @@ def _areas(run: Judged, max_fpr: float) -> dict[str, np.ndarray]:
     return areas
 
 
-def _average(runs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Figure]:
+def _average(runs: Sequence[Mapping[str, np.ndarray]], scans: int) -> dict[str, Figure]:
     figures = {}
     for column in COLUMNS:
         values = np.mean([run[column] for run in runs], axis=0)
-        low, high = np.nanpercentile(values[1:], [2.5, 97.5])
-        figures[column] = Figure(float(values[0]), float(low), float(high))
+        low = high = None
+        if scans > 1:
+            low, high = (float(v) for v in np.nanpercentile(values[1:], [2.5, 97.5]))
+        figures[column] = Figure(float(values[0]), low, high)
     return figures

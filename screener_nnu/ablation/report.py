@@ -55,7 +55,7 @@ def _line(row: Row, best: dict[str, float]) -> str:
         text = _short(figure.value)
         if figure.value == best[name]:
             text = f"**{text}**"
-        if name == "mean":
+        if name == "mean" and figure.low is not None and figure.high is not None:
             text += f" [{_short(figure.low)}, {_short(figure.high)}]"
         entries.append(text)
     seeds = ", ".join(_short(value) for value in row.seeds) if len(row.seeds) > 1 else ""
@@ -77,8 +77,8 @@ def _csv(rows: Sequence[Row]) -> str:
     for row in rows:
         figures = [group[name] for group in (row.auroc, row.auroc_fpr30) for name in COLUMNS]
         values = [value for figure in figures for value in (figure.value, figure.low, figure.high)]
-        nll = "" if row.nll is None else row.nll
-        writer.writerow([row.method, len(row.seeds), nll, *values])
+        # None, where there is no such figure, becomes an empty field.
+        writer.writerow([row.method, len(row.seeds), row.nll, *values])
     return buffer.getvalue()
 
 
@@ -95,8 +95,8 @@ def draw(cells: Sequence[Row], baselines: Sequence[Row]) -> bytes:
         found = [row.auroc[name] for row in cells]
         values = [figure.value for figure in found]
         reach = [
-            [figure.value - figure.low for figure in found],
-            [figure.high - figure.value for figure in found],
+            [0.0 if figure.low is None else figure.value - figure.low for figure in found],
+            [0.0 if figure.high is None else figure.high - figure.value for figure in found],
         ]
         panel.errorbar(values, places, xerr=reach, fmt="o", markersize=5, capsize=2)
         if baselines:

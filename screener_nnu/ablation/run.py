@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -11,8 +12,9 @@ from screener_nnu.ablation.grid import Cell, StagePlan, stages_of
 from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import plan_file
 from screener_nnu.planners.variants import derive_plan
-from screener_nnu.plans import SplitSettings, read_plan
+from screener_nnu.plans import ScreenerSettings, SplitSettings, read_plan
 from screener_nnu.trainers.run import train_stage
+from screener_nnu.trainers.stages import trainer_of
 
 logger = logging.getLogger(__name__)
 
@@ -26,10 +28,10 @@ def train_cells(
         The plan whose density belongs to each cell.
 
     Raises:
-        ScreenerError: no base plan, or a plan of a needed name with other settings, or one whose
-            training has seen scans that are held out now.
+        ScreenerError: no base plan, or a plan of a needed name with other settings than the base
+            plan's, or one whose training has seen scans that are held out now.
     """
-    _, base = read_plan(plan_file(dataset, base_name))
+    base_plan, base = read_plan(plan_file(dataset, base_name))
     plans: dict[Cell, str] = {}
     needed: dict[StagePlan, None] = {}
     for cell in cells:
@@ -43,8 +45,29 @@ def train_cells(
         if stage.plans_name != base_name and stage.overrides is not None:
             derive_plan(dataset, stage.plans_name, list(stage.overrides), base_name)
         _refuse_seen_scans(dataset, stage.plans_name, base.split)
+        if stage.plans_name != base_name and stage.overrides is not None:
+            _refuse_other_base(dataset, stage, base_name, base_plan)
         train_stage(dataset, stage.stage, stage.plans_name, device)
     return plans
+
+
+def _refuse_other_base(
+    dataset: str, stage: StagePlan, base_name: str, base_plan: dict[str, Any]
+) -> None:
+    """Refuses a variant that was derived before the base plan changed: rows would not compare."""
+    path = plan_file(dataset, stage.plans_name)
+    found, _ = read_plan(path)
+    changed = ScreenerSettings.from_dict(base_plan["screener"]).override(
+        list(stage.overrides or ())
+    )
+    expected = {**base_plan, "screener": changed.to_dict()}
+    relevant = trainer_of(stage.stage).relevant_settings
+    if relevant(found) != relevant(expected):
+        raise ScreenerError(
+            f"{stage.plans_name} has other settings for its {stage.stage} stage than {base_name} "
+            f"would give it now. Delete {path} and its results, or keep both: write the base plan "
+            "under another name (-p)"
+        )
 
 
 def _refuse_seen_scans(dataset: str, plans_name: str, held_out: SplitSettings) -> None:

@@ -99,3 +99,15 @@ def test_counts_survive_their_file(tmp_path: Path) -> None:
     assert again.cases == run.cases
     for kind in KINDS:
         np.testing.assert_array_equal(again.counts[kind], run.counts[kind])
+
+
+def test_one_scan_gives_no_interval(tmp_path: Path) -> None:
+    run, _ = judged(0)
+    alone = Judged(("a",), {kind: counts[:1] for kind, counts in run.counts.items()})
+    row = table_row("method", [alone])
+    assert (row.auroc["mean"].low, row.auroc["mean"].high) == (None, None)
+    table = write_ablation([row], [], tmp_path, {})
+    assert f"**{row.auroc['mean'].value:.3f}**".replace("0.", ".") + " |" in table
+    written = json.loads((tmp_path / "ablation.json").read_text())
+    assert written["rows"][0]["auroc"]["mean"]["low"] is None
+    assert ",," in (tmp_path / "ablation.csv").read_text()

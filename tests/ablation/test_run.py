@@ -34,3 +34,24 @@ def test_a_variant_that_has_seen_held_out_scans_is_refused(
     with pytest.raises(ScreenerError, match=rf"{variant} was made with another split.*{held_out}"):
         run.train_cells("901", "ScreenerPlans", [CELL], CPU)
     assert variant not in trained
+
+
+def test_a_variant_of_an_earlier_base_plan_is_refused(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other steps make rows that cannot be compared; what a stage does not read may differ."""
+    trained: list[str] = []
+    monkeypatch.setattr(run, "train_stage", lambda _, stage, plans, device: trained.append(plans))
+    run.train_cells("901", "ScreenerPlans", [CELL], CPU)
+
+    def change(group: str, key: str, value: Any) -> None:
+        path = world.preprocessed / "ScreenerPlans.json"
+        plan = json.loads(path.read_text())
+        plan["screener"][group][key] = value
+        path.write_text(json.dumps(plan))
+
+    change("distillation", "clip_sigma", 4.5)
+    run.train_cells("901", "ScreenerPlans", [CELL], CPU)
+    change("density", "hidden", 9)
+    with pytest.raises(ScreenerError, match="vicreg_none_gaussian has other settings for its den"):
+        run.train_cells("901", "ScreenerPlans", [CELL], CPU)

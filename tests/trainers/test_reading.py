@@ -14,6 +14,7 @@ import torch
 from screener_nnu.errors import ScreenerError
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.sampling.crops import Box, intersect
+from screener_nnu.trainers import reading
 from screener_nnu.trainers.density_maps import CropReader
 from screener_nnu.trainers.reading import CaseReader, PairReader, read_padded, step_batches
 
@@ -101,8 +102,26 @@ def test_unreadable_case_is_reported_and_replaced(
             assert_same(one, other)
     for name in NAMES:
         (world.cases / f"{name}_equalised.b2nd").unlink()
-    with pytest.raises(ScreenerError, match=f"no case in {world.cases} can be read"):
+    with pytest.raises(ScreenerError, match=f"no case in {world.cases} can be used"):
         pairs[0]
+
+
+def test_case_whose_crops_share_no_body_is_reported_and_replaced(
+    pairs: PairReader, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A step without a shared voxel would have no loss."""
+    order = [Names(pairs.folder, NAMES, 5, "descriptor")[index][0] for index in range(6)]
+    thin = order[0]
+
+    def without_body(cases: CaseFolder, case: str, kind: Any, box: Box, fill: float) -> np.ndarray:
+        found = read_padded(cases, case, kind, box, fill)
+        return np.zeros_like(found) if (case, kind) == (thin, "body") else found
+
+    monkeypatch.setattr(reading, "read_padded", without_body)
+    with caplog.at_level(logging.WARNING):
+        sample = pairs[0]
+    assert sample.body.any()
+    assert [m for m in caplog.messages if f"{thin}: 20 pairs of crops share less than 32" in m]
 
 
 def cut(volume: np.ndarray, box: Box, fill: float) -> np.ndarray:

@@ -1,0 +1,75 @@
+"""Scans that cannot get anomalies are left out for all, before anything is trained."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from screener_nnu.ablation import anomaly_store
+from screener_nnu.ablation.anomaly_store import AnomalyStore
+from screener_nnu.errors import CaseError, ScreenerError
+from screener_nnu.plans import ScreenerSettings
+from screener_nnu.preprocessing.case_files import CaseFolder
+from screener_nnu.synthetic.anomalies import KINDS
+
+
+def store(world: Any, folder: Path) -> AnomalyStore:
+    settings = ScreenerSettings.from_dict(world.plan()["screener"])
+    return AnomalyStore(CaseFolder(world.cases), settings.split.train[:3], settings, 1, folder)
+
+
+def refusing(monkeypatch: pytest.MonkeyPatch, *cases: str) -> None:
+    """No place for deformations in these cases."""
+    paint = anomaly_store.anomalous_case
+
+    def wrapped(folder: CaseFolder, case: str, others: Any, kind: str, *rest: Any) -> Any:
+        if case in cases and kind == "deformation":
+            raise CaseError(case, "no room")
+        return paint(folder, case, others, kind, *rest)
+
+    monkeypatch.setattr(anomaly_store, "anomalous_case", wrapped)
+
+
+def test_a_case_without_room_for_one_kind_is_left_out_of_all(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = store(world, tmp_path)
+    first, second, third = made.names
+    before = made.identity
+    refusing(monkeypatch, second)
+    made.fill()
+    assert made.names == (first, third) and made.identity != before
+    assert f"{second}: no room" in caplog.text
+    kept = {path.name for path in tmp_path.glob(f"*_{made.identity}.npz")}
+    assert kept == {f"{c}__{k}_{made.identity}.npz" for c in (first, third) for k in KINDS}
+
+
+def test_unreadable_cases_are_left_out_as_donors_too(world: Any, tmp_path: Path) -> None:
+    made = store(world, tmp_path)
+    no_marker, no_voxels, whole = made.names
+    (world.cases / f"{no_marker}.json").unlink()
+    (world.cases / f"{no_voxels}_hu.b2nd").write_bytes(b"torn")
+    made.fill()
+    assert made.names == (whole,)
+
+
+def test_no_scan_left_is_said(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = store(world, tmp_path)
+    refusing(monkeypatch, *made.names)
+    with pytest.raises(ScreenerError, match="into any scan: plan with more or larger ones"):
+        made.fill()
+
+
+def test_a_case_prepared_again_gets_new_anomalies(world: Any, tmp_path: Path) -> None:
+    made = store(world, tmp_path)
+    before, (mask, _) = made.identity, made.masks(made.names[0], "constant")
+    again = store(world, tmp_path)
+    assert again.identity == before
+    np.testing.assert_array_equal(again.masks(made.names[0], "constant")[0], mask)
+    later = (world.cases / f"{made.names[0]}.json").stat().st_mtime + 5
+    os.utime(world.cases / f"{made.names[0]}.json", (later, later))
+    assert store(world, tmp_path).identity != before
