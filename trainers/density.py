@@ -115,6 +115,9 @@ class DensityTrainer(ScreenerTrainer):
             torch.distributed.barrier()
         self.check.prepare()
         super().on_train_start()
+        self.print_to_log_file(
+            "NLL (nats) compares densities of one descriptor; across descriptors it means nothing"
+        )
 
     def _maps_of(self, sample: Any, flips: list[int]) -> Maps:
         """Maps of a sample; all positions count where none lies in the body."""

@@ -16,7 +16,7 @@ from screener_nnu.trainers.score_statistics import spread_names, statistics_of
 
 
 class RarityTarget:
-    """Minus log density of HU among the training bodies, see `evaluation.baselines.hu_rarity`.
+    """Minus log density of HU in the bodies of all planned scans, see `evaluation.baselines`.
 
     Args:
         dataset: whose fingerprint holds the histogram.

@@ -28,7 +28,7 @@ class BaselineInput:
         image_hu: CT in HU `(z, y, x)`.
         body: body mask `(z, y, x)`.
         spacing: voxel spacing `(z, y, x)` in mm.
-        hu_edges: edges of the HU histogram of the training bodies `(N + 1,)`, or None.
+        hu_edges: edges of the HU histogram of the bodies of all planned scans `(N + 1,)`, or None.
         hu_counts: voxels in its bins `(N,)`, or None.
     """
 
@@ -85,7 +85,7 @@ def hu_deviation(given: BaselineInput) -> NDArray[np.float32]:
 
 
 def hu_rarity(given: BaselineInput) -> NDArray[np.float32]:
-    """Rarity of the HU value in the training bodies, `-log p(HU)`, in nats (density per HU)."""
+    """Rarity of the HU value in the bodies of all planned scans: `-log p(HU)`, nats, p per HU."""
     return _rarity(given.image_hu, given)
 
 

@@ -27,7 +27,7 @@ _DAMAGED = (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.I
 
 @dataclass(frozen=True)
 class HuHistogram:
-    """HU values of the training bodies.
+    """HU values of the bodies of all planned scans.
 
     Attributes:
         edges: edges of the bins in HU `(N + 1,)`.
@@ -195,7 +195,7 @@ def iterate_scores(
     Args:
         files: files of the case.
         labels: which of its voxels count.
-        hu_histogram: HU of the training bodies; without it HU rarity is left out.
+        hu_histogram: HU of the bodies of all planned scans; without it HU rarity is left out.
         wanted: methods to yield; None yields all.
 
     Yields:

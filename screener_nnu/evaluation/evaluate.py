@@ -70,7 +70,7 @@ def evaluate_maps(
         methods: folder of maps `<case>.nii.gz` and body masks `<case>_body.nii.gz`, by method.
         masks: folder of annotations `<case>.nii.gz`.
         images: folder of CT in HU; without it the baselines are left out.
-        hu_histogram: HU of the training bodies; without it HU rarity is left out.
+        hu_histogram: HU of the bodies of all planned scans; without it HU rarity is left out.
         labels: annotation values that are pathology; None takes all above zero.
         thresholds: threshold of a method chosen elsewhere; otherwise Dice is taken at the best
             pooled one, which is optimistic.

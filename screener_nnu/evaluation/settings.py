@@ -24,7 +24,7 @@ class Measurement:
 
     Attributes:
         labels: annotation values that are pathology; None takes all above zero.
-        hu_histogram: HU of the training bodies, for the rarity baselines.
+        hu_histogram: HU of the bodies of all planned scans, for the rarity baselines.
         seed: seed of everything drawn.
         min_volume_mm3: least volume of a detection and of a lesion in the FROC.
     """

@@ -61,7 +61,7 @@ def global_levels(
     flattened and no slope is without bound.
 
     Args:
-        counts: voxels of each bin of the training bodies, (n,).
+        counts: voxels of each bin of the bodies of all planned scans, (n,).
         edges: of the bins (HU), rising, (n + 1,).
         window: HU of levels 0 and 1.
         levels: number of them.

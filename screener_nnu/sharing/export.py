@@ -248,7 +248,7 @@ def _saved(content: dict[str, Any]) -> bytes:
 
 
 def _histogram(dataset: str) -> dict[str, Any]:
-    """The pooled HU histogram of the training bodies, which baselines are made from."""
+    """The pooled HU histogram of the bodies of all planned scans, which baselines are made from."""
     path = preprocessed_folder(dataset) / FINGERPRINT_FILE
     if not path.is_file():
         return {}

@@ -25,6 +25,8 @@ from screener_nnu.synthetic.anomaly_settings import BlobSettings
 logger = logging.getLogger(__name__)
 
 REPORT_FILE = "placement.json"
+#: AUROC of a position alone above which a test set is no test of a method that knows positions.
+POSITIONAL_LIMIT = 0.6
 
 
 def synthesize_test_set(
@@ -71,9 +73,24 @@ def synthesize_test_set(
         raise ScreenerError("no scan could be used; the reasons stand above")
     report = _head(seed, settings) | {"skipped": skipped, "kinds": summarise(output)}
     write_json(output / REPORT_FILE, report)
+    _warn_of_given_away_places(report["kinds"])
     for kind in kinds:
         write_preview(output / kind, images)
     return report
+
+
+def _warn_of_given_away_places(kinds: dict[str, Any]) -> None:
+    for kind, values in kinds.items():
+        position, figure = max(values["pooled_auroc"].items(), key=lambda item: item[1])
+        if figure > POSITIONAL_LIMIT:
+            logger.warning(
+                "%s: places give the anomalies away, %s alone has an AUROC of %.2f (%.1f is the "
+                "limit): add scans, or lower --radius or --body_share",
+                kind,
+                position,
+                figure,
+                POSITIONAL_LIMIT,
+            )
 
 
 def claim_folder(output: Path, seed: int, settings: BlobSettings) -> None:

@@ -13,6 +13,7 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.preprocessing.body import body_mask
 from screener_nnu.synthetic import (
     BlobSettings,
+    anomaly_set,
     generate_phantom,
     synthesize_test_set,
     write_phantom_dataset,
@@ -95,6 +96,22 @@ def test_what_is_written(images: dict[str, Path], test_set: Path) -> None:
         assert record["donor"] != case and record["donor"] in images
     lesions = [b for s in report["kinds"]["hypodense"]["scans"].values() for b in s["blobs"]]
     assert all(-120.5 <= b["contrast_hu"] < 0 for b in lesions)
+
+
+def test_places_that_give_anomalies_away_are_warned_of(
+    images: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    name = sorted(images)[0]
+    one = {name: images[name]}
+    synthesize_test_set(one, tmp_path / "fair", seed=5, kinds=["constant"])
+    assert "give the anomalies away" not in caplog.text
+    # Counted in voxels, no set of blobs lies exactly as the body does.
+    monkeypatch.setattr(anomaly_set, "POSITIONAL_LIMIT", 0.5)
+    synthesize_test_set(one, tmp_path / "other", seed=5, kinds=["constant"])
+    assert "constant: places give the anomalies away, " in caplog.text
 
 
 def test_every_draw_depends_on_seed_name_and_kind_alone(
