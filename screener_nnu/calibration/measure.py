@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +18,10 @@ from screener_nnu.calibration.false_positives import VOLUMES_ML, FalsePositives
 from screener_nnu.calibration.percentiles import PercentileMap, ScoreHistogram
 from screener_nnu.calibration.record import CASE_PERCENTILE, Calibration, case_value
 from screener_nnu.calibration.scans import ScanSource, ScoredScan
-from screener_nnu.errors import CaseError, ScreenerError
+from screener_nnu.errors import ScreenerError
 from screener_nnu.evaluation.binning import BinIndex
 from screener_nnu.evaluation.histograms import CaseHistogram
+from screener_nnu.inference.pipeline import attempt
 
 logger = logging.getLogger(__name__)
 
@@ -54,9 +56,11 @@ class Measured:
             CaseError: its scores cannot be used; nothing of it is kept.
         """
         scores = scan.in_body(case)
-        self.tails.append(tail_of(scan.score, scan.body, scan.voxel_ml, self.reach))
+        tail = tail_of(scan.score, scan.body, scan.voxel_ml, self.reach)
+        value = case_value(scores)
         self.histogram.add(scores)
-        self.case_scores.append(case_value(scores))
+        self.tails.append(tail)
+        self.case_scores.append(value)
 
 
 def measure_scans(scans: ScanSource, reach: float = math.inf) -> Measured:
@@ -89,15 +93,25 @@ def each_usable(scans: ScanSource, add: Callable[[str, ScoredScan], None]) -> di
     """
     left_out: dict[str, str] = {}
     for case, scan in tqdm(scans.items(), desc="calibration", unit="scan"):
-        try:
-            add(case, scan())
-        except CaseError as error:
-            left_out[case] = error.reason
-            logger.warning("left out: %s", error)
+        # One that is too large for the memory must not cost the others either.
+        _, reason = attempt(partial(_add, add, case, scan))
+        if reason:
+            left_out[case] = reason
+            logger.warning("left out: %s: %s", case, reason)
     if len(left_out) == len(scans):
         reason = next(iter(left_out.values()), "none was given")
         raise ScreenerError(f"no scan can be used to calibrate; the first: {reason}")
     return left_out
+
+
+def _add(add: Callable[[str, ScoredScan], None], case: str, scan: Callable[[], ScoredScan]) -> None:
+    add(case, scan())
+
+
+def _checked(case: str, scan: Callable[[], ScoredScan]) -> ScoredScan:
+    scored = scan()
+    scored.in_body(case)
+    return scored
 
 
 def calibrate_on(measured: Measured, model: str, source: str) -> Calibration:
@@ -136,11 +150,9 @@ def measure_annotated(scans: ScanSource, percentiles: PercentileMap) -> Annotate
     index = BinIndex(edges)
     histograms = []
     for case, load in tqdm(scans.items(), desc="annotated cases", unit="scan"):
-        try:
-            scan = load()
-            scan.in_body(case)
-        except CaseError as error:
-            logger.warning("left out: %s", error)
+        scan, reason = attempt(partial(_checked, case, load))
+        if scan is None:
+            logger.warning("left out: %s: %s", case, reason)
             continue
         assert scan.annotated is not None  # such scans were asked for
         _warn_of_outside(case, scan.annotated, scan.body)

@@ -74,6 +74,14 @@ def unreadable() -> ScoredScan:
     raise CaseError("broken", "the file is damaged")
 
 
+def too_large() -> ScoredScan:
+    raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+
+def odd() -> ScoredScan:
+    raise ValueError("out of range")
+
+
 @pytest.fixture(scope="module")
 def calibration() -> Calibration:
     return calibrate_on(measure_scans(source(*range(9))), "0" * 16, SOURCES[0])
@@ -116,6 +124,8 @@ def test_outside_the_body_nothing_counts(calibration: Calibration) -> None:
     "broken, reason",
     [
         (unreadable, "the file is damaged"),
+        (too_large, "memory does not suffice"),
+        (odd, "ValueError: out of range"),
         (spoilt(nothing_in_it), "no body"),
         (spoilt(one_nan), "NaN or infinite"),
         (spoilt(infinite), "NaN or infinite"),
