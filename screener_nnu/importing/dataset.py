@@ -108,6 +108,7 @@ def _judge(series: Series, request: ImportRequest, earlier: dict[str, Row]) -> R
             return kept
         if _is_there(case, request):
             return replace(row, status=KEPT, case=case)
+        _refuse_other_parts(series, request, earlier)
         _check_wishes(series, stack, request)
     except CaseError as error:
         row = replace(row, reason=error.reason)
@@ -131,6 +132,28 @@ def _kept_as_it_was(row: Row, before: Row | None, request: ImportRequest) -> Row
         size=before.size,
         spacing=before.spacing,
     )
+
+
+def _refuse_other_parts(series: Series, request: ImportRequest, earlier: dict[str, Row]) -> None:
+    """Refuses a series that was whole in an earlier export and has parts now, or the reverse.
+
+    Under its new name, a volume that was taken before would be taken once more.
+    """
+    whole = replace(series, part=0).pseudonym
+    taken = [
+        row.case
+        for name, row in sorted(earlier.items())
+        if name.startswith(whole)
+        and (name == whole) != (series.part == 0)
+        and row.case
+        and _is_there(row.case, request)
+    ]
+    if taken:
+        raise CaseError(
+            series.pseudonym,
+            f"{' and '.join(taken)} of this series was taken when it had other parts: delete that "
+            "file in imagesTr to import the series anew",
+        )
 
 
 def _is_there(case: str, request: ImportRequest) -> bool:

@@ -272,6 +272,35 @@ def test_two_phases_are_two_cases(tmp_path: Path, empty_world: Any, write_dicom:
         np.testing.assert_array_equal(read_image(path, case).array, scan(seed))
 
 
+def test_a_volume_is_not_taken_twice_under_two_names(
+    tmp_path: Path, empty_world: Any, write_dicom: Writer
+) -> None:
+    """A later export of the series has a second phase, which gives the first another name."""
+
+    def add(phase: int) -> None:
+        def change(one: Any, index: int) -> None:
+            one.SOPInstanceUID, one.AcquisitionNumber = f"1.2.826.5.{phase}.{index}", phase
+
+        write_dicom(tmp_path / "phases", scan(phase), uid="1.2.826.5", change=change)
+
+    add(1)
+    run(tmp_path / "phases")
+    raw = empty_world.root / "raw" / NAME
+    (case,) = find_cases(raw)
+    add(2)
+    with pytest.raises(SystemExit):  # nothing else is there to take
+        run(tmp_path / "phases")
+    assert list(find_cases(raw)) == [case]
+    table = rows(raw)
+    assert table[case]["status"] == "taken"
+    for part in (1, 2):
+        row = table[f"{case}_{part}"]
+        assert row["status"] == "skipped" and f"{case} of this series was taken" in row["reason"]
+    (raw / "imagesTr" / f"{case}_0000.nii.gz").unlink()
+    run(tmp_path / "phases")
+    assert list(find_cases(raw)) == [f"{case}_1", f"{case}_2"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
