@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -24,6 +25,9 @@ MAX_RATIO = 200
 # Both are unpacked in pieces of bounded size, unlike the other methods.
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 0x1
+# First element of a file without the preamble of 128 bytes that DICOM asks for.
+_FIRST_GROUPS = (0x0002, 0x0008)
+_LAST_FIRST_ELEMENT = 0x0018
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -135,6 +139,27 @@ def is_zip(path: Path) -> bool:
             return stream.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
     except OSError:
         return path.name.lower().endswith(".zip")
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a path is a DICOM file, by its first bytes."""
+    try:
+        with path.open("rb") as stream:
+            return looks_like_dicom(stream)
+    except OSError:
+        return False
+
+
+def looks_like_dicom(stream: BinaryIO) -> bool:
+    """Whether a stream begins as a DICOM file does, with or without its preamble."""
+    start = stream.read(132)
+    stream.seek(0)
+    if start[128:] == b"DICM":
+        return True
+    if len(start) < 132:
+        return False
+    group, element = struct.unpack("<HH", start[:4])
+    return group in _FIRST_GROUPS and element <= _LAST_FIRST_ELEMENT
 
 
 class ZipError(ScreenerError):

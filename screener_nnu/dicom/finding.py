@@ -11,9 +11,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from screener_nnu.dicom.files import FileRef, Opener, ZipError, close_zips, list_files
+from screener_nnu.dicom.files import (
+    FileRef,
+    Opener,
+    ZipError,
+    close_zips,
+    list_files,
+    looks_like_dicom,
+)
 from screener_nnu.dicom.grouping import split_series
-from screener_nnu.dicom.headers import looks_like_dicom, read_header
+from screener_nnu.dicom.headers import read_header
 from screener_nnu.dicom.quiet import describe
 from screener_nnu.dicom.records import Found, LeftOut, Series, SeriesInfo, Slice
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import struct
 from dataclasses import replace
 from typing import Any, BinaryIO
 
@@ -20,25 +19,10 @@ _TAGS = [
     "AcquisitionTime AcquisitionDateTime ContentTime",
     "SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence",
 ]
-# First element of a file without the preamble of 128 bytes that DICOM asks for.
-_FIRST_GROUPS = (0x0002, 0x0008)
-_LAST_FIRST_ELEMENT = 0x0018
 # No bed moves that far (mm); a number beyond is damage.
 _FARTHEST = 1e6
 _LARGEST_NUMBER = 2**31
 _LOCALIZER = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW"})
-
-
-def looks_like_dicom(stream: BinaryIO) -> bool:
-    """Whether a stream begins as a DICOM file does, with or without its preamble."""
-    start = stream.read(132)
-    stream.seek(0)
-    if start[128:] == b"DICM":
-        return True
-    if len(start) < 132:
-        return False
-    group, element = struct.unpack("<HH", start[:4])
-    return group in _FIRST_GROUPS and element <= _LAST_FIRST_ELEMENT
 
 
 def read_header(stream: BinaryIO, file: FileRef) -> tuple[SeriesInfo, list[Slice]] | None:

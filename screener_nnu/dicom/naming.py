@@ -18,12 +18,12 @@ _ODD = re.compile(r"[^\w .,()+-]")
 def names_by_folder(series: Sequence[Series], source: Path) -> list[str]:
     """One file name without ending for each series.
 
-    A single series is called as the folder or zip that was given; of several, each as the folders
+    A single series is called as the folder or file that was given; of several, each as the folders
     below that hold its files, joined by `_`. A hash of the series follows where several lie in one
     folder. Names from a zip can be anything: characters other than those of words are replaced.
     """
     root = source.resolve()
-    top = root.stem if is_zip(source) else root.name
+    top = root.stem if root.is_file() else root.name
     if len(series) == 1:
         return [shorten(_clean(top), series[0]) or series[0].pseudonym]
     folders = [_clean(folder_of(one, source).replace("/", "_")) for one in series]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
-from screener_nnu.dicom.files import is_zip
+from screener_nnu.dicom.files import is_dicom, is_zip
 from screener_nnu.dicom.records import Series
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.plans import Shape, Spacing
@@ -102,13 +102,13 @@ def read_image(path: Source, case: str) -> RawImage:
 
     Args:
         path: any 3D image file that SimpleITK reads, a folder or zip that holds one DICOM series of
-            CT, or a series.
+            CT, a DICOM file of many frames, or a series.
         case: name used in messages.
 
     Raises:
         CaseError: the file is unreadable or is no CT of a person.
     """
-    if isinstance(path, Path) and not (path.is_dir() or is_zip(path)):
+    if isinstance(path, Path) and not (path.is_dir() or is_zip(path) or is_dicom(path)):
         return to_raw_image(_read_file(path, case), case)
     volume = _read_dicom(path, case)
     return to_raw_image(volume.image, case, volume.source)

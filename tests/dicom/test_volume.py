@@ -20,6 +20,8 @@ from screener_nnu.dicom.finding import find_series
 from screener_nnu.dicom.records import Series
 from screener_nnu.dicom.volume import DicomVolume, check_series, read_series
 from screener_nnu.errors import CaseError
+from screener_nnu.inference.images import find_images
+from screener_nnu.preprocessing.reading import read_image
 
 Writer = Callable[..., list[Path]]
 
@@ -358,6 +360,22 @@ def test_enhanced_ct_equals_the_files_of_single_slices(
     assert [s.frame for s in volume.source.slices] == [7, 6, 5, 4, 3, 2, 1, 0]
     assert len(list(volume.source.headers())) == 1
     assert find_series(tmp_path / "multi" / "all").series[0].slices == volume.source.slices[::-1]
+
+
+def test_a_single_file_is_read_as_dicom(
+    tmp_path: Path, write_dicom: Writer, scan: np.ndarray, oblique: np.ndarray
+) -> None:
+    """Frames in their places, whatever their order: SimpleITK stacks them as they come."""
+    files = write_dicom(tmp_path / "single", scan, direction=oblique)
+    file = tmp_path / "scan.dcm"
+    write_enhanced(file, files[0], scan, oblique)
+    found = find_images(file)
+    assert list(found) == ["scan"] and isinstance(found["scan"], Series)
+    for source in (found["scan"], file):
+        raw = read_image(source, "scan")
+        assert raw.source is not None and raw.spacing == pytest.approx((3.0, 2.0, 2.5))
+        np.testing.assert_array_equal(np.unique(raw.array), np.unique(scan))
+        assert raw.geometry.size == scan.shape[::-1]
 
 
 def test_odd_values_of_headers_are_not_logged(
