@@ -1,10 +1,13 @@
-"""NIfTI files that take little time to write.
+"""NIfTI files that take little time to write, and whose writing fails where the disk is full.
+
+ITK's NIfTI library takes no notice of a write that failed, and leaves a file that is cut short.
+What is written here raises.
 
 A map is float32 at the scan's own resolution; to compress it takes longer than to compute it,
 for little: the last digits of scores are noise, so that zlib gets the body's to nine tenths. Here
 the voxels of the body are stored as they are and only runs of equal voxels, the air around it, are
 compressed: a sixth of the time, for files that are 14 to 23 % larger. Both are blocks of one gzip
-stream, which every reader understands (RFC 1951, 1952).
+stream, which every reader understands (RFC 1951, 1952). Whole numbers are compressed as usual.
 """
 
 from __future__ import annotations
@@ -15,26 +18,33 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import BinaryIO
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
+#: Of the folders that headers are taken from.
+HEADER_PREFIX = ".header"
 _LEVEL = 1
+# Of whole numbers: as small as SimpleITK's files, in about the same time.
+_INTEGER_LEVEL = 3
 # Equal voxels that are worth a block of their own.
 _RUN = 16
 _STORED = 65535
 # Bytes that are held packed at once.
 _PIECE = 1 << 23
 _HEADER = 352
+# zlib's number for a gzip stream with the largest window.
+_GZIP = 31
 _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"
 _END = b"\x03\x00"
 
 
 def write_compressed(image: sitk.Image, path: Path) -> None:
-    """Writes a 3D image of float32 as `.nii.gz`; unpacked, byte for byte what SimpleITK writes.
+    """Writes a 3D image as `.nii.gz`; unpacked, byte for byte what SimpleITK writes.
 
     Args:
-        image: float32, one number a voxel.
+        image: one number a voxel.
         path: written piece by piece: give a temporary name.
 
     Raises:
@@ -43,14 +53,25 @@ def write_compressed(image: sitk.Image, path: Path) -> None:
     voxels = sitk.GetArrayViewFromImage(image)
     content = voxels.reshape(-1).view(np.uint8).data
     head = _header(image, path.parent)
-    checksum = zlib.crc32(head)
     with path.open("wb") as stream:
-        stream.write(_GZIP_HEADER + b"".join(_stored(memoryview(head))))
+        if voxels.dtype == np.float32:
+            _write_in_runs(stream, head, content)
+            return
+        packer = zlib.compressobj(_INTEGER_LEVEL, zlib.DEFLATED, _GZIP)
+        stream.write(packer.compress(head))
         for first in range(0, len(content), _PIECE):
-            piece = content[first : first + _PIECE]
-            stream.write(_packed_runs(piece))
-            checksum = zlib.crc32(piece, checksum)
-        stream.write(_END + struct.pack("<II", checksum, (len(head) + len(content)) % (1 << 32)))
+            stream.write(packer.compress(content[first : first + _PIECE]))
+        stream.write(packer.flush())
+
+
+def _write_in_runs(stream: BinaryIO, head: bytes, content: memoryview) -> None:
+    checksum = zlib.crc32(head)
+    stream.write(_GZIP_HEADER + b"".join(_stored(memoryview(head))))
+    for first in range(0, len(content), _PIECE):
+        piece = content[first : first + _PIECE]
+        stream.write(_packed_runs(piece))
+        checksum = zlib.crc32(piece, checksum)
+    stream.write(_END + struct.pack("<II", checksum, (len(head) + len(content)) % (1 << 32)))
 
 
 def _packed_runs(piece: memoryview) -> bytes:
@@ -90,8 +111,10 @@ def _header(image: sitk.Image, folder: Path) -> bytes:
     probe.SetSpacing(image.GetSpacing())
     probe.SetOrigin(image.GetOrigin())
     probe.SetDirection(image.GetDirection())
-    with TemporaryDirectory(dir=folder, prefix=".header") as hidden:
+    with TemporaryDirectory(dir=folder, prefix=HEADER_PREFIX) as hidden:
         sitk.WriteImage(probe, str(Path(hidden) / "header.nii"))
         head = bytearray((Path(hidden) / "header.nii").read_bytes()[:_HEADER])
+    if len(head) < _HEADER:
+        raise OSError(f"nothing can be written to {folder}; is the disk full?")
     struct.pack_into("=3h", head, 42, *image.GetSize())
     return bytes(head)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import SimpleITK as sitk  # noqa: N813
 
-from screener_nnu.dicom.files import is_zip
+from screener_nnu.dicom.files import is_dicom, is_zip
 from screener_nnu.dicom.records import Series
 from screener_nnu.errors import ScreenerError
 from screener_nnu.inference.compressed_nifti import write_compressed
@@ -22,7 +22,8 @@ IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 def find_images(source: Path) -> dict[str, Source]:
     """Scans by case name: image files, and the DICOM series of a folder tree or of zips.
 
-    Image files are looked for in the folder itself, DICOM series at any depth and in zips. The
+    Image files are looked for in the folder itself, DICOM series at any depth and in zips. A single
+    DICOM file may be a volume, too. The
     channel suffix `_0000` of nnU-Net is not part of a case name; names of series:
     `names_by_folder`. Whatever is no volume of CT is logged with the reason.
 
@@ -31,7 +32,7 @@ def find_images(source: Path) -> dict[str, Source]:
     """
     if not source.exists():
         raise ScreenerError(f"{source} does not exist")
-    if source.is_file() and not is_zip(source):
+    if source.is_file() and not is_zip(source) and not is_dicom(source):
         return {case_name(source): source}
     found: dict[str, Source] = {}
     scans: list[tuple[str, Source]] = [*_image_files(source), *_series(source)]
@@ -40,6 +41,10 @@ def find_images(source: Path) -> dict[str, Source]:
             both = " and ".join(_place(one) for one in (scan, found[name]))
             raise ScreenerError(f"{both} have the same case name {name}: rename one")
         found[name] = scan
+    if not found and source.is_file() and not is_zip(source):
+        raise ScreenerError(
+            f"{source} by itself is no volume of CT: give the folder with all files of its series"
+        )
     if not found:
         raise ScreenerError(
             f"no image in {source}: expected {', '.join(IMAGE_ENDINGS)} or DICOM series of CT"
@@ -91,7 +96,7 @@ def case_name(path: Path) -> str:
 
 
 def write_image(image: sitk.Image, path: Path) -> None:
-    """Writes a NIfTI file whole or not at all.
+    """Writes a 3D image as `.nii.gz`, whole or not at all.
 
     Raises:
         ScreenerError: the file cannot be written.
@@ -99,10 +104,7 @@ def write_image(image: sitk.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        if image.GetPixelID() == sitk.sitkFloat32 and path.name.endswith(".nii.gz"):
-            write_compressed(image, temporary)
-        else:
-            sitk.WriteImage(image, str(temporary), useCompression=True)
+        write_compressed(image, temporary)
         os.replace(temporary, path)
     except (RuntimeError, OSError) as error:
         raise ScreenerError(f"{path} cannot be written: {error}") from error

@@ -54,6 +54,37 @@ def test_unpacked_file_is_simpleitks_byte_for_byte(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["ours.nii.gz", "theirs.nii.gz"]
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.uint16, np.int32])
+def test_whole_numbers_are_simpleitks_byte_for_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type
+) -> None:
+    monkeypatch.setattr(compressed_nifti, "_PIECE", 4096)
+    image = oblique_image(np.abs(some_map((9, 31, 47))).astype(kind))
+    sitk.WriteImage(image, str(tmp_path / "theirs.nii.gz"), useCompression=True)
+    write_compressed(image, tmp_path / "ours.nii.gz")
+    ours, theirs = (gzip.open(tmp_path / f"{w}.nii.gz").read() for w in ("ours", "theirs"))
+    assert ours == theirs and find_damage(tmp_path / "ours.nii.gz") == ""
+    sizes = [(tmp_path / f"{who}.nii.gz").stat().st_size for who in ("ours", "theirs")]
+    assert sizes[0] < 1.2 * sizes[1]
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.float32])
+@pytest.mark.parametrize("room", [100, 20_000])
+def test_a_full_disk_is_an_error(tmp_path: Path, kind: type, room: int) -> None:
+    """SimpleITK leaves a file that is cut short, and says nothing."""
+    resource = pytest.importorskip("resource")
+    noise = np.random.default_rng(0).integers(0, 250, (20, 50, 60))
+    image = oblique_image(noise.astype(kind))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large|disk full"):
+            write_compressed(image, tmp_path / "a.nii.gz")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_other_readers_read_it(tmp_path: Path) -> None:
     values, path = some_map((12, 20, 30)), tmp_path / "map.nii.gz"
     values[0, 0, :3] = np.nan, np.inf, -0.0

@@ -69,6 +69,12 @@ def test_folder_of_a_dicom_series(tmp_path: Path, write_dicom: Writer) -> None:
     assert {one.file.path for one in series.slices} == set(files)
 
 
+def test_one_file_of_a_series_is_no_volume(tmp_path: Path, write_dicom: Writer) -> None:
+    files = write_dicom(tmp_path / "in", SCAN)
+    with pytest.raises(ScreenerError, match="by itself is no volume of CT: give the folder"):
+        find_images(files[3])
+
+
 def test_mixed_folder(
     tmp_path: Path, write_dicom: Writer, caplog: pytest.LogCaptureFixture
 ) -> None:
