@@ -5,25 +5,37 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import SimpleITK as sitk  # noqa: N813
 import torch
 from tqdm import tqdm
 
 from screener_nnu.errors import CaseError
 from screener_nnu.inference.images import write_image
-from screener_nnu.inference.pipeline import Pipeline, memory_budget, scan_bytes
+from screener_nnu.inference.output_folder import (
+    refuse_folder_of_scans,
+    remove_half_written,
+    taken_names,
+)
+from screener_nnu.inference.pipeline import Pipeline, attempt, memory_budget, scan_bytes
+from screener_nnu.inference.source_identity import source_identity
 from screener_nnu.inference.volume import score_map
 from screener_nnu.plans import ScreenerSettings
 from screener_nnu.preprocessing.mapping import mask_to_input_geometry, to_input_geometry
 from screener_nnu.preprocessing.prepare import prepare_image
-from screener_nnu.preprocessing.reading import RawImage, Source, read_image
+from screener_nnu.preprocessing.reading import Geometry, RawImage, Source, read_image
 from screener_nnu.scoring.student import Student
 from screener_nnu.scoring.teacher import Teacher
 
 logger = logging.getLogger(__name__)
+
+_PLACE = ("spacing", "origin", "direction")
+# mm; NIfTI files hold a place in single precision.
+_CLOSE = 0.01
 
 
 @dataclass(frozen=True)
@@ -43,14 +55,22 @@ class Extras(Protocol):
 
     bytes_per_voxel: int
 
-    def foreign(self, case: str) -> str:
-        """Why the map that is there is not the one that is asked for; empty where it is."""
+    def foreign(self, case: str, identity: str) -> str:
+        """Why the map that is there is not the one that is asked for; empty where it is.
+
+        Args:
+            case: its name.
+            identity: of the scan, see `source_identity`.
+        """
 
     def current(self, case: str) -> bool:
         """Whether all of it is there already."""
 
     def forget(self, case: str) -> None:
         """Removes all of it: the map that it was made of is about to be replaced."""
+
+    def begin(self, case: str, identity: str) -> None:
+        """Notes what the map is made by and of, before it is there."""
 
     def write(self, case: str, raw: RawImage, result: AnomalyMap) -> None:
         """Makes it; what fails is noted, and costs neither the map nor the other scans."""
@@ -108,23 +128,29 @@ def predict_files(
 
     Returns:
         Why each scan that was skipped has no map, or no extras.
+
+    Raises:
+        ScreenerError: scans lie in the folder of the maps, or it cannot be made.
     """
+    refuse_folder_of_scans(images, output)
     output.mkdir(parents=True, exist_ok=True)
-    there = {c for c in images if (output / f"{c}.nii.gz").is_file() and not overwrite}
-    skipped: dict[str, str] = {}
-    for case in sorted(there):
-        foreign = extras.foreign(case) if extras else ""
-        try:
-            if foreign:
-                raise CaseError(case, foreign)
-            _write_mask(output, case, threshold)
-        except CaseError as error:
-            skipped[case] = error.reason
-            logger.warning("skipped %s", error)
-    done = {c for c in there if c in skipped or extras is None or extras.current(c)}
+    remove_half_written(output)
+    skipped = taken_names(images)
+    there = set()
+    for case, source in sorted(images.items()):
+        if case in skipped or overwrite or not (output / f"{case}.nii.gz").is_file():
+            continue
+        there.add(case)
+        found = partial(_refuse_or_mask, output, case, source, threshold, extras)
+        reason = attempt(found)[1]
+        if reason:
+            skipped[case] = reason
+    for case, reason in sorted(skipped.items()):
+        logger.warning("skipped %s: %s", case, reason)
+    done = {c for c in there if extras is None or extras.current(c)} | set(skipped)
 
     def compute(raw: RawImage) -> AnomalyMap:
-        return _stored(output, raw.case) if raw.case in there else predictor.predict(raw)
+        return _stored_of(raw, output) if raw.case in there else predictor.predict(raw)
 
     def write(case: str, source: Source, raw: RawImage, result: AnomalyMap) -> None:
         if case not in there:
@@ -132,6 +158,7 @@ def predict_files(
             (output / f"{case}.nii.gz").unlink(missing_ok=True)
             if extras is not None:
                 extras.forget(case)
+                extras.begin(case, source_identity(source))
             write_image(result.body, output / f"{case}_body.nii.gz")
             if threshold is not None:
                 write_image(_above(result.score, result.body, threshold), _mask_path(output, case))
@@ -177,12 +204,35 @@ def _stored(output: Path, case: str) -> AnomalyMap:
     return AnomalyMap(score, body)
 
 
-def _write_mask(output: Path, case: str, threshold: float | None) -> None:
-    """The mask of a map of an earlier run."""
-    if threshold is None:
-        return
-    stored = _stored(output, case)
-    write_image(_above(stored.score, stored.body, threshold), _mask_path(output, case))
+def _stored_of(raw: RawImage, output: Path) -> AnomalyMap:
+    """The map of an earlier run, which has to lie where the scan does.
+
+    Raises:
+        CaseError: it cannot be read, or is that of another scan.
+    """
+    stored = _stored(output, raw.case)
+    found, expected = Geometry.of_image(stored.score), raw.geometry
+    close = (
+        np.allclose(getattr(found, name), getattr(expected, name), atol=_CLOSE) for name in _PLACE
+    )
+    if found.size != expected.size or not all(close):
+        raise CaseError(
+            raw.case,
+            "the map that is there is that of another scan: add --overwrite, or give another -o",
+        )
+    return stored
+
+
+def _refuse_or_mask(
+    output: Path, case: str, source: Source, threshold: float | None, extras: Extras | None
+) -> None:
+    """Refuses the map of an earlier run if it is not the one asked for; writes its mask."""
+    foreign = extras.foreign(case, source_identity(source)) if extras else ""
+    if foreign:
+        raise CaseError(case, foreign)
+    if threshold is not None:
+        stored = _stored(output, case)
+        write_image(_above(stored.score, stored.body, threshold), _mask_path(output, case))
 
 
 def _mask_path(output: Path, case: str) -> Path:

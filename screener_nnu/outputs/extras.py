@@ -38,6 +38,8 @@ _ENDINGS = (
     "_map.dcm",
     ".png",
 )
+# Values of a DICOM map without a DICOM SEG, see `OutputRequest.products`.
+_MAP_ALONE = [None]
 
 
 class CaseExtras:
@@ -58,16 +60,26 @@ class CaseExtras:
         self.bytes_per_voxel = request.bytes_per_voxel
         self.failures: dict[str, str] = {}
 
-    def foreign(self, case: str) -> str:
-        """Why the map that is there does not count: it is another model's."""
-        model = read_record(self.folder, case).get("model")
-        # A map without a record is of an earlier version, which noted nothing.
-        if model is None or model == self.request.model:
-            return ""
-        return (
-            "the map that is there is of another model, or was made with or without --fast: add "
-            "--overwrite, or give another -o"
-        )
+    def foreign(self, case: str, identity: str) -> str:
+        """Why the map that is there does not count: it is another model's or another scan's."""
+        record = read_record(self.folder, case)
+        reason = ""
+        if "model" not in record:
+            reason = "nothing says which model made the map that is there"
+        elif record["model"] != self.request.model:
+            reason = "the map that is there is of another model, or was made with or without --fast"
+        # A scan given as a folder has no identity; neither had those of earlier versions.
+        elif identity and record.get("scan") not in (None, "", identity):
+            reason = "the map that is there is that of another scan of this name"
+        return f"{reason}: add --overwrite, or give another -o" if reason else ""
+
+    def begin(self, case: str, identity: str) -> None:
+        """Writes the record of a map that is about to be written: a kill leaves none without."""
+        self._note(case, {"scan": identity})
+
+    def _note(self, case: str, values: dict[str, Any]) -> None:
+        head = {"case": case, "model": self.request.model}
+        write_json(self.folder / f"{case}.json", {**head, **values})
 
     def current(self, case: str) -> bool:
         """Whether earlier runs have made all of it."""
@@ -84,15 +96,18 @@ class CaseExtras:
         (self.folder / page_name(case)).unlink(missing_ok=True)
 
     def write(self, case: str, raw: RawImage, result: AnomalyMap) -> None:
-        """Makes what earlier runs have not made; the record comes last."""
+        """Makes what earlier runs have not made; what there is then is recorded last."""
         request, attempts = self.request, _Attempts(case)
         earlier = read_record(self.folder, case)
-        (self.folder / f"{case}.json").unlink(missing_ok=True)
+        scan = {"scan": earlier.get("scan", "")}
+        self._note(case, scan)
         if earlier.get("base") != request.base():
-            earlier = {}
+            earlier = scan
         asked, made = request.products(), dict(earlier.get("products", {}))
+        record = {**earlier, "base": request.base()}
+        if "findings" in asked and made.get("findings") != asked["findings"]:
+            self._forget_listed(case, made, record)
         new = {name: values for name, values in asked.items() if made.get(name) != values}
-        record = {**earlier, "case": case, "model": request.model, "base": request.base()}
         findings: Findings | None = None
         if request.findings:
             findings = attempts.make("findings", lambda: self._findings(case, result))
@@ -104,9 +119,22 @@ class CaseExtras:
         summary = attempts.make("summary", lambda: self._summary(result, findings)) or {}
         if attempts.failed:
             self.failures[case] = "; ".join(attempts.failed)
+        if request.findings and findings is None:
+            new = {}  # What shows findings lacks them, and is made again.
         done = {**made, **{k: v for k, v in new.items() if not attempts.lacks(k)}}
         record = {**record, **summary, "products": done, "failed": attempts.failed}
-        attempts.make("record", lambda: write_json(self.folder / f"{case}.json", record))
+        attempts.make("record", lambda: self._note(case, record))
+
+    def _forget_listed(self, case: str, made: dict[str, Any], record: dict[str, Any]) -> None:
+        """Removes what shows the findings of another threshold; `_findings.*` are replaced."""
+        (self.folder / f"{case}_findings.dcm").unlink(missing_ok=True)
+        if "dicom" in made:
+            made["dicom"] = _MAP_ALONE
+        if made.get("page", _MAP_ALONE)[-1] is not None:
+            del made["page"]
+            record["page"] = None
+            (self.folder / f"{case}.png").unlink(missing_ok=True)
+            (self.folder / page_name(case)).unlink(missing_ok=True)
 
     def _dicom(
         self,

@@ -88,7 +88,9 @@ def find_cases(images: Path, maps: Path) -> tuple[list[CaseFiles], dict[str, str
     Raises:
         ScreenerError: no map there, or no scan.
     """
-    names = sorted(path.name.removesuffix(".nii.gz") for path in maps.glob(f"*{_BODY}.nii.gz"))
+    # Hidden ones are what a killed run left half written.
+    files = (path.name for path in maps.glob(f"*{_BODY}.nii.gz") if path.name[0] != ".")
+    names = sorted(name.removesuffix(".nii.gz") for name in files)
     cases = [name.removesuffix(_BODY) for name in names]
     if not cases:
         raise ScreenerError(f"no map <case>.nii.gz with <case>{_BODY}.nii.gz in {maps}")

@@ -16,6 +16,7 @@ from torch import nn
 
 from screener_nnu.conditions import build_condition
 from screener_nnu.densities import ConditionalDensity, StandardisedDensity, build_density
+from screener_nnu.errors import ScreenerError
 from screener_nnu.inference.predict import AnomalyMap, Predictor, predict_files
 from screener_nnu.inference.volume import normalise_hu, score_map, teacher_input
 from screener_nnu.planners.planner import ScreenerPlanner
@@ -351,8 +352,11 @@ class Noted:
     def forget(self, case: str) -> None:
         self.seen.pop(case, None)
 
-    def foreign(self, case: str) -> str:
+    def foreign(self, case: str, identity: str) -> str:
         return ""
+
+    def begin(self, case: str, identity: str) -> None:
+        assert not (self.out / f"{case}.nii.gz").exists()
 
     def current(self, case: str) -> bool:
         return case in self.finished
@@ -395,6 +399,40 @@ def test_a_damaged_map_of_an_earlier_run_costs_one_case(tmp_path: Path) -> None:
     assert list(extras.seen) == ["b"]
     assert list(predict_files(predictor(), images, out, threshold=400.0)) == ["a"]
     assert (out / "b_mask.nii.gz").is_file()
+
+
+def test_a_map_of_another_scan_is_not_taken_for_this_ones(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    images = {"a": write(turned(person(), np.eye(3)), tmp_path / "in", "a.nrrd")}
+    predict_files(predictor(), images, out)
+    moved = turned(person(), np.eye(3))
+    moved.SetOrigin((-17.25, 31.5, -399.0))
+    write(moved, tmp_path / "in", "a.nrrd")
+    extras = Noted(out)
+    skipped = predict_files(predictor(), images, out, extras=extras)
+    assert "is that of another scan: add --overwrite" in skipped["a"] and not extras.seen
+    assert predict_files(predictor(), images, out, overwrite=True, extras=extras) == {}
+    found = sitk.ReadImage(str(out / "a.nii.gz"))
+    assert_same_geometry(found, moved)
+
+
+def test_one_case_is_not_taken_for_the_body_of_another(tmp_path: Path) -> None:
+    file, out = turned(person(), np.eye(3)), tmp_path / "out"
+    images = {c: write(file, tmp_path / "in", f"{c}.nrrd") for c in ("a", "a_body", "b")}
+    for _ in range(2):
+        skipped = predict_files(predictor(), images, out, threshold=400.0)
+        assert list(skipped) == ["a_body"] and "rename it" in skipped["a_body"]
+    body = sitk.ReadImage(str(out / "a_body.nii.gz"))
+    assert body.GetPixelID() == sitk.sitkUInt8 and (out / "b_mask.nii.gz").is_file()
+
+
+def test_maps_are_not_written_over_scans(tmp_path: Path) -> None:
+    images = {"a": write(turned(person(), np.eye(3)), tmp_path / "in", "a.nii.gz")}
+    before = images["a"].read_bytes()
+    for overwrite in (False, True):
+        with pytest.raises(ScreenerError, match="holds scans"):
+            predict_files(predictor(), images, tmp_path / "in", overwrite=overwrite)
+    assert images["a"].read_bytes() == before
 
 
 def test_an_interrupt_leaves_whole_files(tmp_path: Path) -> None:

@@ -160,6 +160,66 @@ def test_maps_of_another_model_do_not_count(
 
 
 @pytest.mark.slow
+def test_maps_of_another_scan_or_of_nobody_knows_what_do_not_count(
+    trained: Any, scans: Path, tmp_path: Path, write_dicom: Callable[..., list[Path]]
+) -> None:
+    out = tmp_path / "out"
+    run(scans, out)
+    before = stamps(out)
+    # The next patient, exported to the same folder: of the same size in the same place.
+    source = sitk.GetArrayFromImage(sitk.ReadImage(str(scans / "file_0000.nii.gz")))
+    file = sitk.ReadImage(str(scans / "file_0000.nii.gz"))
+    for path in (scans / "export" / "series").iterdir():
+        path.unlink()
+    write_dicom(
+        scans / "export" / "series",
+        np.flip(source, axis=2),
+        uid="1.2.826.77",
+        spacing=tuple(file.GetSpacing()[::-1]),
+        origin=file.GetOrigin(),
+    )
+    (out / "file.json").unlink()
+    with pytest.raises(SystemExit):
+        run(scans, out, "--page")
+    problems = {row["case"]: row["problem"] for row in table(out)}
+    assert "is that of another scan of this name" in problems["scans"]
+    assert "nothing says which model made the map" in problems["file"]
+    after = stamps(out)
+    assert after == {name: before[name] for name in after}
+
+
+@pytest.mark.slow
+def test_nothing_shows_the_findings_of_another_threshold(
+    trained: Any, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    run(scans, out, *EVERYTHING)
+    map_file = (out / "scans_map.dcm").stat().st_mtime_ns
+    run(scans, out, "--threshold", "p99.8", "--findings")
+    gone = ("scans_findings.dcm", "scans.html", "scans.png", "file.html", "file.png")
+    assert not any((out / name).exists() for name in gone)
+    assert (out / "scans_map.dcm").stat().st_mtime_ns == map_file
+    run(scans, out, "--threshold", "p99.8", "--findings", "--dicom", "--page")
+    _check_dicom(out)
+    assert (out / "scans.html").is_file()
+
+    kept = extras.write_findings
+
+    def refuse(*_: Any) -> None:
+        raise MemoryError("too little")
+
+    monkeypatch.setattr(extras, "write_findings", refuse)
+    run(scans, out, *EVERYTHING)
+    monkeypatch.setattr(extras, "write_findings", kept)
+    run(scans, out, *EVERYTHING)  # tries again, and shows them on page and in the SEG
+    assert {row["problem"] for row in table(out)} == {""}
+    assert all(int(row["findings"]) > 0 for row in table(out))
+    _check_dicom(out)
+    record = json.loads((out / "scans.json").read_text())
+    assert record["page"]["findings"] == record["findings"]
+
+
+@pytest.mark.slow
 def test_another_calibration_makes_everything_anew(
     trained: Any, scans: Path, tmp_path: Path
 ) -> None:
@@ -193,9 +253,12 @@ def test_a_killed_run_leaves_nothing_old_beside_a_new_map(
     with pytest.raises(SystemExit):
         predict_again(scans, out)
     maps = {p.name.removesuffix(".nii.gz") for p in out.glob("*.nii.gz")} & {"file", "scans"}
-    cut_off = next(name for name in maps if not (out / f"{name}.json").exists())
+    records = {name: json.loads((out / f"{name}.json").read_text()) for name in maps}
+    cut_off = next(name for name in maps if "products" not in records[name])
     left = {p.name for p in out.iterdir() if p.name.startswith(cut_off)}
-    assert left <= {f"{cut_off}{end}.nii.gz" for end in ("", "_body", "_mask")}
+    assert left <= {
+        f"{cut_off}{end}" for end in (".nii.gz", "_body.nii.gz", "_mask.nii.gz", ".json")
+    }
     monkeypatch.setattr(extras.CaseExtras, "write", kept)
     run(scans, out, *EVERYTHING)
     assert (out / f"{cut_off}_findings.json").is_file() and (out / f"{cut_off}.html").is_file()

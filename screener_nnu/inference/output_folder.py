@@ -1,0 +1,66 @@
+"""What a prediction may not write over, and what killed ones left behind."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from screener_nnu.dicom.records import Series
+from screener_nnu.errors import ScreenerError
+from screener_nnu.inference.compressed_nifti import HEADER_PREFIX
+from screener_nnu.preprocessing.reading import Source
+
+_SUFFIXES = ("_body", "_mask", "_findings", "_map")
+# A file is written within minutes; another process may be writing into the folder just now.
+_OLD_SECONDS = 3600.0
+_TEMPORARY = re.compile(r"\.\d+\..+\.nii\.gz")
+
+
+def refuse_folder_of_scans(images: Mapping[str, Source], output: Path) -> None:
+    """Refuses to write where scans lie: a map has the name of its case, as a scan may have.
+
+    Raises:
+        ScreenerError: a scan lies in the folder.
+    """
+    folder = output.resolve()
+    for source in images.values():
+        places = (
+            {one.file.folder for one in source.slices}
+            if isinstance(source, Series)
+            else {source if source.is_dir() else source.parent}
+        )
+        if any(Path(place).resolve() == folder for place in places):
+            raise ScreenerError(
+                f"{output} holds scans, which maps would replace or be taken for: give another "
+                "folder for the output (-o)"
+            )
+
+
+def taken_names(cases: Collection[str]) -> dict[str, str]:
+    """Cases whose map would have the name of another case's file, and why they are skipped."""
+    names = set(cases)
+    return {
+        case: f"its map would replace {case}.nii.gz of the case {case.removesuffix(end)}: rename it"
+        for case in sorted(names)
+        for end in _SUFFIXES
+        if case.endswith(end) and case.removesuffix(end) in names
+    }
+
+
+def remove_half_written(output: Path) -> None:
+    """Removes what killed runs were writing."""
+    now = time.time()
+    for path in output.glob(".*"):
+        known = _TEMPORARY.fullmatch(path.name) or path.name.startswith(HEADER_PREFIX)
+        try:
+            if not known or now - path.stat().st_mtime < _OLD_SECONDS:
+                continue
+        except FileNotFoundError:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
