@@ -28,6 +28,7 @@ _NUMBERS: list[Any] = [
     np.dtype,
     *(type(np.dtype(kind)) for kind in ("float32", "float64", "int32", "int64", "bool")),
 ]
+_HEADS = ".seg_layers."
 _WRAPPERS = ("_orig_mod", "module")
 _CITATION = {
     "type": "Pretraining-Method",
@@ -101,6 +102,23 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "network_weights" not in checkpoint:
         raise ScreenerError(f"{path} holds no 'network_weights'; is it an nnU-Net checkpoint?")
     return checkpoint
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Gives a network all weights of a checkpoint but those of the segmentation heads.
+
+    The result is that of `nnunetv2.run.load_pretrained_weights`, which reads files with
+    `weights_only=False` and to the device that they were saved on, be it there or not.
+
+    Raises:
+        ScreenerError: see `read_checkpoint`.
+        RuntimeError: a tensor is missing or has another shape; see `compare.require_match`.
+    """
+    weights = read_checkpoint(path)["network_weights"]
+    inner = unwrap(network)
+    own = inner.state_dict()
+    heads = {name: tensor for name, tensor in own.items() if _HEADS in name}
+    inner.load_state_dict({**{name: weights[name] for name in own if name in weights}, **heads})
 
 
 def check_same_input(checkpoint: Mapping[str, Any], plan: Mapping[str, Any]) -> None:

@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 from screener_nnu.errors import ScreenerError
 from screener_nnu.files import file_sha256
-from screener_nnu.finetuning.checkpoint import STOCK_TRAINER
+from screener_nnu.finetuning.checkpoint import STOCK_TRAINER, load_weights
+from screener_nnu.finetuning.dataset import read_labelled_dataset
 from screener_nnu.finetuning.splits import SPLITS_FILE
+from screener_nnu.inference.source_identity import source_identity
 from screener_nnu.paths import (
     dataset_name,
     preprocessed_folder,
@@ -152,7 +154,6 @@ def check_settings(run: FineTuningRun) -> None:
 def make_trainer(run: FineTuningRun, device: str, resume: bool) -> nnUNetTrainer:
     """The stock trainer with its budget set and its weights loaded, ready to run."""
     import torch
-    from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
     from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 
     _seed_everything(run.seed)
@@ -176,7 +177,7 @@ def make_trainer(run: FineTuningRun, device: str, resume: bool) -> nnUNetTrainer
     if resume:
         maybe_load_checkpoint(trainer, continue_training=True, validation_only=False)
     elif run.weights is not None:
-        load_pretrained_weights(trainer.network, str(run.weights))
+        load_weights(trainer.network, run.weights)
     # Once more: whatever the start, the first batch is the same.
     _seed_everything(run.seed, trainer.current_epoch)
     return trainer
@@ -204,27 +205,55 @@ def _record(run: FineTuningRun) -> dict[str, Any]:
     values = asdict(run)
     values["weights"] = None if run.weights is None else str(run.weights.resolve())
     values["weights_sha256"] = None if run.weights is None else file_hash(run.weights)
-    values["cases"] = _cases(run)
+    fold = _fold(run)
+    values["cases"] = None if fold is None else _cases(fold)
+    values["data"] = _data(run, fold)
     return values
 
 
-def _cases(run: FineTuningRun) -> str | None:
-    """Cases of the run's fold in a few words, which differ when the split was written anew."""
+def _fold(run: FineTuningRun) -> dict[str, list[str]] | None:
+    """The run's fold; None where it trains on all cases, or where there is no such fold."""
     path = preprocessed_folder(run.dataset) / SPLITS_FILE
     if not isinstance(run.fold, int) or not path.is_file():
         return None
     folds = json.loads(path.read_text())
-    if run.fold >= len(folds):
-        return None
-    train, val = (sorted(folds[run.fold][part]) for part in ("train", "val"))
+    return folds[run.fold] if run.fold < len(folds) else None
+
+
+def _cases(fold: dict[str, list[str]]) -> str:
+    """Cases of a fold in a few words, which differ when the split was written anew."""
+    train, val = (sorted(fold[part]) for part in ("train", "val"))
     digest = hashlib.sha256(json.dumps([train, val]).encode()).hexdigest()[:8]
     return f"{len(train)} training and {len(val)} validation cases ({digest})"
+
+
+def _data(run: FineTuningRun, fold: dict[str, list[str]] | None) -> str | None:
+    """A hash of images and labels of the run; None where the raw dataset is not there."""
+    try:
+        dataset = read_labelled_dataset(run.dataset)
+    except ScreenerError:
+        return None
+    names = dataset.cases if fold is None else sorted({*fold["train"], *fold["val"]})
+    groups = (dataset.images, dataset.labels)
+    files = [group[name] for name in names for group in groups if name in group]
+    digest = hashlib.sha256(json.dumps([_ends_of(file) for file in files]).encode())
+    return digest.hexdigest()[:16]
+
+
+def _ends_of(path: Path) -> str:
+    status = path.stat()
+    return _file_ends(str(path.resolve()), status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=100_000)
+def _file_ends(path: str, modified: int, size: int) -> str:
+    return source_identity(Path(path))
 
 
 def _differences(begun: dict[str, Any], record: dict[str, Any]) -> list[str]:
     """Settings that a training was not begun with; the same weights may lie elsewhere now."""
     # Trainings of earlier versions did not record all that is compared now.
-    later = {"weights_sha256", "cases", "trainer"} - set(begun)
+    later = {"weights_sha256", "cases", "trainer", "data"} - set(begun)
     compared = {key: value for key, value in record.items() if key not in later}
     if record["weights"] and begun.get("weights_sha256") == record["weights_sha256"]:
         del compared["weights"]

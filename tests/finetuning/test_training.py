@@ -54,6 +54,57 @@ def test_weights_are_in_the_stock_network_before_training(run: FineTuningRun) ->
     assert [tuple(head.shape[:2]) for head in heads] == [(2, 4)]
 
 
+def test_weights_are_those_that_nnunet_would_load(run: FineTuningRun) -> None:
+    from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+
+    trainer = make_trainer(run, "cpu", resume=False)
+    other = make_trainer(replace(run, weights=None), "cpu", resume=False)
+    heads = {k: v for k, v in trainer.network.state_dict().items() if ".seg_layers." in k}
+    load_pretrained_weights(other.network, str(run.weights))
+    state = {**other.network.state_dict(), **heads}
+    assert all(torch.equal(v, state[k]) for k, v in trainer.network.state_dict().items())
+
+
+def test_weights_of_a_gpu_are_read_where_there_is_none(
+    run: FineTuningRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = torch.load(run.weights, weights_only=True)
+    saved = tmp_path / "gpu.pth"
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda _: "cuda:3")
+        torch.save(checkpoint, saved)
+    with pytest.raises(RuntimeError, match="CUDA|cuda"):
+        torch.load(saved, weights_only=True)
+    elsewhere = replace(run, weights=saved)
+    assert all(transferred(run, make_trainer(elsewhere, "cpu", resume=False)))
+
+
+def test_corrected_labels_are_noticed(run: FineTuningRun, world: Any) -> None:
+    """Trainings of before and after a correction must not stand in one table."""
+    raw = world.preprocessed.parents[1] / "raw" / TARGET
+    (raw / "imagesTr").mkdir(parents=True, exist_ok=True)
+    (raw / "labelsTr").mkdir(exist_ok=True)
+    description = {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0, "lesion": 1},
+        "numTraining": 2,
+        "file_ending": ".nii.gz",
+    }
+    (raw / "dataset.json").write_text(json.dumps(description))
+    (world.preprocessed / "dataset.json").write_text(json.dumps(description))
+    for case in ("a", "b"):
+        (raw / "imagesTr" / f"{case}_0000.nii.gz").write_bytes(b"image of " + case.encode())
+        (raw / "labelsTr" / f"{case}.nii.gz").write_bytes(b"label of " + case.encode())
+    folds = [{"train": ["a"], "val": ["b"]}]
+    (preprocessed_folder(TARGET) / "splits_final.json").write_text(json.dumps(folds))
+    begin_or_resume(run)
+    (run.folder / "checkpoint_latest.pth").touch()
+    assert begin_or_resume(run)
+    (raw / "labelsTr" / "b.nii.gz").write_bytes(b"label of B")
+    with pytest.raises(ScreenerError, match="other settings .data: "):
+        begin_or_resume(run)
+
+
 def test_scratch_has_other_weights(run: FineTuningRun) -> None:
     trainer = make_trainer(replace(run, weights=None), "cpu", resume=False)
     # Biases and norms start at the same constants everywhere; convolutions do not.
