@@ -57,18 +57,28 @@ def cross_validation(cases: Sequence[str], count: int) -> list[Fold]:
 def chosen_folds(existing: Sequence[Fold], cases: Sequence[str], count: int) -> list[Fold]:
     """Folds of a cross-validation: those that the dataset came with, if they are that many.
 
-    A split of one's own may keep scans of one patient together, so the first `count` folds are
-    taken when they validate on each case once. Otherwise folds are drawn, and a split of one's own
-    with another number of folds is named in a warning.
+    A split of one's own may keep scans of one patient together, or leave some out, so the first
+    `count` folds are taken when they validate on no case twice. Otherwise folds are drawn, and a
+    split of one's own is named in a warning.
 
     Raises:
         ScreenerError: fewer than two folds, or more than cases.
     """
-    given = next((n for n in range(2, len(existing) + 1) if _divides(existing[:n], cases)), 0)
+    given = _cross_validated(existing, cases)
     if given == count:
+        left_out = len(set(cases) - {case for fold in existing[:given] for case in fold["val"]})
+        if left_out:
+            logger.info("%d cases are validated on in no fold of %s", left_out, SPLITS_FILE)
         return [{part: list(fold[part]) for part in ("train", "val")} for fold in existing[:given]]
     drawn = cross_validation(cases, count)
-    if given and list(existing[:given]) != cross_validation(cases, given):
+    if existing and not given:
+        logger.warning(
+            "%s holds folds that are no cross-validation; %d folds are drawn at random beside "
+            "them. If scans of one patient must stay together, write such folds there first",
+            SPLITS_FILE,
+            count,
+        )
+    elif given and list(existing[:given]) != cross_validation(cases, given):
         logger.warning(
             "%s holds a split of your own with %d folds; %d folds are drawn at random beside it. "
             "If scans of one patient must stay together, ask for %d folds",
@@ -80,12 +90,19 @@ def chosen_folds(existing: Sequence[Fold], cases: Sequence[str], count: int) -> 
     return drawn
 
 
-def _divides(folds: Sequence[Fold], cases: Sequence[str]) -> bool:
-    """Whether the folds validate on each case once and never train on it."""
-    validated = sorted(case for fold in folds for case in fold["val"])
-    apart = all(fold["train"] and not set(fold["train"]) & set(fold["val"]) for fold in folds)
-    known = {case for fold in folds for case in fold["train"]} <= set(cases)
-    return validated == sorted(cases) and apart and known
+def _cross_validated(folds: Sequence[Fold], cases: Sequence[str]) -> int:
+    """How many folds, from the first on, validate on cases of their own; 0 if fewer than two.
+
+    Folds that were appended later validate on cases of earlier ones.
+    """
+    seen: set[str] = set()
+    for number, fold in enumerate(folds):
+        train, val = set(fold["train"]), set(fold["val"])
+        usable = train and val and not train & val and (train | val) <= set(cases)
+        if not usable or val & seen or len(val) < len(fold["val"]):
+            return number if number > 1 else 0
+        seen |= val
+    return len(folds) if len(folds) > 1 else 0
 
 
 def ensure_splits(folder: Path, cases: Sequence[str]) -> list[Fold]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from nnunetv2.utilities.crossval_split import generate_crossval_split
 from screener_nnu.errors import ScreenerError
 from screener_nnu.finetuning.splits import (
     check_fold,
+    chosen_folds,
     default_splits,
     ensure_splits,
     low_shot_fold,
@@ -78,6 +80,31 @@ def test_more_cases_than_there_are(tmp_path: Path) -> None:
     ensure_splits(tmp_path, CASES)
     with pytest.raises(ScreenerError, match="ask for 1 to"):
         low_shot_fold(tmp_path, 0, 11)
+
+
+def folds_of(*validated: str, train: str = "abcdefgh") -> list[dict[str, list[str]]]:
+    return [{"train": sorted(set(train) - set(val)), "val": list(val)} for val in validated]
+
+
+def test_a_split_of_ones_own_may_leave_cases_out(caplog: pytest.LogCaptureFixture) -> None:
+    """Scans of one patient (`ab`, `cd`, `ef`) stay together; `gh` is kept for a last test."""
+    caplog.set_level(logging.INFO)
+    own = folds_of("ab", "cd", "ef", train="abcdef")
+    low_shot = [{"train": ["c"], "val": ["a", "b"]}]
+    assert chosen_folds(own + low_shot, list("abcdefgh"), 3) == own
+    assert caplog.messages == ["2 cases are validated on in no fold of splits_final.json"]
+    # Another number of folds cannot keep it: that is said.
+    assert len(chosen_folds(own, list("abcdefgh"), 4)) == 4
+    assert "a split of your own with 3 folds" in caplog.messages[-1]
+
+
+def test_folds_that_are_no_cross_validation_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    repeated = folds_of("abc", "abd", "ace")
+    drawn = chosen_folds(repeated, list("abcdefgh"), 4)
+    assert sorted(case for fold in drawn for case in fold["val"]) == list("abcdefgh")
+    assert "no cross-validation" in caplog.text
+    leaking = [{"train": list("abcdefgh"), "val": list("abcd")}, *folds_of("efgh")]
+    assert chosen_folds(leaking, list("abcdefgh"), 2) != leaking
 
 
 @pytest.mark.parametrize(

@@ -100,13 +100,6 @@ def test_a_split_of_ones_own_is_used_when_its_folds_are_that_many(
     assert not caplog.text
 
 
-def test_a_split_that_leaves_cases_out_is_no_cross_validation() -> None:
-    own = [{"train": CASES[:6], "val": CASES[6:9]}, {"train": CASES[6:9], "val": CASES[:6]}]
-    assert chosen_folds(own, CASES, 2) == cross_validation(CASES, 2)
-    leaking = [{"train": CASES, "val": CASES[:6]}, {"train": CASES[:6], "val": CASES[6:]}]
-    assert chosen_folds(leaking, CASES, 2) == cross_validation(CASES, 2)
-
-
 def test_requests_that_cannot_be_met(make_runs: Runs) -> None:
     with pytest.raises(ScreenerError, match="fold 0 of 4 trains on 9 cases"):
         make_runs(Design((5, 10), 4, 1, 1, 1))
