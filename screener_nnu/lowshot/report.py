@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from screener_nnu.checkpoints import write_bytes
+from screener_nnu.finetuning.starts import SCRATCH
+from screener_nnu.lowshot.curves import smooth
 from screener_nnu.lowshot.design import LowShotRun, Setting
 from screener_nnu.lowshot.figure import draw
 from screener_nnu.lowshot.floor import Ball
@@ -96,7 +99,9 @@ def markdown(
 
 def _table(summary: Summary, metric: str) -> list[str]:
     rows = summary.rows[metric]
-    reached = {(c.num_cases, c.start): c.epochs_to_scratch for c in summary.curves}
+    ends = {c.num_cases for c in summary.curves if c.start == SCRATCH and _has_end(c.values)}
+    curves = [c for c in summary.curves if c.num_cases in ends]
+    reached = {(c.num_cases, c.start): c.epochs_to_scratch for c in curves}
     best = {
         size: max(r.mean.value for r in rows if r.num_cases == size and r.start != BALL)
         for size in summary.tables[metric]
@@ -111,6 +116,10 @@ def _table(summary: Summary, metric: str) -> list[str]:
         cells = [str(row.num_cases), row.start, mean, *_comparison(row.against_scratch), epochs]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def _has_end(curve: NDArray[np.float64]) -> bool:
+    return curve.size > 0 and bool(np.isfinite(smooth(curve)[-1]))
 
 
 def _comparison(found: Comparison | None) -> list[str]:

@@ -105,11 +105,13 @@ def case_table(
     values = np.array([_cases_and_seeds(found[start], common, names) for start in present])
     means = np.apply_along_axis(nan_mean, 2, values)
     defined = np.isfinite(means).all(axis=0)
+    # A seed's mean is over the cases that all starts have a figure of in that seed.
+    both = np.where(np.isfinite(values).all(axis=0), values, np.nan)
     return CaseTable(
         present,
         tuple(case for case, counts in zip(names, defined, strict=True) if counts),
         means[:, defined],
-        np.apply_along_axis(nan_mean, 1, values[:, defined]),
+        np.apply_along_axis(nan_mean, 1, both[:, defined]),
         tuple(common),
         len(every) - len(common),
         int((~defined).sum()),

@@ -98,6 +98,26 @@ def test_table_says_what_the_records_say(written: tuple[str, Path, list[Record]]
     assert "- student, 2 cases, fold 9, seed 0: out of memory" in text
 
 
+@pytest.mark.parametrize("scratch", [False, True])
+def test_without_an_end_of_scratch_there_are_no_epochs_to_it(
+    make_runs: Runs, made_up: Made, tmp_path: Path, scratch: bool
+) -> None:
+    runs = [r for r in make_runs(Design((2,), 3, 2, 20, 5)) if scratch or r.start == "student"]
+    records = made_up(runs)
+    ball = {
+        run.setting: Ball(run.setting, 12.0, {c: 0.2 for c in run.cases["val"]}) for run in runs
+    }
+    # Early patches without foreground have no Dice; here, scratch never has one.
+    curves = {
+        run.name: np.full(20, np.nan) if run.start == "scratch" else np.linspace(0, 0.6, 20)
+        for run in runs
+    }
+    summary = summarise(runs, records, ball, curves)
+    text = write_report(tmp_path, summary, SETTINGS, runs, records, ball, {})
+    (line, _) = (line for line in text.splitlines() if line.startswith("| 2 | student"))
+    assert line.rstrip(" |").split("|")[-1].strip() != "never"
+
+
 def test_files_hold_every_figure(written: tuple[str, Path, list[Record]]) -> None:
     _, folder, records = written
     stored = json.loads((folder / "lowshot.json").read_text(), parse_constant=pytest.fail)

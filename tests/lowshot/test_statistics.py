@@ -76,6 +76,28 @@ def test_undefined_cases_are_left_out_for_all_and_counted() -> None:
     np.testing.assert_allclose(table.values, [[0.5, 0.2], [0.6, 0.1]])
 
 
+def test_means_of_a_seed_are_over_the_same_cases(make_runs: Runs, made_up: Made) -> None:
+    """A case without a figure in one seed of one start counts for no start in that seed."""
+    runs = make_runs(Design((2,), 3, 2, 20, 5))
+    records = made_up(runs)
+    (place,) = [
+        i
+        for i, r in enumerate(records)
+        if (r.start, r.case, r.setting.seed) == ("student", "case_07", 1)
+    ]
+    lost = records[place]
+    records[place] = Record(lost.start, lost.setting, lost.case, math.nan, math.nan)
+    table = case_table(records, "dice", 2, ("scratch", "student"))
+    assert table is not None and "case_07" in table.cases
+    for row, start in enumerate(table.starts):
+        figures = [
+            r.dice
+            for r in records
+            if r.start == start and r.setting.seed == 1 and r.case != "case_07"
+        ]
+        assert table.by_seed[row, 1] == pytest.approx(np.mean(figures))
+
+
 def test_interval_equals_a_plain_bootstrap() -> None:
     values = np.random.default_rng(1).normal(0.4, 0.2, 15)
     found = estimate(values)
