@@ -203,6 +203,10 @@ class DensitySettings:
     condition_plans: str = ""
 
 
+#: What a student may learn.
+TEACHER, RARITY = "teacher", "hu_rarity"
+
+
 @dataclass(frozen=True)
 class DistillationSettings:
     """The student: one UNet that regresses the teacher's standardised, tail-clipped score.
@@ -234,7 +238,7 @@ class DistillationSettings:
     deep_supervision: bool = False
     jitter: bool = False
     density_plans: str = ""
-    target: str = "teacher"
+    target: str = TEACHER
 
 
 @dataclass(frozen=True)

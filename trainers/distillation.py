@@ -21,7 +21,13 @@ from screener_nnu.losses.distillation import distillation_loss
 from screener_nnu.networks.outputs import join_outputs, split_outputs
 from screener_nnu.networks.unet import build_unet
 from screener_nnu.paths import finished_checkpoint
-from screener_nnu.plans import DistillationSettings, OptimiserSettings, ScreenerSettings
+from screener_nnu.plans import (
+    RARITY,
+    TEACHER,
+    DistillationSettings,
+    OptimiserSettings,
+    ScreenerSettings,
+)
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.sampling.randomness import torch_generator
 from screener_nnu.trainers.base import ScreenerTrainer, check_crop
@@ -35,7 +41,6 @@ from screener_nnu.trainers.reading import step_batches
 from screener_nnu.trainers.student_images import jittered_hu
 from screener_nnu.trainers.teacher_targets import TeacherTargets
 
-TEACHER, RARITY = "teacher", "hu_rarity"
 _VALIDATION_CROPS = 24
 
 

@@ -70,7 +70,7 @@ def _training(stages: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _scores(statistics: Mapping[str, float]) -> str:
     return (
-        "Teacher on body positions of training scans, in nats: "
+        "Of what the student learned, on body positions of training scans, in nats: "
         + ", ".join(f"{key} {value:.3f}" for key, value in statistics.items())
         + ". Outside the body a map holds the lowest."
     )

@@ -15,6 +15,7 @@ from screener_nnu.calibration.record import Calibration
 from screener_nnu.calibration.store import load_calibration
 from screener_nnu.checkpoints import read_checkpoint, write_whole
 from screener_nnu.errors import ScreenerError
+from screener_nnu.files import file_sha256
 from screener_nnu.inference.models import load_teacher
 from screener_nnu.paths import (
     FINGERPRINT_FILE,
@@ -24,7 +25,7 @@ from screener_nnu.paths import (
     stage_folder,
     train_command,
 )
-from screener_nnu.plans import ScreenerSettings
+from screener_nnu.plans import TEACHER, ScreenerSettings
 from screener_nnu.sharing.archive import ModelWriter, json_bytes
 from screener_nnu.sharing.card import model_card
 from screener_nnu.sharing.description import main_settings, package_versions, training_figures
@@ -83,10 +84,18 @@ def export_model(request: ExportRequest, output: Path) -> dict[str, Any]:
     _check_source(dataset)
     student = StageFile(request.plans_name, "distillation")
     checkpoint = _read(dataset, student)
-    teacher_plans = _settings(checkpoint).distillation.density_plans or request.plans_name
-    teacher = _teacher_files(dataset, teacher_plans, request.teacher)
-    if request.teacher:
-        _check_teacher(dataset, teacher_plans, checkpoint)
+    distillation = _settings(checkpoint).distillation
+    teacher_plans = distillation.density_plans or request.plans_name
+    teacher: list[StageFile] = []
+    if distillation.target == TEACHER:
+        teacher = _teacher_files(dataset, teacher_plans, request.teacher)
+    elif request.teacher:
+        raise ScreenerError(
+            f"the student of {request.plans_name} learned {distillation.target} and has no "
+            "teacher: leave --teacher out"
+        )
+    if teacher:
+        _check_teacher(dataset, teacher_plans, checkpoint, request.teacher)
     included = [*(teacher if request.teacher else []), student]
     description = _description(request, dataset, checkpoint, teacher_plans)
     description["training"] = _training(dataset, [*teacher, student], included)
@@ -122,10 +131,19 @@ def _check_source(dataset: str) -> None:
         )
 
 
-def _check_teacher(dataset: str, density_plans: str, student: Mapping[str, Any]) -> None:
-    """Refuses stages that do not belong together, as some do after one was trained anew."""
-    _, _, statistics = load_teacher(dataset, density_plans, torch.device("cpu"))
-    if statistics != student["score_statistics"]:
+def _check_teacher(
+    dataset: str, density_plans: str, student: Mapping[str, Any], whole: bool
+) -> None:
+    """Refuses stages that do not belong together, as some do after one was trained anew.
+
+    Without the teacher in the file as well: its card shows how the teacher was trained.
+    """
+    density = file_sha256(_path(dataset, StageFile(density_plans, "density")))[:12]
+    other = student.get("upstream", density) != density
+    if whole and not other:
+        _, _, statistics = load_teacher(dataset, density_plans, torch.device("cpu"))
+        other = statistics != student["score_statistics"]
+    if other:
         command = train_command(dataset, "distillation", student["plan"]["plans_name"])
         raise ScreenerError(
             f"the density of {density_plans} was trained anew after its student; run\n"

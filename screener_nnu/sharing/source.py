@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 from screener_nnu.paths import dataset_name
+from screener_nnu.sharing.manifest import StageFile
 
 logger = logging.getLogger(__name__)
 
@@ -13,8 +14,8 @@ logger = logging.getLogger(__name__)
 def resolve_source(source: str, plans_name: str) -> tuple[str, str]:
     """Name of the data set and of the plan to start from.
 
-    A model file is installed first, unless it is already. When it lacks a plan of the given name,
-    its student's plan is taken.
+    A model file is installed first, unless it is already. When it holds no student of the given
+    plan, that of its own student is taken.
 
     Args:
         source: number or name of a data set, or a model file `*.zip`.
@@ -34,5 +35,5 @@ def resolve_source(source: str, plans_name: str) -> tuple[str, str]:
         "has been installed" if model.fresh else "is installed",
         model.dataset,
     )
-    known = plans_name in model.manifest.plans
+    known = StageFile(plans_name, "distillation") in model.manifest.stages
     return model.dataset, plans_name if known else model.manifest.plans_name

@@ -17,6 +17,7 @@ from screener_nnu.commands.export_model import main as export
 from screener_nnu.commands.install_model import main as install
 from screener_nnu.errors import ScreenerError
 from screener_nnu.plans import read_plan
+from screener_nnu.sharing.source import resolve_source
 
 
 def tree(root: Path) -> dict[str, tuple[int, str]]:
@@ -259,6 +260,9 @@ def test_teacher_of_other_plans(
     for name, value in empty_world.environment.items():
         monkeypatch.setenv(name, value)
     install([str(path)])
+    # The file also holds the plan of the descriptor, which has no student of its own.
+    assert resolve_source(str(path), "ScreenerPlans") == ("Dataset901_Tiny", "Small")
+    assert resolve_source(str(path), "Small") == ("Dataset901_Tiny", "Small")
     after = load_teacher("901", "Gauss", device)[0].state_dict()
     assert set(before) == set(after)
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -316,6 +320,28 @@ def test_a_density_that_is_not_the_students_is_refused(
     torch.save(checkpoint, path)
     message = error_of(capsys, export, "901", "-o", str(tmp_path / "m.zip"), "--teacher")
     assert message.rstrip().endswith("screener_train 901 3d_fullres distillation --restart")
+
+
+def test_the_card_shows_no_teacher_that_the_student_has_not_seen(
+    trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = trained.stage("density") / "checkpoint_final.pth"
+    checkpoint = torch.load(path, weights_only=True)
+    next(iter(checkpoint["network_weights"].values())).add_(1)
+    torch.save(checkpoint, path)
+    message = error_of(capsys, export, "901", "-o", str(tmp_path / "m.zip"))
+    assert "was trained anew after its student" in message
+
+
+def test_a_student_of_rarity_has_no_teacher(
+    trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained.train("distillation", "--restart", "-o", "distillation.target=hu_rarity")
+    message = error_of(capsys, export, "901", "-o", str(tmp_path / "m.zip"), "--teacher")
+    assert "learned hu_rarity and has no teacher" in message
+    export(["901", "-o", str(tmp_path / "m.zip")])
+    with zipfile.ZipFile(tmp_path / "m.zip") as archive:
+        assert list(json.loads(archive.read("model.json"))["training"]) == ["distillation"]
 
 
 def test_an_installed_model_is_passed_on_as_its_file(
