@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,11 +19,15 @@ def jittered_hu(
     Args:
         hu: (B, 1, D, H, W) in HU.
         plan: whose bounds `CTNormalization` clips at; they are 0 and 1 of the jitter.
-        settings: `jitter`, and the spacing that blurs in mm need.
+        settings: `jitter`, whose noise has the same strength in HU as in the teacher's window, and
+            the spacing that blurs in mm need.
         generator: on the device of `hu`.
     """
     bounds = plan["foreground_intensity_properties_per_channel"]["0"]
     low, high = bounds["percentile_00_5"], bounds["percentile_99_5"]
     in_plane = hu.new_tensor(settings.preprocessing.spacing[1:]).expand(len(hu), 2)
     images = (hu.clamp(low, high) - low) / (high - low)
-    return colour_jitter(images, in_plane, settings.jitter, generator) * (high - low) + low
+    window = settings.preprocessing.hu_window
+    noise = settings.jitter.noise * (window[1] - window[0]) / (high - low)
+    jitter = replace(settings.jitter, noise=noise)
+    return colour_jitter(images, in_plane, jitter, generator) * (high - low) + low
