@@ -137,11 +137,13 @@ class ScreenerTrainer(StageState):
         self.network = self.build_model().to(self.device)
         self.optimizer, self.lr_scheduler = self.configure_optimizers()
         if self.is_ddp:
-            self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
+            on_gpus = self.device.type == "cuda"
+            if on_gpus:  # there is none for processors
+                self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
             self.network = DistributedDataParallel(
                 # No buffer differs between ranks: sending them in every forward changes nothing.
                 self.network,
-                device_ids=[self.local_rank],
+                device_ids=[self.local_rank] if on_gpus else None,
                 broadcast_buffers=False,
             )
         self.was_initialized = True

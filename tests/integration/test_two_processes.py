@@ -1,0 +1,86 @@
+"""All stages in two processes that share every step, as several GPUs do; here on a processor."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.slow
+
+STAGES = ("descriptor", "condition", "density", "distillation")
+# Run as two processes: rank, folder to meet in. nnU-Net takes it for granted that there is a GPU.
+RANK = """
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from screener_nnu.paths import plan_file, preprocessed_folder
+from screener_nnu.plans import read_plan
+from screener_nnu.trainers.stages import trainer_of
+
+rank, folder = int(sys.argv[1]), Path(sys.argv[2])
+torch.set_num_threads(1)
+dist.init_process_group(
+    "gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2
+)
+for stage in sys.argv[3:]:
+    plan, _ = read_plan(plan_file("901", "ScreenerPlans"))
+    plan["continue_training"] = False
+    description = json.loads((preprocessed_folder("901") / "dataset.json").read_text())
+    cpu = torch.device("cpu")
+    trainer = trainer_of(stage)(plan, "3d_fullres", "all", description, cpu)
+    trainer.device, trainer.grad_scaler = cpu, None
+    trainer.run_training()
+    share = trainer.share_of_rank()
+    weights = {name: value.clone() for name, value in trainer.model.named_parameters()}
+    result = {"share": share, "steps": trainer.global_step, "weights": weights}
+    torch.save(result, folder / f"{stage}_{rank}.tmp")
+    os.replace(folder / f"{stage}_{rank}.tmp", folder / f"{stage}_{rank}.pth")
+    dist.barrier()
+# Leave together and without gloo's tear-down, which aborts now and then when the other is gone.
+(folder / f"done_{rank}").touch()
+while not all((folder / f"done_{r}").is_file() for r in range(2)):
+    time.sleep(0.05)
+os._exit(0)
+"""
+
+
+def test_every_stage_is_trained_by_two(world: Any, tmp_path: Path) -> None:
+    script = tmp_path / "rank.py"
+    script.write_text(RANK)
+    environment = {**os.environ, **world.environment}
+    processes = []
+    for rank in range(2):
+        log = (tmp_path / f"log_{rank}").open("w")
+        words = [sys.executable, str(script), str(rank), str(tmp_path), *STAGES]
+        processes.append(subprocess.Popen(words, env=environment, stdout=log, stderr=log))
+    try:
+        codes = [process.wait(timeout=600) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    logs = [(tmp_path / f"log_{rank}").read_text() for rank in range(2)]
+    assert codes == [0, 0], logs[0][-3000:] + logs[1][-3000:]
+    for stage in STAGES:
+        one, other = (
+            torch.load(tmp_path / f"{stage}_{rank}.pth", weights_only=True) for rank in range(2)
+        )
+        assert (one["share"], other["share"]) == ((0, 1), (1, 1))
+        assert one["steps"] == other["steps"] == 4
+        for name, value in one["weights"].items():
+            assert torch.isfinite(value).all()
+            torch.testing.assert_close(value, other["weights"][name], rtol=0, atol=0)
+        assert (world.stage(stage) / "checkpoint_final.pth").is_file()
+        assert not (world.stage(stage) / "checkpoint_latest.pth").exists()
+    # What they wrote is what one process would go on with.
+    world.train("chain")
