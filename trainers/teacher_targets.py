@@ -46,10 +46,8 @@ class TeacherTargets:
         """Makes the folders."""
         self.teacher, self.plan, self.device = teacher, plan, device
         self.cases = CaseFolder(cases_folder)
-        self.store = None
-        if with_descriptors:
-            self.store = MapStore(maps_folder(cases_folder), teacher.features, plan, device)
-        maps = self.store.files if self.store else None
+        self.store = MapStore(maps_folder(cases_folder), teacher.features, plan, device)
+        maps = self.store.files if with_descriptors else None
         self.files = TargetFiles(scores_folder, teacher.cell, maps)
         scores_folder.mkdir(parents=True, exist_ok=True)
 
@@ -65,15 +63,23 @@ class TeacherTargets:
             write_array(self.files.scores / f"{case}.npy", scores.numpy())
 
     def _scores(self, case: str) -> torch.Tensor:
-        """Scores (d, h, w); with descriptors, their maps are stored before."""
-        if self.store is None:
-            return case_scores(self.teacher, self.cases, case, self.plan, self.device)[0]
+        """Scores (d, h, w); with descriptors, their maps are stored before.
+
+        Maps that the density has stored are used again: the networks take most of the time.
+        """
 
         def image() -> torch.Tensor:
             equalised = torch.from_numpy(self.cases.read(case, "equalised"))
             return teacher_input(equalised, self.cases.shape(case, "hu"))
 
-        y, c = self.store.maps(case, image, self.cases.changed(case))
+        changed = self.cases.changed(case)
+        if self.files.maps is None:
+            stored = self.store.stored(case, changed)
+            if stored is None:
+                return case_scores(self.teacher, self.cases, case, self.plan, self.device)[0]
+            y, c = stored
+        else:
+            y, c = self.store.maps(case, image, changed)
         on_device = None if c is None else c.to(self.device)
         return self.teacher.score(y.to(self.device), on_device)[0].cpu()
 

@@ -48,6 +48,16 @@ class MapFiles:
             raise CaseError(name, f"its stored maps cannot be read ({error}); run again") from error
 
 
+def _is_current(path: Path, newer_than: float) -> bool:
+    try:
+        if path.stat().st_mtime < newer_than:
+            return False
+        _mapped(path)
+    except (OSError, ValueError, EOFError):  # not there yet, or damaged
+        return False
+    return True
+
+
 def _mapped(path: Path) -> torch.Tensor:
     return torch.from_numpy(np.load(path, mmap_mode="c"))
 
@@ -113,6 +123,15 @@ class MapStore:
             self._ensure(folder / f"{name}.npy", image, function, newer_than, part)
         return files.read(name)
 
+    def stored(
+        self, name: str, newer_than: float = 0.0
+    ) -> tuple[torch.Tensor, torch.Tensor | None] | None:
+        """What `maps` gives if it is on disk already, else None; nothing is made."""
+        folders = [f for f in (self.files.y_folder, self.files.c_folder) if f is not None]
+        if all(_is_current(folder / f"{name}.npy", newer_than) for folder in folders):
+            return self.files.read(name)
+        return None
+
     def _ensure(
         self,
         path: Path,
@@ -121,12 +140,8 @@ class MapStore:
         newer_than: float,
         part: Callable[[], Part] | None,
     ) -> None:
-        try:
-            if path.stat().st_mtime >= newer_than:
-                _mapped(path)
-                return
-        except (OSError, ValueError, EOFError):  # not there yet, or damaged
-            pass
+        if _is_current(path, newer_than):
+            return
         pooling, given = self.features.pooling, image().to(self.device)
         place = None if part is None else part()
         made = stitched_maps(function, pooling, given, self.plan, part=place)

@@ -18,6 +18,7 @@ from screener_nnu.evaluation.training_histogram import training_histogram
 from screener_nnu.inference.models import load_student, load_teacher
 from screener_nnu.inference.volume import normalise_hu, score_map, stitched_maps
 from screener_nnu.preprocessing.case_files import CaseFolder
+from screener_nnu.trainers import teacher_targets
 
 CPU = torch.device("cpu")
 
@@ -237,6 +238,25 @@ def test_scores_are_the_same_with_descriptors(trained: Any) -> None:
         file.unlink()
     again = prepared(trained, "distillation.descriptor_weight=0.5")
     assert again.targets.scores == plain.targets.scores
+    for name, scores in before.items():
+        np.testing.assert_allclose(
+            np.load(again.targets.scores / name), scores, rtol=1e-4, atol=1e-4
+        )
+
+
+def test_maps_of_the_density_are_used_again(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scores are the same, and the networks do not run."""
+    plain = prepared(trained)
+    before = {f.name: np.load(f) for f in plain.targets.scores.iterdir()}
+    prepared(trained, "distillation.descriptor_weight=0.5")  # stores maps, as a density does
+    for file in plain.targets.scores.iterdir():
+        file.unlink()
+
+    def never(*_: Any) -> None:
+        raise AssertionError("its maps are there")
+
+    monkeypatch.setattr(teacher_targets, "case_scores", never)
+    again = prepared(trained)
     for name, scores in before.items():
         np.testing.assert_allclose(
             np.load(again.targets.scores / name), scores, rtol=1e-4, atol=1e-4
