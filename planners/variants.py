@@ -4,27 +4,34 @@ from __future__ import annotations
 
 from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import begun_stages, plan_file
-from screener_nnu.plans import read_plan, write_json
+from screener_nnu.plans import DEFAULT_PLANS_NAME, read_plan, write_json
 
 
 def derive_plan(
     dataset: int | str,
     plans_name: str,
     overrides: list[str],
-    from_plans: str = "ScreenerPlans",
+    from_plans: str | None = None,
     restart: bool = False,
 ) -> None:
-    """Writes the plan `plans_name` as `from_plans` with overridden settings.
+    """Writes the plan `plans_name` as `from_plans` (`ScreenerPlans`) with overridden settings.
 
     An existing plan with just these settings is left as it is.
 
     Raises:
-        ScreenerError: the plan exists with other settings and something was trained with it.
+        ScreenerError: the plan exists with other settings and something was trained with it; or it
+            does not exist, and neither settings nor a plan to copy were given.
     """
     path = plan_file(dataset, plans_name)
     if not overrides and path.is_file():
         return
-    source = path if path.is_file() else plan_file(dataset, from_plans)
+    given = plan_file(dataset, from_plans or DEFAULT_PLANS_NAME)
+    if from_plans is None and not overrides and given.is_file():
+        raise ScreenerError(
+            f"there is no plan {plans_name} ({path}): correct the name, or give settings with -o "
+            f"KEY=VALUE that make it a variant of {DEFAULT_PLANS_NAME}"
+        )
+    source = path if path.is_file() else given
     plan, settings = read_plan(source)
     changed = settings.override(overrides)
     if changed.preprocessing != settings.preprocessing:

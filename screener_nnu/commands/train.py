@@ -29,9 +29,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--from_plans",
-        default="ScreenerPlans",
+        default=None,
         metavar="PLANS",
-        help="plan that a new plan of -p and -o is made from",
+        help="plan that a new plan of -p and -o is made from (ScreenerPlans)",
     )
     parser.add_argument("-num_gpus", type=int, default=1)
     parser.add_argument("-device", choices=["cuda", "cpu", "mps"], default=None)

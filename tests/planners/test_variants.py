@@ -151,3 +151,10 @@ def test_an_untrained_variant_may_change_and_keeps_earlier_words() -> None:
     (other / "checkpoint_final.pth").touch()
     derive_plan(DATASET, "Variant", ["jitter.noise=0.2"])
     assert (settings_of("Variant").seed, settings_of("Variant").jitter.noise) == (1, 0.2)
+
+
+def test_a_name_without_a_plan_is_no_variant() -> None:
+    """A slip of the pen would otherwise train all stages once more, with the usual settings."""
+    with pytest.raises(ScreenerError, match="no plan Vicreg .*Vicreg.json.: correct the name"):
+        derive_plan(DATASET, "Vicreg", [])
+    assert not plan_file(DATASET, "Vicreg").exists()
