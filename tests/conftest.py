@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import locale
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+# Before torch is imported: processes that test side by side have a core each.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 DATASET = "Dataset901_Tiny"
 STAGES = ("descriptor", "condition", "density", "distillation")
