@@ -72,32 +72,22 @@ class AnomalyStore:
             ScreenerError: no scan is left.
         """
         while self.names:
-            broken = self._broken()
-            if not broken:
+            try:
+                self._paint_all()
                 return
-            # The others are painted anew: donors of foreign tissue are drawn among them.
-            self.names = tuple(name for name in self.names if name not in broken)
+            except CaseError as error:
+                logger.warning("left out: %s", error)
+                # Of the case, or of its donor. The others are painted anew: donors of foreign
+                # tissue are drawn among them.
+                self.names = tuple(name for name in self.names if name != error.case)
         raise ScreenerError(
             "synthetic anomalies cannot be painted into any scan: plan with more or larger ones"
         )
 
-    def _broken(self) -> set[str]:
-        broken: set[str] = set()
-        for name in self.names:
-            try:
-                self.cases.changed(name)
-            except CaseError as error:
-                broken.add(_named(error))
-        if broken:
-            return broken
+    def _paint_all(self) -> None:
         pairs = [(name, kind) for name in self.names for kind in KINDS]
         for name, kind in tqdm(pairs, desc="synthetic anomalies", unit="scan"):
-            if name not in broken:
-                try:
-                    self.masks(name, kind)
-                except CaseError as error:
-                    broken.add(_named(error))
-        return broken
+            self.masks(name, kind)
 
     def paint(self, case: str, kind: str) -> AnomalousCase:
         """Paints a case; every draw is a function of seed, case and kind."""
@@ -117,9 +107,3 @@ class AnomalyStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_bytes(path, buffer.getvalue())
         return mask, counted
-
-
-def _named(error: CaseError) -> str:
-    """The case to leave out, which may be the donor of another one."""
-    logger.warning("left out: %s", error)
-    return error.case

@@ -12,7 +12,7 @@ from screener_nnu.ablation.grid import Cell, StagePlan, stages_of
 from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import plan_file
 from screener_nnu.planners.variants import derive_plan
-from screener_nnu.plans import ScreenerSettings, SplitSettings, read_plan
+from screener_nnu.plans import SplitSettings, read_plan
 from screener_nnu.trainers.run import train_stage
 from screener_nnu.trainers.stages import trainer_of
 
@@ -42,25 +42,24 @@ def train_cells(
     ordered = sorted(needed, key=lambda stage: stage.stage == "density")
     for number, stage in enumerate(ordered, start=1):
         logger.info("%d/%d: %s of %s", number, len(ordered), stage.stage, stage.plans_name)
-        if stage.plans_name != base_name and stage.overrides is not None:
-            derive_plan(dataset, stage.plans_name, list(stage.overrides), base_name)
+        overrides = None if stage.plans_name == base_name else stage.overrides
+        if overrides is not None:
+            derive_plan(dataset, stage.plans_name, list(overrides), base_name)
         _refuse_seen_scans(dataset, stage.plans_name, base.split)
-        if stage.plans_name != base_name and stage.overrides is not None:
-            _refuse_other_base(dataset, stage, base_name, base_plan)
+        if overrides is not None:
+            settings = base.override(list(overrides))
+            expected = {**base_plan, "screener": settings.to_dict()}
+            _refuse_other_base(dataset, stage, base_name, expected)
         train_stage(dataset, stage.stage, stage.plans_name, device)
     return plans
 
 
 def _refuse_other_base(
-    dataset: str, stage: StagePlan, base_name: str, base_plan: dict[str, Any]
+    dataset: str, stage: StagePlan, base_name: str, expected: dict[str, Any]
 ) -> None:
     """Refuses a variant that was derived before the base plan changed: rows would not compare."""
     path = plan_file(dataset, stage.plans_name)
     found, _ = read_plan(path)
-    changed = ScreenerSettings.from_dict(base_plan["screener"]).override(
-        list(stage.overrides or ())
-    )
-    expected = {**base_plan, "screener": changed.to_dict()}
     relevant = trainer_of(stage.stage).relevant_settings
     if relevant(found) != relevant(expected):
         raise ScreenerError(

@@ -125,11 +125,13 @@ def _settings(arguments: argparse.Namespace) -> BlobSettings:
 
 def _table(report: dict[str, Any]) -> str:
     """Kinds, one a line."""
+    from screener_nnu.synthetic.anomaly_set import highest_position
+
     lines = [
         f"{'kind':<12}{'scans':>7}{'anomalies':>11}{'volume ml':>11}   highest positional AUROC"
     ]
     for kind, values in report["kinds"].items():
-        position, figure = max(values["pooled_auroc"].items(), key=lambda item: item[1])
+        position, figure = highest_position(values)
         lines.append(
             f"{kind:<12}{len(values['scans']):>7}{values['anomalies']:>11}"
             f"{values['volume_ml']:>11.0f}   {figure:.3f} ({position})"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from screener_nnu.errors import ScreenerError
+from screener_nnu.finetuning.checkpoint import HEADS
 from screener_nnu.plans import CONFIGURATION
 
 TRANSFERRED, RESET, MISSING, MISMATCH, UNUSED = (
@@ -21,8 +22,6 @@ TRANSFERRED, RESET, MISSING, MISMATCH, UNUSED = (
     "mismatch",
     "unused",
 )
-# The string by which nnU-Net's own loader leaves segmentation heads out.
-_HEADS = ".seg_layers."
 _MAX_LINES = 20
 
 
@@ -39,7 +38,7 @@ class Row:
         """What nnU-Net's loader does with it."""
         if self.network is None:
             return UNUSED
-        if _HEADS in self.key:
+        if HEADS in self.key:
             return RESET
         if self.checkpoint is None:
             return MISSING
@@ -50,7 +49,7 @@ class Row:
         """The part of the UNet it belongs to, for instance `encoder stage 2`."""
         key = self.key.removeprefix("decoder.encoder.").removeprefix("encoder.")
         side = "encoder" if "encoder." in self.key else "decoder"
-        if _HEADS in self.key:
+        if HEADS in self.key:
             return "segmentation heads"
         if key.startswith("stem."):
             return "stem"

@@ -13,7 +13,7 @@ import logging
 import os
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -236,18 +236,8 @@ def _data(run: FineTuningRun, fold: dict[str, list[str]] | None) -> str | None:
     names = dataset.cases if fold is None else sorted({*fold["train"], *fold["val"]})
     groups = (dataset.images, dataset.labels)
     files = [group[name] for name in names for group in groups if name in group]
-    digest = hashlib.sha256(json.dumps([_ends_of(file) for file in files]).encode())
+    digest = hashlib.sha256(json.dumps([_identity(file) for file in files]).encode())
     return digest.hexdigest()[:16]
-
-
-def _ends_of(path: Path) -> str:
-    status = path.stat()
-    return _file_ends(str(path.resolve()), status.st_mtime_ns, status.st_size)
-
-
-@lru_cache(maxsize=100_000)
-def _file_ends(path: str, modified: int, size: int) -> str:
-    return source_identity(Path(path))
 
 
 def _differences(begun: dict[str, Any], record: dict[str, Any]) -> list[str]:
@@ -260,15 +250,23 @@ def _differences(begun: dict[str, Any], record: dict[str, Any]) -> list[str]:
     return [f"{k}: {begun.get(k)}, now {v}" for k, v in compared.items() if begun.get(k) != v]
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, read once a process as long as it does not change."""
-    status = path.stat()
-    return _file_hash(str(path.resolve()), status.st_mtime_ns, status.st_size)
+def _once(read: Callable[[Path], str]) -> Callable[[Path], str]:
+    """Reads each file once a process as long as it does not change."""
+
+    @lru_cache(maxsize=100_000)
+    def of_state(path: str, modified: int, size: int) -> str:
+        return read(Path(path))
+
+    def of_file(path: Path) -> str:
+        status = path.stat()
+        return of_state(str(path.resolve()), status.st_mtime_ns, status.st_size)
+
+    return of_file
 
 
-@lru_cache(maxsize=64)
-def _file_hash(path: str, modified: int, size: int) -> str:
-    return file_sha256(Path(path))
+#: SHA-256 of a file.
+file_hash = _once(file_sha256)
+_identity = _once(source_identity)
 
 
 def _seed_everything(seed: int | None, epoch: int = 0) -> None:

@@ -23,9 +23,8 @@ def find_images(source: Path) -> dict[str, Source]:
     """Scans by case name: image files, and the DICOM series of a folder tree or of zips.
 
     Image files are looked for in the folder itself, DICOM series at any depth and in zips. A single
-    DICOM file may be a volume, too. The
-    channel suffix `_0000` of nnU-Net is not part of a case name; names of series:
-    `names_by_folder`. Whatever is no volume of CT is logged with the reason.
+    DICOM file may be a volume, too. The channel suffix `_0000` of nnU-Net is not part of a case
+    name; names of series: `names_by_folder`. Whatever is no volume of CT is logged with the reason.
 
     Raises:
         ScreenerError: nothing to predict, or two scans of one name.
@@ -41,7 +40,7 @@ def find_images(source: Path) -> dict[str, Source]:
             both = " and ".join(_place(one) for one in (scan, found[name]))
             raise ScreenerError(f"{both} have the same case name {name}: rename one")
         found[name] = scan
-    if not found and source.is_file() and not is_zip(source):
+    if not found and is_dicom(source):
         raise ScreenerError(
             f"{source} by itself is no volume of CT: give the folder with all files of its series"
         )

@@ -25,18 +25,17 @@ def refuse_folder_of_scans(images: Mapping[str, Source], output: Path) -> None:
     Raises:
         ScreenerError: a scan lies in the folder.
     """
-    folder = output.resolve()
+    folders: set[Path] = set()
     for source in images.values():
-        places = (
-            {one.file.folder for one in source.slices}
-            if isinstance(source, Series)
-            else {source if source.is_dir() else source.parent}
+        if isinstance(source, Series):
+            folders |= {Path(name) for name in {one.file.folder for one in source.slices}}
+        else:
+            folders.add(source if source.is_dir() else source.parent)
+    if output.resolve() in {folder.resolve() for folder in folders}:
+        raise ScreenerError(
+            f"{output} holds scans, which maps would replace or be taken for: give another "
+            "folder for the output (-o)"
         )
-        if any(Path(place).resolve() == folder for place in places):
-            raise ScreenerError(
-                f"{output} holds scans, which maps would replace or be taken for: give another "
-                "folder for the output (-o)"
-            )
 
 
 def taken_names(cases: Collection[str]) -> dict[str, str]:

@@ -15,7 +15,6 @@ from screener_nnu.calibration.record import Calibration
 from screener_nnu.calibration.store import load_calibration
 from screener_nnu.checkpoints import read_checkpoint, write_whole
 from screener_nnu.errors import ScreenerError
-from screener_nnu.files import file_sha256
 from screener_nnu.inference.models import load_teacher
 from screener_nnu.paths import (
     FINGERPRINT_FILE,
@@ -138,8 +137,10 @@ def _check_teacher(
 
     Without the teacher in the file as well: its card shows how the teacher was trained.
     """
-    density = file_sha256(_path(dataset, StageFile(density_plans, "density")))[:12]
-    other = student.get("upstream", density) != density
+    from screener_nnu.trainers.stages import trainer_of
+
+    now = trainer_of("distillation").upstream(dataset, student["plan"])
+    other = student.get("upstream", now) != now
     if whole and not other:
         _, _, statistics = load_teacher(dataset, density_plans, torch.device("cpu"))
         other = statistics != student["score_statistics"]

@@ -79,9 +79,15 @@ def synthesize_test_set(
     return report
 
 
+def highest_position(values: Mapping[str, Any]) -> tuple[str, float]:
+    """The position that tells most of a kind's anomalies, and its AUROC."""
+    position, figure = max(values["pooled_auroc"].items(), key=lambda item: item[1])
+    return position, figure
+
+
 def _warn_of_given_away_places(kinds: dict[str, Any]) -> None:
     for kind, values in kinds.items():
-        position, figure = max(values["pooled_auroc"].items(), key=lambda item: item[1])
+        position, figure = highest_position(values)
         if figure > POSITIONAL_LIMIT:
             logger.warning(
                 "%s: places give the anomalies away, %s alone has an AUROC of %.2f (%.1f is the "

@@ -16,11 +16,15 @@ CPU = torch.device("cpu")
 CELL = Cell("vicreg", "none", "gaussian")
 
 
-def test_a_variant_that_has_seen_held_out_scans_is_refused(
-    world: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trained: list[str] = []
-    monkeypatch.setattr(run, "train_stage", lambda _, stage, plans, device: trained.append(plans))
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Plans whose stages would have been trained; none is."""
+    plans: list[str] = []
+    monkeypatch.setattr(run, "train_stage", lambda _, stage, name, device: plans.append(name))
+    return plans
+
+
+def test_a_variant_that_has_seen_held_out_scans_is_refused(world: Any, trained: list[str]) -> None:
     run.train_cells("901", "ScreenerPlans", [CELL], CPU)
     variant = trained[-1]
     assert variant != "ScreenerPlans"
@@ -36,12 +40,8 @@ def test_a_variant_that_has_seen_held_out_scans_is_refused(
     assert variant not in trained
 
 
-def test_a_variant_of_an_earlier_base_plan_is_refused(
-    world: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_variant_of_an_earlier_base_plan_is_refused(world: Any, trained: list[str]) -> None:
     """Other steps make rows that cannot be compared; what a stage does not read may differ."""
-    trained: list[str] = []
-    monkeypatch.setattr(run, "train_stage", lambda _, stage, plans, device: trained.append(plans))
     run.train_cells("901", "ScreenerPlans", [CELL], CPU)
 
     def change(group: str, key: str, value: Any) -> None:

@@ -29,6 +29,14 @@ def tree(root: Path) -> dict[str, tuple[int, str]]:
     }
 
 
+def train_anew(world: Any, stage: str) -> None:
+    """What another training would leave: the same checkpoint with other weights."""
+    path = world.stage(stage) / "checkpoint_final.pth"
+    checkpoint = torch.load(path, weights_only=True)
+    next(iter(checkpoint["network_weights"].values())).add_(1)
+    torch.save(checkpoint, path)
+
+
 def error_of(capsys: pytest.CaptureFixture[str], main: Any, *words: str) -> str:
     capsys.readouterr()
     with pytest.raises(SystemExit) as end:
@@ -303,10 +311,7 @@ def test_export_needs_what_it_is_asked_for(
 def test_a_descriptor_of_another_run_is_refused(
     trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = trained.stage("descriptor") / "checkpoint_final.pth"
-    checkpoint = torch.load(path, weights_only=True)
-    next(iter(checkpoint["network_weights"].values())).add_(1)
-    torch.save(checkpoint, path)
+    train_anew(trained, "descriptor")
     message = error_of(capsys, export, "901", "-o", str(tmp_path / "m.zip"), "--teacher")
     assert "trained anew after the density" in message
 
@@ -325,10 +330,7 @@ def test_a_density_that_is_not_the_students_is_refused(
 def test_the_card_shows_no_teacher_that_the_student_has_not_seen(
     trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = trained.stage("density") / "checkpoint_final.pth"
-    checkpoint = torch.load(path, weights_only=True)
-    next(iter(checkpoint["network_weights"].values())).add_(1)
-    torch.save(checkpoint, path)
+    train_anew(trained, "density")
     message = error_of(capsys, export, "901", "-o", str(tmp_path / "m.zip"))
     assert "was trained anew after its student" in message
 
