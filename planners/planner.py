@@ -10,7 +10,7 @@ import numpy as np
 
 from screener_nnu.errors import ScreenerError
 from screener_nnu.planners.architecture import feature_elements, plan_architecture
-from screener_nnu.planners.grid import plan_pooling
+from screener_nnu.planners.grid import plan_pooling, strides_and_kernels
 from screener_nnu.planners.memory import BYTES_PER_ELEMENT, GB, USABLE, Fit, fit_to_memory
 from screener_nnu.planners.presets import Preset, preset_named
 from screener_nnu.planners.split import split_cases
@@ -173,7 +173,7 @@ class ScreenerPlanner:
             ),
             distillation=DistillationSettings(
                 optimiser=preset.distillation,
-                crop_size=fit.patch,
+                crop_size=self._distillation_crop(fit),
                 volumes_per_step=preset.distillation_volumes,
             ),
             inference=InferenceSettings(teacher_tile=tile, student_tile=tile),
@@ -216,6 +216,13 @@ class ScreenerPlanner:
     def _tile(self, fit: Fit) -> Shape:
         return tuple(fit.preset.tile_factor * p for p in fit.patch)  # type: ignore[return-value]
 
+    def _distillation_crop(self, fit: Fit) -> Shape:
+        """As the preset says, to the nearest multiples that the network's strides allow."""
+        _, _, divisor = strides_and_kernels(fit.spacing, fit.patch)
+        factor = fit.preset.distillation_factor
+        z, y, x = (round(factor * n / d) * d for n, d in zip(fit.patch, divisor, strict=True))
+        return z, y, x
+
     def _reasons(self, fit: Fit, train: tuple[str, ...]) -> dict[str, str]:
         """A sentence for each planned number."""
         mm = " x ".join(f"{s:.2f}" for s in fit.spacing)
@@ -235,6 +242,9 @@ class ScreenerPlanner:
             "positions a crop",
             "volumes_per_step": f"{fit.preset.volumes} pairs a step, as many as memory and the "
             "paper's number of voxels a step allow",
+            "student_crop": f"{list(self._distillation_crop(fit))} voxels, "
+            f"{fit.preset.distillation_volumes} a step; predictions use tiles of "
+            f"{list(self._tile(fit))} at most",
             "hu_clip": "0.5th and 99.5th percentile of body voxels, as nnU-Net does for CT",
             "split": f"{len(train)} scans to train on; 5 % (1 to 50) to validate; "
             f"{self.num_test} kept for evaluation",

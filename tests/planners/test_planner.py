@@ -100,6 +100,15 @@ def test_thin_slice_ct_with_the_paper_preset_is_the_paper() -> None:
     assert configuration["spacing"] == [2.25, 1.5, 1.5]
 
 
+PLANNED = (
+    "spacing",
+    "crop_size",
+    "pooling",
+    "volumes_per_step",
+    "student_crop",
+    "hu_clip",
+    "split",
+)
 GOLDEN = [
     # 24 GB hold the paper's step with a head of 2048; the next smaller width is the first to go.
     (THIN, "balanced", None, (2.25, 1.5, 1.5), (64, 96, 96), (2, 3, 3), (2048, 1024, 8)),
@@ -147,6 +156,27 @@ def test_golden_plans(
         assert settings.preprocessing.storage_spacing == spacing
 
 
+@pytest.mark.parametrize(
+    ("data", "preset", "crop", "volumes"),
+    [
+        # One crop of about as many voxels as four of the patch (40^3, 32 x 40 x 40, 28 x 48 x 48).
+        (COARSE, "cpu", (64, 64, 64), 1),
+        (THIN, "cpu", (48, 64, 64), 1),
+        (CROPPED, "cpu", (44, 80, 80), 1),
+        (THIN, "paper", (64, 96, 96), 8),
+    ],
+)
+def test_crops_of_the_student(
+    data: tuple[Triple, Triple], preset: str, crop: tuple[int, int, int], volumes: int
+) -> None:
+    plan, settings = make(data, preset=preset)
+    assert (settings.distillation.crop_size, settings.distillation.volumes_per_step) == (
+        crop,
+        volumes,
+    )
+    assert not any(n % d for n, d in zip(crop, shape_divisor(plan), strict=True))
+
+
 def test_what_gave_way_stands_in_the_plan() -> None:
     _, settings = make(THIN, preset="paper", memory_gb=8.0)
     assert (
@@ -155,7 +185,7 @@ def test_what_gave_way_stands_in_the_plan() -> None:
     assert "of 8 GB" in settings.reasons["memory"]
     _, untouched = make(THIN, preset="paper")
     assert "nothing had to give way" in untouched.reasons["memory"]
-    for key in ("spacing", "crop_size", "pooling", "volumes_per_step", "hu_clip", "split"):
+    for key in PLANNED:
         assert len(untouched.reasons[key].split()) > 5
 
 
