@@ -44,6 +44,7 @@ TINY = (
     "density.crop_size=[12, 16, 16]",
     "density.hidden=8",
     "density.flow_steps=2",
+    "distillation.crop_size=[12, 16, 16]",
     "distillation.volumes_per_step=2",
     "inference.teacher_tile=[48, 48, 48]",
     "inference.student_tile=[16, 16, 16]",
