@@ -57,7 +57,7 @@ def plan_patch(spacing: Spacing, median_shape: Shape, crop_voxels: int) -> Shape
     for _ in range(8):
         _, _, divisor = strides_and_kernels(spacing, patch)
         fitted: Shape = tuple(  # type: ignore[assignment]
-            _nearest_multiple(w, d, int(m))
+            nearest_multiple(w, d, int(m))
             for w, d, m in zip(wanted, divisor, median_shape, strict=True)
         )
         if np.prod(fitted) > VOXEL_TOLERANCE * crop_voxels:
@@ -70,10 +70,12 @@ def plan_patch(spacing: Spacing, median_shape: Shape, crop_voxels: int) -> Shape
     return patch
 
 
-def _nearest_multiple(wanted: float, divisor: int, limit: int) -> int:
+def nearest_multiple(wanted: float, divisor: int, limit: int | None = None) -> int:
     """Nearest multiple of `divisor`, halves upwards, not above `limit` but at least one."""
     multiple = int(np.floor(wanted / divisor + 0.5)) * divisor
-    return max(divisor, min(multiple, limit // divisor * divisor))
+    if limit is not None:
+        multiple = min(multiple, limit // divisor * divisor)
+    return max(divisor, multiple)
 
 
 def plan_pooling(spacing: Spacing, patch: Shape, pooled_mm: float) -> Shape:

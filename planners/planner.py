@@ -10,7 +10,7 @@ import numpy as np
 
 from screener_nnu.errors import ScreenerError
 from screener_nnu.planners.architecture import feature_elements, plan_architecture
-from screener_nnu.planners.grid import plan_pooling, strides_and_kernels
+from screener_nnu.planners.grid import nearest_multiple, plan_pooling, strides_and_kernels
 from screener_nnu.planners.memory import BYTES_PER_ELEMENT, GB, USABLE, Fit, fit_to_memory
 from screener_nnu.planners.presets import Preset, preset_named
 from screener_nnu.planners.split import split_cases
@@ -144,6 +144,7 @@ class ScreenerPlanner:
         split = split_cases(usable, self.num_test, self.seed)
         contrast = self._contrast(preset)
         tile = self._tile(fit)
+        student_crop = self._distillation_crop(fit)
         return ScreenerSettings(
             preset=preset.name,
             memory_gb=float(self.memory_gb),
@@ -173,13 +174,13 @@ class ScreenerPlanner:
             ),
             distillation=DistillationSettings(
                 optimiser=preset.distillation,
-                crop_size=self._distillation_crop(fit),
+                crop_size=student_crop,
                 volumes_per_step=preset.distillation_volumes,
             ),
             inference=InferenceSettings(teacher_tile=tile, student_tile=tile),
             split=split,
             workers=preset.workers,
-            reasons=self._reasons(fit, split.train),
+            reasons=self._reasons(fit, split.train, tile, student_crop),
             left_out=left_out,
         )
 
@@ -220,10 +221,12 @@ class ScreenerPlanner:
         """As the preset says, to the nearest multiples that the network's strides allow."""
         _, _, divisor = strides_and_kernels(fit.spacing, fit.patch)
         factor = fit.preset.distillation_factor
-        z, y, x = (round(factor * n / d) * d for n, d in zip(fit.patch, divisor, strict=True))
+        z, y, x = (nearest_multiple(factor * n, d) for n, d in zip(fit.patch, divisor, strict=True))
         return z, y, x
 
-    def _reasons(self, fit: Fit, train: tuple[str, ...]) -> dict[str, str]:
+    def _reasons(
+        self, fit: Fit, train: tuple[str, ...], tile: Shape, student_crop: Shape
+    ) -> dict[str, str]:
         """A sentence for each planned number."""
         mm = " x ".join(f"{s:.2f}" for s in fit.spacing)
         data = " x ".join(f"{s:.2f}" for s in self.median_spacing)
@@ -242,9 +245,8 @@ class ScreenerPlanner:
             "positions a crop",
             "volumes_per_step": f"{fit.preset.volumes} pairs a step, as many as memory and the "
             "paper's number of voxels a step allow",
-            "student_crop": f"{list(self._distillation_crop(fit))} voxels, "
-            f"{fit.preset.distillation_volumes} a step; predictions use tiles of "
-            f"{list(self._tile(fit))} at most",
+            "student_crop": f"{list(student_crop)} voxels, {fit.preset.distillation_volumes} a "
+            f"step; predictions use tiles of {list(tile)} at most",
             "hu_clip": "0.5th and 99.5th percentile of body voxels, as nnU-Net does for CT",
             "split": f"{len(train)} scans to train on; 5 % (1 to 50) to validate; "
             f"{self.num_test} kept for evaluation",

@@ -13,7 +13,12 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
 from screener_nnu.checkpoints import write_checkpoint
-from screener_nnu.finetuning.checkpoint import STOCK_TRAINER, read_checkpoint, unwrap
+from screener_nnu.finetuning.checkpoint import (
+    SEGMENTATION_HEADS,
+    STOCK_TRAINER,
+    read_checkpoint,
+    unwrap,
+)
 from screener_nnu.finetuning.settings import FineTuningSettings
 
 HEADS, DECODER, ENCODER = "heads", "decoder", "encoder"
@@ -181,6 +186,6 @@ def part_learning_rate(settings: FineTuningSettings, part: str, step: int, total
 
 def part_of(name: str) -> str:
     """Part of nnU-Net's UNet that a parameter belongs to."""
-    if ".seg_layers." in name:
+    if SEGMENTATION_HEADS in name:
         return HEADS
     return ENCODER if "encoder." in name else DECODER

@@ -29,7 +29,7 @@ _NUMBERS: list[Any] = [
     *(type(np.dtype(kind)) for kind in ("float32", "float64", "int32", "int64", "bool")),
 ]
 #: The string by which nnU-Net's own loader leaves segmentation heads out.
-HEADS = ".seg_layers."
+SEGMENTATION_HEADS = ".seg_layers."
 _WRAPPERS = ("_orig_mod", "module")
 _CITATION = {
     "type": "Pretraining-Method",
@@ -118,7 +118,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
     weights = read_checkpoint(path)["network_weights"]
     inner = unwrap(network)
     own = inner.state_dict()
-    heads = {name: tensor for name, tensor in own.items() if HEADS in name}
+    heads = {name: tensor for name, tensor in own.items() if SEGMENTATION_HEADS in name}
     inner.load_state_dict({**{name: weights[name] for name in own if name in weights}, **heads})
 
 

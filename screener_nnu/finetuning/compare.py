@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.finetuning.checkpoint import HEADS
+from screener_nnu.finetuning.checkpoint import SEGMENTATION_HEADS
 from screener_nnu.plans import CONFIGURATION
 
 TRANSFERRED, RESET, MISSING, MISMATCH, UNUSED = (
@@ -38,7 +38,7 @@ class Row:
         """What nnU-Net's loader does with it."""
         if self.network is None:
             return UNUSED
-        if HEADS in self.key:
+        if SEGMENTATION_HEADS in self.key:
             return RESET
         if self.checkpoint is None:
             return MISSING
@@ -49,7 +49,7 @@ class Row:
         """The part of the UNet it belongs to, for instance `encoder stage 2`."""
         key = self.key.removeprefix("decoder.encoder.").removeprefix("encoder.")
         side = "encoder" if "encoder." in self.key else "decoder"
-        if HEADS in self.key:
+        if SEGMENTATION_HEADS in self.key:
             return "segmentation heads"
         if key.startswith("stem."):
             return "stem"
