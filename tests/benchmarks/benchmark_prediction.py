@@ -8,7 +8,8 @@ and predicts each in a process of its own: student and teacher phase by phase, s
 row as `screener_predict` does, and nnU-Net's predictor with the student's architecture and two
 outputs. nnU-Net writes a mask of whole numbers, we a map of float32 and a mask; mirroring is off
 for both; nnU-Net takes its own tiles (the plan's patch, Gaussian weights, steps of half a tile),
-then tiles as large as ours. Processor seconds are those of all threads of the process.
+then tiles as large as ours. Processor seconds are those of all threads of the process; with
+`--device cuda`, seconds are those of the clock.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--row", type=int, default=3, help="scans in a row (0: leave that out)")
     parser.add_argument("--child", nargs=2, metavar=("MODEL", "FILE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -93,37 +95,46 @@ def _measure(model: str, path: Path) -> dict[str, Any]:
 
 
 def _table(rows: list[tuple[str, dict[str, Any]]]) -> None:
-    """Processor seconds by phase, and wall seconds and memory of the whole."""
+    """Seconds by phase, and wall seconds and memory of the whole."""
     print("| | read | prepare | network | back | write | total (wall) | peak GB | of nnunet |")
     print("|---|---|---|---|---|---|---|---|---|")
-    stock = next((row["cpu"]["total"] for name, row in rows if name == "nnunet"), None)
+    stock = next((row["seconds"]["total"] for name, row in rows if name == "nnunet"), None)
     for name, row in rows:
-        cpu = row["cpu"]
-        cells = [f"{cpu[p]:.1f}" for p in ("read", "prepare", "network", "back", "write")]
-        ratio = f"{cpu['total'] / stock:.2f}" if stock else ""
-        cells += [f"{cpu['total']:.1f} ({row['wall']:.1f})", f"{row['peak_gb']:.1f}", ratio]
+        seconds = row["seconds"]
+        cells = [f"{seconds[p]:.1f}" for p in ("read", "prepare", "network", "back", "write")]
+        ratio = f"{seconds['total'] / stock:.2f}" if stock else ""
+        cells += [f"{seconds['total']:.1f} ({row['wall']:.1f})", f"{row['peak_gb']:.1f}", ratio]
         print(f"| {name} | {' | '.join(cells)} |")
         if "in_a_row" in row:
             print(f"  {name}, scans in a row: {row['in_a_row']}")
 
 
 class _Clock:
-    """Processor seconds by phase."""
+    """Seconds by phase: of the processor, or with another device of the clock."""
 
-    def __init__(self) -> None:
-        self.cpu: dict[str, float] = {}
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = {}
         self.begin = time.perf_counter()
 
+    def now(self) -> float:
+        if self.device == "cpu":
+            return time.process_time()
+        import torch
+
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
     def __call__(self, phase: str, step: Callable[[], Any]) -> Any:
-        start = time.process_time()
+        start = self.now()
         result = step()
-        self.cpu[phase] = self.cpu.get(phase, 0.0) + time.process_time() - start
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + self.now() - start
         return result
 
     def summary(self) -> dict[str, Any]:
         wall = time.perf_counter() - self.begin
-        cpu = {**self.cpu, "total": sum(self.cpu.values())}
-        return {"cpu": cpu, "wall": wall, "peak_gb": peak_gb()}
+        seconds = {**self.seconds, "total": sum(self.seconds.values())}
+        return {"seconds": seconds, "wall": wall, "peak_gb": peak_gb()}
 
 
 def peak_gb() -> float:
@@ -156,7 +167,7 @@ def _ours(arguments: argparse.Namespace, model: str, path: Path, output: Path) -
     from screener_nnu.inference.models import load_student, load_teacher
     from screener_nnu.inference.predict import Predictor, predict_files
 
-    device = torch.device("cpu")
+    device = torch.device(arguments.device)
     load = load_student if model == "student" else load_teacher
     scorer, plan, statistics = load(arguments.dataset, arguments.plans, device)
     predictor = Predictor(scorer, plan, statistics["lowest"], device)
@@ -183,7 +194,7 @@ def _phases(predictor: Predictor, path: Path, output: Path) -> dict[str, Any]:
 
     plan, device, lowest = predictor.plan, predictor.device, predictor.lowest
     settings = ScreenerSettings.from_dict(plan["screener"]).preprocessing
-    clock = _Clock()
+    clock = _Clock(device.type)
     raw = clock("read", lambda: read_image(path, "scan"))
     made = clock("prepare", lambda: prepare_image(raw, settings))
     images = (made.hu, made.equalised)
@@ -223,11 +234,12 @@ def _stock(
         "file_ending": ".nii.gz",
     }
     network = build_unet(plan, 1, 2, 0).eval()
-    predictor = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
+    device = torch.device(arguments.device)
+    predictor = nnUNetPredictor(use_mirroring=False, device=device, allow_tqdm=False)
     predictor.manual_initialization(
         network, manager, configuration, [network.state_dict()], description, "stock", None
     )
-    clock = _Clock()
+    clock = _Clock(arguments.device)
     image, properties = clock("read", lambda: SimpleITKIO().read_images([str(path)]))
     preprocessor = configuration.preprocessor_class(verbose=False)
     data, _, properties = clock(
@@ -240,12 +252,11 @@ def _stock(
         "network",
         lambda: predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data)).cpu(),
     )
-    begin = time.process_time()
-    export_prediction_from_logits(
-        logits, properties, configuration, manager, description, str(output / "mask"), False
-    )
+    target = str(output / "mask")
+    export = (logits, properties, configuration, manager, description, target, False)
     # nnU-Net resamples and writes in one function.
-    clock.cpu["back"], clock.cpu["write"] = time.process_time() - begin, 0.0
+    clock("back", lambda: export_prediction_from_logits(*export))
+    clock("write", lambda: None)
     return clock.summary()
 
 
