@@ -53,6 +53,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("-p", default=DEFAULT_PLANS_NAME, metavar="PLANS", help="plan of the source")
     fine_tuning_settings(add)
     add(
+        "--map",
+        choices=("teacher", "student"),
+        help="beside the central ball, report the best threshold on the anomaly map of the "
+        "source's teacher or student",
+    )
+    add(
         "--report",
         type=Path,
         metavar="FOLDER",
@@ -94,6 +100,7 @@ def _benchmark(args: argparse.Namespace) -> None:
     # One file under two paths is one start.
     starts = list({start.name: start for start in found}.values())
     plans = _target_plans(design, starts, source_plan, source, dataset)
+    maps, lost = _maps(args, dataset, source)
     names = {start: [plan["plans_name"] for plan in made] for start, made in plans.items()}
     if args.report_only:
         runs = plan_runs(dataset.name, dataset.folder, dataset.cases, design, names)
@@ -106,7 +113,7 @@ def _benchmark(args: argparse.Namespace) -> None:
     name = f"lowshot_{target_stem(source, args.p)}_{design.epochs}x{design.iterations}"
     folder = args.report or results_folder(dataset.name) / name
     settings = _settings(args, design, dataset.name, source, starts)
-    print(report(dataset, runs, failures, settings, folder))
+    print(report(dataset, runs, failures | lost, settings, folder, maps))
     print(f"written to {folder}")
     if failures:
         raise ScreenerError(
@@ -159,6 +166,18 @@ def _target_plans(
         ]
         for start in starts
     }
+
+
+def _maps(
+    args: argparse.Namespace, dataset: LabelledDataset, source: str
+) -> tuple[dict[str, dict[str, Path]], dict[str, str]]:
+    """Maps by case of the floor that was asked for, and why others have none."""
+    if not args.map:
+        return {}, {}
+    from screener_nnu.lowshot.maps import predicted_maps
+
+    maps, lost = predicted_maps(dataset, source, args.p, args.map, args.device, args.restart)
+    return {f"{args.map} map": maps}, lost
 
 
 def _train(

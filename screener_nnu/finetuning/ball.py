@@ -65,7 +65,7 @@ def central_ball(
     """
     parts = [{str(path): path for path in part} for part in (training, validation)]
     scores = ball_scores(parts[0] | parts[1], ignore_label, radii)
-    radius, dice = best_ball(scores, list(parts[0]), list(parts[1]), radii)
+    radius, dice = best_choice(radii, scores, list(parts[0]), list(parts[1]))
     return radius, float(np.mean(list(dice.values())))
 
 
@@ -87,15 +87,21 @@ def ball_scores(
     return scores
 
 
-def best_ball(
+def best_choice(
+    choices: Sequence[float],
     scores: Mapping[str, np.ndarray],
     training: Sequence[str],
     validation: Sequence[str],
-    radii: Sequence[float] = RADII_MM,
 ) -> tuple[float, dict[str, float]]:
-    """Radius (mm) that suits the training cases best, and its Dice in each validation case."""
-    chosen = int(np.argmax(np.mean([scores[case] for case in training], axis=0)))
-    return radii[chosen], {case: float(scores[case][chosen]) for case in validation}
+    """The choice with the best mean over the training cases, and its score in validation cases.
+
+    Args:
+        choices: radii, thresholds or whatever is chosen from.
+        scores: of each choice (number of choices,), by case.
+        training, validation: names of cases.
+    """
+    best = int(np.argmax(np.mean([scores[case] for case in training], axis=0)))
+    return float(choices[best]), {case: float(scores[case][best]) for case in validation}
 
 
 def read_label(path: Path) -> tuple[np.ndarray, tuple[float, ...]]:

@@ -15,12 +15,14 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.finetuning.dataset import LabelledDataset
 from screener_nnu.lowshot.curves import read_curve
 from screener_nnu.lowshot.design import LowShotRun
-from screener_nnu.lowshot.floor import central_balls
+from screener_nnu.lowshot.floor import central_balls, map_thresholds
 from screener_nnu.lowshot.measure import Record, measure
 from screener_nnu.lowshot.report import write_report
 from screener_nnu.lowshot.summary import summarise
 
 logger = logging.getLogger(__name__)
+
+BALL = "central ball"
 
 
 def report(
@@ -29,6 +31,7 @@ def report(
     failures: Mapping[str, str],
     settings: Mapping[str, Any],
     folder: Path,
+    maps: Mapping[str, Mapping[str, Path]] | None = None,
 ) -> str:
     """Measures the finished trainings of a benchmark and writes its report.
 
@@ -38,6 +41,7 @@ def report(
         failures: reasons, by the name of the training, of those that do not count.
         settings: what was asked for, as plain values.
         folder: of the report.
+        maps: anomaly maps by case, by the name of the floor that a threshold on them makes.
 
     Returns:
         The report's text.
@@ -50,10 +54,12 @@ def report(
     if not records:
         reasons = [f"\n{name}: {why}" for name, why in list(problems.items())[:5]]
         raise ScreenerError(f"no training of {len(runs)} is finished{''.join(reasons)}")
-    balls = central_balls(dataset, runs)
-    summary = summarise(runs, records, balls, curves)
+    floors = {BALL: central_balls(dataset, runs)}
+    for name, files in (maps or {}).items():
+        floors[name] = map_thresholds(dataset, runs, files, problems)
+    summary = summarise(runs, records, floors, curves)
     known = {**settings, "finished": len(curves)}
-    return write_report(folder, summary, known, runs, records, balls, problems)
+    return write_report(folder, summary, known, runs, records, floors, problems)
 
 
 def measured(

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from screener_nnu.lowshot.curves import smooth
 from screener_nnu.lowshot.statistics import METRICS
-from screener_nnu.lowshot.summary import BALL, Summary
+from screener_nnu.lowshot.summary import Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Room of a group of starts, of which each takes one.
 _GAP = 1.0
+# Of the floors.
+_DASHES = (":", "-.")
 
 
 def draw(summary: Summary, tolerance: float) -> bytes:
@@ -79,10 +81,11 @@ def _pairs(axes: Axes, summary: Summary, metric: str, colours: Mapping[str, Any]
             style: dict[str, Any] = {"fmt": "D", "markersize": 7, "capsize": 4, "linewidth": 2}
             style |= {"color": colours[start], "markeredgecolor": "black", "zorder": 4}
             axes.errorbar([place + 0.22], [mean.value], yerr=reach, label=start, **style)
-        if BALL in rows:
-            ends = [places[0] - 0.4, places[-1] + 0.4]
-            line: dict[str, Any] = {"color": "black", "linestyle": ":", "label": BALL}
-            axes.plot(ends, [rows[BALL].value] * 2, **line)
+        ends = [places[0] - 0.4, places[-1] + 0.4]
+        for name, dashes in zip(summary.floors, _DASHES, strict=False):
+            if name in rows:
+                line: dict[str, Any] = {"color": "black", "linestyle": dashes, "label": name}
+                axes.plot(ends, [rows[name].value] * 2, **line)
     axes.set_xticks([place for place, _ in centres], [label for _, label in centres])
     axes.set_ylim(-0.03, 1.03)
     axes.grid(axis="y", alpha=0.3)

@@ -18,10 +18,10 @@ from screener_nnu.finetuning.starts import SCRATCH
 from screener_nnu.lowshot.curves import smooth
 from screener_nnu.lowshot.design import LowShotRun, Setting
 from screener_nnu.lowshot.figure import draw
-from screener_nnu.lowshot.floor import Ball
+from screener_nnu.lowshot.floor import Floors
 from screener_nnu.lowshot.measure import Record
 from screener_nnu.lowshot.statistics import Comparison, Estimate
-from screener_nnu.lowshot.summary import BALL, Summary
+from screener_nnu.lowshot.summary import Summary
 from screener_nnu.plans import write_json
 
 _COLUMNS = (
@@ -41,7 +41,8 @@ _NOTE = (
     "p: Wilcoxon signed-rank test in pairs of cases, two-sided; Holm: corrected for all "
     "comparisons of a table. Effect: matched-pairs rank-biserial correlation, -1 to 1. Epochs: "
     "until the pseudo Dice, a mean over a tenth of the training, is as high as that of scratch in "
-    "the end. Central ball: all foreground as one class."
+    "the end. Floors, with all foreground as one class: the central ball, and where asked for the "
+    "voxels of the anomaly map above a threshold, each as suits the training cases best."
 )
 
 
@@ -51,7 +52,7 @@ def write_report(
     settings: Mapping[str, Any],
     runs: Sequence[LowShotRun],
     records: Sequence[Record],
-    balls: Mapping[Setting, Ball],
+    floors: Mapping[str, Floors],
     failures: Mapping[str, str],
 ) -> str:
     """Writes the report; returns its text.
@@ -62,14 +63,14 @@ def write_report(
         settings: what was asked for; plain values, with `dataset` and `nsd_tolerance_mm`.
         runs: all trainings of the design.
         records: figures of the finished ones.
-        balls: the floor by setting.
+        floors: by their names.
         failures: reasons by the name of the training.
     """
     folder.mkdir(parents=True, exist_ok=True)
     text = markdown(summary, settings, len(runs), failures)
     write_bytes(folder / "lowshot.md", text.encode())
-    write_bytes(folder / "lowshot.csv", _csv(runs, records, balls).encode())
-    write_json(folder / "lowshot.json", _plain(_values(summary, settings, runs, balls, failures)))
+    write_bytes(folder / "lowshot.csv", _csv(runs, records, floors).encode())
+    write_json(folder / "lowshot.json", _plain(_values(summary, settings, runs, floors, failures)))
     write_bytes(folder / "lowshot.png", draw(summary, settings["nsd_tolerance_mm"]))
     return text
 
@@ -103,7 +104,7 @@ def _table(summary: Summary, metric: str) -> list[str]:
     curves = [c for c in summary.curves if c.num_cases in ends]
     reached = {(c.num_cases, c.start): c.epochs_to_scratch for c in curves}
     best = {
-        size: max(r.mean.value for r in rows if r.num_cases == size and r.start != BALL)
+        size: max(r.mean.value for r in rows if r.num_cases == size and r.start in summary.starts)
         for size in summary.tables[metric]
     }
     lines = ["| " + " | ".join(_COLUMNS) + " |", "|" + "---|" * len(_COLUMNS)]
@@ -162,27 +163,32 @@ def _p_value(p: float) -> str:
 
 
 def _csv(
-    runs: Sequence[LowShotRun], records: Sequence[Record], balls: Mapping[Setting, Ball]
+    runs: Sequence[LowShotRun], records: Sequence[Record], floors: Mapping[str, Floors]
 ) -> str:
     indices = {(run.start, run.setting): run.training.fold for run in runs}
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     names = ["start", "num_cases", "fold", "seed", "splits_final_fold", "case", "dice", "nsd"]
-    writer.writerow([*names, "central_ball_dice"])
+    writer.writerow([*names, *(f"{name.replace(' ', '_')}_dice" for name in floors)])
     for r in records:
-        setting, ball = r.setting, balls[r.setting].dice[r.case]
-        figures = ["" if math.isnan(value) else value for value in (r.dice, r.nsd, ball)]
+        setting = r.setting
+        of_floors = [_of_case(floor, setting, r.case) for floor in floors.values()]
+        figures = ["" if math.isnan(value) else value for value in (r.dice, r.nsd, *of_floors)]
         index = indices[r.start, setting]
         place = [setting.num_cases, setting.fold, setting.seed, index]
         writer.writerow([r.start, *place, r.case, *figures])
     return buffer.getvalue()
 
 
+def _of_case(floor: Floors, setting: Setting, case: str) -> float:
+    return floor[setting].dice.get(case, math.nan) if setting in floor else math.nan
+
+
 def _values(
     summary: Summary,
     settings: Mapping[str, Any],
     runs: Sequence[LowShotRun],
-    balls: Mapping[Setting, Ball],
+    floors: Mapping[str, Floors],
     failures: Mapping[str, str],
 ) -> dict[str, Any]:
     return {
@@ -196,9 +202,10 @@ def _values(
             for metric, tables in summary.tables.items()
         },
         "learning_curves": [asdict(curve) for curve in summary.curves],
-        "central_balls": [
-            {**asdict(b.setting), "radius_mm": b.radius, "dice": float(np.mean([*b.dice.values()]))}
-            for b in balls.values()
+        "floors": [
+            {"floor": name, **asdict(setting), **asdict(floor)}
+            for name, by_setting in floors.items()
+            for setting, floor in by_setting.items()
         ],
         "trainings": [
             {

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from screener_nnu.finetuning.starts import SCRATCH
 from screener_nnu.lowshot.curves import epochs_to_reach, mean_curve
 from screener_nnu.lowshot.design import LowShotRun, Setting
-from screener_nnu.lowshot.floor import Ball
+from screener_nnu.lowshot.floor import Floors
 from screener_nnu.lowshot.measure import Record, nan_mean
 from screener_nnu.lowshot.statistics import (
     METRICS,
@@ -24,8 +24,6 @@ from screener_nnu.lowshot.statistics import (
     holm,
 )
 
-BALL = "central ball"
-
 
 @dataclass(frozen=True)
 class Row:
@@ -33,10 +31,10 @@ class Row:
 
     Attributes:
         num_cases: size of the training set.
-        start: name of the start, or `central ball`.
+        start: name of the start, or of a floor.
         mean: over cases.
         seeds: mean of each seed.
-        against_scratch: the comparison, but for scratch itself and the ball.
+        against_scratch: the comparison, but for scratch itself and floors.
     """
 
     num_cases: int
@@ -68,12 +66,14 @@ class Summary:
 
     Attributes:
         starts: names in order.
+        floors: names in order.
         tables: figures of cases by metric, then one for each size of the training set.
         rows: lines by metric.
         curves: learning curves.
     """
 
     starts: tuple[str, ...]
+    floors: tuple[str, ...]
     tables: dict[str, dict[int, CaseTable]]
     rows: dict[str, list[Row]]
     curves: list[LearningCurve] = field(default_factory=list)
@@ -82,7 +82,7 @@ class Summary:
 def summarise(
     runs: Sequence[LowShotRun],
     records: Sequence[Record],
-    balls: Mapping[Setting, Ball],
+    floors: Mapping[str, Floors],
     curves: Mapping[str, NDArray[np.float64]],
 ) -> Summary:
     """Figures of a benchmark.
@@ -90,7 +90,7 @@ def summarise(
     Args:
         runs: all trainings of the design.
         records: figures of the finished ones.
-        balls: the floor by setting.
+        floors: by their names.
         curves: pseudo Dice (epochs,) of the finished ones, by the name of the run.
     """
     starts = tuple(dict.fromkeys(run.start for run in runs))
@@ -100,8 +100,8 @@ def summarise(
         made = {size: case_table(records, metric, size, starts) for size in sizes}
         tables[metric] = {size: table for size, table in made.items() if table is not None}
     rows = {metric: _rows(tables[metric]) for metric in METRICS}
-    rows["dice"] = _with_balls(rows["dice"], tables["dice"], balls)
-    return Summary(starts, tables, rows, _curves(runs, tables["dice"], curves))
+    rows["dice"] = _with_floors(rows["dice"], tables["dice"], floors)
+    return Summary(starts, tuple(floors), tables, rows, _curves(runs, tables["dice"], curves))
 
 
 def _rows(tables: Mapping[int, CaseTable]) -> list[Row]:
@@ -127,16 +127,20 @@ def _corrected(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
-def _with_balls(
-    rows: Sequence[Row], tables: Mapping[int, CaseTable], balls: Mapping[Setting, Ball]
+def _with_floors(
+    rows: Sequence[Row], tables: Mapping[int, CaseTable], floors: Mapping[str, Floors]
 ) -> list[Row]:
-    """The rows with the floor, on the same cases, after those of its size."""
+    """The rows with the floors, on the same cases, after those of their size."""
     result: list[Row] = []
     for size, table in tables.items():
-        used = [balls[Setting(size, *pair)].dice for pair in table.settings]
-        values = [nan_mean(dice[case] for dice in used if case in dice) for case in table.cases]
         result += [row for row in rows if row.num_cases == size]
-        result.append(Row(size, BALL, estimate(np.array(values))))
+        settings = [Setting(size, *pair) for pair in table.settings]
+        for name, floor in floors.items():
+            used = [floor[setting].dice for setting in settings if setting in floor]
+            values = [nan_mean(dice[case] for dice in used if case in dice) for case in table.cases]
+            known = np.array(values)[np.isfinite(values)]
+            if known.size:
+                result.append(Row(size, name, estimate(known)))
     return result
 
 

@@ -77,6 +77,7 @@ def test_two_starts_on_two_folds(
     main([*COMMAND, *TINY, "--report_only"])
     said = capsys.readouterr().out
     assert "1 pairs of fold and seed not finished by all starts" in said
+    _check_floor_of_a_map(world, capsys, monkeypatch)
     main([*COMMAND, "-np", "1", *TINY])
     assert "4 of 4 trainings are finished" in capsys.readouterr().out
     assert [path.stat().st_mtime_ns for path in checkpoints] == before
@@ -86,6 +87,27 @@ def test_the_budget_is_that_of_the_command(world: Any, capsys: pytest.CaptureFix
     with pytest.raises(SystemExit):
         main([*COMMAND, *TINY, "--init", "scratch", "student:tuned", "-o", "epochs=5"])
     assert "--epochs, not -o epochs=5" in capsys.readouterr().err
+
+
+def _check_floor_of_a_map(
+    world: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The labels themselves as maps, but for one case whose map could not be made."""
+    asked = []
+
+    def maps(dataset: Any, *arguments: Any) -> tuple[dict[str, Path], dict[str, str]]:
+        asked.append((dataset.name, *arguments))
+        lost, *others = dataset.cases
+        return {case: dataset.labels[case] for case in others}, {f"map of {lost}": "too thin"}
+
+    monkeypatch.setattr("screener_nnu.lowshot.maps.predicted_maps", maps)
+    main([*COMMAND, *TINY, "--report_only", "--map", "student"])
+    source = ("Dataset901_Trunk", "ScreenerPlans", "student", "cpu", False)
+    assert asked == [("Dataset502_Lesions", *source)]
+    said = capsys.readouterr().out
+    assert (
+        "| 2 | student map | 1.000 [1.000, 1.000] |" in said and "map of case_0: too thin" in said
+    )
 
 
 def _check_starts_see_the_same_batches(world: Any, fold: int) -> None:

@@ -16,7 +16,7 @@ from scipy.stats import wilcoxon
 
 from screener_nnu.lowshot.design import Design, LowShotRun
 from screener_nnu.lowshot.figure import draw
-from screener_nnu.lowshot.floor import Ball
+from screener_nnu.lowshot.floor import Floor
 from screener_nnu.lowshot.measure import Record
 from screener_nnu.lowshot.report import write_report
 from screener_nnu.lowshot.summary import summarise
@@ -45,9 +45,11 @@ def written(make_runs: Runs, made_up: Made, tmp_path: Path) -> tuple[str, Path, 
     for record in nan:
         place = records.index(record)
         records[place] = Record(record.start, record.setting, record.case, math.nan, math.nan)
-    balls = {
-        run.setting: Ball(run.setting, 12.0, {case: 0.25 for case in run.cases["val"]})
-        for run in runs
+    floors = {
+        "central ball": {r.setting: Floor(12.0, dict.fromkeys(r.cases["val"], 0.25)) for r in runs},
+        "teacher map": {
+            r.setting: Floor(3.5, {c: 0.5 for c in r.cases["val"] if c != "case_03"}) for r in runs
+        },
     }
     faster = {"scratch": 0.02, "student": 0.04}
     rng = np.random.default_rng(0)
@@ -55,10 +57,10 @@ def written(make_runs: Runs, made_up: Made, tmp_path: Path) -> tuple[str, Path, 
         run.name: np.minimum(0.6, np.arange(20) * faster[run.start]) + rng.normal(0, 0.02, 20)
         for run in runs
     }
-    summary = summarise(runs, records, balls, curves)
+    summary = summarise(runs, records, floors, curves)
     folder = tmp_path / "report"
     failures = {"student, 2 cases, fold 9, seed 0": "out of memory"}
-    text = write_report(folder, summary, SETTINGS, runs, records, balls, failures)
+    text = write_report(folder, summary, SETTINGS, runs, records, floors, failures)
     return text, folder, records
 
 
@@ -80,7 +82,9 @@ def test_table_says_what_the_records_say(written: tuple[str, Path, list[Record]]
     ]
     dice = rows[1 : rows.index(rows[0], 1)]
     assert [row[:2] for row in dice] == [
-        [size, start] for size in "26" for start in ("scratch", "student", "central ball")
+        [size, start]
+        for size in "26"
+        for start in ("scratch", "student", "central ball", "teacher map")
     ]
     scratch, student = means(records, "scratch", 2), means(records, "student", 2)
     assert student.size == 11
@@ -94,6 +98,7 @@ def test_table_says_what_the_records_say(written: tuple[str, Path, list[Record]]
     assert line[6] == ("<.001" if p < 0.001 else f"{p:.3f}".replace("0.", ".", 1))
     assert int(line[9]) < int(dice[0][9]) <= 20
     assert dice[2][2] == ".250 [.250, .250]" and dice[2][3:] == [""] * 7
+    assert dice[3][2] == ".500 [.500, .500]" and dice[3][3:] == [""] * 7
     assert "trained on 2: 11 cases; 1 left out, empty in reference and prediction" in text
     assert "- student, 2 cases, fold 9, seed 0: out of memory" in text
 
@@ -104,9 +109,7 @@ def test_without_an_end_of_scratch_there_are_no_epochs_to_it(
 ) -> None:
     runs = [r for r in make_runs(Design((2,), 3, 2, 20, 5)) if scratch or r.start == "student"]
     records = made_up(runs)
-    ball = {
-        run.setting: Ball(run.setting, 12.0, {c: 0.2 for c in run.cases["val"]}) for run in runs
-    }
+    ball = {"central ball": {r.setting: Floor(12.0, {r.cases["val"][0]: 0.2}) for r in runs}}
     # Early patches without foreground have no Dice; here, scratch never has one.
     curves = {
         run.name: np.full(20, np.nan) if run.start == "scratch" else np.linspace(0, 0.6, 20)
@@ -124,7 +127,7 @@ def test_files_hold_every_figure(written: tuple[str, Path, list[Record]]) -> Non
     student = stored["rows"]["dice"][1]
     assert student["mean"]["value"] == pytest.approx(means(records, "student", 2).mean())
     assert len(student["seeds"]) == 2 and student["against_scratch"]["effect"] > 0.5
-    assert len(stored["trainings"]) == 24 and len(stored["central_balls"]) == 12
+    assert len(stored["trainings"]) == 24 and len(stored["floors"]) == 2 * 12
     assert len(stored["learning_curves"][0]["values"]) == 20
     assert stored["left_out"]["dice"][0]["undefined_cases"] == 1
     with (folder / "lowshot.csv").open() as stream:
@@ -133,6 +136,8 @@ def test_files_hold_every_figure(written: tuple[str, Path, list[Record]]) -> Non
     for line, record in zip(lines, records, strict=True):
         assert (line["start"], line["case"]) == (record.start, record.case)
         assert int(line["fold"]) == record.setting.fold
+        assert line["central_ball_dice"] == "0.25"
+        assert line["teacher_map_dice"] == ("" if record.case == "case_03" else "0.5")
         assert (
             (line["dice"] == "") if math.isnan(record.dice) else float(line["dice"]) == record.dice
         )
@@ -141,9 +146,9 @@ def test_files_hold_every_figure(written: tuple[str, Path, list[Record]]) -> Non
 
 def test_picture_does_not_depend_on_what_others_set(make_runs: Runs, made_up: Made) -> None:
     runs = make_runs(Design((2,), 3, 1, 4, 5))
-    balls = {r.setting: Ball(r.setting, 9.0, dict.fromkeys(r.cases["val"], 0.2)) for r in runs}
+    floors = {"ball": {r.setting: Floor(9.0, dict.fromkeys(r.cases["val"], 0.2)) for r in runs}}
     curves = {run.name: np.linspace(0, 0.5, 4) for run in runs}
-    summary = summarise(runs, made_up(runs), balls, curves)
+    summary = summarise(runs, made_up(runs), floors, curves)
     plain = draw(summary, 2.0)
     with rc_context({"font.size": 40.0, "axes.facecolor": "red", "ytick.labelsize": 30.0}):
         assert draw(summary, 2.0) == plain
