@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # Room of a group of starts, of which each takes one.
 _GAP = 1.0
+_LETTER = 0.075  # of the legend, inches
 # Of the floors.
 _DASHES = (":", "-.")
 
@@ -48,7 +49,10 @@ def _draw(summary: Summary, tolerance: float) -> bytes:
     for axes, metric in zip(left.subplots(2, 1, sharex=True), METRICS, strict=True):
         _pairs(axes, summary, metric, colours)
         axes.set_ylabel(f"{titles[metric]} of a case")
-    left.legend(*_entries(left), loc="outside upper center", ncols=3, fontsize=9, frameon=False)
+    longest = max(map(len, summary.starts + summary.floors))
+    columns = max(1, min(3, int(width / (0.5 + _LETTER * longest))))
+    place: dict[str, Any] = {"loc": "outside upper center", "ncols": columns}
+    left.legend(*_entries(left), **place, fontsize=9, frameon=False)
     panels = right.subplots(groups, 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, size in zip(panels, sizes, strict=False):
         _curves(axes, summary, size, colours)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib import rc_context
+from matplotlib.figure import Figure
 from scipy.stats import wilcoxon
 
 from screener_nnu.lowshot.design import Design, LowShotRun
@@ -152,3 +153,27 @@ def test_picture_does_not_depend_on_what_others_set(make_runs: Runs, made_up: Ma
     plain = draw(summary, 2.0)
     with rc_context({"font.size": 40.0, "axes.facecolor": "red", "ytick.labelsize": 30.0}):
         assert draw(summary, 2.0) == plain
+
+
+def test_long_names_stay_in_the_picture(
+    make_runs: Runs, made_up: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = make_runs(Design((2,), 3, 1, 4, 5), ("scratch", "DistillationTrainer-Plan-0123abcd"))
+    floors = {
+        name: {r.setting: Floor(9.0, dict.fromkeys(r.cases["val"], 0.2)) for r in runs}
+        for name in ("central ball", "teacher map")
+    }
+    curves = {run.name: np.linspace(0, 0.5, 4) for run in runs}
+    drawn: list[Figure] = []
+    save = Figure.savefig
+
+    def keep(figure: Figure, *args: Any, **options: Any) -> None:
+        save(figure, *args, **options)
+        drawn.append(figure)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    draw(summarise(runs, made_up(runs), floors, curves), 2.0)
+    (legend,) = drawn[0].subfigs[0].legends
+    assert len(legend.get_texts()) == 4
+    outline, panel = legend.get_window_extent(), drawn[0].subfigs[0].bbox
+    assert panel.x0 <= outline.x0 and outline.x1 <= panel.x1
