@@ -11,6 +11,7 @@ import SimpleITK
 from numpy.typing import NDArray
 
 from screener_nnu.errors import CaseError
+from screener_nnu.evaluation.metrics import dice_curve
 from screener_nnu.finetuning.ball import RADII_MM, ball_scores, best_choice, read_label
 from screener_nnu.finetuning.dataset import LabelledDataset
 from screener_nnu.finetuning.splits import Fold
@@ -94,14 +95,13 @@ def dice_by_threshold(
         thresholds: ascending.
 
     Returns:
-        Dice (number of thresholds,); 0 where nothing is marked and the mask is empty.
+        Dice (number of thresholds,); 0 where the mask is empty.
     """
     # A voxel is marked by every threshold up to the last one that it reaches.
     reached = np.searchsorted(thresholds, score.ravel(), side="right")
-    count = len(thresholds) + 1
-    marked = np.bincount(reached, minlength=count)[:0:-1].cumsum()[::-1]
-    common = np.bincount(reached[mask.ravel()], minlength=count)[:0:-1].cumsum()[::-1]
-    return 2 * common / np.maximum(marked + mask.sum(), 1)
+    inside = mask.ravel()
+    counts = [np.bincount(reached[v], minlength=len(thresholds) + 1) for v in (inside, ~inside)]
+    return np.nan_to_num(dice_curve(*counts)[1:])
 
 
 def _splits(runs: Iterable[LowShotRun]) -> dict[Setting, Fold]:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from screener_nnu.files import file_sha256
+from screener_nnu.calibration.store import trained_identity
 from screener_nnu.finetuning.dataset import LabelledDataset
 from screener_nnu.finetuning.plan import target_stem
 from screener_nnu.inference.api import load_predictor
 from screener_nnu.inference.predict import predict_files
-from screener_nnu.paths import finished_checkpoint, results_folder
-
-#: Stage whose checkpoint holds each model.
-MODELS = {"teacher": "density", "student": "distillation"}
+from screener_nnu.paths import results_folder
 
 
 def predicted_maps(
@@ -38,10 +35,11 @@ def predicted_maps(
     Raises:
         ScreenerError: the model is not trained, or no such device.
     """
-    checkpoint = finished_checkpoint(source, MODELS[model], plans)
-    name = f"maps_{target_stem(source, plans)}_{model}_{file_sha256(checkpoint)[:8]}"
+    teacher = model == "teacher"
+    identity = trained_identity(source, plans, teacher)[:8]
+    name = f"maps_{target_stem(source, plans)}_{model}_{identity}"
     folder = results_folder(dataset.name) / name
-    predictor = load_predictor(source, plans, model == "teacher", device)
+    predictor = load_predictor(source, plans, teacher, device)
     skipped = predict_files(predictor, dict(dataset.images), folder, overwrite=restart)
     paths = {case: folder / f"{case}.nii.gz" for case in dataset.cases if case not in skipped}
     return paths, {f"map of {case}": reason for case, reason in skipped.items()}
