@@ -7,16 +7,32 @@ Array axes are (z, y, x); spacings have the same order and are in mm.
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any
 
 from screener_nnu.errors import ScreenerError
 from screener_nnu.files import replacing
+from screener_nnu.setting_values import (
+    Count,
+    CountOrNone,
+    Fraction,
+    NotNegative,
+    Odd,
+    OneOf,
+    Positive,
+    PositiveRange,
+    Rising,
+    Size,
+    Within,
+    assign,
+    parse,
+)
 
 Shape = tuple[int, int, int]
 Spacing = tuple[float, float, float]
 Range = tuple[float, float]
+PositiveSpacing = tuple[Positive, Positive, Positive]
 
 CONFIGURATION = "3d_fullres"
 DEFAULT_PLANS_NAME = "ScreenerPlans"
@@ -41,54 +57,61 @@ class PreprocessingSettings:
         min_slices, max_raw_spacing: filters of raw scans, off (0) by default.
     """
 
-    spacing: Spacing
-    storage_spacing: Spacing
-    hu_clip: Range
-    hu_window: Range = (-1000.0, 300.0)
+    spacing: PositiveSpacing
+    storage_spacing: PositiveSpacing
+    hu_clip: Annotated[Range, Rising()]
+    hu_window: Annotated[Range, Rising(strictly=True)] = (-1000.0, 300.0)
     body_threshold: float = -500.0
-    body_block_mm: float = 5.0
-    equalisation: str = "adaptive"
+    body_block_mm: Positive = 5.0
+    equalisation: Annotated[str, OneOf("adaptive", "global", "none")] = "adaptive"
     hu_levels: tuple[float, ...] = ()
-    clahe_clip: float = 0.05
-    clahe_tiles: int = 8
-    clahe_bins: int = 256
-    min_slices: int = 0
-    max_raw_spacing: Spacing = (0.0, 0.0, 0.0)
+    clahe_clip: NotNegative = 0.05
+    clahe_tiles: Count = 8
+    clahe_bins: Annotated[int, Within(at_least=2)] = 256
+    min_slices: CountOrNone = 0
+    max_raw_spacing: tuple[NotNegative, NotNegative, NotNegative] = (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
 class OptimiserSettings:
     """AdamW with linear warm-up and cosine decay to zero, counted in steps (paper, Appendix)."""
 
-    steps: int
-    steps_per_epoch: int
-    warmup_steps: int
-    learning_rate: float = 3e-4
-    weight_decay: float = 1e-6
-    eps: float = 1e-3
-    clip_norm: float = 1.0
+    steps: Count
+    steps_per_epoch: Count
+    warmup_steps: CountOrNone
+    learning_rate: Positive = 3e-4
+    weight_decay: NotNegative = 1e-6
+    eps: Positive = 1e-3
+    clip_norm: Positive = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuses a warm-up that never ends."""
+        if self.warmup_steps > self.steps:
+            raise ValueError(
+                f"warmup_steps must be at most steps ({self.steps}), but is {self.warmup_steps}"
+            )
 
 
 @dataclass(frozen=True)
 class JitterSettings:
     """Colour augmentation of crops; lengths in mm, intensities in [0, 1]."""
 
-    probability: float = 0.8
-    blur_sigma_mm: float = 1.5
-    sharpen: float = 2.0
-    noise: float = 0.1
-    brightness: Range = (0.8, 1.2)
-    contrast: Range = (0.8, 1.2)
-    gamma: Range = (0.8, 1.25)
+    probability: Fraction = 0.8
+    blur_sigma_mm: NotNegative = 1.5
+    sharpen: NotNegative = 2.0
+    noise: NotNegative = 0.1
+    brightness: PositiveRange = (0.8, 1.2)
+    contrast: PositiveRange = (0.8, 1.2)
+    gamma: PositiveRange = (0.8, 1.25)
 
 
 @dataclass(frozen=True)
 class MaskSettings:
     """Block masks of the condition and position stages."""
 
-    probability: float = 0.9
-    hidden_fraction: float = 0.6
-    blocks_per_axis: int = 4
+    probability: Fraction = 0.9
+    hidden_fraction: Fraction = 0.6
+    blocks_per_axis: Count = 4
 
 
 @dataclass(frozen=True)
@@ -111,17 +134,17 @@ class ContrastSettings:
 
     optimiser: OptimiserSettings
     loss: str = "vicreg"
-    channels: int = 32
-    head_width: int = 8192
-    volumes_per_step: int = 8
-    positives: int = 1024
-    scale_range: Range = (2 / 3, 4 / 3)
-    min_overlap: float = 0.0
-    flip_probability: float = 0.0
-    rotation_degrees: float = 0.0
-    temperature: float = 0.1
-    vicreg_weights: tuple[float, float, float] = (25.0, 25.0, 1.0)
-    view_reduction: str = "mean"
+    channels: Count = 32
+    head_width: Count = 8192
+    volumes_per_step: Count = 8
+    positives: Count = 1024
+    scale_range: PositiveRange = (2 / 3, 4 / 3)
+    min_overlap: Fraction = 0.0
+    flip_probability: Fraction = 0.0
+    rotation_degrees: Annotated[float, Within(at_least=0, at_most=180)] = 0.0
+    temperature: Positive = 0.1
+    vicreg_weights: tuple[NotNegative, NotNegative, NotNegative] = (25.0, 25.0, 1.0)
+    view_reduction: Annotated[str, OneOf("mean", "sum")] = "mean"
 
 
 @dataclass(frozen=True)
@@ -141,12 +164,12 @@ class PositionSettings:
     optimiser: OptimiserSettings = OptimiserSettings(
         steps=400, steps_per_epoch=50, warmup_steps=20, learning_rate=2e-3, eps=1e-8
     )
-    volumes_per_step: int = 4
-    positives: int = 256
-    scale_range: Range = (2 / 3, 8 / 3)
-    min_overlap: float = 0.0
-    width: float = 0.5
-    extent_mm: float = 2000.0
+    volumes_per_step: Count = 4
+    positives: Count = 256
+    scale_range: PositiveRange = (2 / 3, 8 / 3)
+    min_overlap: Fraction = 0.0
+    width: Positive = 0.5
+    extent_mm: Positive = 2000.0
     masks: MaskSettings = MaskSettings(probability=0.5)
 
 
@@ -186,19 +209,19 @@ class DensitySettings:
     """
 
     optimiser: OptimiserSettings
-    pooling: Shape
-    crop_size: Shape
+    pooling: Size
+    crop_size: Size
     kind: str = "flow"
-    noise: float = 0.1
-    hidden: int = 512
-    flow_steps: int = 64
-    kernel_size: int = 3
-    volumes_per_step: int = 4
+    noise: NotNegative = 0.1
+    hidden: Count = 512
+    flow_steps: Count = 64
+    kernel_size: Annotated[int, Within(at_least=1), Odd()] = 3
+    volumes_per_step: Count = 4
     body_only: bool = True
     whole_scans: bool = False
-    max_scans: int = 0
-    positions: int = 0
-    keep: str = "best"
+    max_scans: CountOrNone = 0
+    positions: CountOrNone = 0
+    keep: Annotated[str, OneOf("best", "last")] = "best"
     descriptor_plans: str = ""
     condition_plans: str = ""
 
@@ -229,25 +252,25 @@ class DistillationSettings:
     """
 
     optimiser: OptimiserSettings
-    crop_size: Shape
-    volumes_per_step: int = 8
-    clip_sigma: float = 5.0
+    crop_size: Size
+    volumes_per_step: Count = 8
+    clip_sigma: Positive = 5.0
     mirror: bool = True
-    tail_weight: float = 0.0
-    descriptor_weight: float = 0.0
+    tail_weight: NotNegative = 0.0
+    descriptor_weight: NotNegative = 0.0
     deep_supervision: bool = False
     jitter: bool = False
     density_plans: str = ""
-    target: str = TEACHER
+    target: Annotated[str, OneOf(TEACHER, RARITY)] = TEACHER
 
 
 @dataclass(frozen=True)
 class InferenceSettings:
     """Sliding window: largest tile (voxels of the plan's grid) and overlap of tiles."""
 
-    teacher_tile: Shape
-    student_tile: Shape
-    overlap: float = 0.5
+    teacher_tile: Size
+    student_tile: Size
+    overlap: Annotated[float, Within(at_least=0, below=1)] = 0.5
 
 
 @dataclass(frozen=True)
@@ -258,7 +281,7 @@ class CalibrationSettings:
         max_scans: validation scans at most, spread evenly over the list; 0 for no calibration.
     """
 
-    max_scans: int = 32
+    max_scans: CountOrNone = 32
 
 
 @dataclass(frozen=True)
@@ -286,10 +309,10 @@ class ScreenerSettings:
     """
 
     preset: str
-    memory_gb: float
+    memory_gb: NotNegative
     data_identifier: str
-    seed: int
-    crop_size: Shape
+    seed: CountOrNone
+    crop_size: Size
     preprocessing: PreprocessingSettings
     jitter: JitterSettings
     descriptor: ContrastSettings
@@ -300,7 +323,7 @@ class ScreenerSettings:
     split: SplitSettings
     calibration: CalibrationSettings = CalibrationSettings()
     low_precision_cpu: bool = True
-    workers: int = 4
+    workers: CountOrNone = 4
     reasons: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
 
@@ -310,22 +333,18 @@ class ScreenerSettings:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ScreenerSettings:
-        """Reads plain values; unknown and missing keys raise `ScreenerError`."""
-        return _parse(cls, values, "screener")
+        """Reads plain values; what does not fit raises `ScreenerError`."""
+        return parse(cls, values, "screener")
 
     def override(self, assignments: list[str]) -> ScreenerSettings:
         """Applies `key=value` settings, for instance `descriptor.loss=infonce`.
 
         Raises:
-            ScreenerError: an unknown key or a value of another type.
+            ScreenerError: an unknown key, or a value of another type or outside its limits.
         """
         values = self.to_dict()
         for assignment in assignments:
-            key, separator, text = assignment.partition("=")
-            if not separator:
-                raise ScreenerError(f"setting '{assignment}' is not of the form key=value")
-            node, leaf = _descend(values, key)
-            node[leaf] = _parse_text(text)
+            assign(values, assignment)
         return ScreenerSettings.from_dict(values)
 
 
@@ -334,71 +353,6 @@ def replace_nested(settings: Any, path: str, value: Any) -> Any:
     head, _, rest = path.partition(".")
     inner = replace_nested(getattr(settings, head), rest, value) if rest else value
     return replace(settings, **{head: inner})
-
-
-def _descend(values: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
-    *parents, leaf = key.split(".")
-    node: Any = values
-    for name in parents:
-        node = node.get(name) if isinstance(node, dict) else None
-    if not isinstance(node, dict) or leaf not in node:
-        known = ", ".join(sorted(node)) if isinstance(node, dict) else ", ".join(sorted(values))
-        raise ScreenerError(f"no setting '{key}'; known here: {known}")
-    return node, leaf
-
-
-def _parse_text(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        if text in ("True", "False"):
-            return text == "True"
-        return text
-
-
-def _parse(kind: Any, value: Any, where: str) -> Any:
-    """Turns plain JSON values into the annotated type, naming the place of what does not fit."""
-    if is_dataclass(kind):
-        return _parse_dataclass(kind, value, where)
-    origin = get_origin(kind)
-    if origin is tuple:
-        return _parse_tuple(kind, value, where)
-    if origin is dict:
-        return dict(value)
-    if origin is Union:
-        return value
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ScreenerError(f"{where} must be {kind.__name__}, but is {value!r}")
-    return value
-
-
-def _parse_dataclass(kind: Any, value: Any, where: str) -> Any:
-    if not isinstance(value, dict):
-        raise ScreenerError(f"{where} must hold settings, but is {value!r}")
-    known = {f.name for f in fields(kind)}
-    # Plans and checkpoints of an older version lack settings that came later: they get defaults.
-    needed = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
-    odd = sorted((set(value) - known) | (needed - set(value)))
-    if odd:
-        raise ScreenerError(
-            f"{where} was written by another version: settings {', '.join(odd)} do not match; "
-            "run screener_plan_and_preprocess again"
-        )
-    hints = get_type_hints(kind)
-    return kind(**{k: _parse(hints[k], v, f"{where}.{k}") for k, v in value.items()})
-
-
-def _parse_tuple(kind: Any, value: Any, where: str) -> tuple[Any, ...]:
-    items = get_args(kind)
-    if not isinstance(value, (list, tuple)):
-        raise ScreenerError(f"{where} must be a list, but is {value!r}")
-    if items[-1] is Ellipsis:
-        return tuple(_parse(items[0], v, where) for v in value)
-    if len(items) != len(value):
-        raise ScreenerError(f"{where} needs {len(items)} values, but has {len(value)}")
-    return tuple(_parse(t, v, where) for t, v in zip(items, value, strict=True))
 
 
 def read_plan(path: Path) -> tuple[dict[str, Any], ScreenerSettings]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from screener_nnu.plans import (
 
 def settings() -> ScreenerSettings:
     """No two numbers alike, so that a mix-up shows."""
-    optimiser = OptimiserSettings(11, 12, 13, 0.25, 0.5, 0.75, 1.25)
+    optimiser = OptimiserSettings(13, 12, 11, 0.25, 0.5, 0.75, 1.25)
     contrast = ContrastSettings(optimiser, "infonce", 14, 15, 16, 17, (0.6, 1.4), 0.2)
     return ScreenerSettings(
         preset="cpu",
@@ -84,6 +85,7 @@ def test_whole_numbers_are_read_as_floats_where_floats_belong() -> None:
         ("split.train", [1], r"screener\.split\.train must be str"),
         ("low_precision_cpu", 1, r"screener\.low_precision_cpu must be bool"),
         ("jitter", [1], r"screener\.jitter must hold settings"),
+        ("reasons", 3, r"screener\.reasons must be dict, but is 3"),
     ],
 )
 def test_wrong_types_name_their_place(place: str, value: Any, message: str) -> None:
@@ -104,6 +106,89 @@ def test_missing_and_unknown_settings_are_named_with_the_way_out() -> None:
     with pytest.raises(ScreenerError, match=r"screener\.density.*pooling") as error:
         ScreenerSettings.from_dict(values)
     assert "screener_plan_and_preprocess" in str(error.value)
+
+
+def test_settings_of_a_newer_version_are_named_with_the_way_out() -> None:
+    values = settings().to_dict()
+    values["density"]["sigma"] = 1
+    with pytest.raises(ScreenerError, match=r"screener\.density has the settings sigma.*update"):
+        ScreenerSettings.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("descriptor.optimiser.steps=0", "must be at least 1, but is 0"),
+        ("descriptor.optimiser.steps=-3", "must be at least 1, but is -3"),
+        ("density.optimiser.steps_per_epoch=0", "must be at least 1, but is 0"),
+        ("distillation.optimiser.steps=2.5", "must be int, but is 2.5"),
+        ("descriptor.optimiser.learning_rate=NaN", "must be a finite number, but is nan"),
+        ("descriptor.optimiser.learning_rate=1e999", "must be a finite number, but is inf"),
+        ("descriptor.optimiser.learning_rate=0", "must be above 0, but is 0"),
+        ("descriptor.optimiser.learning_rate=fast", "must be float, but is 'fast'"),
+        ("descriptor.optimiser.eps=0", "must be above 0"),
+        ("descriptor.volumes_per_step=0", "must be at least 1"),
+        ("condition.contrast.positives=0", "must be at least 1"),
+        ("condition.position.volumes_per_step=0", "must be at least 1"),
+        ("condition.masks.probability=1.5", "must be at least 0 and at most 1, but is 1.5"),
+        ("descriptor.scale_range=[2, 1]", "must be a lower value, then a higher one"),
+        ("descriptor.scale_range=[0, 1]", "must be above 0"),
+        ("descriptor.vicreg_weights=[1, -1, 1]", "must be at least 0"),
+        ("density.pooling=[2, 0, 2]", "must be at least 1"),
+        ("density.pooling=2", "must be a list"),
+        ("density.volumes_per_step=0", "must be at least 1"),
+        ("density.kernel_size=4", "must be odd, but is 4"),
+        ("density.keep=first", "must be best or last, but is first"),
+        ("distillation.target=doctor", "must be teacher or hu_rarity, but is doctor"),
+        ("distillation.tail_weight=-1", "must be at least 0"),
+        ("distillation.clip_sigma=0", "must be above 0"),
+        ("inference.overlap=1", "must be at least 0 and below 1"),
+        ("inference.student_tile=[16, 16, 0]", "must be at least 1"),
+        ("preprocessing.hu_window=[300, 300]", "must be a lower and a higher value"),
+        ("preprocessing.spacing=[1, -1, 1]", "must be above 0"),
+        ("preprocessing.equalisation=some", "must be adaptive or global or none"),
+        ("calibration.max_scans=-1", "must be at least 0"),
+        ("workers=-1", "must be at least 0"),
+        ("seed=-1", "must be at least 0"),
+    ],
+)
+def test_values_that_cannot_be_trained_with_are_refused(assignment: str, message: str) -> None:
+    key, _, text = assignment.partition("=")
+    with pytest.raises(ScreenerError) as error:
+        settings().override([assignment])
+    assert f"screener.{key} {message}" in str(error.value)
+    values = settings().to_dict()  # and in a plan that was changed by hand
+    *parents, leaf = key.split(".")
+    node = values
+    for parent in parents:
+        node = node[parent]
+    node[leaf] = json.loads(text) if text[0] in "-0123456789[N" else text
+    with pytest.raises(ScreenerError, match=re.escape(message)):
+        ScreenerSettings.from_dict(values)
+
+
+def test_a_warm_up_longer_than_the_training_is_refused() -> None:
+    with pytest.raises(ScreenerError, match=r"density\.optimiser: warmup_steps .* steps \(4\)"):
+        settings().override(["density.optimiser.steps=4"])
+    short = ["density.optimiser.steps=4", "density.optimiser.warmup_steps=4"]
+    assert settings().override(short).density.optimiser.steps == 4
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("density.pooling", "setting 'density.pooling' is not of the form key=value"),
+        ("density.sigma=1", "no setting 'density.sigma'; known here: body_only, "),
+        ("densty.noise=1", "no setting 'densty.noise'; known here: calibration, "),
+        ("seed.x=1", "no setting 'seed.x'"),
+        ("=3", "no setting ''"),
+        ("density=3", "screener.density must hold settings, but is 3"),
+    ],
+)
+def test_overrides_that_name_no_setting_are_refused(assignment: str, message: str) -> None:
+    with pytest.raises(ScreenerError) as error:
+        settings().override([assignment])
+    assert message in str(error.value)
 
 
 def test_settings_cannot_change() -> None:
