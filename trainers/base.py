@@ -16,14 +16,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.networks.unet import low_precision, shape_divisor
+from screener_nnu.networks.unet import low_precision
 from screener_nnu.paths import cases_folder
-from screener_nnu.plans import (
-    OptimiserSettings,
-    ScreenerSettings,
-    Shape,
-    write_json,
-)
+from screener_nnu.plans import OptimiserSettings, ScreenerSettings, write_json
+from screener_nnu.trainers.settings_check import check_settings
 from screener_nnu.trainers.stage_logger import StageLogger
 from screener_nnu.trainers.state import StageState
 
@@ -61,6 +57,7 @@ class ScreenerTrainer(StageState):
         super().__init__(plans, configuration, fold, dataset_json, device)  # type: ignore[arg-type]
         self.plan = plans
         self.settings = ScreenerSettings.from_dict(plans["screener"])
+        check_settings(self.settings, plans)
         self.stage_settings_check()
         steps = self.optimiser_settings
         self.num_iterations_per_epoch = min(steps.steps_per_epoch, steps.steps)
@@ -90,7 +87,7 @@ class ScreenerTrainer(StageState):
         raise NotImplementedError
 
     def stage_settings_check(self) -> None:
-        """Refuses settings that the stage cannot train with."""
+        """Refuses a plan that has no such stage."""
 
     def build_model(self) -> nn.Module:
         """The module that is trained; its parts are saved by `weights`."""
@@ -344,15 +341,6 @@ class ScreenerTrainer(StageState):
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Nothing: the stage's figure was measured after each epoch."""
-
-
-def check_crop(size: Shape, plan: dict[str, Any], name: str) -> None:
-    """Refuses a crop that the strides of the plan's network do not divide."""
-    divisor = shape_divisor(plan)
-    if any(n % d for n, d in zip(size, divisor, strict=True)):
-        raise ScreenerError(
-            f"{name} {list(size)} must be a multiple of {list(divisor)}, the network's strides"
-        )
 
 
 def schedule_factor(settings: OptimiserSettings, step: int) -> float:

@@ -37,7 +37,6 @@ class ConditionTrainer(ContrastTrainer):
         if needed != self.stage:
             reason = "needs no training" if needed == "density" else "has a stage of its own"
             raise ScreenerError(f"condition '{kind}' {reason}: go on with the {needed} stage")
-        super().stage_settings_check()
 
     def network_input(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Each view is masked by itself; the mask is the second channel."""

@@ -12,7 +12,6 @@ from torch import nn
 
 from screener_nnu.calibration.run import calibrate_trained
 from screener_nnu.checkpoints import read_checkpoint
-from screener_nnu.errors import ScreenerError
 from screener_nnu.inference.map_store import MapStore, maps_folder
 from screener_nnu.inference.models import load_features, new_density
 from screener_nnu.plans import DensitySettings, OptimiserSettings, ScreenerSettings
@@ -50,11 +49,6 @@ class DensityTrainer(ScreenerTrainer):
     def volumes_per_step(self) -> int:
         """Crops of a step."""
         return self.density.volumes_per_step
-
-    def stage_settings_check(self) -> None:
-        """The epoch to keep must be one of two."""
-        if self.density.keep not in ("best", "last"):
-            raise ScreenerError(f"density.keep must be best or last, but is {self.density.keep}")
 
     def build_model(self) -> nn.Module:
         """The density; descriptor and condition are loaded and frozen beside it."""

@@ -11,7 +11,6 @@ from torch import nn
 
 from screener_nnu.calibration.run import calibrate_trained
 from screener_nnu.checkpoints import read_checkpoint
-from screener_nnu.errors import ScreenerError
 from screener_nnu.files import file_sha256
 from screener_nnu.finetuning.checkpoint import stock_checkpoint
 from screener_nnu.inference.models import load_teacher
@@ -30,7 +29,7 @@ from screener_nnu.plans import (
 )
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.sampling.randomness import torch_generator
-from screener_nnu.trainers.base import ScreenerTrainer, check_crop
+from screener_nnu.trainers.base import ScreenerTrainer
 from screener_nnu.trainers.distillation_reading import (
     DistillationReader,
     DistillationSample,
@@ -72,20 +71,6 @@ class DistillationTrainer(ScreenerTrainer):
     def volumes_per_step(self) -> int:
         """Crops of a step."""
         return self.distillation.volumes_per_step
-
-    def stage_settings_check(self) -> None:
-        """The crop must fit the network's strides, and weights may not be negative."""
-        check_crop(self.distillation.crop_size, self.plan, "distillation.crop_size")
-        for name in ("descriptor_weight", "tail_weight"):
-            if getattr(self.distillation, name) < 0:
-                raise ScreenerError(f"distillation.{name} may not be negative")
-        target = self.distillation.target
-        if target not in (TEACHER, RARITY):
-            raise ScreenerError(f"distillation.target is {TEACHER} or {RARITY}, not '{target}'")
-        if target == RARITY and self.distillation.descriptor_weight:
-            raise ScreenerError(
-                f"{RARITY} has no descriptors: set distillation.descriptor_weight=0"
-            )
 
     def build_model(self) -> nn.Module:
         """The student: the plan's UNet with one linear output, and in training the descriptors."""

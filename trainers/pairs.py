@@ -11,7 +11,7 @@ from screener_nnu.plans import ContrastSettings, OptimiserSettings, PositionSett
 from screener_nnu.sampling.crops import Box, resize_boxes, voxels_per_crop
 from screener_nnu.sampling.jitter import colour_jitter
 from screener_nnu.sampling.orientation import resize_oriented
-from screener_nnu.trainers.base import ScreenerTrainer, check_crop
+from screener_nnu.trainers.base import ScreenerTrainer
 from screener_nnu.trainers.reading import PairReader, PairSample, step_batches
 
 
@@ -24,10 +24,6 @@ class PairTrainer(ScreenerTrainer):
     def pairs(self) -> ContrastSettings | PositionSettings:
         """Settings of this stage."""
         raise NotImplementedError
-
-    def stage_settings_check(self) -> None:
-        """The crop must fit the network's strides."""
-        check_crop(self.settings.crop_size, self.plan, "crop_size")
 
     @property
     def optimiser_settings(self) -> OptimiserSettings:

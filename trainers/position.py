@@ -70,7 +70,6 @@ class PositionTrainer(PairTrainer):
                 f"condition '{kind}' {instead}; positions are learned for a plan with "
                 "-o condition.kind=ape"
             )
-        super().stage_settings_check()
 
     def build_model(self) -> nn.Module:
         """UNet of the plan: image * mask and mask in, three coordinates out."""

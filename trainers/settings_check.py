@@ -1,0 +1,40 @@
+"""What a plan asks of any stage, checked when the first one starts and not hours later."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from screener_nnu.conditions import CONDITIONS
+from screener_nnu.densities import DENSITIES
+from screener_nnu.errors import ScreenerError
+from screener_nnu.losses import LOSSES
+from screener_nnu.networks.unet import shape_divisor
+from screener_nnu.plans import RARITY, ScreenerSettings, Shape
+
+
+def check_settings(settings: ScreenerSettings, plan: dict[str, Any]) -> None:
+    """Refuses names that nothing stands for, and settings that do not fit each other.
+
+    Raises:
+        ScreenerError: names the setting and what is allowed.
+    """
+    for key, name, known in (
+        ("descriptor.loss", settings.descriptor.loss, LOSSES),
+        ("condition.contrast.loss", settings.condition.contrast.loss, LOSSES),
+        ("condition.kind", settings.condition.kind, CONDITIONS),
+        ("density.kind", settings.density.kind, DENSITIES),
+    ):
+        if name not in known:
+            raise ScreenerError(f"{key} must be one of {', '.join(known)}, but is '{name}'")
+    _check_crop(settings.crop_size, plan, "crop_size")
+    _check_crop(settings.distillation.crop_size, plan, "distillation.crop_size")
+    if settings.distillation.target == RARITY and settings.distillation.descriptor_weight:
+        raise ScreenerError(f"{RARITY} has no descriptors: set distillation.descriptor_weight=0")
+
+
+def _check_crop(size: Shape, plan: dict[str, Any], name: str) -> None:
+    divisor = shape_divisor(plan)
+    if any(n % d for n, d in zip(size, divisor, strict=True)):
+        raise ScreenerError(
+            f"{name} {list(size)} must be a multiple of {list(divisor)}, the network's strides"
+        )
