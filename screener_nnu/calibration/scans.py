@@ -20,8 +20,7 @@ from screener_nnu.inference.volume import score_map
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.preprocessing.mapping import mask_to_input_geometry, to_input_geometry
 from screener_nnu.preprocessing.reading import Source, read_image
-
-_TOLERANCE_MM = 1e-2
+from screener_nnu.preprocessing.volumes import Geometry, read_labels
 
 
 @dataclass(frozen=True)
@@ -138,18 +137,9 @@ def read_mask(path: Path, case: str, reference: sitk.Image) -> NDArray[np.bool_]
     """Annotated voxels (z, y, x): those above zero.
 
     Raises:
-        CaseError: the file is damaged or lies elsewhere than the scan.
+        CaseError: the file is damaged, lies elsewhere than the scan, or holds no whole numbers.
     """
-    try:
-        mask = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        raise CaseError(case, f"its mask {path} cannot be read") from error
-    if mask.GetSize() != reference.GetSize() or not all(
-        np.allclose(getattr(mask, get)(), getattr(reference, get)(), rtol=0, atol=_TOLERANCE_MM)
-        for get in ("GetSpacing", "GetOrigin", "GetDirection")
-    ):
-        raise CaseError(case, f"its mask {path} has another geometry than the scan")
-    return sitk.GetArrayFromImage(mask) > 0
+    return read_labels(path, case, Geometry.of_image(reference)) > 0
 
 
 def spread(names: Sequence[str], most: int) -> list[str]:

@@ -23,6 +23,7 @@ from screener_nnu.demo.settings import LABELLED, NORMAL_CASE, PRETRAINING, DemoP
 from screener_nnu.demo.steps import Step
 from screener_nnu.paths import begun_stages, finished_checkpoint, plan_file, results_folder
 from screener_nnu.plans import CONFIGURATION, DEFAULT_PLANS_NAME, read_plan
+from screener_nnu.preprocessing.volumes import read_array
 
 _SHOWN_METHODS = ("student", "teacher")
 _PACKAGES = ("screener_nnu", "nnunetv2", "torch", "nflows", "numpy", "scipy", "SimpleITK")
@@ -120,7 +121,7 @@ def _read_case(paths: DemoPaths, name: str) -> figures.OverlayCase:
 
 
 def _array(path: Path) -> NDArray[np.floating[Any]]:
-    return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
+    return read_array(path, path.name)
 
 
 def _slices(case: figures.OverlayCase, windows: Mapping[str, tuple[float, float]]) -> list[Picture]:

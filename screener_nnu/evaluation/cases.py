@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import nibabel
 import numpy as np
-import SimpleITK
 from numpy.typing import NDArray
 
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.evaluation.baselines import BASELINES, NEED_HISTOGRAM, BaselineInput
+from screener_nnu.preprocessing.volumes import (
+    Geometry,
+    read_array,
+    read_geometry,
+    read_labels,
+)
 
 ENDING = ".nii.gz"
 BODY = "_body"
-# NIfTI keeps geometry in single precision: origins of a metre are then off by up to 0.1 um.
-_SPACING_TOLERANCE_MM = 1e-3
-_ORIGIN_TOLERANCE_MM = 1e-2
-_DIRECTION_TOLERANCE = 1e-3
-_DAMAGED = (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError)
 
 
 @dataclass(frozen=True)
@@ -73,18 +70,18 @@ class CaseLabels:
         counted: body mask united with the annotation `(z, y, x)`.
         annotated: whether each counted voxel is annotated `(counted voxels,)`.
         body: body mask `(z, y, x)`.
-        reference: image whose geometry all other files of the case must have.
+        reference: geometry that all files of the case must have.
     """
 
     counted: NDArray[np.bool_]
     annotated: NDArray[np.bool_]
     body: NDArray[np.bool_]
-    reference: SimpleITK.ImageFileReader
+    reference: Geometry
 
     @property
     def spacing(self) -> tuple[float, float, float]:
         """Voxel spacing `(z, y, x)` in mm."""
-        x, y, z = self.reference.GetSpacing()
+        x, y, z = self.reference.spacing
         return z, y, x
 
     @property
@@ -172,13 +169,14 @@ def load_labels(files: CaseFiles, labels: Collection[int] | None = None) -> Case
             Voxels of other values count as not annotated where they are in the body.
 
     Raises:
-        CaseError: when a file cannot be read or has another geometry, or the body is empty.
+        CaseError: when a file cannot be read, has another geometry or holds no whole numbers, or
+            the body is empty.
     """
-    reference = _header(files.case, next(iter(files.maps.values())))
-    body = _read(files.case, files.body, reference) > 0
+    reference = read_geometry(next(iter(files.maps.values())), files.case)
+    body = read_labels(files.body, files.case, reference) > 0
     if not body.any():
         raise CaseError(files.case, "the body mask is empty; predict this case again")
-    mask = _read(files.case, files.mask, reference)
+    mask = read_labels(files.mask, files.case, reference)
     annotated = mask > 0 if labels is None else np.isin(mask, sorted(labels))
     counted = body | annotated
     return CaseLabels(counted, annotated[counted], body, reference)
@@ -206,7 +204,8 @@ def iterate_scores(
     """
     for method, path in files.maps.items():
         if wanted is None or method in wanted:
-            yield method, _read_finite(files.case, path, labels).astype(np.float32)[labels.counted]
+            scores = read_array(path, files.case, labels.reference)
+            yield method, scores.astype(np.float32, copy=False)[labels.counted]
     names = [
         name
         for name in baseline_names(hu_histogram is not None)
@@ -215,7 +214,7 @@ def iterate_scores(
     if files.image is None or not names:
         return
     given = BaselineInput(
-        _read_finite(files.case, files.image, labels),
+        read_array(files.image, files.case, labels.reference),
         labels.body,
         labels.spacing,
         hu_histogram.edges if hu_histogram else None,
@@ -228,68 +227,3 @@ def iterate_scores(
 def baseline_names(has_histogram: bool) -> list[str]:
     """Baselines that can be computed with or without the training set's HU histogram."""
     return [name for name in BASELINES if has_histogram or name not in NEED_HISTOGRAM]
-
-
-def _header(case: str, path: Path) -> SimpleITK.ImageFileReader:
-    reader = SimpleITK.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise CaseError(case, f"{path} cannot be read; it may be damaged") from error
-    if reader.GetDimension() != 3:
-        raise CaseError(case, f"{path} has {reader.GetDimension()} dimensions instead of 3")
-    return reader
-
-
-def _check_geometry(
-    case: str, path: Path, reference: SimpleITK.ImageFileReader
-) -> SimpleITK.ImageFileReader:
-    """Opens a volume that must have the reference's geometry."""
-    header = _header(case, path)
-    if difference := _geometry_difference(header, reference):
-        raise CaseError(case, f"{path} and {reference.GetFileName()} {difference}")
-    return header
-
-
-def _read(case: str, path: Path, reference: SimpleITK.ImageFileReader) -> NDArray[Any]:
-    """Reads a mask `(z, y, x)`."""
-    header = _check_geometry(case, path, reference)
-    try:
-        return SimpleITK.GetArrayFromImage(header.Execute())
-    except RuntimeError as error:
-        raise CaseError(case, f"{path} cannot be read; it may be damaged") from error
-
-
-def _read_finite(case: str, path: Path, labels: CaseLabels) -> NDArray[Any]:
-    """Reads scores or HU `(z, y, x)`, which must all be finite.
-
-    SimpleITK turns NaN and infinite values of a NIfTI file into zeros without a word, so that a
-    broken map would pass for a good one; nibabel keeps them.
-    """
-    _check_geometry(case, path, labels.reference)
-    try:
-        volume: Any = nibabel.load(path)
-        array = np.asarray(volume.dataobj).T.reshape(labels.counted.shape)
-    except _DAMAGED as error:
-        raise CaseError(case, f"{path} cannot be read; it may be damaged") from error
-    if not np.isfinite(array).all():
-        raise CaseError(case, f"{path} contains NaN or infinite values; make it again")
-    return array
-
-
-def _geometry_difference(
-    one: SimpleITK.ImageFileReader, other: SimpleITK.ImageFileReader
-) -> str | None:
-    """What differs between two geometries, as the end of a sentence, or None."""
-    if one.GetSize() != other.GetSize():
-        return f"differ in size: {one.GetSize()} and {other.GetSize()} voxels (x, y, z)"
-    compared = (
-        ("spacing", one.GetSpacing(), other.GetSpacing(), _SPACING_TOLERANCE_MM),
-        ("origin", one.GetOrigin(), other.GetOrigin(), _ORIGIN_TOLERANCE_MM),
-        ("direction", one.GetDirection(), other.GetDirection(), _DIRECTION_TOLERANCE),
-    )
-    for kind, here, there, tolerance in compared:
-        if not np.allclose(here, there, rtol=0.0, atol=tolerance):
-            return f"differ in {kind}: {here} and {there}"
-    return None

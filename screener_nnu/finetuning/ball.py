@@ -10,8 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from screener_nnu.errors import CaseError
-
 RADII_MM = tuple(float(radius) for radius in range(1, 151))
 
 
@@ -108,12 +106,9 @@ def read_label(path: Path) -> tuple[np.ndarray, tuple[float, ...]]:
     """Values (D, H, W) of a label file, and its spacing (mm) in the order of the axes.
 
     Raises:
-        CaseError: the file cannot be read.
+        CaseError: the file cannot be read, or holds other values than whole numbers.
     """
-    import SimpleITK
+    from screener_nnu.preprocessing.volumes import read_geometry, read_labels
 
-    try:
-        image = SimpleITK.ReadImage(str(path))
-    except RuntimeError as error:
-        raise CaseError(path.name, "the label file cannot be read") from error
-    return SimpleITK.GetArrayFromImage(image), image.GetSpacing()[::-1]
+    spacing = read_geometry(path, path.name).spacing
+    return read_labels(path, path.name), spacing[::-1]

@@ -30,7 +30,7 @@ from screener_nnu.importing.request import ImportRequest
 from screener_nnu.inference.images import write_image
 from screener_nnu.plans import write_json
 from screener_nnu.preprocessing.memory import bounded_processes, free_memory
-from screener_nnu.preprocessing.reading import check_intensities
+from screener_nnu.preprocessing.units import check_intensities
 from screener_nnu.preprocessing.workers import run_cases
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import SimpleITK
 from numpy.typing import NDArray
 
 from screener_nnu.errors import CaseError
@@ -16,6 +15,7 @@ from screener_nnu.finetuning.ball import RADII_MM, ball_scores, best_choice, rea
 from screener_nnu.finetuning.dataset import LabelledDataset
 from screener_nnu.finetuning.splits import Fold
 from screener_nnu.lowshot.design import LowShotRun, Setting
+from screener_nnu.preprocessing.volumes import read_array
 
 # Shares of all voxels that thresholds mark, from all of them down to a millionth by 2 % each.
 _SHARES = np.logspace(0, -6, 700)
@@ -133,8 +133,8 @@ def _voxels(
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Scores, and which are foreground, of all voxels of a case that count (N,)."""
     try:
-        score = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
-    except RuntimeError as error:
+        score = read_array(path, case)
+    except CaseError as error:
         raise CaseError(case, f"{path} cannot be read: delete it, and it is made again") from error
     label, _ = read_label(dataset.labels[case])
     if score.shape != label.shape:

@@ -1,95 +1,216 @@
-"""What SimpleITK does not tell about a NIfTI file: that it is cut short, or holds NaN.
+"""NIfTI files as they are: what SimpleITK reads past without a word.
 
-Its NIfTI library reads both without an error and puts 0 in their place, which in CT is water.
+Its NIfTI library fills in 0 (in CT: water) for what a file that was cut short lacks, and for NaN;
+it takes damaged gzip streams as they come, makes sizes of 0 into 1, and chooses by itself where
+two placements of one file contradict each other. So the voxels are read here, once, with the
+checksum of the gzip stream, and the header is looked at before.
 """
 
 from __future__ import annotations
 
 import gzip
-import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import nibabel
 
 _PIECE = 1 << 24
-_FLOATS = {16: "f4", 64: "f8"}
+_GZIP = b"\x1f\x8b"
+_HEADER_BYTES = {348: "Nifti1Header", 540: "Nifti2Header"}
+# Axes that are further from a right angle than this (degrees) are sheared.
+SHEAR_DEGREES = 0.1
+# Two placements of a file agree when no corner of the volume is further off (mm).
+_AGREEMENT_MM = 0.5
+# Codes of a sform that says where the scanner saw the voxels; others are aligned to something.
+_SCANNER = 1
+_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+class NiftiError(Exception):
+    """A file that cannot be used; the message is a short reason."""
+
+
+def is_nifti(path: Path) -> bool:
+    """Whether a file has the name of one."""
+    return path.name.lower().endswith((".nii", ".nii.gz"))
 
 
 @dataclass(frozen=True)
-class _Header:
-    start: int
-    stop: int
-    number_type: str
+class NiftiFile:
+    """The header of a NIfTI-1 or NIfTI-2 file that can be used.
 
-
-def find_damage(path: Path) -> str:
-    """Says what is wrong with the voxels of a NIfTI file, or nothing.
-
-    Whole numbers in a gzip file need no second reading: its last four bytes state the length, and
-    those of a file that was cut short state another one.
-
-    Args:
-        path: a file `.nii` or `.nii.gz`; every other file passes.
-
-    Returns:
-        An empty text, or a short reason.
+    Attributes:
+        path: of the file.
+        packed: whether it is a gzip stream.
+        header: as nibabel reads it.
     """
-    if not path.name.endswith((".nii", ".nii.gz")):
-        return ""
-    packed = path.name.endswith(".gz")
-    try:
-        with _open(path, packed) as stream:
-            header = _read_header(stream)
-        length, wanted = _stated_length(path, packed), header.stop
-        if not header.number_type and length == (wanted % (1 << 32) if packed else wanted):
+
+    path: Path
+    packed: bool
+    header: nibabel.Nifti1Header
+
+    @classmethod
+    def open(cls, path: Path) -> NiftiFile:
+        """Reads and checks the header.
+
+        Raises:
+            NiftiError: there is none, its voxels have no size, or their axes are sheared.
+        """
+        packed = path.name.lower().endswith(".gz")
+        with path.open("rb") as stream:
+            is_gzip = stream.read(2) == _GZIP
+        header = _read_header(path, is_gzip)
+        if packed and not is_gzip:
+            raise NiftiError("its name ends in .gz, but it is not compressed with gzip: rename it")
+        if is_gzip and not packed:
+            raise NiftiError(
+                "it is compressed with gzip, but its name does not end in .gz: rename it"
+            )
+        file = cls(path, packed, header)
+        file._check_placement()
+        return file
+
+    def _check_placement(self) -> None:
+        sizes = [float(size) for size in self.header["pixdim"][1:4]]
+        if not all(np.isfinite(size) and size > 0 for size in sizes):
+            raise NiftiError(f"its voxel sizes are {sizes} mm: correct pixdim in its header")
+        placements = self._placements()
+        scanner = int(self.header["sform_code"]) == _SCANNER or len(placements) < 2
+        if "sform" in placements and scanner and shear_degrees(placements["sform"]) > SHEAR_DEGREES:
+            raise NiftiError(
+                f"its axes are sheared by {shear_degrees(placements['sform']):.1f} degrees, as "
+                "those of a tilted gantry: resample it to a grid with right angles"
+            )
+
+    def _placements(self) -> dict[str, NDArray[np.float64]]:
+        """The affine matrices (4, 4) of the header that are set, in RAS (mm)."""
+        found = {}
+        for name, read in (("qform", self.header.get_qform), ("sform", self.header.get_sform)):
+            if int(self.header[f"{name}_code"]) <= 0:
+                continue
+            try:
+                found[name] = np.asarray(read(), dtype=float)
+            except Exception as error:  # a quaternion that is none
+                raise NiftiError(f"its {name} is damaged ({error})") from error
+            if not np.isfinite(found[name]).all() or abs(np.linalg.det(found[name])) < 1e-9:
+                raise NiftiError(f"its {name} is no placement of voxels: correct its header")
+        return found
+
+    def contradiction(self, affine: NDArray[np.float64]) -> str:
+        """Says where the header places voxels otherwise than a reader did, or nothing.
+
+        Args:
+            affine: (4, 4) of the reader, from voxels (x, y, z) to LPS (mm).
+        """
+        placements = self._placements()
+        if not placements:
+            return "its header does not say how it lies: taken as left, posterior, superior"
+        corners = np.array([[x, y, z, 1.0] for x in (0, 1) for y in (0, 1) for z in (0, 1)]) * [
+            *(np.array(self.header.get_data_shape()[:3]) - 1),
+            1,
+        ]
+        chosen = corners @ affine.T
+        apart = {
+            name: float(np.linalg.norm(chosen - corners @ (_RAS_TO_LPS @ placed).T, axis=1).max())
+            for name, placed in placements.items()
+        }
+        other = [
+            f"its {name} by up to {mm:.1f} mm" for name, mm in apart.items() if mm > _AGREEMENT_MM
+        ]
+        if not other:
             return ""
-        with _open(path, packed) as stream:
-            return _read_through(stream, header)
-    except (EOFError, zlib.error, gzip.BadGzipFile, struct.error):
-        return "the file is cut short"
+        sizes = " x ".join(f"{size:.4g}" for size in np.linalg.norm(affine[:3, :3], axis=0))
+        return (
+            f"its header contradicts itself: read with voxels of {sizes} mm, which differs from "
+            f"{' and '.join(other)}; correct qform, sform and pixdim if that is wrong"
+        )
+
+    def voxels(self) -> NDArray | None:
+        """Values (z, y, x and more axes before them), rescaled as the header says.
+
+        Returns:
+            None where each voxel is no single real number.
+
+        Raises:
+            NiftiError: the file is cut short or damaged, or holds NaN or infinite values.
+        """
+        kind = self.header.get_data_dtype()
+        if kind.kind not in "iuf" or kind.itemsize > 8:
+            return None
+        shape = tuple(int(n) for n in self.header.get_data_shape()[::-1])
+        count = int(np.prod([float(n) for n in shape]))
+        raw = self._read(int(self.header.get_data_offset()), count * kind.itemsize)
+        values = np.frombuffer(raw, kind).reshape(shape)
+        values = values.astype(kind.newbyteorder("="), copy=False)
+        slope, intercept = self.header.get_slope_inter()
+        if slope is not None and (slope, intercept) != (1.0, 0.0):
+            values = values * np.float64(slope) + np.float64(intercept)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise NiftiError("it holds NaN or infinite values")
+        return values
+
+    def _read(self, start: int, length: int) -> bytearray:
+        """Bytes of the voxels; the rest of a gzip stream is read as well, for its checksum."""
+        # Not allocated before it is known to be there: the header of a damaged file says anything.
+        content = bytearray()
+        try:
+            with _open(self.path, self.packed) as stream:
+                stream.seek(start)
+                while len(content) < length:
+                    piece = stream.read(min(_PIECE, length - len(content)))
+                    if not piece:
+                        raise NiftiError("the file is cut short")
+                    content += piece
+                while self.packed and stream.read(_PIECE):
+                    pass
+        except EOFError as error:
+            raise NiftiError("the file is cut short") from error
+        except (zlib.error, gzip.BadGzipFile) as error:
+            raise NiftiError(f"the file is damaged ({error})") from error
+        return content
+
+
+def shear_degrees(affine: NDArray[np.float64]) -> float:
+    """How far the axes of a matrix (3, 3) or (4, 4) are from right angles, at most (degrees)."""
+    axes = np.asarray(affine, dtype=float)[:3, :3]
+    axes = axes / np.linalg.norm(axes, axis=0)
+    cosines = np.abs(axes.T @ axes - np.eye(3))
+    return float(np.degrees(np.arcsin(np.clip(cosines, 0, 1).max())))
 
 
 def _open(path: Path, packed: bool) -> gzip.GzipFile | IO[bytes]:
-    return gzip.open(path, "rb") if packed else open(path, "rb")
+    return gzip.open(path, "rb") if packed else path.open("rb")
 
 
-def _stated_length(path: Path, packed: bool) -> int:
-    if not packed:
-        return path.stat().st_size
-    with open(path, "rb") as stream:
-        stream.seek(-4, 2)
-        return struct.unpack("<I", stream.read(4))[0]
+def _read_header(path: Path, packed: bool) -> nibabel.Nifti1Header:
+    import nibabel
 
-
-def _read_header(stream: gzip.GzipFile | IO[bytes]) -> _Header:
-    """Where the voxels start and stop (bytes), from a NIfTI-1 or NIfTI-2 header."""
-    head = stream.read(348)
-    order = "<" if struct.unpack_from("<i", head)[0] in (348, 540) else ">"
-    if struct.unpack_from(f"{order}i", head)[0] == 540:
-        kind, bits = struct.unpack_from(f"{order}2h", head, 12)
-        sizes = struct.unpack_from(f"{order}8q", head, 16)
-        start = struct.unpack_from(f"{order}q", head, 168)[0]
-    else:
-        sizes = struct.unpack_from(f"{order}8h", head, 40)
-        kind, bits = struct.unpack_from(f"{order}2h", head, 70)
-        start = int(struct.unpack_from(f"{order}f", head, 108)[0])
-    count = int(np.prod([float(n) for n in sizes[1 : 1 + sizes[0]]]))
-    name = order + _FLOATS[kind] if kind in _FLOATS else ""
-    return _Header(start, start + count * bits // 8, name)
-
-
-def _read_through(stream: gzip.GzipFile | IO[bytes], header: _Header) -> str:
-    stream.seek(header.start)
-    left = header.stop - header.start
-    while left > 0:
-        piece = stream.read(min(_PIECE, left))
-        left -= len(piece)
-        # These streams return less than asked for at the end of the file only.
-        if left and len(piece) < _PIECE:
-            return "the file is cut short"
-        if header.number_type and not np.isfinite(np.frombuffer(piece, header.number_type)).all():
-            return "the image holds NaN or infinite values"
-    return ""
+    try:
+        with _open(path, packed) as stream:
+            block = stream.read(540)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise NiftiError("the file is cut short or damaged") from error
+    if not block:
+        raise NiftiError("the file is empty")
+    sizes = {int.from_bytes(block[:4], "little"), int.from_bytes(block[:4], "big")}
+    kind = next((_HEADER_BYTES[size] for size in sizes if size in _HEADER_BYTES), None)
+    if kind is None:
+        raise NiftiError("it is no NIfTI file, whatever its name says")
+    header = getattr(nibabel, kind)
+    length = header.sizeof_hdr
+    if len(block) < length:
+        raise NiftiError("the file is cut short")
+    try:
+        found = header(block[:length], check=False)
+        found.get_data_dtype()
+        if not 1 <= int(found["dim"][0]) <= 7 or min(found.get_data_shape()) < 1:
+            raise ValueError(f"dim {found['dim'].tolist()}")
+    except Exception as error:  # nibabel raises many types for a damaged header
+        raise NiftiError(f"its header is damaged ({error})") from error
+    return found

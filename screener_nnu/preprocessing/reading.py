@@ -6,9 +6,9 @@ Array axes are (z, y, x); spacings of arrays have the same order, those of `Geom
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
@@ -17,7 +17,14 @@ from screener_nnu.dicom.files import is_dicom, is_zip
 from screener_nnu.dicom.records import Series
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.plans import Shape, Spacing
-from screener_nnu.preprocessing.nifti import find_damage
+from screener_nnu.preprocessing.units import check_intensities
+from screener_nnu.preprocessing.volumes import (
+    Geometry,
+    check_axes,
+    check_layout,
+    check_name,
+    read_volume,
+)
 
 if TYPE_CHECKING:
     from screener_nnu.dicom.volume import DicomVolume, SeriesSource
@@ -25,49 +32,6 @@ if TYPE_CHECKING:
 # An image file, a folder or zip of one DICOM series, or a series that was found before.
 Source = Path | Series
 CANONICAL = "LPS"
-# Above this lies everything that is not air (HU); nothing above it means that nobody was scanned.
-_AIR_LIMIT = -500.0
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Where the voxels of the input image lie, in SimpleITK's order (x, y, z).
-
-    Attributes:
-        size: voxels per axis.
-        spacing: voxel size (mm).
-        origin: centre of the first voxel (mm, LPS).
-        direction: 3 x 3 direction cosines, row by row.
-        orientation: DICOM orientation code of the axes, for instance `RAI`.
-    """
-
-    size: tuple[int, ...]
-    spacing: tuple[float, ...]
-    origin: tuple[float, ...]
-    direction: tuple[float, ...]
-    orientation: str
-
-    @classmethod
-    def of_image(cls, image: sitk.Image) -> Geometry:
-        """The geometry of a 3D image."""
-        code = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
-        return cls(
-            tuple(image.GetSize()),
-            tuple(image.GetSpacing()),
-            tuple(image.GetOrigin()),
-            tuple(image.GetDirection()),
-            code,
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return json.loads(json.dumps(asdict(self)))
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Geometry:
-        """Reads what `to_dict` wrote."""
-        lists = {k: tuple(v) for k, v in values.items() if k != "orientation"}
-        return cls(**lists, orientation=values["orientation"])
 
 
 @dataclass(frozen=True)
@@ -109,7 +73,7 @@ def read_image(path: Source, case: str) -> RawImage:
         CaseError: the file is unreadable or is no CT of a person.
     """
     if isinstance(path, Path) and not (path.is_dir() or is_zip(path) or is_dicom(path)):
-        return to_raw_image(_read_file(path, case), case)
+        return to_raw_image(read_volume(path, case), case)
     volume = _read_dicom(path, case)
     return to_raw_image(volume.image, case, volume.source)
 
@@ -120,8 +84,9 @@ def to_raw_image(image: sitk.Image, case: str, source: SeriesSource | None = Non
     Raises:
         CaseError: the image is no 3D CT of a person.
     """
-    _check_layout(image.GetSize(), image.GetNumberOfComponentsPerPixel(), case)
+    check_layout(image.GetSize(), image.GetNumberOfComponentsPerPixel(), case)
     geometry = Geometry.of_image(image)
+    check_axes(geometry, case)
     image = sitk.DICOMOrient(image, CANONICAL)
     array = sitk.GetArrayViewFromImage(image).astype(np.float32)
     check_intensities(array, case)
@@ -134,11 +99,12 @@ def read_size(path: Source) -> tuple[int, float]:
     if isinstance(path, Series):
         return _series_size(path)
     reader = sitk.ImageFileReader()
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
     try:
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        check_name(files[0], "")
         reader.SetFileName(str(files[0]))
         reader.ReadImageInformation()
-    except (RuntimeError, IndexError):
+    except (CaseError, OSError, RuntimeError, IndexError):
         return 0, 0.0
     voxels = int(np.prod([float(n) for n in reader.GetSize()])) * len(files)
     return voxels, voxels * float(np.prod(reader.GetSpacing()))
@@ -202,21 +168,6 @@ def _images(folder: Path, ending: str) -> dict[str, Path]:
     return {file.name[: -len(suffix)]: file for file in files}
 
 
-def _read_file(path: Path, case: str) -> sitk.Image:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-        _check_layout(reader.GetSize(), reader.GetNumberOfComponents(), case)
-        image = reader.Execute()
-    except RuntimeError as error:
-        raise _unreadable(case, path, error) from error
-    damage = find_damage(path)
-    if damage:
-        raise CaseError(case, f"{path} cannot be used ({damage}): correct the file or leave it out")
-    return image
-
-
 def _read_dicom(source: Source, case: str) -> DicomVolume:
     from screener_nnu.dicom.finding import find_series
     from screener_nnu.dicom.volume import read_series
@@ -236,46 +187,3 @@ def _read_dicom(source: Source, case: str) -> DicomVolume:
             "give each series a folder of its own",
         )
     return read_series(found.series[0], case)
-
-
-def _unreadable(case: str, path: Path, error: Exception) -> CaseError:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return CaseError(
-        case, f"{path} cannot be read ({lines[-1]}): replace the file or leave the case out"
-    )
-
-
-def _check_layout(size: tuple[int, ...], components: int, case: str) -> None:
-    if len(size) != 3 or components != 1:
-        kind = f"{len(size)}D" if components == 1 else f"{len(size)}D with {components} components"
-        raise CaseError(case, f"the image is {kind}: give one 3D CT with a single value per voxel")
-    if min(size) < 2:
-        raise CaseError(
-            case, f"the image has only {size} voxels (x, y, z): give the whole 3D scan in one file"
-        )
-
-
-def check_intensities(array: np.ndarray, case: str) -> None:
-    """Refuses values that are no HU of a person.
-
-    Raises:
-        CaseError: NaN or infinite values, none below 0, or nothing but air.
-    """
-    # NumPy's minimum and maximum are NaN as soon as one voxel is.
-    low, high = float(array.min()), float(array.max())
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise CaseError(
-            case, "the image holds NaN or infinite values: replace them by -1024 (air) in the file"
-        )
-    if low >= 0:
-        raise CaseError(
-            case,
-            f"no value is negative (from {low:.0f} to {high:.0f}), so this is not CT in Hounsfield "
-            "units: rescale it to HU or leave it out",
-        )
-    if high <= _AIR_LIMIT:
-        raise CaseError(
-            case,
-            f"no voxel lies above {_AIR_LIMIT:.0f} HU (highest {high:.0f}), so there is nothing "
-            "but air: check the rescaling to HU or leave the case out",
-        )

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
+from screener_nnu.files import replacing
 from screener_nnu.preprocessing.reading import CANONICAL, Source, read_image
+from screener_nnu.preprocessing.volumes import read_volume
 from screener_nnu.synthetic.anomaly_case import CaseFiles
 
 _SCANS = 4
@@ -35,7 +37,8 @@ def write_preview(folder: Path, images: Mapping[str, Source]) -> None:
     axes = figure.subplots(2, len(chosen), squeeze=False)
     for column, case in zip(axes.T, chosen, strict=True):
         _draw(column, case, images[case], CaseFiles(folder, case))
-    figure.savefig(folder / "preview.png", dpi=110)
+    with replacing(folder / "preview.png") as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
 
 
 def _draw(column: Any, case: str, source: Source, files: CaseFiles) -> None:
@@ -54,5 +57,5 @@ def _draw(column: Any, case: str, source: Source, files: CaseFiles) -> None:
 
 def _read_mask(path: Path) -> np.ndarray:
     """A mask with its axes turned to LPS, (z, y, x)."""
-    image = sitk.DICOMOrient(sitk.ReadImage(str(path)), CANONICAL)
+    image = sitk.DICOMOrient(read_volume(path, path.name), CANONICAL)
     return np.asarray(sitk.GetArrayFromImage(image))

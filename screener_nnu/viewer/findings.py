@@ -13,8 +13,8 @@ import SimpleITK as sitk  # noqa: N813
 
 from screener_nnu.errors import CaseError
 from screener_nnu.inference.images import IMAGE_ENDINGS
+from screener_nnu.preprocessing.volumes import read_volume
 from screener_nnu.viewer.grid import Grid, check_same_grid
-from screener_nnu.viewer.reading import read_companion
 
 Point = tuple[float, float, float]
 
@@ -154,7 +154,7 @@ def _point(values: Sequence[float]) -> Point:
 
 
 def _read_labels(path: Path, score: sitk.Image, case: str) -> sitk.Image:
-    image = read_companion(path, case)
+    image = read_volume(path, case)
     if image.GetPixelIDValue() in (sitk.sitkFloat32, sitk.sitkFloat64):
         raise CaseError(case, f"{path} is no image of labels: give one of whole numbers")
     check_same_grid(score, image, case, "image of labels")

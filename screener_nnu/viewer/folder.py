@@ -14,11 +14,11 @@ from tqdm import tqdm
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.inference.images import IMAGE_ENDINGS, find_images
 from screener_nnu.preprocessing.reading import Source, read_image
+from screener_nnu.preprocessing.volumes import read_volume
 from screener_nnu.viewer.findings import FindingsLike, read_findings
 from screener_nnu.viewer.grid import image_of, to_lps
 from screener_nnu.viewer.index import CaseRow, page_name, write_index
 from screener_nnu.viewer.preview import thumbnail, write_preview
-from screener_nnu.viewer.reading import read_companion
 from screener_nnu.viewer.scene import Percentile
 from screener_nnu.viewer.write import write_viewer
 
@@ -141,8 +141,8 @@ def view_case(files: CaseFiles, page: Path, options: ViewOptions) -> CaseRow:
         CaseError: a file is unreadable, or they are not of one scan.
     """
     image = image_of(read_image(files.image, files.case))
-    score = read_companion(files.score, files.case)
-    body = None if files.body is None else read_companion(files.body, files.case)
+    score = read_volume(files.score, files.case)
+    body = None if files.body is None else read_volume(files.body, files.case)
     findings = read_findings(files.findings, score, files.case) if files.findings else None
     return write_case(files.case, image, score, body, page, options, findings)
 

@@ -38,7 +38,7 @@ def test_canonical_axes_point_left_back_and_up(
     write_image: Writer, person: Callable[..., np.ndarray], code: str, degrees: float
 ) -> None:
     array = person((9, 14, 20))
-    array[:] = np.arange(array.size).reshape(array.shape) % 3000 - 1000
+    array[:] = np.arange(array.size).reshape(array.shape) % 1300 - 1000
     path = write_image(array, (3.0, 2.0, 2.5), rotation(degrees) @ AXES[code], name="a.nrrd")
     raw = read_image(path, "a")
     image = sitk.ReadImage(str(path))
@@ -75,7 +75,7 @@ def with_value(array: np.ndarray, value: float) -> np.ndarray:
         (lambda a: a[:1], "only"),
         (lambda a: with_value(a, np.nan), "NaN"),
         (lambda a: with_value(a, -np.inf), "NaN or infinite"),
-        (lambda a: a + 1024 + 100, "not CT"),
+        (lambda a: a + 1024 + 100, "looks like HU \\+ 1024: subtract 1024"),
         (lambda a: np.full_like(a, -1000), "nothing but air"),
     ],
 )
