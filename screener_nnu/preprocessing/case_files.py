@@ -3,7 +3,7 @@
     <case>_hu.b2nd          int16     HU at the plan's spacing
     <case>_equalised.b2nd   float16   equalised image at the storage spacing
     <case>_body.b2nd        uint8     body mask at the storage spacing
-    <case>.json             frame, settings, versions and bytes; written last
+    <case>.json             frame, settings, versions, bytes and source; written last
 
 A case is finished when its marker exists. Every file appears whole or not at all.
 """
@@ -11,19 +11,19 @@ A case is finished when its marker exists. Every file appears whole or not at al
 from __future__ import annotations
 
 import errno
-import json
 import os
-from dataclasses import asdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import blosc2
 import numpy as np
 
-import screener_nnu
 from screener_nnu.errors import CaseError, ScreenerError
-from screener_nnu.plans import PreprocessingSettings, Shape
+from screener_nnu.plans import Shape
+from screener_nnu.preprocessing.marker import Marker, marker_bytes, with_source
 from screener_nnu.preprocessing.prepare import Frame, PreparedImage
+from screener_nnu.preprocessing.source_state import SourceState
 
 Kind = Literal["hu", "equalised", "body"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -36,8 +36,16 @@ _LEVEL = 1
 _AGAIN = "delete it and run screener_plan_and_preprocess again"
 
 
-def write_case(folder: Path, case: str, prepared: PreparedImage) -> int:
+def write_case(
+    folder: Path, case: str, prepared: PreparedImage, source: SourceState | None = None
+) -> int:
     """Writes a case; the marker comes last, so a case that was cut short never looks finished.
+
+    Args:
+        folder: of all cases.
+        case: its name.
+        prepared: what is written.
+        source: the scan that it was made from.
 
     Returns:
         Bytes on disk.
@@ -54,28 +62,52 @@ def write_case(folder: Path, case: str, prepared: PreparedImage) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _marker(folder, case).unlink(missing_ok=True)
-        sizes = {
+        sizes: dict[str, int] = {
             kind: _write(_array_file(folder, case, kind), _compress(array))
             for kind, array in arrays.items()
         }
-        marker = json.dumps(_describe(prepared, sizes), indent=2).encode() + b"\n"
+        marker = marker_bytes(prepared, sizes, source)
         return sum(sizes.values()) + _write(_marker(folder, case), marker)
     except OSError as error:
         remove_case(folder, case)
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        way_out = "free some space there" if full else "check that folder"
-        raise ScreenerError(
-            f"{case} cannot be written to {folder} ({error.strerror or error}): {way_out} and run "
-            "screener_plan_and_preprocess again, it goes on where it stopped"
-        ) from error
+        raise _unwritable(folder, case, error) from error
+
+
+def add_source(folder: Path, case: str, source: SourceState) -> None:
+    """Adds the scan to a marker of an earlier version; its time stays, for maps depend on it.
+
+    Raises:
+        ScreenerError: it could not be written.
+    """
+    marker = _marker(folder, case)
+    try:
+        _write(marker, with_source(marker.read_bytes(), source), marker.stat().st_mtime_ns)
+    except OSError as error:
+        raise _unwritable(folder, case, error) from error
 
 
 def remove_case(folder: Path, case: str) -> None:
-    """Removes what an interrupted write left of a case, the marker first."""
-    files = [_marker(folder, case)] + [_array_file(folder, case, kind) for kind in KINDS]
-    for file in files:
+    """Removes the four files of a case and what an interrupted write left, the marker first."""
+    for file in _files(folder, case):
         file.unlink(missing_ok=True)
         _temporary(file).unlink(missing_ok=True)
+
+
+def refuse_other_files(folder: Path, cases: Iterable[str]) -> None:
+    """Refuses a folder where files of somebody else have the names of cases.
+
+    A folder is ours when a marker is in it, or an array as a killed run leaves it.
+
+    Raises:
+        ScreenerError: it is not; the message names a file.
+    """
+    names = set(os.listdir(folder)) if folder.is_dir() else set()
+    taken = [f.name for case in cases for f in _files(folder, case) if f.name in names]
+    if taken and not CaseFolder(folder).is_ours():
+        raise ScreenerError(
+            f"{folder} holds files that are not ours, {taken[0]} among them, and cases would take "
+            "their place: move them away, or give the plan another data_identifier"
+        )
 
 
 class CaseFolder:
@@ -99,15 +131,11 @@ class CaseFolder:
 
     def frame(self, case: str) -> Frame:
         """How the grids of a case lie in its input."""
-        return Frame.from_dict(self._description(case)["frame"])
+        return Frame.from_dict(self.marker(case).frame)
 
     def settings(self, case: str) -> dict[str, Any]:
         """The settings a case was made with, as plain values."""
-        return self._description(case)["settings"]
-
-    def bytes_on_disk(self, case: str) -> int:
-        """Bytes that the arrays of a case take on disk."""
-        return sum(self._description(case)["bytes"].values())
+        return self.marker(case).settings
 
     def changed(self, case: str) -> float:
         """When a case was finished, in seconds since the epoch."""
@@ -119,12 +147,41 @@ class CaseFolder:
 
     def is_whole(self, case: str) -> bool:
         """Whether the marker can be read and every array has the size that it states."""
+        return self.whole_marker(case) is not None
+
+    def whole_marker(self, case: str) -> Marker | None:
+        """The marker of a case whose arrays have the sizes that it states; None for any other."""
         try:
-            sizes = self._description(case)["bytes"]
+            marker = self.marker(case)
             found = {k: _array_file(self.folder, case, k).stat().st_size for k in KINDS}
         except (CaseError, OSError):
+            return None
+        return marker if marker.sizes == found else None
+
+    def is_ours(self) -> bool:
+        """Whether anything in the folder, a marker or an array, was written by us."""
+        names = os.listdir(self.folder) if self.folder.is_dir() else []
+        markers = (name[: -len(".json")] for name in names if name.endswith(".json"))
+        if any(map(self._has_marker, markers)):
+            return True
+        arrays = (
+            (n[: -len(f"_{k}.b2nd")], k) for n in names for k in KINDS if n.endswith(f"_{k}.b2nd")
+        )
+        return any(self._has_array(case, kind) for case, kind in arrays)
+
+    def _has_marker(self, case: str) -> bool:
+        try:
+            self.marker(case)
+        except CaseError:
             return False
-        return sizes == found
+        return True
+
+    def _has_array(self, case: str, kind: Kind) -> bool:
+        try:
+            self._open(case, kind)
+        except CaseError:
+            return False
+        return True
 
     def shape(self, case: str, kind: Kind) -> Shape:
         """Voxels of an array, (z, y, x)."""
@@ -162,22 +219,21 @@ class CaseFolder:
         except Exception as error:
             raise self._unreadable(case, file, error) from error
 
-    def _description(self, case: str) -> dict[str, Any]:
+    def marker(self, case: str) -> Marker:
+        """What the marker of a case says.
+
+        Raises:
+            CaseError: it is missing or damaged.
+        """
         file = _marker(self.folder, case)
         try:
-            values = json.loads(file.read_text())
-            return {key: values[key] for key in ("frame", "settings", "bytes")}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return Marker.read(file)
+        except (OSError, ValueError) as error:
             raise self._unreadable(case, file, error) from error
 
     @staticmethod
     def _unreadable(case: str, file: Path, error: Exception) -> CaseError:
         return CaseError(case, f"{file} is missing or damaged ({error}): {_AGAIN}")
-
-
-def settings_values(settings: PreprocessingSettings) -> dict[str, Any]:
-    """Settings as plain JSON values, as a marker holds them."""
-    return json.loads(json.dumps(asdict(settings)))
 
 
 def _array_file(folder: Path, case: str, kind: Kind) -> Path:
@@ -188,24 +244,13 @@ def _marker(folder: Path, case: str) -> Path:
     return folder / f"{case}.json"
 
 
+def _files(folder: Path, case: str) -> list[Path]:
+    return [_marker(folder, case), *(_array_file(folder, case, kind) for kind in KINDS)]
+
+
 def _temporary(file: Path) -> Path:
     # Without a process number: the next run on this case finds and replaces a left-over.
     return file.with_name(f".{file.name}.tmp")
-
-
-def _describe(prepared: PreparedImage, sizes: dict[Kind, int]) -> dict[str, Any]:
-    return {
-        "frame": prepared.frame.to_dict(),
-        "spacing": list(prepared.settings.spacing),
-        "storage_spacing": list(prepared.settings.storage_spacing),
-        "settings": settings_values(prepared.settings),
-        "bytes": sizes,
-        "versions": {
-            "screener_nnu": screener_nnu.__version__,
-            "blosc2": blosc2.__version__,
-            "numpy": np.__version__,
-        },
-    }
 
 
 def _compress(array: np.ndarray) -> bytes:
@@ -226,12 +271,23 @@ def _compress(array: np.ndarray) -> bytes:
     return compressed.to_cframe()
 
 
-def _write(file: Path, content: bytes) -> int:
+def _unwritable(folder: Path, case: str, error: OSError) -> ScreenerError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    way_out = "free some space there" if full else "check that folder"
+    return ScreenerError(
+        f"{case} cannot be written to {folder} ({error.strerror or error}): {way_out} and run "
+        "screener_plan_and_preprocess again, it goes on where it stopped"
+    )
+
+
+def _write(file: Path, content: bytes, changed_ns: int | None = None) -> int:
     temporary = _temporary(file)
     with open(temporary, "wb") as stream:
         stream.write(content)
         stream.flush()
         # A power cut after the rename must not leave an empty file under the final name.
         os.fsync(stream.fileno())
+    if changed_ns is not None:
+        os.utime(temporary, ns=(changed_ns, changed_ns))
     os.replace(temporary, file)
     return len(content)

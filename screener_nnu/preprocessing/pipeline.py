@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tqdm import tqdm
@@ -15,13 +17,17 @@ from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.plans import PreprocessingSettings, Shape, write_json
 from screener_nnu.preprocessing.case_files import (
     CaseFolder,
+    add_source,
+    refuse_other_files,
     remove_case,
-    settings_values,
     write_case,
 )
+from screener_nnu.preprocessing.case_names import first_names
+from screener_nnu.preprocessing.marker import settings_values
 from screener_nnu.preprocessing.memory import bounded_processes, estimate_bytes, free_memory
 from screener_nnu.preprocessing.prepare import Frame, prepare_image
-from screener_nnu.preprocessing.reading import RawImage, read_image
+from screener_nnu.preprocessing.reading import RawImage
+from screener_nnu.preprocessing.source_state import SourceState, read_with_state
 from screener_nnu.preprocessing.workers import run_cases
 
 logger = logging.getLogger(__name__)
@@ -34,6 +40,7 @@ class Summary:
     Attributes:
         done: cases prepared in this run.
         already_done: cases that an earlier run had finished.
+        replaced: cases whose scans were replaced since an earlier run had finished them.
         skipped: reason by case.
         seconds: wall clock of the run.
         seconds_per_scan: mean time one process took for a scan of this run.
@@ -43,11 +50,29 @@ class Summary:
 
     done: int = 0
     already_done: int = 0
+    replaced: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     seconds_per_scan: float = 0.0
     bytes_per_scan: float = 0.0
     processes: int = 0
+
+
+@dataclass
+class _Stored:
+    """What is there of some cases.
+
+    Attributes:
+        missing: cases to be prepared, and what from.
+        replaced: those among them that are whole, but were made from other scans.
+        without_source: cases whose markers do not say what they were made from.
+        size: bytes of the cases that stay.
+    """
+
+    missing: dict[str, Path] = field(default_factory=dict)
+    replaced: list[str] = field(default_factory=list)
+    without_source: list[str] = field(default_factory=list)
+    size: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,8 +92,12 @@ def preprocess_dataset(
     processes: int,
     part: int = 0,
     parts: int = 1,
+    scans: Mapping[str, SourceState] = MappingProxyType({}),
+    on_replaced: Callable[[list[str]], None] | None = None,
 ) -> Summary:
     """Prepares cases into a folder; those that are finished are left alone.
+
+    A finished case whose scan was replaced since is prepared again.
 
     Args:
         cases: image file, or folder of a DICOM series, by case.
@@ -78,17 +107,22 @@ def preprocess_dataset(
         processes: at most so many at a time, fewer when memory is short; 0: in this process.
         part: which share of the cases, counted from 0; shares can run on several machines.
         parts: number of shares.
+        scans: how the scans are now; a finished case that has no entry counts as current.
+        on_replaced: called with the cases whose scans were replaced, before they are removed.
 
     Raises:
-        ScreenerError: the folder holds cases of other settings, no space is left, or there is no
-            such part.
+        ScreenerError: the folder holds cases of other settings or files of somebody else, no space
+            is left, or there is no such part.
     """
     if not 0 <= part < parts:
         raise ScreenerError(f"no part {part} of {parts}: parts are counted from 0 to {parts - 1}")
     begin = time.monotonic()
     share = {case: cases[case] for case in sorted(cases)[part::parts]}
-    summary = Summary()
-    todo, size = _unfinished(share, settings, folder)
+    stored = _look_up(share, settings, folder, scans)
+    summary = Summary(replaced=stored.replaced)
+    # Only after every check: a refused run changes nothing.
+    _clear(stored, folder, scans, on_replaced)
+    todo, size = stored.missing, stored.size
     summary.already_done = len(share) - len(todo)
     summary.processes = _processes(todo, settings, processes)
     work = partial(_prepare_case, settings=settings, folder=folder, min_shape=min_shape)
@@ -118,24 +152,56 @@ def _summary_file(folder: Path, part: int, parts: int) -> Path:
     return folder.parent / f"preprocessing_summary{suffix}.json"
 
 
-def _unfinished(
-    cases: dict[str, Path], settings: PreprocessingSettings, folder: Path
-) -> tuple[dict[str, Path], int]:
-    """Cases still to be prepared, cleared of what a killed run left; bytes of the others."""
+def _look_up(
+    cases: dict[str, Path],
+    settings: PreprocessingSettings,
+    folder: Path,
+    scans: Mapping[str, SourceState],
+) -> _Stored:
+    """Which cases are there, whole and made from the scans as they are now; changes nothing."""
     stored = CaseFolder(folder)
     finished = set(stored.finished())
     wanted = settings_values(settings)
-    todo, size = {}, 0
+    found = _Stored()
     for case, path in cases.items():
-        if case in finished and stored.is_whole(case):
-            _check_settings(stored.settings(case), wanted, case, folder)
-            size += stored.bytes_on_disk(case)
-        else:
-            todo[case] = path
-    # Only after every check: a refused run changes nothing.
-    for case in todo:
+        marker = stored.whole_marker(case) if case in finished else None
+        if marker is None:
+            found.missing[case] = path
+            continue
+        _check_settings(marker.settings, wanted, case, folder)
+        scan = scans.get(case)
+        if scan is not None and not marker.is_of(scan):
+            found.missing[case] = path
+            found.replaced.append(case)
+            continue
+        found.size += sum(marker.sizes.values())
+        if marker.source is None and scan is not None:
+            found.without_source.append(case)
+    refuse_other_files(folder, found.missing)
+    return found
+
+
+def _clear(
+    stored: _Stored,
+    folder: Path,
+    scans: Mapping[str, SourceState],
+    on_replaced: Callable[[list[str]], None] | None,
+) -> None:
+    """Removes what is to be made again, and says which scans were replaced."""
+    if stored.replaced:
+        number = len(stored.replaced)
+        replaced = (
+            f"{number} scans were replaced since they were prepared"
+            if number > 1
+            else "1 scan was replaced since it was prepared"
+        )
+        logger.warning("%s: %s", replaced, first_names(stored.replaced))
+        if on_replaced is not None:
+            on_replaced(stored.replaced)
+    for case in stored.without_source:
+        add_source(folder, case, scans[case])
+    for case in stored.missing:
         remove_case(folder, case)
-    return todo, size
 
 
 def _check_settings(found: dict[str, Any], wanted: dict[str, Any], case: str, folder: Path) -> None:
@@ -171,7 +237,7 @@ def _prepare_case(
 ) -> _Outcome:
     begin = time.monotonic()
     try:
-        raw = read_image(path, case)
+        raw, source = read_with_state(path, case)
         _check_filters(raw, settings)
         prepared = prepare_image(raw, settings)
         _check_size(prepared.frame, case, min_shape, settings)
@@ -181,7 +247,7 @@ def _prepare_case(
         return _Outcome(
             reason="memory ran out: run again with fewer processes (-np) or more memory"
         )
-    size = write_case(folder, case, prepared)
+    size = write_case(folder, case, prepared, source)
     return _Outcome(seconds=time.monotonic() - begin, size=size)
 
 
