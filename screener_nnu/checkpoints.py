@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -53,12 +55,41 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Reads a checkpoint to the CPU without unpickling code.
 
+    See Also:
+        `stage_checkpoint`: what a trained stage must hold, and the way out where it does not.
+
     Raises:
-        ScreenerError: missing or damaged.
+        ScreenerError: see `load_plain`; the message names the file.
+    """
+    try:
+        return load_plain(path)
+    except ScreenerError as error:
+        raise ScreenerError(f"the checkpoint {path} cannot be used: {error}") from error
+
+
+def load_plain(path: Path) -> dict[str, Any]:
+    """What `read_checkpoint` gives; what is said of a file does not name it.
+
+    Raises:
+        ScreenerError: missing, damaged, no checkpoint, or with more than tensors and plain values.
     """
     if not path.is_file():
-        raise ScreenerError(f"no checkpoint {path}")
+        raise ScreenerError("it is not there")
+    if not zipfile.is_zipfile(path):
+        torn = "it is damaged, since it ends too early or was never a checkpoint"
+        raise ScreenerError(torn if path.stat().st_size else "it is empty")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ScreenerError(f"{path} cannot be read ({error}); train this stage anew") from error
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except pickle.UnpicklingError as error:
+        raise ScreenerError(
+            "it holds more than tensors and plain values, as checkpoints of stock nnU-Net may and "
+            "ours never do, and is not read, since it could run code of a stranger"
+        ) from error
+    except Exception as error:  # whatever torch makes of damage
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ScreenerError(f"it is damaged ({reason})") from error
+    if not isinstance(checkpoint, dict):
+        raise ScreenerError(f"it holds no checkpoint, but a {type(checkpoint).__name__}")
+    return checkpoint

@@ -131,13 +131,14 @@ def _parse_dataclass(kind: Any, value: Any, where: str) -> Any:
     missing, unknown = needed - set(value), set(value) - {f.name for f in fields(kind)}
     if missing:
         raise ScreenerError(
-            f"{where} lacks the settings {', '.join(sorted(missing))} and was written by another "
-            "version: run screener_plan_and_preprocess again"
+            f"{where} was written by another version, for it lacks the settings "
+            f"{', '.join(sorted(missing))}: run screener_plan_and_preprocess again"
         )
     if unknown:
         raise ScreenerError(
-            f"{where} has the settings {', '.join(sorted(unknown))}, which this version does not "
-            "know: update screener_nnu, or run screener_plan_and_preprocess again"
+            f"{where} was written by another version, for it has the settings "
+            f"{', '.join(sorted(unknown))}, which are unknown here: update screener_nnu, or run "
+            "screener_plan_and_preprocess again"
         )
     hints = get_type_hints(kind, include_extras=True)
     values = {key: parse(hints[key], v, f"{where}.{key}") for key, v in value.items()}

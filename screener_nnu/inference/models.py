@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from screener_nnu.checkpoints import read_checkpoint
 from screener_nnu.conditions import TRAINED_BY, Condition, build_condition
 from screener_nnu.conditions.ape import POSITION_CHANNELS
 from screener_nnu.densities import build_density
 from screener_nnu.densities.standardised import StandardisedDensity
 from screener_nnu.errors import ScreenerError
 from screener_nnu.networks.unet import build_unet
-from screener_nnu.paths import finished_checkpoint, train_command
+from screener_nnu.paths import train_command
 from screener_nnu.plans import DensitySettings, ScreenerSettings
 from screener_nnu.scoring.student import Student
 from screener_nnu.scoring.teacher import FeatureExtractor, Teacher
+from screener_nnu.stage_checkpoint import StageCheckpoint, finished_stage
 
 UNTRAINED = "untrained"
 
@@ -74,10 +75,11 @@ def stage_unet(
 
 def _trained_unet(dataset: str, stage: str, plans_name: str) -> tuple[nn.Module, ScreenerSettings]:
     """The network of a finished stage, and the settings that it was trained with."""
-    checkpoint = read_checkpoint(finished_checkpoint(dataset, stage, plans_name))
+    file = finished_stage(dataset, stage, plans_name)
+    checkpoint = file.read()
     trained = ScreenerSettings.from_dict(checkpoint["plan"]["screener"])
     network = stage_unet(checkpoint["plan"], trained, stage)
-    network.load_state_dict(checkpoint["network_weights"])
+    file.fill(network, checkpoint["network_weights"])
     return network, trained
 
 
@@ -103,7 +105,8 @@ def load_teacher(
 
     The statistics are `mean`, `std`, `lowest` and `highest` over body positions.
     """
-    checkpoint = read_checkpoint(finished_checkpoint(dataset, "density", plans_name))
+    file = finished_stage(dataset, "density", plans_name)
+    checkpoint = file.read()
     plan = checkpoint["plan"]
     settings = ScreenerSettings.from_dict(plan["screener"]).density
     features = load_features(dataset, plan, settings)
@@ -112,9 +115,11 @@ def load_teacher(
             f"descriptor or condition were trained anew after the density of {plans_name}; run\n"
             f"    {train_command(dataset, 'density', plans_name)} --restart"
         )
+    if not checkpoint["score_statistics"]:
+        raise file.refusal("it was left by a run that has not finished")
     channels, cond_channels = checkpoint["channels"]
     density = new_density(settings, channels, cond_channels)
-    density.load_state_dict(checkpoint["network_weights"])
+    file.fill(density, checkpoint["network_weights"])
     teacher = Teacher(features, density).to(device).eval()
     return teacher, plan, checkpoint["score_statistics"]
 
@@ -122,15 +127,23 @@ def load_teacher(
 def load_student(
     dataset: str, plans_name: str, device: torch.device, checkpoint_file: str | None = None
 ) -> tuple[Student, dict[str, Any], dict[str, float]]:
-    """Student, its plan and the teacher's score statistics."""
-    from pathlib import Path
+    """Student, its plan and the teacher's score statistics.
 
-    path = Path(checkpoint_file) if checkpoint_file else None
-    checkpoint = read_checkpoint(path or finished_checkpoint(dataset, "distillation", plans_name))
+    Args:
+        dataset, plans_name: whose student is loaded.
+        device: to load it to.
+        checkpoint_file: checkpoint in place of the plan's final one.
+    """
+    if checkpoint_file is None:
+        file = finished_stage(dataset, "distillation", plans_name)
+    else:
+        command = train_command(dataset, "distillation", plans_name)
+        file = StageCheckpoint(Path(checkpoint_file), "distillation", command, chosen=True)
+    checkpoint = file.read()
     plan = checkpoint["plan"]
     statistics = checkpoint["score_statistics"]
     network = build_unet(plan, 1, 1)
-    network.load_state_dict(checkpoint["network_weights"])
+    file.fill(network, checkpoint["network_weights"])
     low_precision_cpu = ScreenerSettings.from_dict(plan["screener"]).low_precision_cpu
     student = Student(network, statistics["mean"], statistics["std"], low_precision_cpu)
     return student.to(device).eval(), plan, statistics

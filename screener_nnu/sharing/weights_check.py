@@ -19,8 +19,8 @@ from screener_nnu.plans import CONFIGURATION, ScreenerSettings
 from screener_nnu.sharing.manifest import StageFile
 from screener_nnu.sharing.plan_check import check_plan, same_values
 from screener_nnu.sharing.scrub import KEPT
+from screener_nnu.stage_checkpoint import check_statistics, check_weights
 
-_STATISTICS = {"mean", "std", "lowest", "highest"}
 _MAX_CHANNELS = 4096
 _MAX_PICKLE_BYTES = 64 << 20
 _MAX_VALUES = 1_000_000
@@ -40,7 +40,7 @@ def read_stage(path: Path, file: StageFile) -> dict[str, Any]:
         settings = check_plan(checkpoint["plan"], file.plans_name)
         _check_plain_parts(checkpoint, file)
         network = _network(checkpoint, settings, file.stage)
-        _check_weights(checkpoint["network_weights"], network)
+        check_weights(checkpoint["network_weights"], network)
     except ScreenerError as error:
         raise ScreenerError(f"{file.member}: {error}") from error
     except Exception as error:  # whatever nonsense makes of networks and comparisons
@@ -118,14 +118,7 @@ def _check_plain_parts(checkpoint: Mapping[str, Any], file: StageFile) -> None:
         ):
             raise ScreenerError("describes its network in two ways that differ")
     if "score_statistics" in checkpoint:
-        _check_statistics(checkpoint["score_statistics"])
-
-
-def _check_statistics(values: Any) -> None:
-    numbers = values.values() if isinstance(values, dict) else ()
-    finite = all(isinstance(n, float) and abs(n) < float("inf") for n in numbers)
-    if not numbers or set(values) != _STATISTICS or not finite or not values["std"] > 0:
-        raise ScreenerError(f"its score statistics are not {sorted(_STATISTICS)} in nats")
+        check_statistics(checkpoint["score_statistics"])
 
 
 def _network(
@@ -155,22 +148,3 @@ def _density(checkpoint: Mapping[str, Any], settings: ScreenerSettings) -> nn.Mo
     if not 0 < density.flow_steps * density.hidden**2 <= held:
         raise ScreenerError("its density is smaller than its plan says")
     return new_density(density, *channels)
-
-
-def _check_weights(weights: Any, network: Mapping[str, torch.Tensor]) -> None:
-    if not isinstance(weights, dict) or set(weights) != set(network):
-        given = set(weights) if isinstance(weights, dict) else set()
-        odd = sorted(str(key) for key in given ^ set(network))
-        raise ScreenerError(f"its tensors do not fit the plan's network, first at {odd[:3]}")
-    for name, expected in network.items():
-        tensor = weights[name]
-        plain = type(tensor) is torch.Tensor and tensor.layout == torch.strided
-        if not plain or tensor.device.type != "cpu":
-            raise ScreenerError(f"{name} is no plain tensor")
-        if tensor.shape != expected.shape or tensor.dtype != expected.dtype:
-            raise ScreenerError(
-                f"{name} is {tuple(tensor.shape)} {tensor.dtype}, but the plan's network wants "
-                f"{tuple(expected.shape)} {expected.dtype}"
-            )
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise ScreenerError(f"{name} holds values that are no finite numbers")
