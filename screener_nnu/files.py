@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from screener_nnu.errors import ScreenerError
@@ -17,26 +17,38 @@ _CHUNK = 1 << 20
 TEMPORARY_ENDING = ".tmp"
 
 
-class DiskFullError(ScreenerError):
-    """No space is left for a file, and so for no other; the message names it and the way out."""
+class OutputError(ScreenerError):
+    """A file cannot be written, and so no other beside it; the message says why and the way out.
 
-    def __init__(self, path: Path, needed: int | None = None) -> None:
-        """Builds the message.
+    Args:
+        path: the file.
+        reason: what is in the way.
+        way_out: what to do.
+    """
+
+    def __init__(self, path: Path, reason: str, way_out: str) -> None:
+        """Builds the message."""
+        super().__init__(f"{os.path.abspath(path)} cannot be written ({reason}): {way_out}")
+        self.path, self.reason, self.way_out = path, reason, way_out
+
+    def __reduce__(self) -> tuple[type, tuple[Path, str, str]]:
+        """Lets the error cross a process border."""
+        return type(self), (self.path, self.reason, self.way_out)
+
+    @classmethod
+    def of(cls, path: Path, error: BaseException, needed: int | None = None) -> OutputError:
+        """The error of a file system, or of torch, as one of ours.
 
         Args:
-            path: the file.
-            needed: bytes that are needed for what is still to be written, where it is known.
+            path: the file that was to be written.
+            error: what was raised.
+            needed: bytes that are still to be written, where it is known.
         """
-        self.path, self.needed = path, needed
-        much = "" if needed is None else f" (about {needed / 1e9:.1f} GB are needed)"
-        super().__init__(
-            f"no space left to write {os.path.abspath(path)}{much}; free some and run the same "
-            "command again"
-        )
-
-    def __reduce__(self) -> tuple[type, tuple[Path, int | None]]:
-        """Lets the error cross a process border."""
-        return type(self), (self.path, self.needed)
+        if disk_is_full(error):
+            much = "" if needed is None else f", about {needed / 1e9:.1f} GB are needed"
+            return cls(path, f"no space left{much}", "free some and run the same command again")
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return cls(path, reason, "see to the rights of that folder, or give another")
 
 
 @contextmanager
@@ -47,7 +59,8 @@ def replacing(path: Path) -> Iterator[Path]:
     the rule of `ownership`, a file that is not ours is not replaced.
 
     Raises:
-        DiskFullError: no space is left; the old file stays.
+        OutputError: it cannot be written, for instance because the disk is full; the old file
+            stays.
         ScreenerError: the old file is not ours.
     """
     owner = owner_of(path)
@@ -62,12 +75,15 @@ def replacing(path: Path) -> Iterator[Path]:
         if owner is not None:
             owner.record(path, temporary)
         os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
+        raise OutputError.of(path, error) from error
+    except RuntimeError as error:
         if disk_is_full(error):
-            raise DiskFullError(path) from error
+            raise OutputError.of(path, error) from error
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def remove(path: Path) -> None:

@@ -10,16 +10,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import socket
 from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryFile
 from threading import Lock
+from uuid import uuid4
 
 from screener_nnu.errors import ScreenerError
 
 RECORDS = ".screener_files"
 # A gzip file ends in a checksum of all of it, and a zip in those of its members.
 _END = 1 << 16
+# Says nothing of the machine: folders are passed on.
+_process = uuid4().hex
 _owned: dict[Path, OwnedFolder] = {}
 
 
@@ -27,7 +30,8 @@ class OwnedFolder:
     """The record of our files in one folder and those below it.
 
     Each process writes a file of its own, so that several can work in one folder of a network file
-    system. Names and contents are only ever added: an older content of ours is still ours.
+    system. Names and contents are only ever added: an older content of ours is still ours. What has
+    the recorded size and time is not read again.
 
     Args:
         folder: the folder; it need not exist.
@@ -38,6 +42,7 @@ class OwnedFolder:
         self.folder = Path(os.path.abspath(folder))
         self._lock = Lock()
         self._known: dict[str, set[str]] = {}
+        self._stamps: dict[str, list[int]] = {}
         self._read()
 
     @property
@@ -49,7 +54,8 @@ class OwnedFolder:
         """Those of some paths where a file lies that is not ours."""
         suspects = [path for path in paths if os.path.lexists(path) and not self._knows(path)]
         if suspects:
-            self._read()  # another process may have written it
+            with self._lock:
+                self._read()  # another process may have written it
         return [path for path in suspects if not self._knows(path)]
 
     def refuse_foreign(self, paths: Iterable[Path]) -> None:
@@ -70,26 +76,34 @@ class OwnedFolder:
             content: where its content lies now; by default in its place.
         """
         name, identity = self._name(path), content_identity(content or path)
+        stamp = _stamp(content or path)
         with self._lock:
-            if identity in self._known.get(name, ()):
+            if identity in self._known.get(name, ()) and self._stamps.get(name) == stamp:
                 return
-            self._known.setdefault(name, set()).add(identity)
+            self._note(name, identity, stamp)
             records = self.folder / RECORDS
             records.mkdir(parents=True, exist_ok=True)
-            file = records / f"{socket.gethostname()}_{os.getpid()}.jsonl"
+            file = records / f"{_process}.jsonl"
             with file.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps([name, identity]) + "\n")
+                stream.write(json.dumps([name, identity, stamp]) + "\n")
                 stream.flush()
                 os.fsync(stream.fileno())
 
     def _name(self, path: Path) -> str:
         return os.path.relpath(os.path.abspath(path), self.folder)
 
+    def _note(self, name: str, identity: str, stamp: list[int]) -> None:
+        self._known.setdefault(name, set()).add(identity)
+        self._stamps[name] = stamp
+
     def _knows(self, path: Path) -> bool:
         """Whether a file is recorded with the content that it has; a link never is."""
-        known = self._known.get(self._name(path))
+        name = self._name(path)
+        known = self._known.get(name)
         if not known or path.is_symlink() or not path.is_file():
             return False
+        if _stamp(path) == self._stamps[name]:
+            return True  # without reading it: there may be 100,000 of them
         identity = content_identity(path)
         return bool(identity) and identity in known
 
@@ -97,19 +111,49 @@ class OwnedFolder:
         for file in (self.folder / RECORDS).glob("*.jsonl"):
             for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
-                    name, identity = json.loads(line)
+                    name, identity, stamp = json.loads(line)
                 except (ValueError, TypeError):  # the line that a kill cut off
                     continue
-                self._known.setdefault(str(name), set()).add(str(identity))
+                self._note(str(name), str(identity), stamp)
+
+
+def _stamp(path: Path) -> list[int]:
+    """Size (bytes) and time of the last change (ns); moving a file into place changes neither."""
+    try:
+        found = path.stat()
+    except OSError:
+        return []
+    return [found.st_size, found.st_mtime_ns]
 
 
 def own_folder(folder: Path) -> OwnedFolder:
     """Puts a folder under the rule: from now on this process replaces only its own files there.
 
-    `files.replacing` and `files.remove` keep to it.
+    `files.replacing` and `files.remove` keep to it. The folder is made if it is not there.
+
+    Raises:
+        ScreenerError: it cannot be made or written to.
     """
+    try:
+        (folder / RECORDS).mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder / RECORDS):
+            pass
+    except OSError as error:
+        raise ScreenerError(
+            f"{os.path.abspath(folder)} cannot hold the output ({error.strerror or error}): give "
+            "another folder, or see to its rights"
+        ) from error
     found = OwnedFolder(folder)
     return _owned.setdefault(found.folder, found)
+
+
+def foreign_files(paths: Iterable[Path]) -> list[Path]:
+    """Those of some paths where a file lies that is not ours, in a folder under the rule."""
+    found = []
+    for path in paths:
+        owner = owner_of(path)
+        found += owner.foreign([path]) if owner is not None else []
+    return found
 
 
 def owner_of(path: Path) -> OwnedFolder | None:
@@ -138,6 +182,6 @@ def not_ours(paths: list[Path]) -> str:
     more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
     are = "are" if more else "is"
     return (
-        f"{paths[0]}{more} {are} not ours, or changed since we wrote it, and would be replaced: "
-        "move it, or give another output (-o)"
+        f"{os.path.abspath(paths[0])}{more} {are} not ours, or changed since we wrote it, and "
+        "would be replaced: move it away, or give another output (-o)"
     )

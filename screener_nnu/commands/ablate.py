@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from screener_nnu.commands._run import run
+from screener_nnu.commands._run import run, user_path
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -40,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--anomaly_seed", type=int, default=1)
     parser.add_argument(
-        "-o", dest="output", type=Path, help="default: ablation_PLANS_USE among the results"
+        "-o", dest="output", type=user_path, help="default: ablation_PLANS_USE among the results"
     )
     parser.add_argument("-device", choices=["cuda", "cpu", "mps"], default=None)
     return parser

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from screener_nnu.commands._run import run
+from screener_nnu.commands._run import run, user_path
 
 if TYPE_CHECKING:
     from screener_nnu.calibration.run import Calibrator
@@ -26,13 +26,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--teacher", action="store_true", help="all three stages, not the student")
     parser.add_argument(
         "--images",
-        type=Path,
+        type=user_path,
         metavar="DIR",
         help="scans to calibrate on, with as little pathology as can be had; with --masks "
         "annotated ones",
     )
     parser.add_argument(
-        "--masks", type=Path, metavar="DIR", help="annotations: adds thresholds for Dice and recall"
+        "--masks",
+        type=user_path,
+        metavar="DIR",
+        help="annotations: adds thresholds for Dice and recall",
     )
     parser.add_argument(
         "--check",

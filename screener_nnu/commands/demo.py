@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from screener_nnu.commands._run import run
+from screener_nnu.commands._run import run, user_path
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -19,7 +19,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-o",
         dest="output",
-        type=Path,
+        type=user_path,
         default=Path("screener_demo"),
         metavar="FOLDER",
         help="folder of everything that is written [./screener_demo]",

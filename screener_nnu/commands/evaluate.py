@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from screener_nnu.commands._run import run
+from screener_nnu.commands._run import run, user_path
 from screener_nnu.errors import ScreenerError
 
 if TYPE_CHECKING:
@@ -33,10 +33,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="folder of maps CASE.nii.gz with body masks CASE_body.nii.gz, or several as "
         "name=FOLDER to stand in one table",
     )
-    parser.add_argument("-r", dest="masks", type=Path, help="folder of annotations CASE.nii.gz")
+    parser.add_argument(
+        "-r", dest="masks", type=user_path, help="folder of annotations CASE.nii.gz"
+    )
     parser.add_argument(
         "--merge",
-        type=Path,
+        type=user_path,
         nargs="+",
         metavar="FOLDER",
         help="instead of -i and -r: finished evaluations of different cases over equal bins, "
@@ -44,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--images",
-        type=Path,
+        type=user_path,
         help="folder of CT images in HU, CASE_0000.nii.gz or CASE.nii.gz, for the baselines",
     )
     parser.add_argument(
@@ -53,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-o",
         dest="out",
-        type=Path,
+        type=user_path,
         help="output folder (default: MAPS/evaluation); required with --merge",
     )
     _add_options(parser)
@@ -77,7 +79,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--bins",
-        type=Path,
+        type=user_path,
         metavar="FILE",
         help="bins.npz of another evaluation, so that both can be merged",
     )
@@ -190,8 +192,8 @@ def parse_methods(entries: list[str]) -> dict[str, Path]:
     Raises:
         ScreenerError: when several folders have no name, or a name stands twice.
     """
-    if len(entries) == 1 and ("=" not in entries[0] or Path(entries[0]).is_dir()):
-        return {"screener": Path(entries[0])}
+    if len(entries) == 1 and ("=" not in entries[0] or user_path(entries[0]).is_dir()):
+        return {"screener": user_path(entries[0])}
     methods: dict[str, Path] = {}
     for entry in entries:
         name, separator, folder = entry.partition("=")
@@ -199,7 +201,7 @@ def parse_methods(entries: list[str]) -> dict[str, Path]:
             raise ScreenerError(f"-i {entry}: several folders need names, name=FOLDER")
         if name in methods:
             raise ScreenerError(f"-i {entry}: the name {name} stands twice")
-        methods[name] = Path(folder)
+        methods[name] = user_path(folder)
     return methods
 
 

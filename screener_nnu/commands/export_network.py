@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from screener_nnu.commands._run import run
+from screener_nnu.commands._run import run, user_path
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -17,7 +16,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-d", dest="dataset", required=True, help="data set the model learned from")
     parser.add_argument("-p", dest="plans", default="ScreenerPlans", metavar="PLANS")
-    parser.add_argument("-o", dest="output", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("-o", dest="output", type=user_path, required=True, metavar="FOLDER")
     parser.add_argument(
         "--format",
         dest="formats",

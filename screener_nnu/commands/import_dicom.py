@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from screener_nnu.commands._run import run
+from screener_nnu.commands._run import run, user_path
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -15,7 +14,7 @@ def _parser() -> argparse.ArgumentParser:
         "an nnU-Net raw dataset of unlabelled scans. Every series is taken or skipped with a "
         "reason. A killed run goes on where it stopped."
     )
-    parser.add_argument("-i", dest="input", type=Path, required=True, help="folder or zip")
+    parser.add_argument("-i", dest="input", type=user_path, required=True, help="folder or zip")
     parser.add_argument("-d", dest="dataset", type=int, required=True, help="number, such as 510")
     parser.add_argument("--name", required=True, help="name of the dataset, such as MyCT")
     parser.add_argument("--min_slices", type=int, default=20, help="skip shorter volumes (20)")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from screener_nnu.commands._run import run
+from screener_nnu.commands._run import run, user_path
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -15,7 +14,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Check a file of screener_export_model and put it among nnU-Net's folders. "
         "Nothing is written unless everything in it is as it should be; no code of it is run.",
     )
-    parser.add_argument("file", type=Path, metavar="FILE.zip")
+    parser.add_argument("file", type=user_path, metavar="FILE.zip")
     parser.add_argument("--number", type=int, help="of the data set, if not the file's own")
     parser.add_argument(
         "--overwrite", action="store_true", help="move a data set of that number aside"

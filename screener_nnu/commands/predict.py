@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from screener_nnu.commands._run import run
+from screener_nnu.commands._run import run, user_path
 
 if TYPE_CHECKING:
     from screener_nnu.outputs.request import OutputRequest
@@ -25,10 +24,12 @@ def _parser() -> argparse.ArgumentParser:
         "its own geometry. The distilled student is used unless --teacher is given."
     )
     parser.add_argument("-d", dest="dataset", required=True, help="data set the model learned from")
-    parser.add_argument("-i", dest="input", type=Path, required=True, help="file, folder or series")
-    parser.add_argument("-o", dest="output", type=Path, required=True)
+    parser.add_argument(
+        "-i", dest="input", type=user_path, required=True, help="file, folder or series"
+    )
+    parser.add_argument("-o", dest="output", type=user_path, required=True)
     parser.add_argument("-p", dest="plans", default="ScreenerPlans", metavar="PLANS")
-    parser.add_argument("-chk", dest="checkpoint", default=None, help="checkpoint of a student")
+    parser.add_argument("-chk", dest="checkpoint", type=user_path, help="checkpoint of a student")
     parser.add_argument("--teacher", action="store_true", help="all three stages, not the student")
     parser.add_argument("--fast", action="store_true", help="tiles side by side, without overlap")
     parser.add_argument(
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _predict(arguments: argparse.Namespace) -> None:
-    from screener_nnu.errors import ScreenerError
+    from screener_nnu.errors import ScreenerError, some
     from screener_nnu.paths import set_default_folders
 
     set_default_folders()
@@ -61,13 +62,21 @@ def _predict(arguments: argparse.Namespace) -> None:
     from screener_nnu.dicom_output.dependency import load_highdicom
     from screener_nnu.inference.images import find_images
     from screener_nnu.inference.models import load_student, load_teacher
+    from screener_nnu.inference.output_folder import refuse_folder_of_scans
     from screener_nnu.inference.predict import Predictor, predict_files
     from screener_nnu.inference.volume import with_overlap
-    from screener_nnu.outputs.extras import CaseExtras, known_cases, page_rows
-    from screener_nnu.outputs.table import TABLE, write_table
+    from screener_nnu.outputs.extras import (
+        TABLE,
+        CaseExtras,
+        adopt_earlier,
+        known_cases,
+        page_rows,
+    )
+    from screener_nnu.outputs.table import write_table
+    from screener_nnu.ownership import own_folder
     from screener_nnu.scoring.student import Student
     from screener_nnu.scoring.teacher import Teacher
-    from screener_nnu.viewer.index import write_index
+    from screener_nnu.viewer.index import INDEX, write_index
 
     if arguments.teacher and arguments.checkpoint:
         raise ScreenerError("-chk is a checkpoint of a student: leave it out, or --teacher")
@@ -87,6 +96,10 @@ def _predict(arguments: argparse.Namespace) -> None:
         print(_COST_OF_FAST)
     request = _request(arguments)
     folder = arguments.output
+    refuse_folder_of_scans(images, folder)
+    owned = own_folder(folder)
+    adopt_earlier(owned)
+    owned.refuse_foreign([folder / TABLE, *([folder / INDEX] if request.page else [])])
     extras = CaseExtras(folder, request)
     predictor = Predictor(scorer, plan, statistics["lowest"], device)
     skipped = predict_files(
@@ -97,10 +110,18 @@ def _predict(arguments: argparse.Namespace) -> None:
     if request.page:
         write_index(folder, page_rows(folder, every), skipped)
     print(f"{len(images) - len(skipped)} maps in {folder}, {len(skipped)} scans skipped")
-    if extras.failures:
-        print(f"{len(extras.failures)} scans lack something else; {folder / TABLE} says what")
-    if len(skipped) == len(images):
-        raise ScreenerError("no scan could be used; the reasons stand above")
+    if extras.not_dicom:
+        print(
+            f"no DICOM objects of {some(extras.not_dicom)}: they have to refer to a DICOM series, "
+            "and this was none"
+        )
+    if skipped or extras.failures:
+        lacking = f"{len(skipped)} of {len(images)} scans have no map"
+        if not skipped:
+            lacking = (
+                f"{len(extras.failures)} of {len(images)} scans lack something that was asked for"
+            )
+        raise ScreenerError(f"{lacking}; the reasons stand above and in {folder / TABLE}")
 
 
 def _request(arguments: argparse.Namespace) -> OutputRequest:
@@ -115,7 +136,7 @@ def _request(arguments: argparse.Namespace) -> OutputRequest:
     from screener_nnu.outputs.request import OutputRequest
 
     dataset, plans, teacher = arguments.dataset, arguments.plans, arguments.teacher
-    student_file = Path(arguments.checkpoint) if arguments.checkpoint else None
+    student_file = arguments.checkpoint
     if student_file is None:
         model = trained_identity(dataset, plans, teacher)
     else:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from screener_nnu.commands._run import run
+from screener_nnu.commands._run import run, user_path
 from screener_nnu.errors import ScreenerError
 
 if TYPE_CHECKING:
@@ -22,9 +22,11 @@ def _parser() -> argparse.ArgumentParser:
         "annotated: to choose settings and to compare runs with screener_evaluate. Each kind is "
         "written by itself. A killed run goes on where it stopped."
     )
-    parser.add_argument("-i", dest="input", type=Path, help="folder of images (HU), or one file")
+    parser.add_argument(
+        "-i", dest="input", type=user_path, help="folder of images (HU), or one file"
+    )
     parser.add_argument("-d", dest="dataset", help="planned data set whose held-out scans to take")
-    parser.add_argument("-o", dest="output", type=Path, required=True)
+    parser.add_argument("-o", dest="output", type=user_path, required=True)
     parser.add_argument("-p", dest="plans", default="ScreenerPlans", metavar="PLANS")
     parser.add_argument(
         "--use", choices=["test", "validation"], default="test", help="scans of the plan (test)"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from screener_nnu.commands._run import run
+from screener_nnu.commands._run import run, user_path
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -17,21 +16,32 @@ def _parser() -> argparse.ArgumentParser:
         "index.html. Research software, no medical device.",
     )
     parser.add_argument(
-        "-i", dest="image", type=Path, required=True, help="scan (file or DICOM folder), or scans"
+        "-i",
+        dest="image",
+        type=user_path,
+        required=True,
+        help="scan (file or DICOM folder), or scans",
     )
     parser.add_argument(
-        "-m", dest="map", type=Path, required=True, help="its map, or a folder of screener_predict"
+        "-m",
+        dest="map",
+        type=user_path,
+        required=True,
+        help="its map, or a folder of screener_predict",
     )
     parser.add_argument(
-        "-o", dest="output", type=Path, required=True, help="page.html, or a folder of pages"
+        "-o", dest="output", type=user_path, required=True, help="page.html, or a folder of pages"
     )
     parser.add_argument(
-        "-b", dest="body", type=Path, help="body mask (default: <map>_body.nii.gz, if it is there)"
+        "-b",
+        dest="body",
+        type=user_path,
+        help="body mask (default: <map>_body.nii.gz, if it is there)",
     )
     parser.add_argument(
         "-f",
         dest="findings",
-        type=Path,
+        type=user_path,
         nargs="+",
         help="findings: JSON, image of labels, or both (default: <map>_findings.json, .nii.gz)",
     )

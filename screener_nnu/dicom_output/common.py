@@ -78,10 +78,7 @@ def save(dataset: Dataset, path: Path) -> None:
     """Writes an object whole or not at all.
 
     Raises:
-        ScreenerError: the file cannot be written.
+        ScreenerError: the file cannot be written, or another of that name is not ours.
     """
-    try:
-        with replacing(path) as temporary:
-            dataset.save_as(temporary)
-    except OSError as error:
-        raise ScreenerError(f"{path} cannot be written: {error}") from error
+    with replacing(path) as temporary:
+        dataset.save_as(temporary)

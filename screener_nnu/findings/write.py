@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 import SimpleITK as sitk  # noqa: N813
 
-from screener_nnu.errors import ScreenerError
+from screener_nnu.files import remove
 from screener_nnu.findings.find import LIMIT, MINIMUM_ML, Percentile, find_findings
 from screener_nnu.findings.finding import Findings
 from screener_nnu.findings.tables import write_findings_csv, write_findings_json
@@ -47,10 +46,10 @@ def write_findings(
     """
     findings = find_findings(case, score, body, threshold, percentile, minimum_ml, limit)
     json_path = output / f"{case}_findings.json"
-    json_path.unlink(missing_ok=True)
+    remove(json_path)
     write_image(findings.image, output / f"{case}_findings.nii.gz")
-    _write(write_findings_csv, findings, output / f"{case}_findings.csv")
-    _write(write_findings_json, findings, json_path)
+    write_findings_csv(findings, output / f"{case}_findings.csv")
+    write_findings_json(findings, json_path)
     if findings.beyond_limit.count:
         logger.warning(
             "%s: %d findings are listed, %d more (%.1f ml) with lower peaks are only counted; "
@@ -61,10 +60,3 @@ def write_findings(
             findings.beyond_limit.volume_ml,
         )
     return findings
-
-
-def _write(writer: Callable[[Findings, Path], None], findings: Findings, path: Path) -> None:
-    try:
-        writer(findings, path)
-    except OSError as error:
-        raise ScreenerError(f"{path} cannot be written: {error}") from error

@@ -24,7 +24,7 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
 #: Of the folders that headers are taken from.
-HEADER_PREFIX = ".header"
+HEADER_PREFIX = ".screener_header_"
 _LEVEL = 1
 # Of whole numbers: as small as SimpleITK's files, in about the same time.
 _INTEGER_LEVEL = 3
@@ -48,7 +48,7 @@ def write_compressed(image: sitk.Image, path: Path) -> None:
         path: written piece by piece: give a temporary name.
 
     Raises:
-        OSError, RuntimeError: the file cannot be written.
+        OSError: the file cannot be written.
     """
     voxels = sitk.GetArrayViewFromImage(image)
     content = voxels.reshape(-1).view(np.uint8).data
@@ -112,7 +112,10 @@ def _header(image: sitk.Image, folder: Path) -> bytes:
     probe.SetOrigin(image.GetOrigin())
     probe.SetDirection(image.GetDirection())
     with TemporaryDirectory(dir=folder, prefix=HEADER_PREFIX) as hidden:
-        sitk.WriteImage(probe, str(Path(hidden) / "header.nii"))
+        try:
+            sitk.WriteImage(probe, str(Path(hidden) / "header.nii"))
+        except RuntimeError as error:
+            raise OSError(str(error)) from error
         head = bytearray((Path(hidden) / "header.nii").read_bytes()[:_HEADER])
     if len(head) < _HEADER:
         raise OSError(f"nothing can be written to {folder}; is the disk full?")

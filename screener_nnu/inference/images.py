@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 import SimpleITK as sitk  # noqa: N813
@@ -11,8 +10,10 @@ import SimpleITK as sitk  # noqa: N813
 from screener_nnu.dicom.files import is_dicom, is_zip
 from screener_nnu.dicom.records import Series
 from screener_nnu.errors import ScreenerError
+from screener_nnu.files import replacing
 from screener_nnu.inference.compressed_nifti import write_compressed
 from screener_nnu.preprocessing.reading import Source
+from screener_nnu.preprocessing.volumes import printable
 
 logger = logging.getLogger(__name__)
 
@@ -85,8 +86,8 @@ def _place(source: Source) -> str:
 
 
 def case_name(path: Path) -> str:
-    """File name without its ending and without nnU-Net's channel suffix."""
-    name = path.name
+    """File name without its ending and without nnU-Net's channel suffix, as printable text."""
+    name = printable(path.name)
     for ending in IMAGE_ENDINGS:
         if name.lower().endswith(ending):
             name = name[: -len(ending)]
@@ -98,14 +99,8 @@ def write_image(image: sitk.Image, path: Path) -> None:
     """Writes a 3D image as `.nii.gz`, whole or not at all.
 
     Raises:
-        ScreenerError: the file cannot be written.
+        OutputError: the file cannot be written.
+        ScreenerError: another file of that name is not ours.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
+    with replacing(path) as temporary:
         write_compressed(image, temporary)
-        os.replace(temporary, path)
-    except (RuntimeError, OSError) as error:
-        raise ScreenerError(f"{path} cannot be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -10,17 +10,20 @@ from pathlib import Path
 
 from screener_nnu.dicom.records import Series
 from screener_nnu.errors import ScreenerError
+from screener_nnu.files import TEMPORARY_ENDING
 from screener_nnu.inference.compressed_nifti import HEADER_PREFIX
 from screener_nnu.preprocessing.reading import Source
 
 _SUFFIXES = ("_body", "_mask", "_findings", "_map")
 # A file is written within minutes; another process may be writing into the folder just now.
 _OLD_SECONDS = 3600.0
-_TEMPORARY = re.compile(r"\.\d+\..+\.nii\.gz")
+_TEMPORARY = re.compile(rf"\..+\.(nii\.gz|json|csv|dcm|png|html)\.\d+{re.escape(TEMPORARY_ENDING)}")
 
 
 def refuse_folder_of_scans(images: Mapping[str, Source], output: Path) -> None:
     """Refuses to write where scans lie: a map has the name of its case, as a scan may have.
+
+    A scan lies in the folder of its name, and in that which a link leads to.
 
     Raises:
         ScreenerError: a scan lies in the folder.
@@ -30,7 +33,7 @@ def refuse_folder_of_scans(images: Mapping[str, Source], output: Path) -> None:
         if isinstance(source, Series):
             folders |= {Path(name) for name in {one.file.folder for one in source.slices}}
         else:
-            folders.add(source if source.is_dir() else source.parent)
+            folders |= {source} if source.is_dir() else {source.parent, source.resolve().parent}
     if output.resolve() in {folder.resolve() for folder in folders}:
         raise ScreenerError(
             f"{output} holds scans, which maps would replace or be taken for: give another "

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from screener_nnu.errors import CaseError, ScreenerError
+from screener_nnu.files import OutputError
 from screener_nnu.plans import PreprocessingSettings
 from screener_nnu.preprocessing.memory import estimate_bytes, free_memory
 from screener_nnu.preprocessing.reading import Source, read_size
@@ -63,6 +64,9 @@ class Pipeline(Generic[Scan, Result]):
 
         An error or a lack of memory costs one scan; Ctrl-C ends the run once the file that is
         being written is whole.
+
+        Raises:
+            OutputError: a file cannot be written, as no other could be.
         """
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
             queue = list(cases.items())
@@ -111,9 +115,15 @@ class _Written:
 
 
 def attempt(step: Callable[[], Step]) -> tuple[Step | None, str]:
-    """What a step gives, or None and why this scan cannot be used."""
+    """What a step gives, or None and why this scan cannot be used.
+
+    Raises:
+        OutputError: a file cannot be written; the next scan would fare no better.
+    """
     try:
         return step(), ""
+    except OutputError:
+        raise
     except Exception as error:
         reason = _reason(error)
         # Its frames hold the scan's arrays, and the future that holds the error: a circle.

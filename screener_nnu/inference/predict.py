@@ -15,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from screener_nnu.errors import CaseError
+from screener_nnu.files import OutputError, disk_is_full, remove
 from screener_nnu.inference.images import write_image
 from screener_nnu.inference.output_folder import (
     refuse_folder_of_scans,
@@ -24,10 +25,12 @@ from screener_nnu.inference.output_folder import (
 from screener_nnu.inference.pipeline import Pipeline, attempt, memory_budget, scan_bytes
 from screener_nnu.inference.source_identity import source_identity
 from screener_nnu.inference.volume import score_map
+from screener_nnu.ownership import foreign_files, not_ours
 from screener_nnu.plans import ScreenerSettings
 from screener_nnu.preprocessing.mapping import mask_to_input_geometry, to_input_geometry
 from screener_nnu.preprocessing.prepare import prepare_image
-from screener_nnu.preprocessing.reading import Geometry, RawImage, Source, read_image
+from screener_nnu.preprocessing.reading import RawImage, Source, read_image, read_size
+from screener_nnu.preprocessing.volumes import Geometry, read_volume
 from screener_nnu.scoring.student import Student
 from screener_nnu.scoring.teacher import Teacher
 
@@ -36,6 +39,8 @@ logger = logging.getLogger(__name__)
 _PLACE = ("spacing", "origin", "direction")
 # mm; NIfTI files hold a place in single precision.
 _CLOSE = 0.01
+# Of a map on disk: the scores of the body as they are, half of a scan.
+_BYTES_PER_VOXEL = 2
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,9 @@ class Extras(Protocol):
     """
 
     bytes_per_voxel: int
+
+    def files(self, case: str) -> list[Path]:
+        """Every file that may be made of a case."""
 
     def foreign(self, case: str, identity: str) -> str:
         """Why the map that is there is not the one that is asked for; empty where it is.
@@ -93,15 +101,35 @@ class Predictor:
     device: torch.device
 
     def predict(self, raw: RawImage) -> AnomalyMap:
-        """The anomaly map of one scan."""
+        """The anomaly map of one scan.
+
+        Raises:
+            CaseError: a score is no finite number, so that the map would show nothing true.
+        """
         settings = ScreenerSettings.from_dict(self.plan["screener"]).preprocessing
         prepared = prepare_image(raw, settings)
         body, frame = prepared.body, prepared.frame
         scores = score_map(
             self.scorer, prepared.hu, prepared.equalised, self.plan, self.device, body
         )
+        check_scores(scores, raw.case)
         score = to_input_geometry(scores, frame, self.lowest, body, self.device)
         return AnomalyMap(score, mask_to_input_geometry(body, frame))
+
+
+def check_scores(scores: np.ndarray, case: str) -> None:
+    """Refuses scores that are no finite numbers.
+
+    Raises:
+        CaseError: there are some.
+    """
+    bad = int(np.count_nonzero(~np.isfinite(scores)))
+    if bad:
+        raise CaseError(
+            case,
+            f"the model gives {bad} of {scores.size} voxels a score that is no finite number: its "
+            "weights or the device are at fault; train it anew, or try -device cpu",
+        )
 
 
 def predict_files(
@@ -130,21 +158,24 @@ def predict_files(
         Why each scan that was skipped has no map, or no extras.
 
     Raises:
-        ScreenerError: scans lie in the folder of the maps, or it cannot be made.
+        OutputError: a file cannot be written; what is needed for the rest is said.
+        ScreenerError: scans lie in the folder of the maps.
     """
     refuse_folder_of_scans(images, output)
-    output.mkdir(parents=True, exist_ok=True)
     remove_half_written(output)
     skipped = taken_names(images)
     there = set()
     for case, source in sorted(images.items()):
-        if case in skipped or overwrite or not (output / f"{case}.nii.gz").is_file():
+        if case in skipped:
             continue
-        there.add(case)
-        found = partial(_refuse_or_mask, output, case, source, threshold, extras)
-        reason = attempt(found)[1]
-        if reason:
-            skipped[case] = reason
+        stranger = foreign_files(_files(output, case, extras))
+        if stranger:
+            skipped[case] = not_ours(stranger)
+        elif not overwrite and (output / f"{case}.nii.gz").is_file():
+            there.add(case)
+            reason = attempt(partial(_refuse_or_mask, output, case, source, threshold, extras))[1]
+            if reason:
+                skipped[case] = reason
     for case, reason in sorted(skipped.items()):
         logger.warning("skipped %s: %s", case, reason)
     done = {c for c in there if extras is None or extras.current(c)} | set(skipped)
@@ -155,7 +186,7 @@ def predict_files(
     def write(case: str, source: Source, raw: RawImage, result: AnomalyMap) -> None:
         if case not in there:
             # Killed half-way, nothing old may stand beside what is new.
-            (output / f"{case}.nii.gz").unlink(missing_ok=True)
+            remove(output / f"{case}.nii.gz")
             if extras is not None:
                 extras.forget(case)
                 extras.begin(case, source_identity(source))
@@ -177,13 +208,27 @@ def predict_files(
         memory_budget(),
     )
     wanted = {case: source for case, source in images.items() if case not in done}
+    left = dict(wanted)
     with tqdm(total=len(images), initial=len(done), desc="prediction", unit="scan") as progress:
-        for outcome in pipeline.run(wanted):
-            progress.update()
-            if outcome.reason:
-                skipped[outcome.case] = outcome.reason
-                logger.warning("skipped %s: %s", outcome.case, outcome.reason)
+        try:
+            for outcome in pipeline.run(wanted):
+                progress.update()
+                del left[outcome.case]
+                if outcome.reason:
+                    skipped[outcome.case] = outcome.reason
+                    logger.warning("skipped %s: %s", outcome.case, outcome.reason)
+        except OutputError as error:
+            if error.__cause__ is None or not disk_is_full(error.__cause__):
+                raise
+            needed = _BYTES_PER_VOXEL * sum(read_size(source)[0] for source in left.values())
+            raise OutputError.of(error.path, error.__cause__, needed) from error
     return skipped
+
+
+def _files(output: Path, case: str, extras: Extras | None) -> list[Path]:
+    """Every file that may be written or removed for a case."""
+    names = [output / f"{case}{ending}" for ending in (".nii.gz", "_body.nii.gz", "_mask.nii.gz")]
+    return names + (extras.files(case) if extras is not None else [])
 
 
 def _stored(output: Path, case: str) -> AnomalyMap:
@@ -194,12 +239,11 @@ def _stored(output: Path, case: str) -> AnomalyMap:
     """
     try:
         score, body = (
-            sitk.ReadImage(str(output / f"{name}.nii.gz")) for name in (case, f"{case}_body")
+            read_volume(output / f"{name}.nii.gz", case) for name in (case, f"{case}_body")
         )
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
+    except CaseError as error:
         raise CaseError(
-            case, f"its map of an earlier run cannot be read ({reason}): add --overwrite"
+            case, f"its map of an earlier run cannot be used; add --overwrite ({error.reason})"
         ) from error
     return AnomalyMap(score, body)
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from screener_nnu.errors import ScreenerError
 from screener_nnu.files import file_sha256, replacing
 from screener_nnu.inference.models import load_student
 from screener_nnu.network_export.agreement import (
@@ -25,6 +24,7 @@ from screener_nnu.network_export.description import NetworkModel, agreement_valu
 from screener_nnu.network_export.graph import torch_export_bytes, trace
 from screener_nnu.network_export.onnx_file import OPSET, onnx_bytes, require_onnx
 from screener_nnu.networks.unet import shape_divisor
+from screener_nnu.ownership import own_folder
 from screener_nnu.paths import dataset_name, finished_checkpoint
 from screener_nnu.plans import ScreenerSettings, Shape
 from screener_nnu.scoring.student import Student
@@ -145,10 +145,8 @@ def _versions() -> dict[str, str]:
 
 def _write(folder: Path, contents: dict[str, bytes]) -> None:
     """All files or none: each takes its place when all have been written, the last one last."""
-    try:
-        with ExitStack() as stack:
-            # Leaving the stack puts the files into place in the opposite order.
-            for name, content in reversed(contents.items()):
-                stack.enter_context(replacing(folder / name)).write_bytes(content)
-    except OSError as error:
-        raise ScreenerError(f"{folder} cannot be written: {error}") from error
+    own_folder(folder)
+    with ExitStack() as stack:
+        # Leaving the stack puts the files into place in the opposite order.
+        for name, content in reversed(contents.items()):
+            stack.enter_context(replacing(folder / name)).write_bytes(content)

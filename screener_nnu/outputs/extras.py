@@ -13,20 +13,24 @@ import SimpleITK as sitk  # noqa: N813
 
 from screener_nnu.dicom_output import write_dicom_seg, write_parametric_map
 from screener_nnu.errors import CaseError, ScreenerError
+from screener_nnu.files import OutputError, remove
 from screener_nnu.findings import Findings, write_findings
 from screener_nnu.inference.predict import AnomalyMap
 from screener_nnu.outputs.request import OutputRequest
+from screener_nnu.ownership import OwnedFolder
 from screener_nnu.plans import write_json
 from screener_nnu.preprocessing.reading import RawImage
 from screener_nnu.viewer.folder import ViewOptions, write_case
 from screener_nnu.viewer.grid import image_of
-from screener_nnu.viewer.index import CaseRow, page_name
+from screener_nnu.viewer.index import INDEX, CaseRow, page_name
 
 if TYPE_CHECKING:
     from screener_nnu.dicom.volume import SeriesSource
 
 logger = logging.getLogger(__name__)
 Made = TypeVar("Made")
+#: Of all scans of a folder, see `outputs.table`.
+TABLE = "cases.csv"
 # Of what is made of a map; the record first.
 _ENDINGS = (
     ".json",
@@ -38,6 +42,11 @@ _ENDINGS = (
     "_map.dcm",
     ".png",
 )
+_PRODUCTS = {
+    "findings": ("_findings.json", "_findings.csv", "_findings.nii.gz"),
+    "dicom": ("_findings.dcm", "_map.dcm"),
+    "page": (".png",),
+}
 # Values of a DICOM map without a DICOM SEG, see `OutputRequest.products`.
 _MAP_ALONE = [None]
 
@@ -52,6 +61,7 @@ class CaseExtras:
     Attributes:
         bytes_per_voxel: memory that it takes to make all of it.
         failures: by case, why something of it could not be made.
+        not_dicom: cases that did not come as DICOM, of which no DICOM objects can be made.
     """
 
     def __init__(self, folder: Path, request: OutputRequest) -> None:
@@ -59,6 +69,12 @@ class CaseExtras:
         self.folder, self.request = folder, request
         self.bytes_per_voxel = request.bytes_per_voxel
         self.failures: dict[str, str] = {}
+        self.not_dicom: list[str] = []
+
+    def files(self, case: str) -> list[Path]:
+        """Every file that may be made of a case, the record first."""
+        names = [*(f"{case}{ending}" for ending in _ENDINGS), page_name(case)]
+        return [self.folder / name for name in names]
 
     def foreign(self, case: str, identity: str) -> str:
         """Why the map that is there does not count: it is another model's or another scan's."""
@@ -91,9 +107,8 @@ class CaseExtras:
 
     def forget(self, case: str) -> None:
         """Removes all of it; the record first, which vouches for the rest."""
-        for ending in _ENDINGS:
-            (self.folder / f"{case}{ending}").unlink(missing_ok=True)
-        (self.folder / page_name(case)).unlink(missing_ok=True)
+        for path in self.files(case):
+            remove(path)
 
     def write(self, case: str, raw: RawImage, result: AnomalyMap) -> None:
         """Makes what earlier runs have not made; what there is then is recorded last."""
@@ -111,6 +126,8 @@ class CaseExtras:
         findings: Findings | None = None
         if request.findings:
             findings = attempts.make("findings", lambda: self._findings(case, result))
+        if "dicom" in asked and raw.source is None:
+            self.not_dicom.append(case)
         if "dicom" in new and raw.source is not None:
             self._dicom(case, raw.source, result, findings, attempts)
         if "page" in new:
@@ -127,14 +144,14 @@ class CaseExtras:
 
     def _forget_listed(self, case: str, made: dict[str, Any], record: dict[str, Any]) -> None:
         """Removes what shows the findings of another threshold; `_findings.*` are replaced."""
-        (self.folder / f"{case}_findings.dcm").unlink(missing_ok=True)
+        remove(self.folder / f"{case}_findings.dcm")
         if "dicom" in made:
             made["dicom"] = _MAP_ALONE
         if made.get("page", _MAP_ALONE)[-1] is not None:
             del made["page"]
             record["page"] = None
-            (self.folder / f"{case}.png").unlink(missing_ok=True)
-            (self.folder / page_name(case)).unlink(missing_ok=True)
+            for name in (f"{case}.png", page_name(case)):
+                remove(self.folder / name)
 
     def _dicom(
         self,
@@ -211,6 +228,8 @@ class _Attempts:
     def make(self, what: str, make: Callable[[], Made]) -> Made | None:
         try:
             return make()
+        except OutputError:
+            raise
         except Exception as error:
             # What the libraries of pages and DICOM raise is up to them; the other scans go on.
             reason = error.reason if isinstance(error, CaseError) else str(error)
@@ -218,6 +237,31 @@ class _Attempts:
             expected = isinstance(error, ScreenerError)
             logger.warning("%s: no %s: %s", self.case, what, reason, exc_info=not expected)
             return None
+
+
+def adopt_earlier(folder: OwnedFolder) -> None:
+    """Takes what versions without a record of files have written into a folder as ours.
+
+    The record of a case vouches for its map and for what it names; the masks of those versions are
+    in no record, and stay out of reach.
+    """
+    if not folder.is_new:
+        return
+    cases = [path.stem for path in folder.folder.glob("*.json") if path.name[0] != "."]
+    cases = [case for case in cases if _is_record(read_record(folder.folder, case), case)]
+    endings = [".json", ".nii.gz", "_body.nii.gz"]
+    files = [f"{case}{ending}" for case in cases for ending in endings]
+    for case in cases:
+        made = read_record(folder.folder, case).get("products", {})
+        files += [f"{case}{end}" for kind in made for end in _PRODUCTS.get(kind, ())]
+        files += [page_name(case)] if "page" in made else []
+    for name in (*files, *((TABLE, INDEX) if cases else ())):
+        if (folder.folder / name).is_file():
+            folder.record(folder.folder / name)
+
+
+def _is_record(record: dict[str, Any], case: str) -> bool:
+    return record.get("case") == case and isinstance(record.get("model"), str)
 
 
 def known_cases(folder: Path, cases: Iterable[str]) -> list[str]:

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from screener_nnu.files import replacing
-from screener_nnu.outputs.extras import read_record
+from screener_nnu.outputs.extras import TABLE, read_record
 
-TABLE = "cases.csv"
 COLUMNS = (
     "case",
     "case_score",

@@ -148,6 +148,6 @@ def test_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
         raise RuntimeError("disk full")
 
     monkeypatch.setattr(sitk, "WriteImage", half_written)
-    with pytest.raises(ScreenerError, match=r"map\.nii\.gz cannot be written: disk full"):
+    with pytest.raises(ScreenerError, match=r"map\.nii\.gz cannot be written \(disk full\)"):
         write_image(sitk.Image([2, 2, 2], sitk.sitkUInt8), path)
     assert [p.name for p in tmp_path.iterdir()] == ["map.nii.gz"] and path.read_text() == "old"

@@ -49,15 +49,20 @@ def test_names_of_other_cases_files() -> None:
 
 def test_what_killed_runs_left_is_removed(tmp_path: Path) -> None:
     old = time.time() - 2 * 3600
-    left = [tmp_path / ".123.a_body.nii.gz", tmp_path / ".headerx1", tmp_path / ".headerx2"]
-    others = [tmp_path / name for name in (".7.b.nii.gz", ".a.nii.gz", "a.nii.gz", ".12.txt")]
+    left = [
+        tmp_path / ".a_body.nii.gz.123.tmp",
+        tmp_path / ".screener_header_1",
+        tmp_path / ".screener_header_2",
+    ]
+    kept = (".b.nii.gz.7.tmp", ".a.nii.gz", "a.nii.gz", ".12.txt", ".notes.12.tmp", ".headers")
+    others = [tmp_path / name for name in kept]
     for path in (left[0], *others):
         path.write_bytes(b"")
     for path in left[1:]:
         path.mkdir()
     for path in tmp_path.iterdir():
-        # Another process may be writing `.7.b` at this moment.
-        if path.name != ".7.b.nii.gz":
+        # Another process may be writing `b` at this moment.
+        if path.name != ".b.nii.gz.7.tmp":
             os.utime(path, (old, old))
     remove_half_written(tmp_path)
     assert set(tmp_path.iterdir()) == set(others)

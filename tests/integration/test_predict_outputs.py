@@ -54,7 +54,7 @@ def table(out: Path) -> list[dict[str, str]]:
 
 def stamps(out: Path) -> dict[str, int]:
     written_anew = ("cases.csv", "index.html")
-    return {p.name: p.stat().st_mtime_ns for p in out.iterdir() if p.name not in written_anew}
+    return {p.name: p.stat().st_mtime_ns for p in out.glob("[!.]*") if p.name not in written_anew}
 
 
 @pytest.mark.slow
@@ -209,7 +209,8 @@ def test_nothing_shows_the_findings_of_another_threshold(
         raise MemoryError("too little")
 
     monkeypatch.setattr(extras, "write_findings", refuse)
-    run(scans, out, *EVERYTHING)
+    with pytest.raises(SystemExit):
+        run(scans, out, *EVERYTHING)
     monkeypatch.setattr(extras, "write_findings", kept)
     run(scans, out, *EVERYTHING)  # tries again, and shows them on page and in the SEG
     assert {row["problem"] for row in table(out)} == {""}
@@ -308,8 +309,11 @@ def test_what_fails_costs_neither_the_map_nor_the_others(
         raise ScreenerError("the series is tilted")
 
     monkeypatch.setattr(extras, "write_parametric_map", refuse)
-    run(scans, out, *EVERYTHING)
-    assert "1 scans lack something else" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stopped:
+        run(scans, out, *EVERYTHING)
+    shown = capsys.readouterr()
+    assert stopped.value.code == 1 and "1 of 2 scans lack something" in shown.err
+    assert "no DICOM objects of file: they have to refer to a DICOM series" in shown.out
     problems = {row["case"]: row["problem"] for row in table(out)}
     assert problems == {"file": "", "scans": "no DICOM map: the series is tilted"}
     assert (out / "scans_findings.dcm").is_file() and (out / "scans.html").is_file()

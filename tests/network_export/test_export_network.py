@@ -18,10 +18,12 @@ import torch
 
 from screener_nnu.commands.export_network import main
 from screener_nnu.errors import ScreenerError
+from screener_nnu.files import replacing
 from screener_nnu.inference.models import load_student
 from screener_nnu.network_export.agreement import check_agreement
 from screener_nnu.network_export.export import NetworkRequest, export_network
 from screener_nnu.network_export.graph import trace
+from screener_nnu.ownership import own_folder
 
 CPU = torch.device("cpu")
 Run = Callable[[np.ndarray], np.ndarray]
@@ -107,7 +109,7 @@ def test_files_say_nothing_of_this_machine(exported: Path, students: Any) -> Non
         for case in cases
     ]
     assert len(names) == 6
-    for path in exported.iterdir():
+    for path in filter(Path.is_file, exported.rglob("*")):
         content = path.read_bytes()
         for text in [*hidden, *names]:
             assert text.encode() not in content, (path.name, text)
@@ -125,7 +127,7 @@ def test_files_say_nothing_of_this_machine(exported: Path, students: Any) -> Non
 
 def test_json_belongs_to_its_files(exported: Path, students: Any) -> None:
     description = json.loads((exported / "network.json").read_text())
-    names = {path.name for path in exported.iterdir()}
+    names = {path.name for path in exported.glob("[!.]*")}
     assert names == {"network.json", "network.onnx", "network.pt2", "make_map.py"}
     for file in description["files"].values():
         content = (exported / file["file"]).read_bytes()
@@ -159,7 +161,7 @@ def test_torch_export_needs_none_of_them(
     main(
         ["-d", "901", "-p", "Fine", "-o", str(tmp_path), "--format", "torch_export", "--no-dynamic"]
     )
-    assert {p.name for p in tmp_path.iterdir()} == {"network.json", "network.pt2"}
+    assert {p.name for p in tmp_path.glob("[!.]*")} == {"network.json", "network.pt2"}
 
 
 def test_torchscript_is_refused_with_the_reason(tmp_path: Path, capsys: Any) -> None:
@@ -193,7 +195,8 @@ def test_files_appear_together_or_not_at_all(
     students: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     request = NetworkRequest("901", "Fine", ("torch_export",), dynamic=False)
-    (tmp_path / "network.json").write_text("old")
+    with replacing(own_folder(tmp_path).folder / "network.json") as temporary:
+        temporary.write_text("old")
     write = Path.write_bytes
 
     def full_disk(path: Path, content: bytes) -> int:
@@ -205,11 +208,15 @@ def test_files_appear_together_or_not_at_all(
         patch.setattr(Path, "write_bytes", full_disk)
         with pytest.raises(ScreenerError, match="(?i)no space left"):
             export_network(request, tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["network.json"]
+    assert [p.name for p in tmp_path.glob("[!.]*")] == ["network.json"]
     assert (tmp_path / "network.json").read_text() == "old"
     (tmp_path / "file").write_text("")
-    with pytest.raises(ScreenerError, match="cannot be written"):
+    with pytest.raises(ScreenerError, match="cannot hold the output"):
         export_network(request, tmp_path / "file")
+    (tmp_path / "network.json").write_text("of somebody else")
+    with pytest.raises(ScreenerError, match="network.json is not ours"):
+        export_network(request, tmp_path)
+    assert (tmp_path / "network.json").read_text() == "of somebody else"
 
 
 def test_onnx_stays_exact_on_scans_that_are_mostly_air() -> None:

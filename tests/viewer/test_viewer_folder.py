@@ -115,7 +115,7 @@ def test_one_broken_case_never_stops_the_rest(
         "moved": "beside the scan",
         "no_scan": "no scan of that name",
         "no_map": "is missing",
-        "flat": "no 3D image",
+        "flat": "the image is 2D",
         "bad_table": "no list of findings",
         "nan": "NaN",
     }
