@@ -1,44 +1,41 @@
-"""Fingerprint of unlabelled CT: sizes, spacings and the HU histogram inside the body.
-
-One JSON line a case goes to `screener_fingerprint_cases.jsonl` as soon as it is known, so that a
-killed run goes on where it stopped.
-"""
+"""Fingerprint of unlabelled CT: sizes, spacings and the HU histogram inside the body."""
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from screener_nnu.errors import CaseError, ScreenerError
-from screener_nnu.files import replacing
-from screener_nnu.preprocessing.memory import bounded_processes, free_memory
-from screener_nnu.preprocessing.reading import read_image, read_size
-from screener_nnu.preprocessing.workers import run_cases
+from screener_nnu.preprocessing.case_names import first_names
+from screener_nnu.preprocessing.source_state import read_with_state
 
 logger = logging.getLogger(__name__)
 
 HU_EDGES = np.arange(-1024.0, 3072.0 + 1, 4.0)
-RECORDS_FILE = "screener_fingerprint_cases.jsonl"
+#: Keys of a record of an image that can be used.
+RECORD_KEYS = frozenset(
+    {"case", "image", "shape", "spacing", "body_shape", "body_share", "hu_counts", "source"}
+)
 _BODY_THRESHOLD = -500.0
 _BODY_BLOCK_MM = 5.0
-_BYTES_PER_VOXEL = 14  # what was read, as float32, turned, and the masks of the body
+# Share of the voxels that are body, from which no air is left around it.
+_FULL_VIEW = 0.98
 
 
 def analyse_case(case: str, path: Path) -> dict[str, Any]:
     """Record of one case: shape, spacing, body box (voxels) and HU histogram of body voxels.
+
+    It also holds the share of the whole image's voxels that are body, and the state of the file.
 
     Raises:
         CaseError: the image cannot be used.
     """
     from screener_nnu.preprocessing.body import body_box, body_mask
 
-    raw = read_image(path, case)
+    raw, source = read_with_state(path, case)
     box = body_box(raw.array, raw.spacing, _BODY_THRESHOLD, _BODY_BLOCK_MM)
     image = raw.array[box]
     inside = image[body_mask(image, raw.spacing, _BODY_THRESHOLD)]
@@ -51,69 +48,25 @@ def analyse_case(case: str, path: Path) -> dict[str, Any]:
         "shape": list(raw.array.shape),
         "spacing": [float(s) for s in raw.spacing],
         "body_shape": list(image.shape),
+        "body_share": inside.size / raw.array.size,
         "body_volume_ml": float(inside.size * np.prod(raw.spacing) / 1000),
         "hu_counts": {str(i): int(n) for i, n in enumerate(counts) if n},
+        "source": source.to_dict(),
     }
 
 
-def _analyse(case: str, path: Path) -> dict[str, Any]:
-    try:
-        return analyse_case(case, path)
-    except CaseError as error:
-        return {"skipped": error.reason}
-    except MemoryError:
-        return {"skipped": "memory ran out: run again with fewer processes (-np) or more memory"}
-
-
-def collect_records(
-    cases: Mapping[str, Path], folder: Path, processes: int
-) -> list[dict[str, Any]]:
-    """Records of all cases; those already in `folder` are not computed again."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / RECORDS_FILE
-    known = {r["case"]: r for r in _read_records(file) if cases.get(r["case"]) is not None}
-    known = {n: r for n, r in known.items() if r["image"] == str(cases[n]) and "skipped" not in r}
-    todo = {name: path for name, path in cases.items() if name not in known}
-    _rewrite(file, known.values())
-    with file.open("a") as stream:
-        for record in tqdm(
-            _run(todo, processes), total=len(todo), desc="fingerprint", disable=not todo
-        ):
-            stream.write(json.dumps(record) + "\n")
-            stream.flush()
-            known[record["case"]] = record
-            if "skipped" in record:
-                logger.warning("skipped %s: %s", record["case"], record["skipped"])
-    return [known[name] for name in sorted(known)]
-
-
-def _run(todo: Mapping[str, Path], processes: int) -> Iterable[dict[str, Any]]:
-    """Records as they are made; a worker that the system kills costs its own case at most."""
-    memory = (_BYTES_PER_VOXEL * read_size(path)[0] for path in todo.values())
-    processes = bounded_processes(memory, processes, free_memory()) if todo else 0
-    alone = processes <= 1 or len(todo) <= 1
-    outcomes = run_cases(
-        _analyse, dict(todo), 0 if alone else processes, lambda reason: {"skipped": reason}
-    )
-    for case, record in outcomes:
-        yield {"case": case, "image": str(todo[case]), **record}
-
-
-def _read_records(file: Path) -> list[dict[str, Any]]:
-    if not file.is_file():
-        return []
-    records = []
-    for line in file.read_text().splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:  # the line that a kill cut off
-            continue
-    return records
-
-
-def _rewrite(file: Path, records: Iterable[dict[str, Any]]) -> None:
-    with replacing(file) as temporary:
-        temporary.write_text("".join(json.dumps(r) + "\n" for r in records))
+def warn_of_full_views(records: list[dict[str, Any]]) -> None:
+    """Names in one warning the scans without any air around the body."""
+    used = [record for record in records if "skipped" not in record]
+    full = [record["case"] for record in used if record["body_share"] >= _FULL_VIEW]
+    if full:
+        logger.warning(
+            "in %d of %d scans the body fills the field of view (%s): right for a small field of "
+            "view, else their padding or units are wrong",
+            len(full),
+            len(used),
+            first_names(full),
+        )
 
 
 def summarise(records: list[dict[str, Any]]) -> dict[str, Any]:
@@ -143,6 +96,7 @@ def summarise(records: list[dict[str, Any]]) -> dict[str, Any]:
         "hu_histogram": {"edges": HU_EDGES.tolist(), "counts": counts.tolist()},
         "cases": {r["case"]: {k: r[k] for k in ("image", "shape", "spacing")} for r in used},
         "skipped": skipped,
+        "sources": {r["case"]: {k: r.get(k) for k in ("image", "source")} for r in records},
     }
 
 

@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import (
     FINGERPRINT_FILE,
-    begun_stages,
     cases_folder,
     dataset_name,
     plan_file,
     preprocessed_folder,
     raw_folder,
 )
-from screener_nnu.planners.fingerprint import RECORDS_FILE, collect_records, summarise
+from screener_nnu.planners.existing import existing_plan_stays, names_of, without
+from screener_nnu.planners.fingerprint import summarise, warn_of_full_views
+from screener_nnu.planners.lock import one_plans
 from screener_nnu.planners.planner import ScreenerPlanner
-from screener_nnu.plans import ScreenerSettings, read_plan, write_json
+from screener_nnu.planners.records import collect_records
+from screener_nnu.planners.replaced import warn_of_dependents
+from screener_nnu.planners.stored import (
+    Fingerprint,
+    keep_planned_from,
+    plans_of,
+    read_fingerprint,
+    read_sources,
+    read_stored_plan,
+)
+from screener_nnu.plans import ScreenerSettings, write_json
+from screener_nnu.preprocessing.case_names import first_names
 from screener_nnu.preprocessing.pipeline import preprocess_dataset
 from screener_nnu.preprocessing.reading import find_cases
 
@@ -32,7 +45,7 @@ def plan_dataset(
     pool: tuple[int, str] | None,
     processes: int,
     request: dict[str, Any],
-    fresh: bool = False,
+    verify: bool = False,
     overrides: Sequence[str] = (),
 ) -> str:
     """Writes fingerprint, `dataset.json` and plan; returns the data set's full name.
@@ -42,7 +55,7 @@ def plan_dataset(
         pool: number and name of a pooled data set; needed for several raw ones.
         processes: that read images.
         request: arguments of `ScreenerPlanner`.
-        fresh: forget what an earlier run knew of the images.
+        verify: compare the content of every image with what an earlier run read.
         overrides: settings `key=value` that take the place of the planner's.
 
     Raises:
@@ -52,29 +65,43 @@ def plan_dataset(
         raise ScreenerError("several data sets need a name together: add --pool 901 SomeName")
     name = f"Dataset{pool[0]:03d}_{pool[1]}" if pool else dataset_name(datasets[0])
     cases, sources = _collect_cases(datasets, pooled=pool is not None)
+    planned = partial(_plan, name, sources, request, overrides)
     folder = preprocessed_folder(name)
-    if fresh:
-        (folder / RECORDS_FILE).unlink(missing_ok=True)
-    fingerprint = summarise(collect_records(cases, folder, processes))
-    used = {case: sources[case] for case in fingerprint["cases"]}
+    with one_plans(folder):
+        stored = read_fingerprint(folder)
+        records = collect_records(cases, folder, processes, verify)
+        warn_of_full_views(records)
+        fingerprint = summarise(records)
+        plan = planned(fingerprint)
+        keep_planned_from(folder, stored, fingerprint)
+        write_json(folder / FINGERPRINT_FILE, fingerprint)
+        _describe(folder / "dataset.json", datasets, pool, len(fingerprint["cases"]))
+        path = plan_file(name, request["plans_name"])
+        if not existing_plan_stays(name, path, fingerprint, plan["screener"], planned):
+            write_json(path, plan)
+            _explain(plan["screener"], path)
+    return name
+
+
+def _plan(
+    name: str,
+    sources: Mapping[str, str],
+    request: dict[str, Any],
+    overrides: Sequence[str],
+    fingerprint: Fingerprint,
+) -> dict[str, Any]:
+    used = {case: sources.get(case, name) for case in fingerprint["cases"]}
     plan = ScreenerPlanner(fingerprint, name, sources=used, **request).plan()
-    planned = ScreenerSettings.from_dict(plan["screener"])
-    plan["screener"] = planned.override(list(overrides)).to_dict()
-    path = plan_file(name, request["plans_name"])
-    write_json(folder / FINGERPRINT_FILE, fingerprint)
-    if not (folder / "dataset.json").is_file():
-        write_json(folder / "dataset.json", _description(datasets, pool, len(used)))
-    if path.is_file() and _keeps_old_plan(name, path, plan):
-        logger.info("%s stays as it is: its cases and stages were made with it", path)
-        return name
-    write_json(path, plan)
-    settings = plan["screener"]
+    settings = ScreenerSettings.from_dict(plan["screener"]).override(list(overrides))
+    return {**plan, "screener": settings.to_dict()}
+
+
+def _explain(settings: dict[str, Any], path: Path) -> None:
     for key, reason in settings["reasons"].items():
         logger.info("%s: %s", key, reason)
     for case, reason in settings["left_out"].items():
         logger.warning("left out %s: %s", case, reason)
     logger.info("plan written to %s", path)
-    return name
 
 
 def _collect_cases(datasets: list[str], pooled: bool) -> tuple[dict[str, Path], dict[str, str]]:
@@ -87,6 +114,26 @@ def _collect_cases(datasets: list[str], pooled: bool) -> tuple[dict[str, Path], 
             cases[name] = path
             sources[name] = source
     return cases, sources
+
+
+def _describe(path: Path, datasets: list[str], pool: tuple[int, str] | None, count: int) -> None:
+    """Writes nnU-Net's `dataset.json`; one that is there stays, for nnU-Net may have put it."""
+    description = _description(datasets, pool, count)
+    if not path.is_file():
+        write_json(path, description)
+    elif pool is None and _json_of(path) != description:
+        logger.warning(
+            "%s has changed since it was copied to %s, which stays: delete that to copy it again",
+            raw_folder(datasets[0]) / path.name,
+            path,
+        )
+
+
+def _json_of(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except ValueError:
+        return None
 
 
 def _description(datasets: list[str], pool: tuple[int, str] | None, count: int) -> dict[str, Any]:
@@ -103,68 +150,59 @@ def _description(datasets: list[str], pool: tuple[int, str] | None, count: int) 
     }
 
 
-def _keeps_old_plan(dataset: str, path: Path, plan: dict[str, Any]) -> bool:
-    """Whether an existing plan stays, because something was made with it.
-
-    Raises:
-        ScreenerError: cases were made with it, and the new plan would need others.
-    """
-    old, _ = read_plan(path)
-    was, now = old["screener"], plan["screener"]
-    folder = path.parent / was["data_identifier"]
-    if not (folder.is_dir() and any(folder.iterdir())):
-        return False
-    way_out = f"give the new plan another name with -p, or delete {path} and {folder}"
-    # Cases that could not be preprocessed have left the old plan: the new one still names them.
-    gone = set(was["left_out"]) - set(now["left_out"])
-    split = _without(now["split"], gone)
-    if split != was["split"]:
-        raise ScreenerError(f"the scans or the split of {path} have changed; {way_out}")
-    if was["preprocessing"] != now["preprocessing"]:
-        raise ScreenerError(f"{path} was planned with other settings; {way_out}")
-    trained = bool(begun_stages(dataset, old["plans_name"]))
-    return trained or split != now["split"]
-
-
 def preprocess_planned(
     dataset: str, plans_name: str, processes: int, part: int = 0, parts: int = 1
 ) -> None:
-    """Makes the cases of a plan; those that turn out unusable leave the plan's split."""
+    """Makes the cases of a plan; those that turn out unusable leave the plan's split.
+
+    Raises:
+        ScreenerError: no plan or no fingerprint, or scans of the plan that nothing is known of.
+    """
     path = plan_file(dataset, plans_name)
-    _, settings = read_plan(path)
-    fingerprint = json.loads((path.parent / FINGERPRINT_FILE).read_text())
-    split = settings.split
-    planned = (*split.train, *split.validation, *split.test)
-    images = {case: Path(fingerprint["cases"][case]["image"]) for case in sorted(set(planned))}
-    smallest = tuple(size // 2 for size in settings.crop_size)
+    _, settings = read_stored_plan(path)
+    known = read_sources(path.parent)
+    cases = sorted(names_of(settings.to_dict()["split"]))
+    missing = [case for case in cases if case not in known]
+    if missing:
+        raise ScreenerError(
+            f"{path} names scans that are no longer there: {first_names(missing)}; put them back, "
+            "or plan the others under another name with -p"
+        )
+    scans = {case: state for case in cases if (state := known[case][1]) is not None}
+    folder = cases_folder(dataset, settings.data_identifier)
     summary = preprocess_dataset(
-        images,
+        {case: known[case][0] for case in cases},
         settings.preprocessing,
-        cases_folder(dataset, settings.data_identifier),
-        smallest,  # type: ignore[arg-type]
+        folder,
+        tuple(size // 2 for size in settings.crop_size),  # type: ignore[arg-type]
         processes,
         part,
         parts,
+        scans,
+        lambda replaced: warn_of_dependents(dataset, folder, replaced, scans),
     )
     if summary.skipped:
-        _drop_cases(path, summary.skipped)
+        _drop_cases(path, settings.data_identifier, summary.skipped)
 
 
-def _drop_cases(path: Path, reasons: dict[str, str]) -> None:
-    # Read again: another part may have dropped cases of its own in the meantime.
-    plan, _ = read_plan(path)
-    split = _without(plan["screener"]["split"], set(reasons))
+def _drop_cases(path: Path, data_identifier: str, reasons: dict[str, str]) -> None:
+    """Takes cases out of a plan, and out of those that share its cases."""
+    with one_plans(path.parent):
+        # Read again: another part may have dropped cases of its own in the meantime.
+        for other, plan, settings in list(plans_of(path.parent)):
+            if settings.data_identifier == data_identifier:
+                _drop_from(other, plan, reasons)
+
+
+def _drop_from(path: Path, plan: dict[str, Any], reasons: dict[str, str]) -> None:
+    split = plan["screener"]["split"]
+    dropped = {case: reasons[case] for case in names_of(split) & reasons.keys()}
+    if not dropped:
+        return
+    split = without(split, set(dropped))
     if not split["train"]:
-        raise ScreenerError("no training case is left; see the reasons above")
+        raise ScreenerError(f"no training case of {path} is left; see the reasons above")
     plan["screener"]["split"] = split
-    plan["screener"]["left_out"].update(reasons)
+    plan["screener"].setdefault("left_out", {}).update(dropped)
     write_json(path, plan)
-    logger.info("%d cases left out of %s", len(reasons), path)
-
-
-def _without(split: dict[str, list[str]], gone: set[str]) -> dict[str, list[str]]:
-    """A split without some cases; a training case stands in when none is left to validate."""
-    kept = {use: [case for case in cases if case not in gone] for use, cases in split.items()}
-    if not kept["validation"]:
-        kept["validation"] = kept["train"][:1]
-    return kept
+    logger.info("%d cases left out of %s", len(dropped), path)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import begun_stages, plan_file
-from screener_nnu.plans import DEFAULT_PLANS_NAME, read_plan, write_json
+from screener_nnu.planners.stored import read_stored_plan
+from screener_nnu.plans import DEFAULT_PLANS_NAME, write_json
 
 
 def derive_plan(
@@ -32,7 +33,7 @@ def derive_plan(
             f"KEY=VALUE that make it a variant of {DEFAULT_PLANS_NAME}"
         )
     source = path if path.is_file() else given
-    plan, settings = read_plan(source)
+    plan, settings = read_stored_plan(source)
     changed = settings.override(overrides)
     if changed.preprocessing != settings.preprocessing:
         raise ScreenerError(

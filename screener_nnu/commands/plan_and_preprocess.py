@@ -49,7 +49,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--verify_dataset_integrity",
         action="store_true",
-        help="read every image again, also those known from an earlier run",
+        help="compare the content of every image with what an earlier run read, whatever its time "
+        "says",
     )
     return parser
 
@@ -83,7 +84,7 @@ def _plan_and_preprocess(arguments: argparse.Namespace) -> None:
         pool,
         processes,
         request,
-        fresh=arguments.verify_dataset_integrity,
+        verify=arguments.verify_dataset_integrity,
         overrides=arguments.overrides,
     )
     if not arguments.no_preprocessing:

@@ -1,8 +1,8 @@
-"""The fingerprint of small NIfTI files against NumPy; resume; unusable cases."""
+"""The fingerprint of small NIfTI files against NumPy."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,43 +10,20 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 
 from screener_nnu.errors import CaseError, ScreenerError
-from screener_nnu.planners import fingerprint
 from screener_nnu.planners.fingerprint import (
     HU_EDGES,
-    RECORDS_FILE,
     analyse_case,
-    collect_records,
     intensity_properties,
     summarise,
+    warn_of_full_views,
 )
+from screener_nnu.planners.records import collect_records
 from screener_nnu.preprocessing.body import body_box, body_mask
 
 SPACING = (4.0, 3.0, 2.5)
 SHAPE = (16, 50, 64)
-
-
-def person(seed: int, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
-    """HU (z, y, x): an oval of soft tissue of two kinds in air."""
-    generator = np.random.default_rng(seed)
-    _, y, x = np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij")
-    image = np.full(shape, -1000.0)
-    image[(x / 0.7) ** 2 + (y / 0.6) ** 2 < 1] = 50 + 10 * seed
-    image[(x / 0.3) ** 2 + (y / 0.3) ** 2 < 1] = -80
-    return np.rint(image + generator.normal(0, 25, shape)).astype(np.int16)
-
-
-def write(folder: Path, name: str, array: np.ndarray) -> Path:
-    folder.mkdir(exist_ok=True)
-    image = sitk.GetImageFromArray(array)
-    image.SetSpacing(SPACING[::-1])
-    path = folder / f"{name}_0000.nii.gz"
-    sitk.WriteImage(image, str(path))
-    return path
-
-
-@pytest.fixture
-def cases(tmp_path: Path) -> dict[str, Path]:
-    return {f"p{i}": write(tmp_path / "raw", f"p{i}", person(i)) for i in range(3)}
+Writer = Callable[[Path, str, np.ndarray], Path]
+Person = Callable[..., np.ndarray]
 
 
 def body_voxels(path: Path) -> np.ndarray:
@@ -66,12 +43,15 @@ def test_record_of_a_case(cases: dict[str, Path]) -> None:
     # The oval takes 0.6 and 0.7 of the axes y and x; a block of 5 mm is added on each side.
     for length, fraction, size in zip(record["body_shape"][1:], (0.6, 0.7), SHAPE[1:], strict=True):
         assert fraction * size <= length <= fraction * size + 10
+    assert record["body_share"] == pytest.approx(len(voxels) / np.prod(SHAPE))
     counts, _ = np.histogram(voxels, bins=HU_EDGES)
     expected = {str(i): int(n) for i, n in enumerate(counts) if n}
     assert record["hu_counts"] == expected and sum(expected.values()) == len(voxels)
 
 
-def test_values_beyond_the_histogram_are_counted_at_its_ends(tmp_path: Path) -> None:
+def test_values_beyond_the_histogram_are_counted_at_its_ends(
+    tmp_path: Path, write: Writer, person: Person
+) -> None:
     array = person(0)
     array[6:8, 24:27, 30:33] = 9000
     path = write(tmp_path / "raw", "metal", array)
@@ -118,7 +98,7 @@ def test_percentiles_of_a_known_histogram() -> None:
 
 
 def test_sizes_of_the_summary_are_in_mm_and_in_order(
-    cases: dict[str, Path], tmp_path: Path
+    cases: dict[str, Path], tmp_path: Path, write: Writer, person: Person
 ) -> None:
     small = write(tmp_path / "raw", "a_small", person(3, (16, 40, 48)))
     summary = summarise(collect_records({**cases, "a_small": small}, tmp_path / "out", 1))
@@ -135,65 +115,7 @@ def test_sizes_of_the_summary_are_in_mm_and_in_order(
     assert summary["median_relative_size_after_cropping"] == pytest.approx(np.median(fractions))
 
 
-def test_worker_processes_give_the_same(cases: dict[str, Path], tmp_path: Path) -> None:
-    alone = collect_records(cases, tmp_path / "one", 1)
-    assert collect_records(cases, tmp_path / "two", 2) == alone
-    lines = (tmp_path / "two" / RECORDS_FILE).read_text().splitlines()
-    assert sorted(json.loads(line)["case"] for line in lines) == ["p0", "p1", "p2"]
-
-
-def test_a_killed_run_goes_on_where_it_stopped(
-    cases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two records are whole, the third is torn: only that one is computed again."""
-    complete = collect_records(cases, tmp_path, 1)
-    file = tmp_path / RECORDS_FILE
-    lines = file.read_text().splitlines()
-    file.write_text("\n".join(lines[:2]) + "\n" + lines[2][: len(lines[2]) // 2])
-    done: list[str] = []
-
-    def noted(case: str, path: Path) -> dict:
-        done.append(case)
-        return analyse_case(case, path)
-
-    monkeypatch.setattr(fingerprint, "analyse_case", noted)
-    assert collect_records(cases, tmp_path, 1) == complete
-    assert done == [json.loads(lines[2])["case"]]
-    # What it wrote is whole again, and a third run has nothing to do.
-    assert [json.loads(line) for line in file.read_text().splitlines()]
-    assert collect_records(cases, tmp_path, 1) == complete and len(done) == 1
-
-
-def test_records_of_other_files_and_other_cases_are_not_taken(
-    cases: dict[str, Path], tmp_path: Path
-) -> None:
-    collect_records(cases, tmp_path / "out", 1)
-    moved = {"p0": cases["p0"], "p1": write(tmp_path / "elsewhere", "p1", person(7))}
-    records = collect_records(moved, tmp_path / "out", 1)
-    assert [r["case"] for r in records] == ["p0", "p1"]
-    assert records[1] == analyse_case("p1", moved["p1"])
-
-
-def test_skipped_cases_keep_their_reason_and_are_tried_again(
-    cases: dict[str, Path], tmp_path: Path
-) -> None:
-    folder = tmp_path / "raw"
-    cases["broken"] = folder / "broken_0000.nii.gz"
-    cases["broken"].write_bytes(b"no image")
-    cases["mr"] = write(folder, "mr", np.abs(person(0)))
-    cases["air"] = write(folder, "air", np.full(SHAPE, -1000, np.int16))
-    summary = summarise(collect_records(cases, tmp_path / "out", 1))
-    assert set(summary["skipped"]) == {"broken", "mr", "air"}
-    assert "cannot be read" in summary["skipped"]["broken"]
-    assert "not CT" in summary["skipped"]["mr"]
-    assert "air" in summary["skipped"]["air"]
-    assert set(summary["cases"]) == {"p0", "p1", "p2"} and len(summary["spacings"]) == 3
-    write(folder, "broken", person(5))
-    again = summarise(collect_records(cases, tmp_path / "out", 1))
-    assert set(again["skipped"]) == {"mr", "air"} and "broken" in again["cases"]
-
-
-def test_analyse_raises_for_one_case(tmp_path: Path) -> None:
+def test_analyse_raises_for_one_case(tmp_path: Path, write: Writer) -> None:
     with pytest.raises(CaseError, match="^air: "):
         analyse_case("air", write(tmp_path, "air", np.full(SHAPE, -1000, np.int16)))
 
@@ -202,3 +124,26 @@ def test_no_usable_image_lists_the_reasons() -> None:
     records = [{"case": "a", "image": "a.nii", "skipped": "it is a picture of a cat"}]
     with pytest.raises(ScreenerError, match="no usable image among 1:\n  a: it is a picture"):
         summarise(records)
+
+
+def test_views_that_the_body_fills_are_named_once(
+    cases: dict[str, Path],
+    tmp_path: Path,
+    write: Writer,
+    person: Person,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    warn_of_full_views(collect_records(cases, tmp_path / "out", 1))
+    assert not caplog.messages
+    inner = person(1)[:, 20:30, 20:40]  # all tissue
+    rim = inner.copy()
+    rim[:, :, 0] = -1000  # a column of 20 is air
+    noise = np.random.default_rng(0).integers(-1200, -900, (16, 4, 20))
+    whole = {f"w{i}": write(tmp_path / "raw", f"w{i}", inner - i) for i in range(6)}
+    whole["rim"] = write(tmp_path / "raw", "rim", np.concatenate([rim, noise], axis=1))
+    warn_of_full_views(collect_records({**cases, **whole}, tmp_path / "out", 1))
+    (message,) = [m for m in caplog.messages if "field of view" in m]
+    assert message == (
+        "in 6 of 10 scans the body fills the field of view (w0, w1, w2, w3, w4 and 1 more): right "
+        "for a small field of view, else their padding or units are wrong"
+    )

@@ -1,0 +1,99 @@
+"""Whether a plan that is there already stays."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from screener_nnu.errors import ScreenerError
+from screener_nnu.paths import begun_stages
+from screener_nnu.planners.stored import Fingerprint, planned_from, read_stored_plan
+from screener_nnu.preprocessing.case_names import first_names
+
+logger = logging.getLogger(__name__)
+
+Split = dict[str, list[str]]
+
+
+def existing_plan_stays(
+    dataset: str,
+    path: Path,
+    fingerprint: Fingerprint,
+    now: dict[str, Any],
+    planned: Callable[[Fingerprint], dict[str, Any]],
+) -> bool:
+    """Whether a plan stays, because something was made with it; logs why.
+
+    A plan is a decision: scans that were replaced since do not change it. What was asked for is the
+    same as then when it makes the same plan of the fingerprint that the plan came from.
+
+    Args:
+        dataset: full name.
+        path: of the plan.
+        fingerprint: of the scans as they are now.
+        now: settings that are planned from it, as plain values.
+        planned: makes the plan that is asked for from another fingerprint.
+
+    Raises:
+        ScreenerError: cases were made with it, and what is asked for needs others.
+    """
+    if not path.is_file():
+        return False
+    old, settings = read_stored_plan(path)
+    was = settings.to_dict()
+    folder = path.parent / settings.data_identifier
+    if not (folder.is_dir() and any(folder.iterdir())):
+        return False
+    if _fits(now, was):
+        if begun_stages(dataset, path.stem) or was["split"] != now["split"]:
+            logger.info("%s stays as it is: its cases and stages were made with it", path)
+            return True
+        return False
+    way_out = f"give the new plan another name with -p, or delete {path} and {folder}"
+    others = _other_scans(fingerprint, now, was)
+    if others:
+        raise ScreenerError(f"the scans or the split of {path} have changed ({others}); {way_out}")
+    if any(_fits(planned(earlier)["screener"], was) for earlier in planned_from(path.parent, old)):
+        logger.info(
+            "%s stays as it is, though its scans are not what they were: cases and stages go on "
+            "with its settings; a plan of the scans as they are now needs another name (-p)",
+            path,
+        )
+        return True
+    if _split_without_gone(now, was) != was["split"]:
+        raise ScreenerError(f"the scans or the split of {path} have changed; {way_out}")
+    raise ScreenerError(f"{path} was planned with other settings; {way_out}")
+
+
+def _fits(now: dict[str, Any], was: dict[str, Any]) -> bool:
+    """Whether today's settings need the same cases in the same use."""
+    same_cases = now["preprocessing"] == was["preprocessing"]
+    return same_cases and _split_without_gone(now, was) == was["split"]
+
+
+def _split_without_gone(now: dict[str, Any], was: dict[str, Any]) -> Split:
+    # Cases that could not be preprocessed have left the old plan: the new one still names them.
+    return without(now["split"], set(was["left_out"]) - set(now["left_out"]))
+
+
+def _other_scans(fingerprint: Fingerprint, now: dict[str, Any], was: dict[str, Any]) -> str:
+    """Which scans the plan has and nobody else any more, and which are new; empty for none."""
+    gone = names_of(was["split"]) - fingerprint["sources"].keys()
+    new = names_of(now["split"]) - names_of(was["split"]) - was["left_out"].keys()
+    parts = [("no longer there: ", gone), ("new: ", new)]
+    return "; ".join(text + first_names(names) for text, names in parts if names)
+
+
+def names_of(split: Split) -> set[str]:
+    """All cases of a split."""
+    return {case for cases in split.values() for case in cases}
+
+
+def without(split: Split, gone: set[str]) -> Split:
+    """A split without some cases; a training case stands in when none is left to validate."""
+    kept = {use: [case for case in cases if case not in gone] for use, cases in split.items()}
+    if not kept["validation"]:
+        kept["validation"] = kept["train"][:1]
+    return kept

@@ -1,0 +1,33 @@
+"""One run at a time plans a data set; others wait and find its work done."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def one_plans(folder: Path) -> Iterator[None]:
+    """Waits for another run that reads or plans the same data set; a killed one leaves no lock."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".screener_planning.lock").open("w") as lock:
+        if fcntl is not None:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in (errno.EAGAIN, errno.EACCES):
+                    logger.info("another run is planning %s: waiting for it", folder.name)
+                # Some network file systems have no locks: their runs go on side by side.
+                with suppress(OSError):
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
