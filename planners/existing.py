@@ -79,7 +79,7 @@ def _split_without_gone(now: dict[str, Any], was: dict[str, Any]) -> Split:
 
 
 def _other_scans(fingerprint: Fingerprint, now: dict[str, Any], was: dict[str, Any]) -> str:
-    """Which scans the plan has and nobody else any more, and which are new; empty for none."""
+    """Scans of the plan that are no longer there, and new ones; empty without either."""
     gone = names_of(was["split"]) - fingerprint["sources"].keys()
     new = names_of(now["split"]) - names_of(was["split"]) - was["left_out"].keys()
     parts = [("no longer there: ", gone), ("new: ", new)]

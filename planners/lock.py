@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def one_plans(folder: Path) -> Iterator[None]:
+def only_run(folder: Path) -> Iterator[None]:
     """Waits for another run that reads or plans the same data set; a killed one leaves no lock."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".screener_planning.lock").open("w") as lock:

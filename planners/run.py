@@ -20,7 +20,7 @@ from screener_nnu.paths import (
 )
 from screener_nnu.planners.existing import existing_plan_stays, names_of, without
 from screener_nnu.planners.fingerprint import summarise, warn_of_full_views
-from screener_nnu.planners.lock import one_plans
+from screener_nnu.planners.lock import only_run
 from screener_nnu.planners.planner import ScreenerPlanner
 from screener_nnu.planners.records import collect_records
 from screener_nnu.planners.replaced import warn_of_dependents
@@ -67,7 +67,7 @@ def plan_dataset(
     cases, sources = _collect_cases(datasets, pooled=pool is not None)
     planned = partial(_plan, name, sources, request, overrides)
     folder = preprocessed_folder(name)
-    with one_plans(folder):
+    with only_run(folder):
         stored = read_fingerprint(folder)
         records = collect_records(cases, folder, processes, verify)
         warn_of_full_views(records)
@@ -187,7 +187,7 @@ def preprocess_planned(
 
 def _drop_cases(path: Path, data_identifier: str, reasons: dict[str, str]) -> None:
     """Takes cases out of a plan, and out of those that share its cases."""
-    with one_plans(path.parent):
+    with only_run(path.parent):
         # Read again: another part may have dropped cases of its own in the meantime.
         for other, plan, settings in list(plans_of(path.parent)):
             if settings.data_identifier == data_identifier:

@@ -15,7 +15,7 @@ import pytest
 
 from screener_nnu.planners import records
 from screener_nnu.planners.fingerprint import analyse_case, summarise
-from screener_nnu.planners.lock import one_plans
+from screener_nnu.planners.lock import only_run
 from screener_nnu.planners.records import RECORDS_FILE, collect_records
 from screener_nnu.preprocessing.source_state import SourceState
 
@@ -245,12 +245,12 @@ def test_one_run_waits_for_the_other(tmp_path: Path, caplog: pytest.LogCaptureFi
 
     def second() -> None:
         inside.wait()
-        with one_plans(tmp_path):
+        with only_run(tmp_path):
             order.append("second")
 
     thread = threading.Thread(target=second)
     thread.start()
-    with caplog.at_level(logging.INFO), one_plans(tmp_path):
+    with caplog.at_level(logging.INFO), only_run(tmp_path):
         inside.set()
         thread.join(0.3)
         order.append("first")
