@@ -68,6 +68,17 @@ class OwnedFolder:
         if found:
             raise ScreenerError(not_ours(found))
 
+    def adopt(self, paths: Iterable[Path]) -> None:
+        """Takes files as ours that a version without this record has written.
+
+        Args:
+            paths: files that something else of ours vouches for; those that are not there are
+                passed over. Nothing is adopted once there is a record.
+        """
+        if self.is_new:
+            for path in [path for path in paths if path.is_file() and not path.is_symlink()]:
+                self.record(path)
+
     def record(self, path: Path, content: Path | None = None) -> None:
         """Notes that a file is ours, before it takes its place.
 
@@ -129,22 +140,24 @@ def _stamp(path: Path) -> list[int]:
 def own_folder(folder: Path) -> OwnedFolder:
     """Puts a folder under the rule: from now on this process replaces only its own files there.
 
-    `files.replacing` and `files.remove` keep to it. The folder is made if it is not there.
+    `files.replacing` and `files.remove` keep to it. Nothing is written yet.
 
     Raises:
-        ScreenerError: it cannot be made or written to.
+        ScreenerError: nothing can be written there.
     """
-    try:
-        (folder / RECORDS).mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder / RECORDS):
-            pass
-    except OSError as error:
-        raise ScreenerError(
-            f"{os.path.abspath(folder)} cannot hold the output ({error.strerror or error}): give "
-            "another folder, or see to its rights"
-        ) from error
-    found = OwnedFolder(folder)
-    return _owned.setdefault(found.folder, found)
+    place = Path(os.path.abspath(folder))
+    if place not in _owned:
+        there = next(parent for parent in (place, *place.parents) if os.path.lexists(parent))
+        try:
+            with TemporaryFile(dir=there):
+                pass
+        except OSError as error:
+            raise ScreenerError(
+                f"{place} cannot hold the output ({there}: {error.strerror or error}): give "
+                "another folder, or see to its rights"
+            ) from error
+        _owned[place] = OwnedFolder(place)
+    return _owned[place]
 
 
 def foreign_files(paths: Iterable[Path]) -> list[Path]:
@@ -154,6 +167,11 @@ def foreign_files(paths: Iterable[Path]) -> list[Path]:
         owner = owner_of(path)
         found += owner.foreign([path]) if owner is not None else []
     return found
+
+
+def owned_folders() -> tuple[Path, ...]:
+    """The folders under the rule, for processes that work for this one."""
+    return tuple(_owned)
 
 
 def owner_of(path: Path) -> OwnedFolder | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,6 +21,8 @@ STAGE_TRAINERS = {
     "density": "DensityTrainer",
     "distillation": "DistillationTrainer",
 }
+# Three digits and a name, as nnU-Net takes them apart.
+_NAME = re.compile(r"Dataset\d{3}_[^/\\]+")
 _VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
@@ -31,16 +34,23 @@ def trainers_shim_folder() -> Path:
 
 
 def set_default_folders() -> None:
-    """Sets those of nnU-Net's folder variables that are unset to folders under `~/screener_nnu`."""
-    unset = [name for name in _VARIABLES if name not in os.environ]
+    """Sets nnU-Net's folder variables that are unset or empty to folders under `~/screener_nnu`.
+
+    The others become absolute paths, with `~` as the home folder.
+    """
+    unset = [name for name in _VARIABLES if not os.environ.get(name, "").strip()]
     for name in unset:
         os.environ[name] = str(Path.home() / "screener_nnu" / name)
     if unset:
         logger.info("%s unset: using %s", ", ".join(unset), Path.home() / "screener_nnu")
+    for name in _VARIABLES:
+        # A `~` in quotes reaches us as it is; nnU-Net would make a folder of that name.
+        os.environ[name] = os.path.abspath(os.path.expanduser(os.environ[name]))
 
 
 def _root(variable: str) -> Path:
-    if variable not in os.environ:
+    value = os.environ.get(variable, "")
+    if not os.path.isabs(value):
         set_default_folders()
     return Path(os.environ[variable])
 
@@ -72,13 +82,16 @@ def dataset_name(dataset: int | str) -> str:
     """Full name `DatasetXXX_Name` of a dataset given by name or number.
 
     Raises:
-        ScreenerError: no folder, or several, of that number.
+        ScreenerError: no such name, or no folder, or several, of that number.
     """
     text = str(dataset)
-    if text.startswith("Dataset"):
+    if _NAME.fullmatch(text):
         return text
-    if not text.isdigit():
-        raise ScreenerError(f"'{text}' is neither a dataset number nor a name DatasetXXX_Name")
+    if not (text.isascii() and text.isdigit()):
+        raise ScreenerError(
+            f"{text!a} is neither a dataset number nor a name DatasetXXX_Name, such as "
+            "Dataset501_HeadNeckCT"
+        )
     found = {folder.name for folder in dataset_folders(int(text))}
     if not found:
         places = ", ".join(str(_root(variable)) for variable in _VARIABLES)

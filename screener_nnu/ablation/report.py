@@ -4,14 +4,33 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from screener_nnu.ablation.figures import COLUMNS, Row
 from screener_nnu.checkpoints import write_bytes
+from screener_nnu.ownership import own_folder
 from screener_nnu.plans import write_json
+
+
+def own_ablation(folder: Path) -> None:
+    """Puts the folder of an ablation under the rule of `ownership`.
+
+    What an earlier version has written is ours where its report is.
+
+    Raises:
+        ScreenerError: a file of a report is there and not ours.
+    """
+    owned = own_folder(folder)
+    report = [folder / f"ablation.{ending}" for ending in ("json", "md", "csv", "png")]
+    with suppress(OSError, ValueError, TypeError):
+        if {"settings", "rows"} <= set(json.loads(report[0].read_text(encoding="utf-8"))):
+            owned.adopt([*report, *folder.glob("anomalies/*.npz"), *folder.glob("counts/*.npz")])
+    owned.refuse_foreign(report)
 
 
 def write_ablation(

@@ -57,6 +57,7 @@ def _ablate(arguments: argparse.Namespace) -> None:
     set_default_folders()
     from screener_nnu.ablation.ablate import ablate
     from screener_nnu.ablation.grid import grid_cells
+    from screener_nnu.ablation.report import own_ablation
     from screener_nnu.devices import choose_device
     from screener_nnu.plans import read_plan
 
@@ -69,6 +70,7 @@ def _ablate(arguments: argparse.Namespace) -> None:
         results_folder(arguments.dataset) / f"ablation_{arguments.plans}_{arguments.use}"
     )
     device = choose_device(arguments.device)
+    own_ablation(folder)
     print(
         ablate(
             arguments.dataset,

@@ -124,8 +124,9 @@ def main(argv: list[str] | None = None) -> None:
 def _merge(arguments: argparse.Namespace) -> None:
     # Imported here so that --help and wrong arguments are answered at once.
     from screener_nnu.evaluation.merging import merge_evaluations
-    from screener_nnu.evaluation.report import write_report
+    from screener_nnu.evaluation.report import own_evaluation, write_report
 
+    own_evaluation(arguments.out)
     evaluation = merge_evaluations(
         arguments.merge,
         arguments.out,
@@ -150,10 +151,11 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         logger.info("no -d: the rarity of HU in the training set is left out")
     # Imported here so that --help and wrong arguments are answered at once.
     from screener_nnu.evaluation.evaluate import evaluate_maps
-    from screener_nnu.evaluation.report import write_report
+    from screener_nnu.evaluation.report import own_evaluation, write_report
 
     chosen = arguments.threshold
     out = arguments.out or next(iter(methods.values())) / "evaluation"
+    own_evaluation(out)
     evaluation = evaluate_maps(
         methods,
         arguments.masks,

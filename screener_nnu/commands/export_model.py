@@ -39,8 +39,10 @@ def _export(arguments: argparse.Namespace) -> None:
         raise ScreenerError(f"-o {arguments.output}: a model file ends in .zip")
     set_default_folders()
     from screener_nnu.files import file_sha256
+    from screener_nnu.ownership import own_folder
     from screener_nnu.sharing.export import ExportRequest, export_model
 
+    own_folder(arguments.output.parent).refuse_foreign([arguments.output])
     description = export_model(
         ExportRequest(
             arguments.dataset,

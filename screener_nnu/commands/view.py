@@ -65,9 +65,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _view_folder(arguments: argparse.Namespace) -> None:
     from screener_nnu.errors import ScreenerError
-    from screener_nnu.viewer.folder import ViewOptions, view_folder
+    from screener_nnu.viewer.folder import ViewOptions, own_pages, view_folder
 
     options = ViewOptions(arguments.threshold, model_name=arguments.model)
+    own_pages(arguments.output)
     rows, skipped = view_folder(arguments.image, arguments.map, arguments.output, options)
     print(f"{len(rows)} pages in {arguments.output}, {len(skipped)} scans skipped")
     if not rows:
@@ -79,13 +80,14 @@ def _view_case(arguments: argparse.Namespace) -> None:
 
     from screener_nnu.errors import ScreenerError
     from screener_nnu.inference.images import find_images
-    from screener_nnu.viewer.folder import ViewOptions, beside_map, view_case
+    from screener_nnu.viewer.folder import ViewOptions, beside_map, own_pages, view_case
 
     if arguments.output.suffix.lower() != ".html":
         raise ScreenerError(f"-o {arguments.output}: a page ends in .html")
     for path in (arguments.map, arguments.body, *(arguments.findings or [])):
         if path is not None and not path.is_file():
             raise ScreenerError(f"{path} does not exist")
+    own_pages(arguments.output.parent, [arguments.output])
     images = find_images(arguments.image)
     if len(images) != 1:
         raise ScreenerError(f"{arguments.image} holds {len(images)} scans: give one, as the map is")

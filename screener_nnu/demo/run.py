@@ -9,12 +9,13 @@ import shutil
 import sys
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
 from typing import Any, TextIO
 
-from screener_nnu.demo.settings import DemoPaths, DemoSize
+from screener_nnu.demo.settings import LABELLED, PRETRAINING, DemoPaths, DemoSize
 from screener_nnu.demo.steps import PROCESSES, Step, demo_steps
 from screener_nnu.demo.terminal import (
     announced_command,
@@ -24,6 +25,7 @@ from screener_nnu.demo.terminal import (
     progress_line,
 )
 from screener_nnu.errors import ScreenerError
+from screener_nnu.files import replacing
 from screener_nnu.plans import write_json
 
 logger = logging.getLogger(__name__)
@@ -56,7 +58,8 @@ def run_demo(root: Path, restart: bool = False, size: DemoSize | None = None) ->
         from screener_nnu.demo.page import render_page
 
         report = collect_report(paths, size, steps, record["seconds"])
-        paths.report.write_text(render_page(report), encoding="utf-8")
+        with replacing(paths.report) as temporary:
+            temporary.write_text(render_page(report), encoding="utf-8")
     print(f"\n{report.verdict}\n\nAll steps: {duration(sum(record['seconds'].values()))}")
     print(f"Open {paths.report.resolve()}", flush=True)
     return paths.report
@@ -85,13 +88,16 @@ def _open_record(paths: DemoPaths, size: DemoSize, restart: bool) -> dict[str, A
 
 def _delete_earlier(paths: DemoPaths) -> None:
     """Deletes what a demo writes and nothing else."""
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        shutil.rmtree(paths.root / name, ignore_errors=True)
-    for folder in (paths.test, paths.maps("student").parent, paths.evaluation):
+    roots = [paths.root / f"nnUNet_{kind}" for kind in ("raw", "preprocessed", "results")]
+    sets = [root / name for root in roots for name in (PRETRAINING, LABELLED)]
+    for folder in (*sets, paths.test, paths.maps("student").parent, paths.evaluation):
         shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(folder.parent / f".{folder.name}.unfinished", ignore_errors=True)
     for file in (paths.log, paths.report, paths.record):
         file.unlink(missing_ok=True)
+    for root in roots:
+        with suppress(OSError):  # it holds something else, or is not there
+            root.rmdir()
 
 
 def _set_environment(folders: Mapping[str, str]) -> None:

@@ -5,16 +5,22 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from screener_nnu.errors import ScreenerError
+from screener_nnu.evaluation.bins import BINS_FILE, Bins
 from screener_nnu.evaluation.evaluate import Evaluation, MethodResult
 from screener_nnu.evaluation.plots import plot_curves
+from screener_nnu.evaluation.records import HISTOGRAMS
 from screener_nnu.evaluation.summarise import figure_names
 from screener_nnu.files import replacing
+from screener_nnu.ownership import own_folder
 from screener_nnu.plans import write_json
 
+_FILES = ("cases.csv", "pooled.csv", "curves.png", "summary.json")
 _VOXEL_COLUMNS = {
     "auroc": "AUROC",
     "auroc_fpr30": "AUROC@0.3",
@@ -28,6 +34,23 @@ _PAPER_COLUMNS = {
     "auroc_paper_protocol": "AUROC (paper protocol)",
     "auroc_fpr30_paper_protocol": "AUROC@0.3 (paper protocol)",
 }
+
+
+def own_evaluation(folder: Path) -> None:
+    """Puts the folder of an evaluation under the rule of `ownership`.
+
+    What an earlier version wrote is ours where its bins are.
+
+    Raises:
+        ScreenerError: a file that an evaluation writes is there and not ours.
+    """
+    owned = own_folder(folder)
+    written = [folder / name for name in (*_FILES, BINS_FILE)]
+    if (folder / BINS_FILE).is_file():
+        with suppress(ScreenerError):
+            Bins.load(folder)
+            owned.adopt([*written, *(folder / HISTOGRAMS).rglob("*.npz")])
+    owned.refuse_foreign(written)
 
 
 def write_report(

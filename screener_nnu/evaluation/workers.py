@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
 
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.evaluation.cases import CaseFiles
+from screener_nnu.ownership import own_folder, owned_folders
 
 Result = TypeVar("Result")
 
@@ -40,13 +42,21 @@ def for_each_case(
         return
     context = multiprocessing.get_context("spawn")
     try:
-        with ProcessPoolExecutor(min(processes, len(cases)), mp_context=context) as pool:
+        with ProcessPoolExecutor(
+            min(processes, len(cases)), context, _own_folders, (owned_folders(),)
+        ) as pool:
             yield from tqdm(pool.map(attempt, cases), title, len(cases), disable=None)
     except BrokenProcessPool as error:
         raise ScreenerError(
             f"a process was killed while working on {title}, most likely for lack of memory: run "
             "again with -np 1"
         ) from error
+
+
+def _own_folders(folders: tuple[Path, ...]) -> None:
+    """Puts folders under the rule of `ownership` in a process that works for another."""
+    for folder in folders:
+        own_folder(folder)
 
 
 def _attempt(function: Callable[[CaseFiles], Result], files: CaseFiles) -> Result | CaseError:

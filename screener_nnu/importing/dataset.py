@@ -17,10 +17,13 @@ from screener_nnu.dicom.records import Found, Series
 from screener_nnu.dicom.stacking import Stack
 from screener_nnu.dicom.volume import check_series, read_series
 from screener_nnu.errors import CaseError
+from screener_nnu.files import TEMPORARY_ENDING
 from screener_nnu.importing.report import (
     KEPT,
     PLANNED,
+    REPORT,
     SKIPPED,
+    TABLE,
     TAKEN,
     Row,
     read_rows,
@@ -28,9 +31,11 @@ from screener_nnu.importing.report import (
 )
 from screener_nnu.importing.request import ImportRequest
 from screener_nnu.inference.images import write_image
+from screener_nnu.ownership import foreign_files, own_folder
 from screener_nnu.plans import write_json
 from screener_nnu.preprocessing.memory import bounded_processes, free_memory
 from screener_nnu.preprocessing.units import check_intensities
+from screener_nnu.preprocessing.volumes import printable
 from screener_nnu.preprocessing.workers import run_cases
 
 logger = logging.getLogger(__name__)
@@ -53,6 +58,7 @@ def import_dataset(request: ImportRequest) -> Iterator[Row]:
     request.check()
     earlier = read_rows(request.folder)
     if not request.dry_run:
+        _own_dataset(request.folder, earlier)
         _remove_half_written(request.folder / "imagesTr")
     found = find_series(request.source, request.min_slices, progress=True)
     rows: dict[str, Row] = {}
@@ -65,9 +71,25 @@ def import_dataset(request: ImportRequest) -> Iterator[Row]:
             _finish(request.folder, earlier | rows, found)
 
 
+def _own_dataset(folder: Path, earlier: dict[str, Row]) -> None:
+    """Puts the folder of the dataset under the rule of `ownership`.
+
+    What a version without that record has written is ours where its report names it.
+
+    Raises:
+        ScreenerError: the report of something else is there.
+    """
+    owned = own_folder(folder)
+    reports = [folder / REPORT, folder / TABLE]
+    if earlier:
+        images = (folder / "imagesTr" / f"{row.case}{ENDING}" for row in earlier.values())
+        owned.adopt([*reports, folder / "dataset.json", *images])
+    owned.refuse_foreign(reports)
+
+
 def _remove_half_written(folder: Path) -> None:
     """Removes what a killed run was writing."""
-    for path in folder.glob(f".*{ENDING}"):
+    for path in folder.glob(f".*{ENDING}.*{TEMPORARY_ENDING}"):
         path.unlink(missing_ok=True)
 
 
@@ -75,7 +97,7 @@ def _outcomes(request: ImportRequest, found: Found, earlier: dict[str, Row]) -> 
     for error in found.bad_zips:
         logger.warning("%s", error if request.keep_names else f"a zip is not read: {error.reason}")
     for folder in found.bad_folders:
-        name = str(folder) if request.keep_names else "a folder"
+        name = printable(str(folder)) if request.keep_names else "a folder"
         logger.warning("%s cannot be read: see to its rights", name)
     for one in found.left_out:
         row = replace(_describe(one.series, request), reason=one.reason)
@@ -170,7 +192,7 @@ def _describe(series: Series, request: ImportRequest) -> Row:
         patient_id=info.patient_id,
         study_date=info.study_date,
         description=info.description,
-        folder=folder_of(series, request.source),
+        folder=printable(folder_of(series, request.source)),
     )
 
 
@@ -260,11 +282,14 @@ def _finish(folder: Path, rows: dict[str, Row], found: Found) -> None:
     write_rows(folder, rows, files)
     files_there = (folder / "imagesTr").glob(f"*{ENDING}")
     images = sum(not path.name.startswith(".") for path in files_there)
-    if images:
+    path = folder / "dataset.json"
+    if foreign_files([path]):
+        logger.warning("%s is not ours, or changed since we wrote it: it stays as it is", path)
+    elif images:
         description = {
             "channel_names": {"0": "CT"},
             "labels": {"background": 0},
             "numTraining": images,
             "file_ending": ".nii.gz",
         }
-        write_json(folder / "dataset.json", description)
+        write_json(path, description)

@@ -255,9 +255,7 @@ def adopt_earlier(folder: OwnedFolder) -> None:
         made = read_record(folder.folder, case).get("products", {})
         files += [f"{case}{end}" for kind in made for end in _PRODUCTS.get(kind, ())]
         files += [page_name(case)] if "page" in made else []
-    for name in (*files, *((TABLE, INDEX) if cases else ())):
-        if (folder.folder / name).is_file():
-            folder.record(folder.folder / name)
+    folder.adopt(folder.folder / name for name in (*files, *((TABLE, INDEX) if cases else ())))
 
 
 def _is_record(record: dict[str, Any], case: str) -> bool:

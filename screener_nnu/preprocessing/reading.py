@@ -23,6 +23,7 @@ from screener_nnu.preprocessing.volumes import (
     check_axes,
     check_layout,
     check_name,
+    printable,
     read_volume,
 )
 
@@ -162,10 +163,11 @@ def _images(folder: Path, ending: str) -> dict[str, Path]:
     odd = [file.name for file in files if not file.name.endswith(suffix)]
     if odd:
         raise ScreenerError(
-            f"{len(odd)} files in {folder} do not end in {suffix}, for instance {odd[0]}: rename "
+            f"{len(odd)} files in {folder} do not end in {suffix}, for instance "
+            f"{printable(odd[0])}: rename "
             "them, or take further channels out"
         )
-    return {file.name[: -len(suffix)]: file for file in files}
+    return {printable(file.name[: -len(suffix)]): file for file in files}
 
 
 def _read_dicom(source: Source, case: str) -> DicomVolume:

@@ -28,6 +28,7 @@ _SHIFTED_TISSUE = 0.15
 _DEEP_AIR = 0.005
 _LEAST_TISSUE = 1 / 3
 _ZEROS = 0.05
+_OTHER_UNIT = "this is not CT in Hounsfield units, but looks like"
 
 
 def check_intensities(array: NDArray, case: str) -> None:
@@ -73,9 +74,9 @@ def _why_not_hounsfield(sample: NDArray, low: float, high: float) -> str:
         )
     values = _without_padding(sample, low)
     if _share(values, *_AIR) < _NO_AIR and _tissue_share(values, _OFFSET) > _SHIFTED_TISSUE:
-        return "this is not CT in Hounsfield units, but looks like HU + 1024: subtract 1024 from every voxel, or leave it out"
+        return f"{_OTHER_UNIT} HU + 1024: subtract 1024 from every voxel, or leave it out"
     if _share(values, *(limit - _OFFSET for limit in _AIR)) > _DEEP_AIR:
-        return "this is not CT in Hounsfield units, but looks like HU - 1024: add 1024 to every voxel, or leave it out"
+        return f"{_OTHER_UNIT} HU - 1024: add 1024 to every voxel, or leave it out"
     if low >= 0:
         return (
             f"no value is negative (from {low:.0f} to {high:.0f}), so this is not CT in Hounsfield "

@@ -12,7 +12,10 @@ from collections.abc import Callable, Generator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
+from pathlib import Path
 from typing import Any, TypeVar
+
+from screener_nnu.ownership import own_folder, owned_folders
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +74,9 @@ def _run_until_broken(
 ) -> Generator[tuple[str, Outcome], None, None]:
     """Works `waiting` off from its end; after a death, `suspects` holds what was under way."""
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker)
+    pool = ProcessPoolExecutor(
+        processes, mp_context=context, initializer=_start_worker, initargs=(owned_folders(),)
+    )
     running: dict[Future[Any], tuple[str, Item]] = {}
     try:
         while (waiting and not suspects) or running:
@@ -94,8 +99,14 @@ def _run_until_broken(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start_worker() -> None:
-    """One thread a process, no Ctrl-C of its own, and no life after its parent's."""
+def _start_worker(owned: tuple[Path, ...]) -> None:
+    """One thread a process, no Ctrl-C of its own, and no life after its parent's.
+
+    Args:
+        owned: folders in which only our own files are replaced, see `ownership`.
+    """
+    for folder in owned:
+        own_folder(folder)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -151,7 +151,14 @@ def _remove_leftover(dataset: str, digest: str) -> None:
     marker = results_folder(dataset) / MARKER
     if not marker.is_file() or preprocessed_folder(dataset).exists():
         return
-    if read_json(marker).get("sha256") == digest:
+    left = read_json(marker)
+    ours = {MARKER, *(name for names in left.get("installed", ()) for name in names)}
+    found = {
+        path.relative_to(marker.parent).as_posix()
+        for path in _files(marker.parent)
+        if path.name != CALIBRATION
+    }
+    if left.get("sha256") == digest and found <= ours:
         shutil.rmtree(marker.parent)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from screener_nnu.errors import ScreenerError
+from screener_nnu.ownership import own_folder
 from screener_nnu.plans import write_json
 from screener_nnu.preprocessing.reading import Source
 from screener_nnu.preprocessing.workers import run_cases
@@ -103,8 +104,10 @@ def claim_folder(output: Path, seed: int, settings: BlobSettings) -> None:
     """Makes the folder, or finds that it was made with the same settings.
 
     Raises:
-        ScreenerError: it was made with others; the message says which, and how to go on.
+        ScreenerError: it was made with others; the message says which, and how to go on. Or it
+            cannot be written to.
     """
+    owned = own_folder(output)
     head = _head(seed, settings)
     path = output / REPORT_FILE
     if not path.is_file():
@@ -128,6 +131,15 @@ def claim_folder(output: Path, seed: int, settings: BlobSettings) -> None:
             f"{output} was made with other settings: {', '.join(other)}. Ask for the same ones to "
             "go on, give another folder (-o), or delete this one"
         )
+    owned.adopt([path, *_earlier_files(output)])
+
+
+def _earlier_files(output: Path) -> Iterator[Path]:
+    """What a test set consists of, beside its report."""
+    for kind in KINDS:
+        yield output / kind / "preview.png"
+        for pattern in ("images/*_0000.nii.gz", "masks/*.nii.gz", "placements/*.json"):
+            yield from (output / kind).glob(pattern)
 
 
 def _head(seed: int, settings: BlobSettings) -> dict[str, Any]:

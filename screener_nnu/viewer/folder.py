@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +12,14 @@ import SimpleITK as sitk  # noqa: N813
 from tqdm import tqdm
 
 from screener_nnu.errors import CaseError, ScreenerError
+from screener_nnu.files import OutputError
 from screener_nnu.inference.images import IMAGE_ENDINGS, find_images
+from screener_nnu.ownership import own_folder
 from screener_nnu.preprocessing.reading import Source, read_image
 from screener_nnu.preprocessing.volumes import read_volume
 from screener_nnu.viewer.findings import FindingsLike, read_findings
 from screener_nnu.viewer.grid import image_of, to_lps
-from screener_nnu.viewer.index import CaseRow, page_name, write_index
+from screener_nnu.viewer.index import INDEX, CaseRow, page_name, write_index
 from screener_nnu.viewer.preview import thumbnail, write_preview
 from screener_nnu.viewer.scene import Percentile
 from screener_nnu.viewer.write import write_viewer
@@ -25,6 +27,9 @@ from screener_nnu.viewer.write import write_viewer
 logger = logging.getLogger(__name__)
 
 _BODY = "_body"
+# What stands near the beginning of every page, behind its style.
+_MARK = b"<b>Research software, no medical device.</b> A map shows what is rare"
+_HEAD = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,26 @@ def find_cases(images: Path, maps: Path) -> tuple[list[CaseFiles], dict[str, str
     return found, skipped
 
 
+def own_pages(folder: Path, pages: Sequence[Path] | None = None) -> None:
+    """Puts a folder of pages under the rule of `ownership`.
+
+    What an earlier version has written is ours where it holds the sentence of every page.
+
+    Args:
+        folder: of the pages.
+        pages: those that are to be written, where it is known.
+
+    Raises:
+        ScreenerError: the index or one of the pages is there and not ours.
+    """
+    owned = own_folder(folder)
+    there = [*folder.glob("*.html")] if pages is None else list(pages)
+    ours = [page for page in there if page.is_file() and _MARK in page.read_bytes()[:_HEAD]]
+    owned.adopt([*ours, *(page.with_suffix(".png") for page in ours)])
+    wanted = [folder / INDEX] if pages is None else list(pages)
+    owned.refuse_foreign([*wanted, *(page.with_suffix(".png") for page in pages or ())])
+
+
 def view_folder(
     images: Path, maps: Path, output: Path, options: ViewOptions
 ) -> tuple[list[CaseRow], Mapping[str, str]]:
@@ -123,10 +148,14 @@ def view_folder(
     for files in tqdm(cases, desc="pages", unit="scan"):
         try:
             rows.append(view_case(files, output / page_name(files.case), options))
+        except OutputError:
+            raise  # the next page would fare no better
         except CaseError as error:
             skipped[files.case] = error.reason
+        except ScreenerError as error:
+            skipped[files.case] = str(error)
         # Whatever else a damaged file brings about: the other cases are not to suffer from it.
-        except (ScreenerError, RuntimeError, OSError, ValueError, MemoryError) as error:
+        except (RuntimeError, OSError, ValueError, MemoryError) as error:
             skipped[files.case] = f"{type(error).__name__}: {error}"
     for case, reason in skipped.items():
         logger.warning("no page of %s: %s", case, reason)

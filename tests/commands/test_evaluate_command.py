@@ -324,7 +324,7 @@ def test_folder_names(tmp_path: Path) -> None:
     odd = tmp_path / "a=b"
     odd.mkdir()
     assert parse_methods([str(odd)]) == {"screener": odd}
-    assert parse_methods(["x=one", "y=two"]) == {"x": Path("one"), "y": Path("two")}
+    assert parse_methods(["x=one", "y=two"]) == {"x": Path.cwd() / "one", "y": Path.cwd() / "two"}
     with pytest.raises(ScreenerError, match="twice"):
         parse_methods(["x=one", "x=two"])
 

@@ -189,7 +189,7 @@ def test_going_on_where_a_run_stopped(
 
 def test_half_written_files_are_no_cases(export: Path, empty_world: Any) -> None:
     dataset = empty_world.root / "raw" / NAME
-    left = dataset / "imagesTr" / ".4711.ct_0_0000.nii.gz"
+    left = dataset / "imagesTr" / ".ct_0_0000.nii.gz.4711.tmp"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"half")
     run(export, "--dry_run")

@@ -10,6 +10,7 @@ import SimpleITK as sitk  # noqa: N813
 from sklearn.metrics import roc_auc_score
 
 from screener_nnu.errors import ScreenerError
+from screener_nnu.plans import write_json
 from screener_nnu.preprocessing.body import body_mask
 from screener_nnu.synthetic import (
     BlobSettings,
@@ -156,20 +157,19 @@ def test_a_killed_run_goes_on(images: dict[str, Path], tmp_path: Path, test_set:
     stamp = untouched.stat().st_mtime_ns
     wanted = image.read_bytes(), mask.read_bytes()
     record.unlink()
-    image.write_bytes(b"half")
-    (tmp_path / "placement.json").write_text(
-        json.dumps(
-            {
-                "seed": 5,
-                "settings": json.loads((test_set / "placement.json").read_text())["settings"],
-            }
-        )
-    )
+    image.unlink()
+    settings = json.loads((test_set / "placement.json").read_text())["settings"]
+    write_json(tmp_path / "placement.json", {"seed": 5, "settings": settings})
     report = synthesize_test_set(images, tmp_path, seed=5, kinds=["hyperdense"])
     assert (image.read_bytes(), mask.read_bytes()) == wanted and record.is_file()
     assert untouched.stat().st_mtime_ns == stamp
     assert set(report["kinds"]) == set(kinds) and len(report["kinds"]["hyperdense"]["scans"]) == 3
     assert not [path for path in tmp_path.rglob(".*") if path.is_file()]
+    image.write_bytes(b"painted by hand")
+    record.unlink()
+    with pytest.raises(ScreenerError, match="is not ours, or changed since we wrote it"):
+        synthesize_test_set(images, tmp_path, seed=5, kinds=["hyperdense"])
+    assert image.read_bytes() == b"painted by hand"
 
 
 def test_other_settings_are_refused(images: dict[str, Path], test_set: Path) -> None:
