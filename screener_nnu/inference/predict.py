@@ -227,8 +227,8 @@ def predict_files(
 
 def _files(output: Path, case: str, extras: Extras | None) -> list[Path]:
     """Every file that may be written or removed for a case."""
-    names = [output / f"{case}{ending}" for ending in (".nii.gz", "_body.nii.gz", "_mask.nii.gz")]
-    return names + (extras.files(case) if extras is not None else [])
+    maps = [output / f"{case}.nii.gz", output / f"{case}_body.nii.gz", _mask_path(output, case)]
+    return list(dict.fromkeys(maps + (extras.files(case) if extras is not None else [])))
 
 
 def _stored(output: Path, case: str) -> AnomalyMap:
