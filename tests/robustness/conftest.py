@@ -13,14 +13,12 @@ import io
 import logging
 import os
 import re
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
@@ -58,11 +56,9 @@ def _page(rows: list[tuple[str, str, str, str]]) -> str:
     parts = [_INTRODUCTION]
     for kind in dict.fromkeys(row[0] for row in rows):
         parts.append(f"\n## {kind}\n\n| given | command | what happens |\n|---|---|---|\n")
-        parts += [
-            f"| {given} | `{command}` | {happens} |\n"
-            for of_kind, given, command, happens in rows
-            if of_kind == kind
-        ]
+        first = {row[:3]: row[3] for row in reversed(rows) if row[0] == kind}
+        for (_, given, command), happens in reversed(first.items()):
+            parts.append(f"| {given} | `{command}` | {happens} |\n")
     return "".join(parts)
 
 
@@ -111,7 +107,7 @@ class Place:
 
         Args:
             name: of the file.
-            change: takes and gives HU (z, y, x), or takes and gives an image.
+            change: takes and gives HU (z, y, x).
         """
         source = sorted((self.world.raw / "imagesTr").iterdir())[0]
         image = sitk.ReadImage(str(source))
@@ -255,11 +251,3 @@ def half() -> Callable[[Path], None]:
         path.write_bytes(content[: len(content) // 2])
 
     return cut
-
-
-def as_nifti(path: Path, array: np.ndarray) -> None:
-    """Writes an array (z, y, x)."""
-    sitk.WriteImage(sitk.GetImageFromArray(array), str(path))
-
-
-assert sys.version_info >= (3, 10)

@@ -145,7 +145,7 @@ def test_own_page(place: Any) -> None:
 )
 def test_own_model_file(place: Any) -> None:
     place.mine(place.path("model.zip"), b"PK mine")
-    place.run("export_model", "-d", 901, "-o", place.root / "model.zip")
+    place.run("export_model", 901, "-o", place.root / "model.zip")
 
 
 @pytest.mark.situation(
