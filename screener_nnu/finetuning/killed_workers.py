@@ -1,0 +1,101 @@
+"""nnU-Net's background processes: when one is killed, the work ends in a sentence.
+
+nnU-Net itself waits for ever for the result of a process that was killed while it wrote a
+prediction or a figure, and says of others that they are "6 feet under".
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
+
+from screener_nnu.errors import ScreenerError
+
+# Shorter than it takes to start a process and to use up memory (s).
+_PERIOD = 0.1
+_DIED = ("background worker", "6 feet under", "background process")
+_NO_MEMORY = "out of memory"
+
+
+@contextmanager
+def named_when_killed(work: str) -> Iterator[None]:
+    """Turns the death of a background process, and a full device, into a sentence.
+
+    Args:
+        work: what the message calls the block, for instance `the training in FOLDER`.
+
+    Raises:
+        ScreenerError: a process that was started in the block was killed, or the memory of the
+            device ran out.
+    """
+    watch = _Watch()
+    try:
+        with watch.running():
+            yield
+    except KeyboardInterrupt:
+        if not watch.found:
+            raise
+        raise ScreenerError(_killed(work)) from None
+    except RuntimeError as error:
+        text = str(error)
+        if any(word in text for word in _DIED):
+            raise ScreenerError(_killed(work)) from error
+        if _NO_MEMORY in text:
+            reason = text.splitlines()[0]
+            raise ScreenerError(
+                f"{work} was stopped, since the device has too little memory ({reason}): end other "
+                "programs on it, take a larger one, or plan the source with less --memory_gb"
+            ) from error
+        raise
+
+
+class _Watch:
+    """A thread that interrupts the main thread when a child process was killed."""
+
+    def __init__(self) -> None:
+        self.found = False
+        self._end = threading.Event()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        # Elsewhere, processes are not killed for memory, or no thread can be interrupted.
+        if os.name == "nt" or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        thread = threading.Thread(target=self._look, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._end.set()
+            thread.join()
+
+    def _look(self) -> None:
+        children: set[BaseProcess] = set()
+        while True:
+            # Kept, for a pool forgets a process at once and starts another in its place.
+            children.update(multiprocessing.active_children())
+            ended = {child for child in children if child.exitcode is not None}
+            # Whoever ends a pool in good order terminates its processes, and does not kill them.
+            if any(child.exitcode == -signal.SIGKILL for child in ended):
+                self.found = True
+                # A real signal: it ends waiting for a lock, too.
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                return
+            children -= ended
+            if self._end.wait(_PERIOD):
+                return
+
+
+def _killed(work: str) -> str:
+    return (
+        f"{work} was stopped, since a background process of nnU-Net was killed, most likely "
+        "because memory ran out (an error of its own would stand above): run the same command "
+        "again with fewer processes (-np; nnUNet_n_proc_DA for those of augmentation) or more "
+        "memory"
+    )

@@ -1,0 +1,56 @@
+"""A background process that is killed must not leave the command waiting for its result."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+
+from screener_nnu.errors import ScreenerError
+from screener_nnu.finetuning.killed_workers import named_when_killed
+
+
+@pytest.mark.skipif(os.name == "nt", reason="nothing is killed for memory there")
+def test_waiting_for_a_killed_process_ends() -> None:
+    """As nnU-Net waits for its predictions: the pool starts another process, the result is lost."""
+    with (
+        pytest.raises(ScreenerError, match="^the validation was stopped.* memory ran out"),
+        named_when_killed("the validation"),
+        multiprocessing.get_context("spawn").Pool(1) as pool,
+    ):
+        pool.apply(time.sleep, (0.5,))
+        pool.apply_async(signal.raise_signal, (signal.SIGKILL,)).get(timeout=60)
+
+
+def test_processes_that_end_in_good_order_are_none_of_its_business() -> None:
+    with named_when_killed("the validation"):
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            assert pool.apply(abs, (-2,)) == 2
+        time.sleep(0.5)  # the pool has terminated its process, which is looked at by now
+
+
+def test_an_interrupt_of_the_user_stays_one() -> None:
+    with pytest.raises(KeyboardInterrupt), named_when_killed("the training"):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("Some background workers are no longer alive", "the training was stopped.*-np"),
+        ("One or more background workers are no longer alive. Exiting.", "-np"),
+        ("Some background worker is 6 feet under. Yuck.", "-np"),
+        ("CUDA out of memory. Tried to allocate 2 GiB\nmore", "2 GiB.: end other programs"),
+    ],
+)
+def test_what_nnunet_and_torch_say_becomes_a_sentence(text: str, reason: str) -> None:
+    with pytest.raises(ScreenerError, match=reason), named_when_killed("the training"):
+        raise RuntimeError(text)
+
+
+def test_other_errors_are_not_hidden() -> None:
+    with pytest.raises(RuntimeError, match="shape"), named_when_killed("the training"):
+        raise RuntimeError("shape mismatch")
