@@ -30,6 +30,7 @@ _NUMBERS: list[Any] = [
 ]
 #: The string by which nnU-Net's own loader leaves segmentation heads out.
 SEGMENTATION_HEADS = ".seg_layers."
+_CHECKPOINT_TO_GIVE = "give the checkpoint_final.pth of one of our stages or of an nnU-Net training"
 _WRAPPERS = ("_orig_mod", "module")
 _CITATION = {
     "type": "Pretraining-Method",
@@ -89,7 +90,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ScreenerError: no such file, not readable as plain values, or without network weights.
     """
     if not path.is_file():
-        raise ScreenerError(f"no checkpoint {path}")
+        raise ScreenerError(f"no checkpoint {path.absolute()}; {_CHECKPOINT_TO_GIVE}")
     try:
         with torch.serialization.safe_globals(_NUMBERS):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -97,12 +98,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         # Other pickled objects could run code of a stranger.
         reason = (str(error).splitlines() or ["it ends too early"])[0]
         raise ScreenerError(
-            f"{path} cannot be read as tensors and plain values: {reason}; "
-            "give the checkpoint_final.pth of one of our stages or of an nnU-Net training"
+            f"{path} cannot be read as tensors and plain values: {reason}; {_CHECKPOINT_TO_GIVE}"
         ) from error
-    if not isinstance(checkpoint, dict) or "network_weights" not in checkpoint:
-        raise ScreenerError(f"{path} holds no 'network_weights'; is it an nnU-Net checkpoint?")
-    return checkpoint
+    weights = checkpoint.get("network_weights") if isinstance(checkpoint, dict) else None
+    if not isinstance(weights, dict) or not all(isinstance(w, Tensor) for w in weights.values()):
+        raise ScreenerError(
+            f"{path} holds no 'network_weights', tensors by their names; {_CHECKPOINT_TO_GIVE}"
+        )
+    found: dict[str, Any] = checkpoint
+    return found
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
@@ -143,13 +147,14 @@ def input_differences(checkpoint: Mapping[str, Any], plan: Mapping[str, Any]) ->
 
     Empty as well for a checkpoint that does not hold its plan.
     """
-    trained_plan = checkpoint.get("init_args", {}).get("plans")
+    arguments = checkpoint.get("init_args")
+    trained_plan = arguments.get("plans") if isinstance(arguments, dict) else None
     if trained_plan is None:
         return []
     current = input_settings(plan)
     try:
         trained = input_settings(trained_plan)
-    except KeyError as missing:
+    except (KeyError, TypeError) as missing:
         return [f"the plan it was trained with has no {missing}"]
     return [
         f"{key}: trained with {trained[key]}, plan says {current[key]}"

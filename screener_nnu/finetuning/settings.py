@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -46,6 +47,8 @@ class FineTuningSettings:
         Raises:
             ScreenerError: a number is out of its range.
         """
+        if not all(math.isfinite(value) for value in asdict(self).values()):
+            raise ScreenerError("settings of FineTuningTrainer must be finite numbers")
         if min(self.epochs, self.iterations) < 1:
             raise ScreenerError("epochs and iterations must be at least 1")
         if self.learning_rate <= 0 or min(self.encoder_factor, self.decoder_factor) < 0:

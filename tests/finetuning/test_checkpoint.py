@@ -9,6 +9,7 @@ import torch
 from screener_nnu.errors import ScreenerError
 from screener_nnu.finetuning.checkpoint import (
     check_same_input,
+    input_differences,
     read_checkpoint,
     stock_checkpoint,
     unwrap,
@@ -112,3 +113,17 @@ def test_changed_plan_is_refused_though_all_shapes_fit(change: str) -> None:
         changed["foreground_intensity_properties_per_channel"]["0"]["percentile_99_5"] = 400.0
     with pytest.raises(ScreenerError, match="plan has changed"):
         check_same_input(checkpoint, changed)
+
+
+@pytest.mark.parametrize("held", [None, [], {"network_weights": 3}, {"network_weights": {"a": 1}}])
+def test_what_holds_no_weights_is_no_checkpoint(tmp_path: Path, held: object) -> None:
+    path = tmp_path / "odd.pth"
+    torch.save(held, path)
+    with pytest.raises(ScreenerError, match=f"{path} holds no 'network_weights'.*; give the "):
+        read_checkpoint(path)
+
+
+def test_a_checkpoint_whose_origin_is_nonsense_is_of_unknown_origin() -> None:
+    assert input_differences({"init_args": None}, tiny_plan()) == []
+    odd = input_differences({"init_args": {"plans": {"configurations": None}}}, tiny_plan())
+    assert len(odd) == 1 and odd[0].startswith("the plan it was trained with has no")

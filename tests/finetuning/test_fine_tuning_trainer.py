@@ -194,6 +194,8 @@ def test_stock_checkpoint_has_the_keys_of_nnunet(world: Any, tmp_path: Path) -> 
         ("transfer_decoder=1", "true or false"),
         ("encoder_factor=-1", "not negative"),
         ("frozen=0.97", "together below 1"),
+        ("learning_rate=NaN", "finite"),
+        ("encoder_factor=Infinity", "finite"),
         ("depth=3", "known: epochs, iterations"),
     ],
 )
