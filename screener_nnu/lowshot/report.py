@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from screener_nnu.checkpoints import write_bytes
+from screener_nnu.errors import ScreenerError
 from screener_nnu.finetuning.starts import SCRATCH
 from screener_nnu.lowshot.curves import smooth
 from screener_nnu.lowshot.design import LowShotRun, Setting
@@ -22,8 +24,10 @@ from screener_nnu.lowshot.floor import Floors
 from screener_nnu.lowshot.measure import Record
 from screener_nnu.lowshot.statistics import Comparison, Estimate
 from screener_nnu.lowshot.summary import Summary
+from screener_nnu.ownership import OwnedFolder, own_folder
 from screener_nnu.plans import write_json
 
+_FILES = ("lowshot.md", "lowshot.csv", "lowshot.json", "lowshot.png")
 _COLUMNS = (
     "training cases",
     "start",
@@ -66,13 +70,48 @@ def write_report(
         floors: by their names.
         failures: reasons by the name of the training.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    _take_over(folder)
     text = markdown(summary, settings, len(runs), failures)
     write_bytes(folder / "lowshot.md", text.encode())
     write_bytes(folder / "lowshot.csv", _csv(runs, records, floors).encode())
     write_json(folder / "lowshot.json", _plain(_values(summary, settings, runs, floors, failures)))
     write_bytes(folder / "lowshot.png", draw(summary, settings["nsd_tolerance_mm"]))
     return text
+
+
+def refuse_foreign_report(folder: Path) -> None:
+    """Refuses a folder where files of somebody else have the names of a report; writes nothing.
+
+    Raises:
+        ScreenerError: there is one; the message names it and the way out.
+    """
+    owned = OwnedFolder(folder)
+    if owned.is_new and _is_report(folder):
+        return
+    foreign = owned.foreign(folder / name for name in _FILES)
+    if foreign:
+        raise ScreenerError(
+            f"{foreign[0]} is not ours, or was changed since we wrote it, and the report would "
+            "replace it: move it away, or give another --report FOLDER"
+        )
+
+
+def _take_over(folder: Path) -> None:
+    """Puts the folder under the rule of `ownership`, with the report of an earlier version."""
+    owned = own_folder(folder)
+    if owned.is_new and _is_report(folder):
+        for path in (folder / name for name in _FILES):
+            if path.is_file():
+                owned.record(path)
+
+
+def _is_report(folder: Path) -> bool:
+    """Whether the folder holds a report of ours."""
+    try:
+        values = json.loads((folder / "lowshot.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(values, dict) and {"settings", "rows", "trainings"} <= set(values)
 
 
 def markdown(

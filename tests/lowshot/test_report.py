@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from scipy.stats import wilcoxon
 
+from screener_nnu.errors import ScreenerError
 from screener_nnu.lowshot.design import Design, LowShotRun
 from screener_nnu.lowshot.figure import draw
 from screener_nnu.lowshot.floor import Floor
 from screener_nnu.lowshot.measure import Record
-from screener_nnu.lowshot.report import write_report
+from screener_nnu.lowshot.report import refuse_foreign_report, write_report
 from screener_nnu.lowshot.summary import summarise
+from screener_nnu.ownership import RECORDS
 
 Runs = Callable[..., list[LowShotRun]]
 Made = Callable[..., list[Record]]
@@ -177,3 +180,58 @@ def test_long_names_stay_in_the_picture(
     assert len(legend.get_texts()) == 4
     outline, panel = legend.get_window_extent(), drawn[0].subfigs[0].bbox
     assert panel.x0 <= outline.x0 and outline.x1 <= panel.x1
+
+
+FILES = ("lowshot.md", "lowshot.csv", "lowshot.json", "lowshot.png")
+
+
+@pytest.fixture
+def write(make_runs: Runs, made_up: Made, tmp_path: Path) -> Callable[[], Path]:
+    """Writes a small report into a folder of the user."""
+
+    def written() -> Path:
+        runs = make_runs(Design((2,), 3, 1, 4, 5))
+        curves = {run.name: np.linspace(0, 0.5, 4) for run in runs}
+        summary = summarise(runs, made_up(runs), {}, curves)
+        write_report(tmp_path / "mine", summary, SETTINGS, runs, made_up(runs), {}, {})
+        return tmp_path / "mine"
+
+    return written
+
+
+def test_a_report_replaces_its_own_files_only(write: Callable[[], Path]) -> None:
+    folder = write()
+    refuse_foreign_report(folder)
+    assert write() == folder
+    (folder / "lowshot.md").write_text("with notes of mine")
+    with pytest.raises(ScreenerError, match="lowshot.md is not ours, or was changed.*--report"):
+        refuse_foreign_report(folder)
+    with pytest.raises(ScreenerError, match="not ours"):
+        write()
+    assert (folder / "lowshot.md").read_text() == "with notes of mine"
+
+
+def test_files_of_somebody_else_are_no_report(tmp_path: Path, write: Callable[[], Path]) -> None:
+    theirs = tmp_path / "mine" / "lowshot.json"
+    theirs.parent.mkdir()
+    theirs.write_text('{"settings": "of my own"}')
+    with pytest.raises(ScreenerError, match="--report FOLDER"):
+        refuse_foreign_report(theirs.parent)
+    with pytest.raises(ScreenerError, match="not ours"):
+        write()
+    assert theirs.read_text() == '{"settings": "of my own"}'
+
+
+def test_a_report_of_an_earlier_version_is_taken_over(
+    write: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write()
+    shutil.rmtree(folder / RECORDS)
+    monkeypatch.setattr("screener_nnu.ownership._owned", {})  # a new process
+    (folder / "figure.png").write_text("mine")
+    before = {name: (folder / name).stat().st_mtime_ns for name in FILES}
+    refuse_foreign_report(folder)
+    assert not (folder / RECORDS).exists()
+    write()
+    assert all((folder / name).stat().st_mtime_ns > before[name] for name in FILES)
+    assert (folder / "figure.png").read_text() == "mine"
