@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from screener_nnu.errors import ScreenerError
 
 if TYPE_CHECKING:
+    from screener_nnu.finetuning.dataset import LabelledDataset
     from screener_nnu.finetuning.starts import Start
 
 
@@ -17,12 +19,67 @@ def positive(text: str) -> int:
     """An argument that counts something.
 
     Raises:
-        ArgumentTypeError: it is below one.
+        ArgumentTypeError: it is no number, or below one.
     """
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError("must be a whole number, at least 1")
+    return int(text)
+
+
+def check_before_writing(
+    dataset: LabelledDataset,
+    plans: Iterable[Mapping[str, Any]],
+    parts: Mapping[str, Iterable[str]],
+    processes: int,
+    restart: bool,
+) -> None:
+    """The door of fine-tuning: refuses whatever would fail later, before a file is written.
+
+    Args:
+        dataset: the labelled dataset.
+        plans: that would be written for it.
+        parts: training cases, by a name for messages.
+        processes: that read cases at a time.
+        restart: whether earlier trainings may be replaced.
+
+    Raises:
+        ScreenerError: folders that cannot be written to, files of somebody else in the way, cases
+            that cannot be trained on, or training cases without any foreground.
+    """
+    from screener_nnu.finetuning.dataset_check import check_cases, require_foreground
+    from screener_nnu.finetuning.plan import check_target_plan
+    from screener_nnu.finetuning.prepare import refuse_foreign_cases
+    from screener_nnu.paths import results_folder
+
+    results = results_folder(dataset.name)
+    require_writable({"nnUNet_preprocessed": dataset.folder, "nnUNet_results": results})
+    for plan in plans:
+        check_target_plan(plan, restart)
+        refuse_foreign_cases(dataset, plan)
+    held = check_cases(dataset, processes)
+    everything = {dataset.name: dataset.cases}
+    require_foreground(dataset.label_values, held, {**everything, **parts})
+
+
+def require_writable(places: Mapping[str, Path]) -> None:
+    """Refuses folders that results could not be written to hours later.
+
+    Args:
+        places: a folder, which need not exist, by the variable or argument that names it.
+
+    Raises:
+        ScreenerError: one of them is no folder, or may not be written to.
+    """
+    for name, folder in places.items():
+        present = next(p for p in (folder, *folder.parents) if os.path.lexists(p))
+        reason = "" if present.is_dir() else f"{present} is no folder"
+        if not reason and not os.access(present, os.W_OK | os.X_OK):
+            reason = f"{present} may not be written to"
+        if reason:
+            raise ScreenerError(
+                f"{folder} cannot hold results ({reason}): see to its rights, or name another "
+                f"place by {name}"
+            )
 
 
 def fine_tuning_settings(add: Callable[..., Any]) -> None:

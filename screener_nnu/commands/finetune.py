@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from screener_nnu.commands._finetuning import (
+    check_before_writing,
     check_settings_used,
     fine_tuning_settings,
     positive,
@@ -15,6 +15,7 @@ from screener_nnu.commands._finetuning import (
     worker_processes,
 )
 from screener_nnu.commands._run import run as run_command
+from screener_nnu.commands._run import user_path
 from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import set_default_folders
 from screener_nnu.plans import DEFAULT_PLANS_NAME
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 
 
 def _fold(text: str) -> int | str:
-    return text if text == "all" else int(text)
+    if text == "all" or text.isdecimal():
+        return text if text == "all" else int(text)
+    raise argparse.ArgumentTypeError("must be the number of a fold, from 0 on, or all")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -53,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--epochs", type=positive, help="epochs [1000, as nnU-Net; :tuned 250]")
     add("--iterations", type=positive, help="iterations an epoch [250, as nnU-Net]")
     add("-p", default=DEFAULT_PLANS_NAME, metavar="PLANS", help="plan of the source")
-    add("-chk", type=Path, metavar="FILE", help="checkpoint instead of the source's student")
+    add("-chk", type=user_path, metavar="FILE", help="checkpoint instead of the source's student")
     add("-device", choices=("cuda", "cpu", "mps"), help="where to train [cuda where there is one]")
     add("-np", type=positive, help="worker processes [8, at most one a core]")
     add("--restart", action="store_true", help="train anew, deleting the results of this fold")
@@ -72,13 +75,15 @@ def _fine_tune(args: argparse.Namespace) -> None:
     processes = worker_processes(args.np)
     # After the environment is set: nnU-Net reads it when imported.
     from screener_nnu.devices import choose_device
-    from screener_nnu.finetuning.dataset import prepare_dataset, read_labelled_dataset
+    from screener_nnu.finetuning.dataset import read_labelled_dataset
+    from screener_nnu.finetuning.fold_folder import read_record
     from screener_nnu.finetuning.plan import read_source_plan, target_plan, write_target_plan
+    from screener_nnu.finetuning.prepare import prepare_dataset
     from screener_nnu.finetuning.training import FineTuningRun, fine_tune
 
     device = choose_device(args.device).type
-    source, args.p = resolve_source(args.source, args.p)
     dataset = read_labelled_dataset(args.d)
+    source, args.p = resolve_source(args.source, args.p)
     source_plan = read_source_plan(source, args.p)
     start = _choose_start(args, source, source_plan)
     check_settings_used([start], args.settings)
@@ -91,9 +96,9 @@ def _fine_tune(args: argparse.Namespace) -> None:
         tuned=start.tuned,
     )
     print_transfer(start, plan, dataset.dataset_json)
-    fold = _choose_fold(args, dataset)
-    write_target_plan(plan, args.restart)
-    prepare_dataset(dataset, plan, processes)
+    part = _training_cases(args, dataset)
+    check_before_writing(dataset, [plan], part, processes, args.restart)
+    fold = _write_fold(args, dataset)
     run = FineTuningRun(
         dataset.name,
         plan["plans_name"],
@@ -103,6 +108,9 @@ def _fine_tune(args: argparse.Namespace) -> None:
         args.iterations or (start.tuned.iterations if start.tuned else 250),
         trainer=start.trainer,
     )
+    read_record(run.folder)  # refuses the training of somebody else
+    write_target_plan(plan, args.restart)
+    prepare_dataset(dataset, plan, processes)
     dice = fine_tune(run, device, args.restart)
     _report(run, dice, device)
     if args.ball_baseline:
@@ -121,16 +129,37 @@ def _choose_start(args: argparse.Namespace, source: str, source_plan: Mapping[st
     return make_start(STUDENT, args.chk, args.init.endswith(TUNED), args.settings)
 
 
-def _choose_fold(args: argparse.Namespace, dataset: LabelledDataset) -> int | str:
-    from screener_nnu.finetuning.splits import check_fold, ensure_splits, low_shot_fold
+def _training_cases(args: argparse.Namespace, dataset: LabelledDataset) -> dict[str, list[str]]:
+    """Cases of the part to train on, by what messages call it; nothing is written."""
+    from screener_nnu.finetuning.splits import (
+        check_fold,
+        default_splits,
+        draw_low_shot,
+        read_splits,
+    )
 
     if args.f == "all":
         if args.num_cases:
             raise ScreenerError(
                 "--num_cases needs a numbered fold (-f 0), whose validation cases it keeps"
             )
+        return {"fold all": dataset.cases}
+    splits = read_splits(dataset.folder) or default_splits(dataset.cases)
+    check_fold(splits, args.f, dataset.cases, dataset.folder)
+    name = f"fold {args.f}"
+    if not args.num_cases:
+        return {name: splits[args.f]["train"]}
+    drawn = draw_low_shot(splits[args.f], args.num_cases, args.seed, name)
+    return {f"{name} (--num_cases {args.num_cases} --seed {args.seed})": drawn["train"]}
+
+
+def _write_fold(args: argparse.Namespace, dataset: LabelledDataset) -> int | str:
+    """The fold to train, which is in `splits_final.json` from now on."""
+    from screener_nnu.finetuning.splits import ensure_splits, low_shot_fold
+
+    if args.f == "all":
         return "all"
-    check_fold(ensure_splits(dataset.folder, dataset.cases), args.f, dataset.cases)
+    ensure_splits(dataset.folder, dataset.cases)
     if not args.num_cases:
         return int(args.f)
     fold = low_shot_fold(dataset.folder, args.f, args.num_cases, args.seed)

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from screener_nnu.commands._finetuning import (
+    check_before_writing,
     check_settings_used,
     fine_tuning_settings,
     positive,
     print_transfer,
+    require_writable,
     worker_processes,
 )
 from screener_nnu.commands._run import run as run_command
+from screener_nnu.commands._run import user_path
 from screener_nnu.errors import ScreenerError
 from screener_nnu.plans import DEFAULT_PLANS_NAME
 
 if TYPE_CHECKING:
     from screener_nnu.finetuning.dataset import LabelledDataset
+    from screener_nnu.finetuning.splits import Fold
     from screener_nnu.finetuning.starts import Start
-    from screener_nnu.lowshot.design import Design, LowShotRun
+    from screener_nnu.lowshot.design import Design, LowShotRun, Setting
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -60,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add(
         "--report",
-        type=Path,
+        type=user_path,
         metavar="FOLDER",
         help="of the report [lowshot_... among the results]",
     )
@@ -87,7 +92,8 @@ def _benchmark(args: argparse.Namespace) -> None:
     from screener_nnu.finetuning.plan import read_source_plan, target_stem
     from screener_nnu.finetuning.starts import find_start
     from screener_nnu.lowshot.benchmark import report
-    from screener_nnu.lowshot.design import plan_runs
+    from screener_nnu.lowshot.design import draw_cases, plan_runs
+    from screener_nnu.lowshot.report import refuse_foreign_report
     from screener_nnu.lowshot.train import changed_runs
 
     design = _design(args)
@@ -100,18 +106,21 @@ def _benchmark(args: argparse.Namespace) -> None:
     # One file under two paths is one start.
     starts = list({start.name: start for start in found}.values())
     plans = _target_plans(design, starts, source_plan, source, dataset)
-    maps, lost = _maps(args, dataset, source)
-    names = {start: [plan["plans_name"] for plan in made] for start, made in plans.items()}
-    if args.report_only:
-        runs = plan_runs(dataset.name, dataset.folder, dataset.cases, design, names)
-        failures = changed_runs(runs)
-    else:
-        for start in starts:
-            print_transfer(start, plans[start][0], dataset.dataset_json)
-        runs = plan_runs(dataset.name, dataset.folder, dataset.cases, design, names)
-        failures = _train(runs, [p for made in plans.values() for p in made], dataset, args)
     name = f"lowshot_{target_stem(source, args.p)}_{design.epochs}x{design.iterations}"
     folder = args.report or results_folder(dataset.name) / name
+    require_writable({"--report": folder})
+    refuse_foreign_report(folder)
+    drawn = draw_cases(dataset.folder, dataset.cases, design)
+    every_plan = [plan for made in plans.values() for plan in made]
+    if not args.report_only:
+        for start in starts:
+            print_transfer(start, plans[start][0], dataset.dataset_json)
+        processes = worker_processes(args.np)
+        check_before_writing(dataset, every_plan, _parts(drawn), processes, args.restart)
+    maps, lost = _maps(args, dataset, source)
+    names = {start: [plan["plans_name"] for plan in made] for start, made in plans.items()}
+    runs = plan_runs(dataset.name, dataset.folder, dataset.cases, design, names)
+    failures = changed_runs(runs) if args.report_only else _train(runs, every_plan, dataset, args)
     settings = _settings(args, design, dataset.name, source, starts)
     print(report(dataset, runs, failures | lost, settings, folder, maps))
     print(f"written to {folder}")
@@ -133,8 +142,8 @@ def _refuse_budget(settings: Sequence[str]) -> None:
 def _design(args: argparse.Namespace) -> Design:
     from screener_nnu.lowshot.design import Design
 
-    if args.nsd_tolerance < 0:
-        raise ScreenerError("--nsd_tolerance is a distance in mm and may not be negative")
+    if not 0 <= args.nsd_tolerance < math.inf:
+        raise ScreenerError("--nsd_tolerance is a finite distance in mm and may not be negative")
     if args.report_only and args.restart:
         raise ScreenerError("--report_only trains nothing: leave --restart out")
     sizes = tuple(sorted(set(args.num_cases)))
@@ -180,6 +189,14 @@ def _maps(
     return {f"{args.map} map": maps}, lost
 
 
+def _parts(drawn: Mapping[Setting, Fold]) -> dict[str, list[str]]:
+    """Training cases of each setting, by what messages call it."""
+    return {
+        f"fold {s.fold} (--num_cases {s.num_cases}, seed {s.seed})": cases["train"]
+        for s, cases in drawn.items()
+    }
+
+
 def _train(
     runs: Sequence[LowShotRun],
     plans: Sequence[Mapping[str, Any]],
@@ -187,8 +204,8 @@ def _train(
     args: argparse.Namespace,
 ) -> dict[str, str]:
     from screener_nnu.devices import choose_device
-    from screener_nnu.finetuning.dataset import prepare_dataset
     from screener_nnu.finetuning.plan import write_target_plan
+    from screener_nnu.finetuning.prepare import prepare_dataset
     from screener_nnu.lowshot.train import train_runs
 
     device = choose_device(args.device).type

@@ -1,24 +1,17 @@
-"""A labelled raw dataset, made ready for stock training with a plan of another dataset.
-
-Nothing that stock nnU-Net has written for its own plans is changed.
-"""
+"""A labelled raw dataset: its description, and the files of its cases."""
 
 from __future__ import annotations
 
-import json
-import logging
-import shutil
+import copy
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from screener_nnu.errors import CaseError, ScreenerError
-from screener_nnu.finetuning.checkpoint import input_settings
+from screener_nnu.errors import ScreenerError
+from screener_nnu.finetuning.description import Labels, read_description, read_json_object
 from screener_nnu.paths import dataset_name, preprocessed_folder, raw_folder
-from screener_nnu.plans import CONFIGURATION, write_json
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,101 +45,108 @@ class LabelledDataset:
         return str(self.dataset_json["file_ending"])
 
     @property
+    def label_values(self) -> Labels:
+        """What the voxels of a label may be."""
+        return Labels.of(self.dataset_json["labels"])
+
+    @property
+    def description_file(self) -> Path:
+        """`dataset.json` of the raw dataset."""
+        return raw_folder(self.name) / "dataset.json"
+
+    @property
+    def images_folder(self) -> Path:
+        """Where images lie, unless `dataset.json` lists them."""
+        return raw_folder(self.name) / "imagesTr"
+
+    @property
     def reader(self) -> str:
-        """Name of nnU-Net's reader for the file format."""
+        """Name of nnU-Net's reader for the file format.
+
+        Raises:
+            ScreenerError: nnU-Net has none.
+        """
         from nnunetv2.imageio.reader_writer_registry import (
             determine_reader_writer_from_dataset_json,
         )
 
+        # Two readers know .tif, so that the file must tell; others are found without reading it.
         example = str(self.images[self.cases[0]])
-        found = determine_reader_writer_from_dataset_json(
-            self.dataset_json, example, allow_nonmatching_filename=True, verbose=False
+        examples = [example] if self.file_ending == ".tif" else [None, example]
+        for one in examples:
+            try:
+                found = determine_reader_writer_from_dataset_json(
+                    self.dataset_json,
+                    one,  # type: ignore[arg-type]
+                    allow_nonmatching_filename=True,
+                    verbose=False,
+                )
+            except RuntimeError:
+                continue
+            return str(found.__name__)
+        raise ScreenerError(
+            f"nnU-Net has no reader for {example}: convert the dataset to .nii.gz, .nrrd or .mha"
         )
-        return str(found.__name__)
+
+    def state(self, case: str) -> list[list[int]]:
+        """Size (bytes) and time of modification (ns) of image and label; empty for a lost file."""
+        return [_state(path) for path in (self.images[case], self.labels[case])]
+
+    def stray_images(self) -> list[str]:
+        """Files among the images that nnU-Net takes for cases, but cannot read as such."""
+        known = {os.path.abspath(path) for path in self.images.values()}
+        return [
+            path.name
+            for path in self._listed(self.images_folder)
+            if os.path.abspath(path) not in known
+        ]
+
+    def labels_without_image(self) -> list[str]:
+        """Names of label files that belong to no case."""
+        known = {path.name for path in self.labels.values()}
+        folder = raw_folder(self.name) / "labelsTr"
+        names = [path.name for path in self._listed(folder) if not path.name.startswith(".")]
+        return [name for name in names if name not in known]
+
+    def _listed(self, folder: Path) -> list[Path]:
+        """Files of a folder that have the file ending; none where `dataset.json` lists files."""
+        if "dataset" in self.dataset_json or not folder.is_dir():
+            return []
+        return sorted(p for p in folder.iterdir() if p.name.endswith(self.file_ending))
 
 
 def read_labelled_dataset(dataset: int | str) -> LabelledDataset:
-    """Reads a raw dataset and checks that it can be fine-tuned on.
+    """Reads what a raw dataset consists of.
+
+    See Also:
+        `dataset_check.check_cases`: whether its cases can be trained on.
 
     Raises:
-        ScreenerError: no such dataset, no cases, another modality than one CT channel, no
-            foreground label, or another `dataset.json` among the preprocessed data.
-        CaseError: a case without its label.
+        ScreenerError: no such dataset, no cases, a `dataset.json` that cannot be used, or another
+            one among the preprocessed data.
     """
     name = dataset_name(dataset)
     path = raw_folder(name) / "dataset.json"
-    if not path.is_file():
-        raise ScreenerError(f"no {path}: a labelled dataset needs nnU-Net's raw folder")
-    dataset_json: dict[str, Any] = json.loads(path.read_text())
-    _check_channels(name, dataset_json)
-    _check_labels(name, dataset_json)
+    dataset_json = read_description(path)
+    _check_preprocessed(name, dataset_json)
     images, labels = _case_files(path.parent, dataset_json)
     if not images:
-        raise ScreenerError(f"{path.parent / 'imagesTr'} holds no *{dataset_json['file_ending']}")
-    for case, label in labels.items():
-        if not label.is_file():
-            raise CaseError(case, f"its label {label} is missing; add it or remove the image")
+        raise ScreenerError(_no_images(path, dataset_json["file_ending"]))
     return LabelledDataset(name, dataset_json, images, labels)
 
 
-def prepare_dataset(dataset: LabelledDataset, plan: Mapping[str, Any], processes: int) -> bool:
-    """Brings `dataset.json`, fingerprint, cases and reference labels to the preprocessed folder.
-
-    Cases are preprocessed by stock nnU-Net, which deletes the folder of the plan's data
-    identifier first; so that is done only when cases, files or settings are not those of the
-    last time.
-
-    Args:
-        dataset: the labelled dataset.
-        plan: its plan, already written.
-        processes: worker processes.
-
-    Returns:
-        Whether cases were preprocessed.
-
-    Raises:
-        ScreenerError: nnU-Net's workers failed.
-    """
-    dataset.folder.mkdir(parents=True, exist_ok=True)
-    if not (dataset.folder / "dataset.json").is_file():
-        shutil.copy2(raw_folder(dataset.name) / "dataset.json", dataset.folder)
-    _ensure_fingerprint(dataset, processes)
-    identifier = plan["configurations"][CONFIGURATION]["data_identifier"]
-    # Not inside the cases' folder: nnU-Net tells the kind of dataset by the file endings there.
-    marker = dataset.folder / f"{identifier}.settings.json"
-    settings = {**input_settings(plan), "reader": plan["image_reader_writer"]}
-    settings["cases"] = dataset.cases
-    reason = _reason_to_preprocess(dataset, dataset.folder / identifier, marker, settings)
-    if reason:
-        logger.info("preprocessing %d cases of %s: %s", len(dataset.cases), dataset.name, reason)
-        marker.unlink(missing_ok=True)
-        _preprocess(dataset, plan["plans_name"], processes)
-        write_json(marker, settings)
-    for case, label in dataset.labels.items():
-        copy = dataset.folder / "gt_segmentations" / f"{case}{dataset.file_ending}"
-        _copy_if_newer(label, copy)
-    return bool(reason)
-
-
-def _check_channels(name: str, dataset_json: Mapping[str, Any]) -> None:
-    channels = dataset_json.get("channel_names", dataset_json.get("modality", {}))
-    if len(channels) != 1 or str(next(iter(channels.values()))).upper() != "CT":
-        raise ScreenerError(
-            f"{name} has the channels {list(channels.values())}, but the student knows one CT "
-            'channel; dataset.json must say "channel_names": {"0": "CT"}'
-        )
-
-
-def _check_labels(name: str, dataset_json: Mapping[str, Any]) -> None:
-    labels = dataset_json.get("labels", {})
-    if not set(labels) - {"background", "ignore"}:
-        raise ScreenerError(f"dataset.json of {name} names no foreground label to learn")
+def _check_preprocessed(name: str, dataset_json: Mapping[str, Any]) -> None:
+    """Refuses another `dataset.json` among the preprocessed data, which nnU-Net goes by."""
     path = preprocessed_folder(name) / "dataset.json"
-    if path.is_file() and json.loads(path.read_text()).get("labels") != labels:
-        raise ScreenerError(
-            f"{path} names other labels than the raw dataset; stock nnU-Net wrote it for an "
-            "older version of the dataset: remove or correct it"
-        )
+    if not path.is_file():
+        return
+    found = read_json_object(path, "remove it, and that of the raw dataset takes its place")
+    for key in ("labels", "regions_class_order", "file_ending", "dataset"):
+        if found.get(key, dataset_json.get(key)) != dataset_json.get(key):
+            raise ScreenerError(
+                f"{path} names other {key} than the raw dataset; it was written for an older "
+                "version of the dataset: remove or correct it"
+            )
 
 
 def _case_files(
@@ -156,7 +156,8 @@ def _case_files(
     if "dataset" in dataset_json:
         from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
-        listed = get_filenames_of_train_images_and_targets(str(folder), dict(dataset_json))
+        # It changes what it is given.
+        listed = get_filenames_of_train_images_and_targets(str(folder), copy.deepcopy(dataset_json))
         images = {case: Path(files["images"][0]) for case, files in listed.items()}
         return images, {case: Path(files["label"]) for case, files in listed.items()}
     channel = f"_0000{ending}"
@@ -168,59 +169,20 @@ def _case_files(
     return images, {case: folder / "labelsTr" / f"{case}{ending}" for case in cases}
 
 
-def _ensure_fingerprint(dataset: LabelledDataset, processes: int) -> None:
-    # nnU-Net's trainer copies this file; the plan itself does not depend on it.
-    if (dataset.folder / "dataset_fingerprint.json").is_file():
-        return
-    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import (
-        DatasetFingerprintExtractor,
-    )
-
-    logger.info("extracting the fingerprint of %s, which nnU-Net's trainer wants", dataset.name)
-    try:
-        DatasetFingerprintExtractor(dataset.name, processes).run(overwrite_existing=False)
-    except RuntimeError as error:
-        raise _worker_error(dataset, error, processes) from error
-
-
-def _reason_to_preprocess(
-    dataset: LabelledDataset, folder: Path, marker: Path, settings: Mapping[str, Any]
-) -> str:
-    """Why the cases must be made (again); empty when they are there and up to date."""
-    if not marker.is_file() or not folder.is_dir():
-        return "not done yet"
-    done = json.loads(marker.read_text())
-    changed = [key for key in settings if done.get(key) != settings[key]]
-    if changed:
-        return f"{', '.join(changed)} changed"
-    present = {path.name for path in folder.iterdir()}
-    if any(f"{case}{end}" not in present for case in dataset.cases for end in (".pkl", ".b2nd")):
-        return "cases are missing"
-    newest = max(p.stat().st_mtime for p in [*dataset.images.values(), *dataset.labels.values()])
-    return "raw files are newer" if newest > marker.stat().st_mtime else ""
-
-
-def _preprocess(dataset: LabelledDataset, plans_name: str, processes: int) -> None:
-    from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
-
-    try:
-        DefaultPreprocessor(verbose=False).run(
-            dataset.name, CONFIGURATION, plans_name, num_processes=processes
-        )
-    except RuntimeError as error:
-        raise _worker_error(dataset, error, processes) from error
-
-
-def _worker_error(dataset: LabelledDataset, error: RuntimeError, processes: int) -> ScreenerError:
-    return ScreenerError(
-        f"nnU-Net could not read or preprocess {dataset.name} with {processes} processes: {error}\n"
-        "If memory ran out, lower -np; nnUNetv2_plan_and_preprocess --verify_dataset_integrity "
-        "finds broken cases"
+def _no_images(path: Path, ending: str) -> str:
+    if not (path.parent / "imagesTr").is_dir():
+        return f"there is no folder {path.parent / 'imagesTr'}: put the images there"
+    names = sorted(file.name for file in (path.parent / "imagesTr").iterdir())
+    instead = f", but for instance {names[0]}" if names else ""
+    return (
+        f"{path.parent / 'imagesTr'} holds no *_0000{ending}{instead}: put the images there under "
+        f"such names, or correct file_ending in {path}"
     )
 
 
-def _copy_if_newer(source: Path, target: Path) -> None:
-    if target.is_file() and target.stat().st_mtime >= source.stat().st_mtime:
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy2(source, target)
+def _state(path: Path) -> list[int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return []
+    return [found.st_size, found.st_mtime_ns]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from screener_nnu.errors import ScreenerError
+from screener_nnu.finetuning.description import read_json_object
 from screener_nnu.finetuning.settings import PROVENANCE, FineTuningSettings
 from screener_nnu.paths import dataset_name, plan_file, results_folder
 from screener_nnu.plans import CONFIGURATION, DEFAULT_PLANS_NAME, write_json
@@ -43,8 +45,13 @@ def read_source_plan(source: str, plans_name: str) -> dict[str, Any]:
         raise ScreenerError(
             f"no plan {path}: plan and pre-train the source dataset first, or name its plan with -p"
         )
-    plan: dict[str, Any] = json.loads(path.read_text())
-    schemes = plan["configurations"][CONFIGURATION]["normalization_schemes"]
+    plan = read_json_object(path, "restore it, or plan the source dataset again")
+    try:
+        schemes = plan["configurations"][CONFIGURATION]["normalization_schemes"]
+    except (KeyError, TypeError) as error:
+        raise ScreenerError(
+            f"{path} is no plan with the configuration {CONFIGURATION}: name another one with -p"
+        ) from error
     if schemes != ["CTNormalization"]:
         raise ScreenerError(f"{path} is not a plan for one CT channel: it normalises by {schemes}")
     return plan
@@ -91,22 +98,47 @@ def target_plan(
     }
 
 
+def check_target_plan(plan: Mapping[str, Any], restart: bool = False) -> None:
+    """Whether the plan may be written into the labelled dataset; writes nothing.
+
+    Raises:
+        ScreenerError: a file of that name is not ours, or models were trained with another plan of
+            this name.
+    """
+    target, name = plan["dataset_name"], plan["plans_name"]
+    path = plan_file(target, name)
+    if not os.path.lexists(path):
+        return
+    stored = read_json_object(path, "move it away, for the plan of the source takes its place")
+    if PROVENANCE not in stored:
+        raise ScreenerError(
+            f"{path} was not written by screener_finetune, whose plan would take its place: move "
+            "it away, or give it another name"
+        )
+    if stored == _plain(plan) or restart:
+        return
+    models = results_folder(target).glob(f"*__{name}__{CONFIGURATION}/fold_*/checkpoint_*.pth")
+    trained = sorted({str(model.parent) for model in models})
+    if trained:
+        raise ScreenerError(
+            f"the plan of {dataset_name(plan[PROVENANCE]['source'])} has changed since "
+            f"{trained[0]} was trained; train anew with --restart, or restore the plan"
+        )
+
+
 def write_target_plan(plan: Mapping[str, Any], restart: bool = False) -> Path:
     """Writes the plan into the labelled dataset.
 
     Raises:
-        ScreenerError: models were trained with another plan of this name.
+        ScreenerError: see `check_target_plan`.
     """
-    target, name = plan["dataset_name"], plan["plans_name"]
-    path = plan_file(target, name)
-    plain = json.loads(json.dumps(dict(plan)))
-    if path.is_file() and json.loads(path.read_text()) != plain and not restart:
-        models = results_folder(target).glob(f"*__{name}__{CONFIGURATION}/fold_*/checkpoint_*.pth")
-        trained = sorted({str(model.parent) for model in models})
-        if trained:
-            raise ScreenerError(
-                f"the plan of {dataset_name(plan[PROVENANCE]['source'])} has changed since "
-                f"{trained[0]} was trained; train anew with --restart, or restore the plan"
-            )
-    write_json(path, plain)
+    check_target_plan(plan, restart)
+    path = plan_file(plan["dataset_name"], plan["plans_name"])
+    write_json(path, _plain(plan))
     return path
+
+
+def _plain(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """The plan as a file gives it back."""
+    plain: dict[str, Any] = json.loads(json.dumps(dict(plan)))
+    return plain

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import random
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from screener_nnu.errors import ScreenerError
+from screener_nnu.errors import ScreenerError, some
 from screener_nnu.plans import write_json
 
 logger = logging.getLogger(__name__)
@@ -19,6 +21,7 @@ Fold = dict[str, list[str]]
 # nnU-Net's constants; with them the file equals the one its trainer would have written.
 _STOCK_SEED = 12345
 _STOCK_FOLDS = 5
+_WAY_OUT = "correct it, or delete it, and nnU-Net's default takes its place"
 
 
 def default_splits(cases: Sequence[str]) -> list[Fold]:
@@ -54,17 +57,25 @@ def cross_validation(cases: Sequence[str], count: int) -> list[Fold]:
     ]
 
 
-def chosen_folds(existing: Sequence[Fold], cases: Sequence[str], count: int) -> list[Fold]:
+def chosen_folds(
+    existing: Sequence[Fold], cases: Sequence[str], count: int, folder: Path
+) -> list[Fold]:
     """Folds of a cross-validation: those that the dataset came with, if they are that many.
 
     A split of one's own may keep scans of one patient together, or leave some out, so the first
     `count` folds are taken when they validate on no case twice. Otherwise folds are drawn, and a
     split of one's own is named in a warning.
 
+    Args:
+        existing: folds of the dataset.
+        cases: of the dataset.
+        count: folds wanted.
+        folder: preprocessed folder, for messages.
+
     Raises:
-        ScreenerError: fewer than two folds, or more than cases.
+        ScreenerError: fewer than two folds, more than cases, or a fold that cannot be trained on.
     """
-    given = _cross_validated(existing, cases)
+    given = _cross_validated(existing, cases, folder)
     if given == count:
         left_out = len(set(cases) - {case for fold in existing[:given] for case in fold["val"]})
         if left_out:
@@ -90,50 +101,89 @@ def chosen_folds(existing: Sequence[Fold], cases: Sequence[str], count: int) -> 
     return drawn
 
 
-def _cross_validated(folds: Sequence[Fold], cases: Sequence[str]) -> int:
+def _cross_validated(folds: Sequence[Fold], cases: Sequence[str], folder: Path) -> int:
     """How many folds, from the first on, validate on cases of their own; 0 if fewer than two.
 
     Folds that were appended later validate on cases of earlier ones.
+
+    Raises:
+        ScreenerError: one of them cannot be trained on.
     """
     seen: set[str] = set()
     for number, fold in enumerate(folds):
-        train, val = set(fold["train"]), set(fold["val"])
-        usable = train and val and not train & val and (train | val) <= set(cases)
-        if not usable or val & seen or len(val) < len(fold["val"]):
+        if set(fold["val"]) & seen:
             return number if number > 1 else 0
-        seen |= val
+        check_fold(folds, number, cases, folder)
+        seen |= set(fold["val"])
     return len(folds) if len(folds) > 1 else 0
+
+
+def read_splits(folder: Path) -> list[Fold]:
+    """Folds in `splits_final.json` of a preprocessed dataset; none where there is no such file.
+
+    Raises:
+        ScreenerError: it is damaged, or holds something else.
+    """
+    path = folder / SPLITS_FILE
+    if not path.is_file():
+        return []
+    try:
+        splits = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ScreenerError(f"{path} is not valid JSON ({error}): {_WAY_OUT}") from error
+    if not isinstance(splits, list) or not splits or not all(map(_is_fold, splits)):
+        raise ScreenerError(
+            f'{path} must list folds, each as {{"train": ["a", "b"], "val": ["c"]}} with names of '
+            f"cases: {_WAY_OUT}"
+        )
+    return splits
+
+
+def _is_fold(fold: Any) -> bool:
+    parts = [fold.get(part) for part in ("train", "val")] if isinstance(fold, dict) else [None]
+    return all(isinstance(part, list) and all(isinstance(c, str) for c in part) for part in parts)
 
 
 def ensure_splits(folder: Path, cases: Sequence[str]) -> list[Fold]:
     """Reads `splits_final.json` of a preprocessed dataset, writing the default one when absent."""
-    path = folder / SPLITS_FILE
-    if not path.is_file():
-        write_json(path, default_splits(cases))
-    splits: list[Fold] = json.loads(path.read_text())
+    splits = read_splits(folder)
+    if not splits:
+        splits = default_splits(cases)
+        write_json(folder / SPLITS_FILE, splits)
     return splits
 
 
-def check_fold(splits: Sequence[Fold], fold: int, cases: Sequence[str]) -> None:
-    """Checks that a fold exists and that its cases do.
+def check_fold(splits: Sequence[Fold], fold: int, cases: Sequence[str], folder: Path) -> None:
+    """Checks that a fold exists and can be trained on.
+
+    Args:
+        splits: all folds.
+        fold: which one.
+        cases: of the dataset.
+        folder: preprocessed folder, for messages.
 
     Raises:
         ScreenerError: no such fold (where nnU-Net would silently draw a random split), an empty
-            part, or a case without image.
+            part, a case without image, or a case that stands there twice.
     """
+    path = folder / SPLITS_FILE
     if not 0 <= fold < len(splits):
         raise ScreenerError(
-            f"fold {fold} does not exist: {SPLITS_FILE} has folds 0 to {len(splits) - 1}"
+            f"fold {fold} does not exist: {path} has folds 0 to {len(splits) - 1}; ask for one of "
+            "them with -f"
         )
-    for part in ("train", "val"):
-        if not splits[fold][part]:
-            raise ScreenerError(f"fold {fold} of {SPLITS_FILE} has no cases under '{part}'")
-    unknown = sorted({*splits[fold]["train"], *splits[fold]["val"]} - set(cases))
-    if unknown:
-        raise ScreenerError(
-            f"fold {fold} of {SPLITS_FILE} names cases that the dataset does not have: "
-            + ", ".join(unknown[:5])
-        )
+    train, val = splits[fold]["train"], splits[fold]["val"]
+    unknown = sorted({*train, *val} - set(cases))
+    twice = sorted(case for case, count in Counter([*train, *val]).items() if count > 1)
+    fault = ""
+    if not train or not val:
+        fault = f"has no cases under '{'val' if train else 'train'}'"
+    elif unknown:
+        fault = f"names cases that the dataset does not have ({some(unknown)})"
+    elif twice:
+        fault = f"names {some(twice)} twice, and no case may be trained and validated on"
+    if fault:
+        raise ScreenerError(f"fold {fold} of {path} {fault}: {_WAY_OUT}")
 
 
 def low_shot_fold(folder: Path, fold: int, num_cases: int, seed: int = 0) -> int:
@@ -155,7 +205,7 @@ def low_shot_fold(folder: Path, fold: int, num_cases: int, seed: int = 0) -> int
     Raises:
         ScreenerError: more cases wanted than the fold trains on, or fewer than one.
     """
-    splits: list[Fold] = json.loads((folder / SPLITS_FILE).read_text())
+    splits = read_splits(folder)
     wanted = draw_low_shot(splits[fold], num_cases, seed, f"fold {fold}")
     return append_folds(folder, [wanted])[0]
 
@@ -187,8 +237,7 @@ def append_folds(folder: Path, wanted: Sequence[Fold]) -> list[int]:
 
     A fold with the same cases is used again, and existing folds are never changed.
     """
-    path = folder / SPLITS_FILE
-    splits: list[Fold] = json.loads(path.read_text())
+    splits = read_splits(folder)
     known = {_identity(fold): index for index, fold in reversed(list(enumerate(splits)))}
     before = len(splits)
     for fold in wanted:
@@ -196,7 +245,7 @@ def append_folds(folder: Path, wanted: Sequence[Fold]) -> list[int]:
             known[_identity(fold)] = len(splits)
             splits.append(fold)
     if len(splits) > before:
-        write_json(path, splits)
+        write_json(folder / SPLITS_FILE, splits)
     return [known[_identity(fold)] for fold in wanted]
 
 

@@ -11,8 +11,8 @@ import hashlib
 import json
 import logging
 import os
+import pickle
 import random
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -21,10 +21,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.files import file_sha256
+from screener_nnu.files import file_sha256, replacing
 from screener_nnu.finetuning.checkpoint import STOCK_TRAINER, load_weights
 from screener_nnu.finetuning.dataset import read_labelled_dataset
-from screener_nnu.finetuning.splits import SPLITS_FILE
+from screener_nnu.finetuning.fold_folder import (
+    CHECKPOINTS,
+    RECORD_FILE,
+    SUMMARY,
+    VALIDATION,
+    clear_fold,
+    read_record,
+)
+from screener_nnu.finetuning.killed_workers import named_when_killed
+from screener_nnu.finetuning.splits import Fold, read_splits
 from screener_nnu.inference.source_identity import source_identity
 from screener_nnu.paths import (
     dataset_name,
@@ -39,9 +48,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-RECORD_FILE = "screener_finetune.json"
 _SEARCHED = "nnUNet_extTrainer"
-_CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
 
 
 @dataclass(frozen=True)
@@ -76,12 +83,12 @@ class FineTuningRun:
     @property
     def summary_file(self) -> Path:
         """nnU-Net's validation result."""
-        return self.folder / "validation" / "summary.json"
+        return self.folder / VALIDATION / SUMMARY
 
     @property
     def finished(self) -> bool:
         """Whether it was trained and validated to the end."""
-        return (self.folder / _CHECKPOINTS[0]).is_file() and self.summary_file.is_file()
+        return (self.folder / CHECKPOINTS[0]).is_file() and self.summary_file.is_file()
 
     def predict_command(self, device: str = "cuda") -> str:
         """The stock command that predicts with the result."""
@@ -100,23 +107,25 @@ def fine_tune(run: FineTuningRun, device: str = "cuda", restart: bool = False) -
     Args:
         run: what to train; plan and cases must be there.
         device: `cuda`, `cpu` or `mps`.
-        restart: delete this fold's results first.
+        restart: remove this fold's training first.
 
     Returns:
         nnU-Net's mean validation Dice of the foreground classes.
 
     Raises:
-        ScreenerError: the device is absent, or the fold was begun with other settings.
+        ScreenerError: the fold was begun with other settings or by somebody else, or a background
+            process of nnU-Net was killed.
     """
     resume = begin_or_resume(run, restart)
     if run.finished:
         logger.info("%s is finished already; --restart trains it anew", run.folder)
         return mean_dice(run.summary_file)
     _use_cores(device)
-    trainer = make_trainer(run, device, resume)
-    if not (run.folder / _CHECKPOINTS[0]).is_file():
-        trainer.run_training()
-    trainer.perform_actual_validation()
+    with named_when_killed(f"the training in {run.folder}"):
+        trainer = make_trainer(run, device, resume)
+        if not (run.folder / CHECKPOINTS[0]).is_file():
+            trainer.run_training()
+        trainer.perform_actual_validation()
     return mean_dice(run.summary_file)
 
 
@@ -124,12 +133,12 @@ def begin_or_resume(run: FineTuningRun, restart: bool = False) -> bool:
     """Whether the fold holds a training to go on with; records the settings of a new one.
 
     Raises:
-        ScreenerError: it was begun with another budget or other weights.
+        ScreenerError: it was begun with another budget or other weights, or by somebody else.
     """
-    if restart and run.folder.is_dir():
-        logger.info("--restart: deleting %s", run.folder)
-        shutil.rmtree(run.folder)
-    if not any((run.folder / name).is_file() for name in _CHECKPOINTS):
+    if restart:
+        clear_fold(run.folder, preprocessed_folder(run.dataset) / "gt_segmentations")
+    read_record(run.folder)  # refuses the training of somebody else
+    if not any((run.folder / name).is_file() for name in CHECKPOINTS):
         write_json(run.folder / RECORD_FILE, _record(run))
         return False
     check_settings(run)
@@ -140,10 +149,10 @@ def check_settings(run: FineTuningRun) -> None:
     """Checks that what is in the folder of a run was trained as the run says.
 
     Raises:
-        ScreenerError: it was begun with another budget, other weights, cases or another seed.
+        ScreenerError: it was begun with another budget, other weights, cases or another seed, or by
+            somebody else.
     """
-    path = run.folder / RECORD_FILE
-    odd = _differences(json.loads(path.read_text()) if path.is_file() else {}, _record(run))
+    odd = _differences(read_record(run.folder), _record(run))
     if odd:
         raise ScreenerError(
             f"{run.folder} was trained with other settings ({'; '.join(odd)}); ask for the same, "
@@ -175,7 +184,14 @@ def make_trainer(run: FineTuningRun, device: str, resume: bool) -> nnUNetTrainer
     _save_whole_files_only(trainer)
     trainer.initialize()
     if resume:
-        maybe_load_checkpoint(trainer, continue_training=True, validation_only=False)
+        try:
+            maybe_load_checkpoint(trainer, continue_training=True, validation_only=False)
+        except (RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ScreenerError(
+                f"the training in {run.folder} cannot go on, since its checkpoint is damaged "
+                f"({reason}): train it anew with --restart"
+            ) from error
     elif run.weights is not None:
         load_weights(trainer.network, run.weights)
     # Once more: whatever the start, the first batch is the same.
@@ -197,8 +213,17 @@ def _own_trainers() -> Iterator[None]:
 
 
 def mean_dice(summary_file: Path) -> float:
-    """Mean Dice of the foreground in nnU-Net's `summary.json`."""
-    return float(json.loads(summary_file.read_text())["foreground_mean"]["Dice"])
+    """Mean Dice of the foreground in nnU-Net's `summary.json`.
+
+    Raises:
+        ScreenerError: the file is damaged.
+    """
+    try:
+        return float(json.loads(summary_file.read_text())["foreground_mean"]["Dice"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ScreenerError(
+            f"{summary_file} cannot be read ({error}): delete it, and the validation is done again"
+        ) from error
 
 
 def _record(run: FineTuningRun) -> dict[str, Any]:
@@ -211,23 +236,20 @@ def _record(run: FineTuningRun) -> dict[str, Any]:
     return values
 
 
-def _fold(run: FineTuningRun) -> dict[str, list[str]] | None:
+def _fold(run: FineTuningRun) -> Fold | None:
     """The run's fold; None where it trains on all cases, or where there is no such fold."""
-    path = preprocessed_folder(run.dataset) / SPLITS_FILE
-    if not isinstance(run.fold, int) or not path.is_file():
-        return None
-    folds = json.loads(path.read_text())
-    return folds[run.fold] if run.fold < len(folds) else None
+    folds = read_splits(preprocessed_folder(run.dataset)) if isinstance(run.fold, int) else []
+    return folds[int(run.fold)] if folds and int(run.fold) < len(folds) else None
 
 
-def _cases(fold: dict[str, list[str]]) -> str:
+def _cases(fold: Fold) -> str:
     """Cases of a fold in a few words, which differ when the split was written anew."""
     train, val = (sorted(fold[part]) for part in ("train", "val"))
     digest = hashlib.sha256(json.dumps([train, val]).encode()).hexdigest()[:8]
     return f"{len(train)} training and {len(val)} validation cases ({digest})"
 
 
-def _data(run: FineTuningRun, fold: dict[str, list[str]] | None) -> str | None:
+def _data(run: FineTuningRun, fold: Fold | None) -> str | None:
     """A hash of images and labels of the run; None where the raw dataset is not there."""
     try:
         dataset = read_labelled_dataset(run.dataset)
@@ -236,7 +258,8 @@ def _data(run: FineTuningRun, fold: dict[str, list[str]] | None) -> str | None:
     names = dataset.cases if fold is None else sorted({*fold["train"], *fold["val"]})
     groups = (dataset.images, dataset.labels)
     files = [group[name] for name in names for group in groups if name in group]
-    digest = hashlib.sha256(json.dumps([_identity(file) for file in files]).encode())
+    identities = [_identity(file) if file.is_file() else "" for file in files]
+    digest = hashlib.sha256(json.dumps(identities).encode())
     return digest.hexdigest()[:16]
 
 
@@ -283,17 +306,16 @@ def _seed_everything(seed: int | None, epoch: int = 0) -> None:
 
 
 def _save_whole_files_only(trainer: nnUNetTrainer) -> None:
-    """Lets the trainer replace a checkpoint in one step; killed while writing, the old one stays.
+    """Lets the trainer replace a checkpoint in one step: killed meanwhile, the old one stays.
 
     An attribute of the object, so that the class, and with it the checkpoint, stays stock.
     """
     save = trainer.save_checkpoint
 
     def save_and_replace(filename: str) -> None:
-        temporary = f"{filename}.tmp"
-        save(temporary)
-        if os.path.isfile(temporary):
-            os.replace(temporary, filename)
+        if not trainer.disable_checkpointing:
+            with replacing(Path(filename)) as temporary:
+                save(str(temporary))
 
     trainer.save_checkpoint = save_and_replace  # type: ignore[method-assign]
 

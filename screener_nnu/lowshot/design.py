@@ -15,6 +15,7 @@ from screener_nnu.finetuning.splits import (
     chosen_folds,
     draw_low_shot,
     ensure_splits,
+    read_splits,
 )
 from screener_nnu.finetuning.starts import Start
 from screener_nnu.finetuning.training import FineTuningRun
@@ -104,6 +105,25 @@ class LowShotRun:
         return f"{self.start}, {setting.num_cases} cases, fold {setting.fold}, seed {setting.seed}"
 
 
+def draw_cases(folder: Path, cases: Sequence[str], design: Design) -> dict[Setting, Fold]:
+    """Training and validation cases of each setting; nothing is written.
+
+    Args:
+        folder: preprocessed folder of the labelled dataset.
+        cases: its cases.
+        design: what is compared.
+
+    Raises:
+        ScreenerError: more folds than cases, more training cases than a fold has, or a
+            `splits_final.json` that cannot be used.
+    """
+    folds = chosen_folds(read_splits(folder), cases, design.folds, folder)
+    return {
+        s: draw_low_shot(folds[s.fold], s.num_cases, s.seed, f"fold {s.fold} of {design.folds}")
+        for s in design.settings()
+    }
+
+
 def plan_runs(
     dataset: str, folder: Path, cases: Sequence[str], design: Design, plans: dict[Start, list[str]]
 ) -> list[LowShotRun]:
@@ -120,16 +140,13 @@ def plan_runs(
         plans: plan name of each start and seed.
 
     Raises:
-        ScreenerError: more folds than cases, or more training cases than a fold has.
+        ScreenerError: see `draw_cases`.
     """
-    settings = design.settings()
-    folds = chosen_folds(ensure_splits(folder, cases), cases, design.folds)
-    drawn = [
-        draw_low_shot(folds[s.fold], s.num_cases, s.seed, f"fold {s.fold} of {design.folds}")
-        for s in settings
-    ]
+    drawn = draw_cases(folder, cases, design)
+    ensure_splits(folder, cases)
+    indices = append_folds(folder, list(drawn.values()))
     runs = []
-    for setting, split, index in zip(settings, drawn, append_folds(folder, drawn), strict=True):
+    for (setting, split), index in zip(drawn.items(), indices, strict=True):
         for start, names in plans.items():
             training = FineTuningRun(
                 dataset,

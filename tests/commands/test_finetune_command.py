@@ -13,7 +13,9 @@ import pytest
 import SimpleITK
 import torch
 
+from screener_nnu.commands._finetuning import require_writable
 from screener_nnu.commands.finetune import build_parser, main
+from screener_nnu.errors import ScreenerError
 
 _made = runpy.run_path(str(Path(__file__).parents[1] / "finetuning" / "conftest.py"))
 world = _made["world"]
@@ -68,6 +70,10 @@ def test_misfit_is_shown_and_stops_before_anything_is_written(
     [
         (["-f", "all", "--num_cases", "2"], "-f 0"),
         (["-f", "7"], "folds 0 to 4"),
+        (["-f", "0", "--num_cases", "5"], "fold 0 trains on 4 cases; ask for 1 to 4"),
+        (["-f", "0", "--source", "999"], "no dataset 999"),
+        (["-f", "0", "--source", "Dataset999_Absent"], "no plan"),
+        (["-f", "0", "--source", "absent.zip"], "absent.zip"),
         (["-f", "0", "--init", "scratch", "-chk", "x.pth"], "-chk"),
         (["-f", "0", "-p", "Other"], "no plan"),
         (["-f", "0", "-chk", "absent.pth"], "no checkpoint"),
@@ -85,7 +91,103 @@ def test_requests_that_cannot_be_met(
     with pytest.raises(SystemExit):
         main([*COMMAND, *arguments])
     assert reason in capsys.readouterr().err
-    assert not world.results.exists()
+    assert not world.results.exists() and not world.preprocessed.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["-f", "0", "--epochs", "0"], "--epochs: must be a whole number, at least 1"),
+        (["-f", "0", "--epochs", "many"], "--epochs: must be a whole number, at least 1"),
+        (["-f", "first"], "-f: must be the number of a fold, from 0 on, or all"),
+        (["-f", "-1"], "-f: must be the number of a fold, from 0 on, or all"),
+    ],
+)
+def test_arguments_that_are_no_numbers(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], reason: str
+) -> None:
+    with pytest.raises(SystemExit):
+        main([*COMMAND, *arguments])
+    assert reason in capsys.readouterr().err
+
+
+def test_misfits_end_the_command_before_anything_is_written(
+    world: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for case in ("case_1", "case_4"):
+        (world.raw / "labelsTr" / f"{case}.nii.gz").unlink()
+    with pytest.raises(SystemExit) as caught:
+        main([*COMMAND, "-f", "0"])
+    said = capsys.readouterr().err
+    assert caught.value.code == 1 and "\n  case_1: " in said and "\n  case_4: " in said
+    written = [path.name for path in world.preprocessed.iterdir()]
+    assert written == ["screener_case_check.json"] and not world.results.exists()
+
+
+def test_a_draw_without_foreground_ends_the_command(
+    world: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for case in range(5):
+        path = str(world.raw / "labelsTr" / f"case_{case}.nii.gz")
+        SimpleITK.WriteImage(SimpleITK.ReadImage(path) * 0, path)
+    world.preprocessed.mkdir(parents=True)
+    splits = [{"train": ["case_0", "case_1"], "val": ["case_5"]}]
+    (world.preprocessed / "splits_final.json").write_text(json.dumps(splits))
+    with pytest.raises(SystemExit):
+        main([*COMMAND, "-f", "0", "--num_cases", "1"])
+    assert "no training case of fold 0 (--num_cases 1 --seed 0) holds" in capsys.readouterr().err
+    path = str(world.raw / "labelsTr" / "case_5.nii.gz")
+    SimpleITK.WriteImage(SimpleITK.ReadImage(path) * 0, path)
+    with pytest.raises(SystemExit):
+        main([*COMMAND, "-f", "all"])
+    said = capsys.readouterr().err
+    assert "no training case of Dataset502_Lesions, fold all holds a voxel of lesion" in said
+    assert not (world.preprocessed / "Screener901_student.json").exists()
+
+
+@pytest.mark.parametrize("kind", ["preprocessed", "results"])
+def test_a_place_that_cannot_hold_results(
+    world: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    place = world.root / "a_file"
+    place.write_text("mine")
+    # The source stays readable where the labelled dataset cannot be written.
+    target = (world.preprocessed if kind == "preprocessed" else world.results).parent
+    (target / "Dataset502_Lesions").symlink_to(place)
+    with pytest.raises(SystemExit):
+        main([*COMMAND, "-f", "0"])
+    said = capsys.readouterr().err
+    assert "is no folder" in said and f"name another place by nnUNet_{kind}" in said
+    assert place.read_text() == "mine"
+
+
+def test_a_place_without_the_right_to_write(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    require_writable({"nnUNet_results": tmp_path / "made" / "later"})
+    monkeypatch.setattr(os, "access", lambda *arguments: False)
+    with pytest.raises(ScreenerError, match=f"{tmp_path} may not be written to"):
+        require_writable({"nnUNet_results": tmp_path / "made" / "later"})
+
+
+@pytest.mark.parametrize("restart", [[], ["--restart"]])
+def test_what_somebody_else_trained_or_preprocessed_stays(
+    world: Any, capsys: pytest.CaptureFixture[str], restart: list[str]
+) -> None:
+    model = world.results / "nnUNetTrainer__Screener901_student__3d_fullres" / "fold_0"
+    theirs = [
+        world.preprocessed / "Screener901_3d_fullres" / "case_0.b2nd",
+        world.preprocessed / "Screener901_student.json",
+        model / "checkpoint_final.pth",
+    ]
+    for file in theirs:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("{}")
+        with pytest.raises(SystemExit):
+            main([*COMMAND, "-f", "0", *restart])
+        assert str(file if file.suffix == ".json" else file.parent) in capsys.readouterr().err
+        assert file.read_text() == "{}"
+        file.unlink()
 
 
 def test_untrained_source_names_the_command(world: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import SimpleITK
 import torch
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
 
 from screener_nnu.commands.lowshot import main
+from screener_nnu.finetuning.dataset import read_labelled_dataset
+from screener_nnu.finetuning.dataset_check import check_cases
 from screener_nnu.finetuning.training import FineTuningRun, make_trainer
 
 _made = runpy.run_path(str(Path(__file__).parents[1] / "finetuning" / "conftest.py"))
@@ -29,6 +32,7 @@ REPORT = "lowshot_Screener901_2x2"
         (["--num_cases", "2", "--folds", "7"], "ask for 2 to 6"),
         (["--num_cases", "2", "--init", "teacher"], "is no start"),
         (["--num_cases", "2", "--nsd_tolerance", "-1"], "negative"),
+        (["--num_cases", "2", "--nsd_tolerance", "nan"], "finite"),
         (["--num_cases", "2", "--report_only", "--restart"], "leave --restart out"),
         ([*TINY, "--report_only"], "no training of 4 is finished"),
         ([*TINY, "--report_only", "--init", "scratch", "scratch"], "no training of 2 is finished"),
@@ -43,6 +47,46 @@ def test_requests_that_cannot_be_met(
     assert not list(world.root.glob("results/Dataset502_Lesions/*"))
 
 
+def test_misfits_end_the_command_before_anything_is_written(
+    world: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for case in ("case_1", "case_4"):
+        (world.raw / "labelsTr" / f"{case}.nii.gz").write_bytes(b"")
+    with pytest.raises(SystemExit):
+        main([*COMMAND, *TINY])
+    said = capsys.readouterr().err
+    assert "\n  case_1: " in said and "\n  case_4: " in said and "the file is empty" in said
+    assert [path.name for path in world.preprocessed.iterdir()] == ["screener_case_check.json"]
+
+
+def test_draws_without_foreground_end_the_command(
+    world: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for case in range(5):
+        path = str(world.raw / "labelsTr" / f"case_{case}.nii.gz")
+        SimpleITK.WriteImage(SimpleITK.ReadImage(path) * 0, path)
+    with pytest.raises(SystemExit):
+        main([*COMMAND, *TINY])
+    assert "no training case of fold " in capsys.readouterr().err
+    assert not list(world.preprocessed.glob("splits*"))
+
+
+def test_files_of_somebody_else_where_the_report_should_go(
+    world: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Refused at once, and not after all trainings."""
+    theirs = world.root / "mine" / "lowshot.md"
+    theirs.parent.mkdir()
+    theirs.write_text("notes")
+    with pytest.raises(SystemExit):
+        main([*COMMAND, *TINY, "--report", str(theirs.parent)])
+    assert f"{theirs} is not ours" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*COMMAND, *TINY, "--report", str(theirs)])
+    assert f"{theirs} is no folder" in capsys.readouterr().err
+    assert theirs.read_text() == "notes" and not world.preprocessed.exists()
+
+
 class Threads:
     """Stands for a way of starting processes: each of nnU-Net's would import torch anew."""
 
@@ -53,6 +97,7 @@ class Threads:
 def test_two_starts_on_two_folds(
     world: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    check_cases(read_labelled_dataset(502), 0)  # kept, so that it needs no processes below
     monkeypatch.setattr(multiprocessing, "get_context", lambda method=None: Threads)
     # A picture of 30 x 54 inches after every epoch.
     monkeypatch.setattr(LocalLogger, "plot_progress_png", lambda self, folder: None)

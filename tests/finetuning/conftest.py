@@ -144,7 +144,8 @@ def write_case(folder: Path, case: str, seed: int) -> None:
     grid = np.indices((30, 32, 34))
     centre = rng.integers(10, 20, 3)[:, None, None, None]
     label = (((grid - centre) ** 2).sum(0) < 25).astype(np.uint8)
-    image = rng.normal(40, 10, label.shape) + 100 * label
+    body = ((grid[1:] - 16) ** 2).sum(0) < 15**2
+    image = np.where(body, rng.normal(40, 10, label.shape) + 100 * label, -1000)
     for kind, array in (("images", image.astype(np.int16)), ("labels", label)):
         (folder / f"{kind}Tr").mkdir(parents=True, exist_ok=True)
         volume = SimpleITK.GetImageFromArray(array)

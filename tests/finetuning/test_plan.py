@@ -66,3 +66,30 @@ def test_missing_and_foreign_plans_are_refused(world: Any) -> None:
     world.plan_file.write_text(json.dumps(plan))
     with pytest.raises(ScreenerError, match="ZScoreNormalization"):
         read_source_plan(SOURCE, "ScreenerPlans")
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"plans_name": "mine"}', "was not written by screener_finetune"),
+        ("torn", "not valid JSON"),
+    ],
+)
+def test_a_plan_of_somebody_else_stays(world: Any, text: str, reason: str, restart: bool) -> None:
+    path = world.preprocessed / "Screener901_student.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    with pytest.raises(ScreenerError, match=f"{path} .*{reason}|{path} {reason}") as caught:
+        write_target_plan(make(world), restart)
+    assert "move it away" in str(caught.value) and path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("", "not valid JSON"), ("[]", "no JSON object"), ("{}", "3d_fullres: name another one")],
+)
+def test_a_source_plan_that_is_none(world: Any, text: str, reason: str) -> None:
+    world.plan_file.write_text(text)
+    with pytest.raises(ScreenerError, match=f"{world.plan_file} .*{reason}"):
+        read_source_plan(SOURCE, "ScreenerPlans")

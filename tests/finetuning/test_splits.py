@@ -15,8 +15,10 @@ from screener_nnu.finetuning.splits import (
     default_splits,
     ensure_splits,
     low_shot_fold,
+    read_splits,
 )
 
+FOLDER = Path("/data")
 CASES = [f"case_{i:02d}" for i in range(12)]
 
 
@@ -91,20 +93,57 @@ def test_a_split_of_ones_own_may_leave_cases_out(caplog: pytest.LogCaptureFixtur
     caplog.set_level(logging.INFO)
     own = folds_of("ab", "cd", "ef", train="abcdef")
     low_shot = [{"train": ["c"], "val": ["a", "b"]}]
-    assert chosen_folds(own + low_shot, list("abcdefgh"), 3) == own
+    assert chosen_folds(own + low_shot, list("abcdefgh"), 3, FOLDER) == own
     assert caplog.messages == ["2 cases are validated on in no fold of splits_final.json"]
     # Another number of folds cannot keep it: that is said.
-    assert len(chosen_folds(own, list("abcdefgh"), 4)) == 4
+    assert len(chosen_folds(own, list("abcdefgh"), 4, FOLDER)) == 4
     assert "a split of your own with 3 folds" in caplog.messages[-1]
 
 
 def test_folds_that_are_no_cross_validation_are_named(caplog: pytest.LogCaptureFixture) -> None:
     repeated = folds_of("abc", "abd", "ace")
-    drawn = chosen_folds(repeated, list("abcdefgh"), 4)
+    drawn = chosen_folds(repeated, list("abcdefgh"), 4, FOLDER)
     assert sorted(case for fold in drawn for case in fold["val"]) == list("abcdefgh")
     assert "no cross-validation" in caplog.text
-    leaking = [{"train": list("abcdefgh"), "val": list("abcd")}, *folds_of("efgh")]
-    assert chosen_folds(leaking, list("abcdefgh"), 2) != leaking
+
+
+@pytest.mark.parametrize(
+    ("first", "reason"),
+    [
+        ({"train": list("abcdefgh"), "val": list("abcd")}, "a, b, c, d twice"),
+        ({"train": list("efghz"), "val": list("abcd")}, "does not have .z."),
+    ],
+)
+def test_damage_in_a_split_of_ones_own_is_not_passed_over(first: dict, reason: str) -> None:
+    """Other folds, drawn in its place, would tear scans of one patient apart."""
+    with pytest.raises(ScreenerError, match=f"fold 0 of /data/splits_final.json names .*{reason}"):
+        chosen_folds([first, *folds_of("efgh")], list("abcdefgh"), 2, FOLDER)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "not valid JSON"),
+        ('[{"train": ["a"], ', "not valid JSON"),
+        ("\xff", "not valid JSON"),
+        ("[]", "must list folds"),
+        ("{}", "must list folds"),
+        ('[["a"], ["b"]]', "must list folds"),
+        ('[{"train": ["a"]}]', "must list folds"),
+        ('[{"train": "ab", "val": ["c"]}]', "must list folds"),
+        ('[{"train": [1], "val": ["c"]}]', "must list folds"),
+    ],
+)
+def test_damaged_splits_are_named_and_stay(tmp_path: Path, text: str, reason: str) -> None:
+    path = tmp_path / "splits_final.json"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ScreenerError, match=f"{path} .*{reason}|{path} {reason}") as caught:
+        ensure_splits(tmp_path, CASES)
+    assert "correct it, or delete it" in str(caught.value)
+    assert path.read_bytes() == text.encode("latin-1")
+    for change in (lambda: low_shot_fold(tmp_path, 0, 2), lambda: read_splits(tmp_path)):
+        with pytest.raises(ScreenerError):
+            change()
 
 
 @pytest.mark.parametrize(
@@ -113,9 +152,12 @@ def test_folds_that_are_no_cross_validation_are_named(caplog: pytest.LogCaptureF
         ([{"train": ["a"], "val": ["b"]}], 1, "folds 0 to 0"),
         ([{"train": ["a"], "val": ["b"]}], -1, "folds 0 to 0"),
         ([{"train": ["a"], "val": []}], 0, "'val'"),
-        ([{"train": ["a", "z"], "val": ["b"]}], 0, "z"),
+        ([{"train": [], "val": ["b"]}], 0, "'train'"),
+        ([{"train": ["a", "z"], "val": ["b"]}], 0, "does not have .z."),
+        ([{"train": ["a", "b"], "val": ["b"]}], 0, "names b twice"),
+        ([{"train": ["a", "a"], "val": ["b"]}], 0, "names a twice"),
     ],
 )
 def test_bad_folds_are_refused(splits: list, fold: int, reason: str) -> None:
     with pytest.raises(ScreenerError, match=reason):
-        check_fold(splits, fold, ["a", "b"])
+        check_fold(splits, fold, ["a", "b"], FOLDER)

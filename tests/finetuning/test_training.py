@@ -208,3 +208,80 @@ def test_fold_of_the_same_number_with_other_cases_is_refused(run: FineTuningRun)
     splits.write_text(json.dumps([{"train": ["a", "c"], "val": ["b"]}]))
     with pytest.raises(ScreenerError, match="cases: 2 training and 1 validation"):
         begin_or_resume(run)
+
+
+def test_a_stock_training_in_our_place_is_neither_taken_up_nor_deleted(run: FineTuningRun) -> None:
+    """`nnUNetv2_train ... -p Screener901_student` writes into the same folder."""
+    theirs = run.folder / "checkpoint_final.pth"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("trained by nnU-Net")
+    for restart in (False, True):
+        with pytest.raises(ScreenerError, match="screener_finetune did not begin"):
+            fine_tune(run, "cpu", restart)
+    assert theirs.read_text() == "trained by nnU-Net"
+
+
+def test_restart_leaves_what_a_person_put_there(run: FineTuningRun) -> None:
+    begin_or_resume(run)
+    (run.folder / "checkpoint_best.pth").touch()
+    (run.folder / "notes.txt").write_text("mine")
+    assert not begin_or_resume(run, restart=True)
+    assert sorted(p.name for p in run.folder.iterdir()) == ["notes.txt", "screener_finetune.json"]
+
+
+@pytest.mark.parametrize("text", ["", '{"foreground_mean": ', "{}", "[]"])
+def test_a_damaged_summary_is_named(run: FineTuningRun, text: str) -> None:
+    begin_or_resume(run)
+    (run.folder / "checkpoint_final.pth").touch()
+    run.summary_file.parent.mkdir()
+    run.summary_file.write_text(text)
+    with pytest.raises(ScreenerError, match=f"{run.summary_file} .*the validation is done again"):
+        fine_tune(run, "cpu")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK torn"])
+def test_a_damaged_checkpoint_cannot_be_gone_on_with(run: FineTuningRun, content: bytes) -> None:
+    begin_or_resume(run)
+    (run.folder / "checkpoint_latest.pth").write_bytes(content)
+    with pytest.raises(ScreenerError, match="checkpoint is damaged .*--restart"):
+        fine_tune(run, "cpu")
+
+
+def test_a_killed_worker_of_the_training_is_named(
+    run: FineTuningRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Trainer:
+        def run_training(self) -> None:
+            raise RuntimeError("One or more background workers are no longer alive. Exiting.")
+
+    monkeypatch.setattr("screener_nnu.finetuning.training.make_trainer", lambda *a: Trainer())
+    monkeypatch.setattr("screener_nnu.finetuning.training._use_cores", lambda device: None)
+    with pytest.raises(ScreenerError, match=f"the training in {run.folder} was stopped.*-np"):
+        fine_tune(run, "cpu")
+
+
+def test_a_label_that_was_lost_since_is_noticed(run: FineTuningRun, world: Any) -> None:
+    begin_or_resume(run)
+    (run.folder / "checkpoint_latest.pth").touch()
+    (world.raw / "labelsTr" / "case_0.nii.gz").unlink()
+    with pytest.raises(ScreenerError, match="other settings .data: "):
+        begin_or_resume(run)
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(
+    run: FineTuningRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(run, "cpu", resume=False)
+    latest = run.folder / "checkpoint_latest.pth"
+    trainer.save_checkpoint(str(latest))
+    before = latest.read_bytes()
+
+    def full(values: Any, file: Any) -> None:
+        Path(file).write_bytes(b"half")
+        raise RuntimeError("[enforce fail at inline_container.cc] . file write failed")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(ScreenerError, match="checkpoint_latest.pth .*no space left"):
+        trainer.save_checkpoint(str(latest))
+    assert latest.read_bytes() == before
+    assert [path.name for path in run.folder.glob("*checkpoint*")] == ["checkpoint_latest.pth"]

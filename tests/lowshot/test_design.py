@@ -11,6 +11,7 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.finetuning.splits import chosen_folds, cross_validation, default_splits
 from screener_nnu.lowshot.design import Design, LowShotRun, Setting
 
+FOLDER = Path("/data")
 CASES = [f"case_{i:02d}" for i in range(12)]
 Runs = Callable[..., list[LowShotRun]]
 
@@ -91,12 +92,12 @@ def test_a_split_of_ones_own_is_used_when_its_folds_are_that_many(
         for group in patients
     ]
     extra = {"train": CASES[:2], "val": CASES[6:9]}
-    assert chosen_folds([*own, extra], CASES, 3) == own
+    assert chosen_folds([*own, extra], CASES, 3, FOLDER) == own
     with caplog.at_level(logging.WARNING):
-        assert chosen_folds(own, CASES, 4) == cross_validation(CASES, 4)
+        assert chosen_folds(own, CASES, 4, FOLDER) == cross_validation(CASES, 4)
     assert "split of your own with 3 folds" in caplog.text
     caplog.clear()
-    chosen_folds(default_splits(CASES), CASES, 4)
+    chosen_folds(default_splits(CASES), CASES, 4, FOLDER)
     assert not caplog.text
 
 
@@ -109,3 +110,9 @@ def test_requests_that_cannot_be_met(make_runs: Runs) -> None:
         Design((2,), 1, 1, 1, 1)
     with pytest.raises(ScreenerError, match="num_cases"):
         Design((0, 2), 3, 1, 1, 1)
+
+
+def test_a_request_that_cannot_be_met_writes_nothing(make_runs: Runs, preprocessed: Path) -> None:
+    with pytest.raises(ScreenerError):
+        make_runs(Design((10,), 4, 1, 1, 1))
+    assert not list(preprocessed.iterdir())
