@@ -200,6 +200,7 @@ def write_labelled(folder: Path) -> None:
         label = np.zeros((20, 24, 24), np.uint8)
         label[6:12, 8:14, 8:14] = 1
         image = (rng.normal(40, 10, label.shape) + 100 * label).astype(np.int16)
+        image[:, :4] = -1000  # air, as around a person
         for kind, array, end in (("images", image, "_0000"), ("labels", label, "")):
             (folder / f"{kind}Tr").mkdir(parents=True, exist_ok=True)
             volume = sitk.GetImageFromArray(array)
