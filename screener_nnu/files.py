@@ -45,7 +45,7 @@ class OutputError(ScreenerError):
             needed: bytes that are still to be written, where it is known.
         """
         if disk_is_full(error):
-            much = "" if needed is None else f", about {needed / 1e9:.1f} GB are needed"
+            much = "" if needed is None else f", about {max(needed // 10**6, 1)} MB are needed"
             return cls(path, f"no space left{much}", "free some and run the same command again")
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return cls(path, reason, "see to the rights of that folder, or give another")

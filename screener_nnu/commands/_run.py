@@ -29,8 +29,12 @@ def run(main_body: Callable[[], None]) -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # Imported here: --help is answered without it.
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
     try:
-        main_body()
+        with logging_redirect_tqdm():  # lines stand above a progress bar, not in it
+            main_body()
     except ScreenerError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from error

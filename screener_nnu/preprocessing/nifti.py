@@ -79,7 +79,8 @@ class NiftiFile:
     def _check_placement(self) -> None:
         sizes = [float(size) for size in self.header["pixdim"][1:4]]
         if not all(np.isfinite(size) and size > 0 for size in sizes):
-            raise NiftiError(f"its voxel sizes are {sizes} mm: correct pixdim in its header")
+            shown = ", ".join(f"{size:.4g}" for size in sizes)
+            raise NiftiError(f"its voxel sizes are {shown} mm: correct pixdim in its header")
         placements = self._placements()
         scanner = int(self.header["sform_code"]) == _SCANNER or len(placements) < 2
         if "sform" in placements and scanner and shear_degrees(placements["sform"]) > SHEAR_DEGREES:

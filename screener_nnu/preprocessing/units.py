@@ -62,6 +62,11 @@ def check_intensities(array: NDArray, case: str) -> None:
 
 def _why_not_hounsfield(sample: NDArray, low: float, high: float) -> str:
     """The reason, and the way out; empty where the values can be HU."""
+    values = _without_padding(sample, low)
+    if _share(values, *_AIR) < _NO_AIR and _tissue_share(values, _OFFSET) > _SHIFTED_TISSUE:
+        return f"{_OTHER_UNIT} HU + 1024: subtract 1024 from every voxel, or leave it out"
+    if _share(values, *(limit - _OFFSET for limit in _AIR)) > _DEEP_AIR:
+        return f"{_OTHER_UNIT} HU - 1024: add 1024 to every voxel, or leave it out"
     if high <= _AIR_LIMIT:
         return (
             f"no voxel lies above {_AIR_LIMIT:.0f} HU (highest {high:.0f}), so there is nothing "
@@ -72,11 +77,6 @@ def _why_not_hounsfield(sample: NDArray, low: float, high: float) -> str:
             f"all values lie between {low:.4g} and {high:.4g}, so this is not CT in Hounsfield "
             "units: rescale it to HU or leave it out"
         )
-    values = _without_padding(sample, low)
-    if _share(values, *_AIR) < _NO_AIR and _tissue_share(values, _OFFSET) > _SHIFTED_TISSUE:
-        return f"{_OTHER_UNIT} HU + 1024: subtract 1024 from every voxel, or leave it out"
-    if _share(values, *(limit - _OFFSET for limit in _AIR)) > _DEEP_AIR:
-        return f"{_OTHER_UNIT} HU - 1024: add 1024 to every voxel, or leave it out"
     if low >= 0:
         return (
             f"no value is negative (from {low:.0f} to {high:.0f}), so this is not CT in Hounsfield "

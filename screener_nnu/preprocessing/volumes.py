@@ -208,7 +208,7 @@ def _opened(path: Path, case: str) -> tuple[NiftiFile | None, sitk.ImageFileRead
     except NiftiError as error:
         raise CaseError(case, f"{_shown(path)} cannot be read ({error}): {_WAY_OUT}") from error
     except (RuntimeError, OSError) as error:
-        raise _unreadable(case, path, error) from error
+        raise _unreadable(case, path, error, nifti) from error
     check_layout(reader.GetSize(), reader.GetNumberOfComponents(), case)
     geometry = Geometry.of_image(reader)
     check_axes(geometry, case, path)
@@ -255,7 +255,10 @@ def check_axes(geometry: Geometry, case: str, path: Path | None = None) -> None:
         )
 
 
-def _unreadable(case: str, path: Path, error: Exception) -> CaseError:
+def _unreadable(
+    case: str, path: Path, error: Exception, nifti: NiftiFile | None = None
+) -> CaseError:
+    """The reason of a failed reading; that of SimpleITK is often another one."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = lines[-1] if lines else type(error).__name__
     if not path.exists():
@@ -265,6 +268,11 @@ def _unreadable(case: str, path: Path, error: Exception) -> CaseError:
     elif "No such file" in reason:
         # What MetaImage says of a file that ends too early, or names another one for its voxels.
         reason = "the file is cut short, or names a file of voxels that is not there"
+    elif nifti is not None:
+        try:
+            nifti.voxels()
+        except NiftiError as damage:
+            reason = str(damage)
     return CaseError(case, f"{_shown(path)} cannot be read ({reason}): {_WAY_OUT}")
 
 

@@ -171,6 +171,7 @@ def test_own_picture_in_a_test_set(place: Any) -> None:
     "an import finds a `dataset.json` that you have edited", 0, "dataset.json is not ours.*stays as"
 )
 def test_own_dataset_json(place: Any, write_dicom: Any) -> None:
+    place.own_raw()
     _export(place, write_dicom, "one", 1)
     place.says = ()
     place.run("import_dicom", "-i", place.root / "export", "-d", 510, "--name", "My", "-np", 0)
