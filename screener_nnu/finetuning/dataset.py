@@ -112,7 +112,8 @@ class LabelledDataset:
         """Files of a folder that have the file ending; none where `dataset.json` lists files."""
         if "dataset" in self.dataset_json or not folder.is_dir():
             return []
-        return sorted(p for p in folder.iterdir() if p.name.endswith(self.file_ending))
+        found = folder.glob(f"*{self.file_ending}")
+        return sorted(path for path in found if path.is_file())
 
 
 def read_labelled_dataset(dataset: int | str) -> LabelledDataset:
@@ -142,7 +143,7 @@ def _check_preprocessed(name: str, dataset_json: Mapping[str, Any]) -> None:
         return
     found = read_json_object(path, "remove it, and that of the raw dataset takes its place")
     for key in ("labels", "regions_class_order", "file_ending", "dataset"):
-        if found.get(key, dataset_json.get(key)) != dataset_json.get(key):
+        if found.get(key) != dataset_json.get(key):
             raise ScreenerError(
                 f"{path} names other {key} than the raw dataset; it was written for an older "
                 "version of the dataset: remove or correct it"

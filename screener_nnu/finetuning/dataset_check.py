@@ -150,12 +150,8 @@ def _warn_of_leftovers(dataset: LabelledDataset) -> None:
         )
     labels = dataset.labels_without_image()
     if labels:
-        logger.warning(
-            "%d labels of %s have no image and are not used: %s",
-            len(labels),
-            dataset.name,
-            some(list(map(printable, labels))),
-        )
+        names = some(list(map(printable, labels)))
+        logger.warning("labels of %s without image are not used: %s", dataset.name, names)
 
 
 def _name_faults(dataset: LabelledDataset) -> dict[str, list[str]]:
@@ -176,7 +172,7 @@ def _name_faults(dataset: LabelledDataset) -> dict[str, list[str]]:
             )
     for name in dataset.stray_images():
         faults[name] = [
-            f"nnU-Net would take it for a case, but its name does not end in "
+            "nnU-Net would take it for a case, but its name does not end in "
             f"_0000{dataset.file_ending} or begins with a dot: rename it, or take it out of "
             f"{dataset.images_folder}"
         ]

@@ -53,6 +53,7 @@ def read_description(path: Path) -> dict[str, Any]:
         ScreenerError: missing, no JSON, or not what fine-tuning in nnU-Net asks for; the message
             says of each entry what is allowed.
     """
+    path = path.absolute()
     if not path.is_file():
         raise ScreenerError(f"no {path}: a labelled dataset needs nnU-Net's raw folder")
     values = read_json_object(path, "correct it")
@@ -76,9 +77,9 @@ def read_json_object(path: Path, way_out: str) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_doubles)
     except ValueError as error:
-        raise ScreenerError(f"{path} is not valid JSON ({error}): {way_out}") from error
+        raise ScreenerError(f"{path.absolute()} is not valid JSON ({error}): {way_out}") from error
     if not isinstance(values, dict):
-        raise ScreenerError(f"{path} holds no JSON object, which begins with {{: {way_out}")
+        raise ScreenerError(f"{path.absolute()} holds no JSON object, as in {{...}}: {way_out}")
     return values
 
 

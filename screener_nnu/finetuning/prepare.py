@@ -54,11 +54,14 @@ def prepare_dataset(dataset: LabelledDataset, plan: Mapping[str, Any], processes
         # Killed meanwhile, the folder is still known as ours, and made again.
         write_json(marker, {})
         _preprocess(dataset, plan["plans_name"], processes)
-        write_json(marker, settings)
     for case, label in dataset.labels.items():
         copy = dataset.folder / "gt_segmentations" / f"{case}{dataset.file_ending}"
-        if not (copy.is_file() and copy.stat().st_mtime >= label.stat().st_mtime):
+        current = copy.is_file() and copy.stat().st_mtime >= label.stat().st_mtime
+        # A label may have been replaced by an older file.
+        if reason or not current:
             _copy(label, copy)
+    if reason:
+        write_json(marker, settings)
     return bool(reason)
 
 

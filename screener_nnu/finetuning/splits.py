@@ -124,7 +124,7 @@ def read_splits(folder: Path) -> list[Fold]:
     Raises:
         ScreenerError: it is damaged, or holds something else.
     """
-    path = folder / SPLITS_FILE
+    path = (folder / SPLITS_FILE).absolute()
     if not path.is_file():
         return []
     try:
@@ -166,7 +166,7 @@ def check_fold(splits: Sequence[Fold], fold: int, cases: Sequence[str], folder: 
         ScreenerError: no such fold (where nnU-Net would silently draw a random split), an empty
             part, a case without image, or a case that stands there twice.
     """
-    path = folder / SPLITS_FILE
+    path = (folder / SPLITS_FILE).absolute()
     if not 0 <= fold < len(splits):
         raise ScreenerError(
             f"fold {fold} does not exist: {path} has folds 0 to {len(splits) - 1}; ask for one of "

@@ -9,6 +9,7 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.finetuning.dataset import read_labelled_dataset
 
 TARGET = "Dataset502_Lesions"
+LABELLED = {"labels": {"background": 0, "lesion": 1}, "file_ending": ".nii.gz"}
 
 
 def change_json(world: Any, **values: Any) -> None:
@@ -54,7 +55,8 @@ def test_other_labels_among_preprocessed_data_are_refused(world: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ('{"labels": {"background": 0, "lesion": 1}, "dataset": {}}', "other dataset than"),
+        (json.dumps({**LABELLED, "dataset": {}}), "other dataset than"),
+        (json.dumps({**LABELLED, "file_ending": ".mha"}), "other file_ending than"),
         ('{"labels": ', "not valid JSON .*: remove it"),
     ],
 )

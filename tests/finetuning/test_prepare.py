@@ -94,6 +94,8 @@ def test_cases_are_made_again_when_out_of_date(
         (world.preprocessed / MARKER).write_text("{}")
     assert prepare_dataset(dataset, plan, 1)
     assert len(preprocessor_calls) == 2
+    reference = world.preprocessed / "gt_segmentations" / "case_0.nii.gz"
+    assert reference.read_bytes() == dataset.labels["case_0"].read_bytes()
 
 
 def test_killed_workers_end_in_a_sentence_and_in_cases_that_are_made_again(
