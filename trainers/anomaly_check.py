@@ -24,7 +24,7 @@ from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.synthetic.anomalies import KINDS
 from screener_nnu.synthetic.anomaly_settings import BlobSettings
 from screener_nnu.synthetic.cases import PAINTING_VERSION, AnomalousCase, anomalous_case
-from screener_nnu.trainers.score_statistics import body_cells
+from screener_nnu.trainers.score_statistics import body_cells, require_finite
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +97,9 @@ class AnomalyCheck:
             score: (y, c) -> (1, d, h, w), higher is more anomalous.
             reach: positions on each side that it looks at; with 0, only those of the body are
                 scored, as maps (1, channels, n, 1, 1).
+
+        Raises:
+            ScreenerError: a score is no finite number.
         """
         if not self._voxels:
             self.prepare()
@@ -112,6 +115,7 @@ class AnomalyCheck:
                     y, c = positions_of(y, body), None if c is None else positions_of(c, body)
                 device = self.store.device
                 found = score(y.to(device), None if c is None else c.to(device))
+                require_finite(f"scores of {case} with synthetic anomalies ({kind})", found)
                 scores.append(found.cpu().double().numpy().ravel())
                 pairs.append(voxels)
             positive, negative = np.concatenate(pairs, axis=1)

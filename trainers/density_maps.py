@@ -19,6 +19,7 @@ from screener_nnu.trainers.reading import (
     random_start,
     read_padded,
 )
+from screener_nnu.trainers.score_statistics import require_finite
 
 Scale = tuple[float, ...]
 #: y (1, d, ...), c (1, d_cond, ...) or None, and which positions count (1, ...).
@@ -109,6 +110,7 @@ class CropSource:
             image, body = image.flip(flips), body.flip(flips)
         place = (torch.tensor([v], device=self.device) for v in (sample.start, sample.extent))
         y, c = self.features(image, *place)
+        require_finite(f"descriptor or condition maps of {sample.case}", y, c)
         if c is not None and not self.features.condition.trained:
             # A condition made of the place alone has to follow what was flipped.
             c = c.flip(flips)

@@ -19,7 +19,7 @@ from screener_nnu.plans import Shape
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.trainers.density_maps import Maps
 from screener_nnu.trainers.reading import CaseReader, Pinnable
-from screener_nnu.trainers.score_statistics import body_cells
+from screener_nnu.trainers.score_statistics import body_cells, require_finite
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,18 @@ class ScanReader(CaseReader[ScanSample]):
         self.files, self.draw = files, draw
 
     def read(self, case: str, generator: np.random.Generator) -> ScanSample:
-        """The whole case, or positions of it; all of a case with fewer of them."""
+        """The whole case, or positions of it; all of a case with fewer of them.
+
+        Raises:
+            ScreenerError: they hold values that are no finite numbers.
+        """
+        sample = self._drawn(case, generator)
+        folder = self.files.y_folder.parent
+        what = f"maps of {case} in {folder} (made anew where they are deleted)"
+        require_finite(what, sample.y, sample.c)
+        return sample
+
+    def _drawn(self, case: str, generator: np.random.Generator) -> ScanSample:
         y, c = self.files.read(case)
         inside = _inside(self.folder, case, self.files.pooling, tuple(y.shape[2:]))
         found = np.flatnonzero(inside)

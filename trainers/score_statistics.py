@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,35 @@ _MAX_SCANS = 24
 def case_scores(
     teacher: Teacher, cases: CaseFolder, case: str, plan: dict[str, Any], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scores (d, h, w) in nats of a stored case and which cells lie in the body, both on CPU."""
+    """Scores (d, h, w) in nats of a stored case and which cells lie in the body, both on CPU.
+
+    Raises:
+        ScreenerError: a score is no finite number.
+    """
     grid_shape = cases.shape(case, "hu")
     equalised = torch.from_numpy(cases.read(case, "equalised")).to(device)
     scores = teacher_cells(teacher, teacher_input(equalised, grid_shape), plan).cpu()
+    require_finite(f"the teacher's scores of {case}", scores)
     body = torch.from_numpy(cases.read(case, "body"))
     return scores, body_cells(body, grid_shape, teacher.cell, tuple(scores.shape)) > 0.5  # type: ignore[arg-type]
+
+
+def require_finite(what: str, *values: torch.Tensor | None) -> None:
+    """Refuses maps or scores from which a figure would be made that means nothing.
+
+    Args:
+        what: their name, with that of the scan.
+        *values: a condition's may be None.
+
+    Raises:
+        ScreenerError: a value is NaN or infinite.
+    """
+    if any(v is not None and not torch.isfinite(v).all() for v in values):
+        raise ScreenerError(
+            f"{what} hold values that are no finite numbers: look at that scan and plan without it "
+            "if it is damaged; if it is sound, train the stage that gave them anew, with a lower "
+            "learning_rate"
+        )
 
 
 def body_cells(body: torch.Tensor, grid_shape: Shape, cell: Shape, cells: Shape) -> torch.Tensor:
@@ -74,11 +98,21 @@ def spread_names(names: Iterable[str]) -> list[str]:
 
 
 def statistics_of(values: Sequence[torch.Tensor]) -> dict[str, float]:
-    """`mean`, `std`, `lowest` and `highest` of scores, pooled in double precision."""
+    """`mean`, `std`, `lowest` and `highest` of scores, pooled in double precision.
+
+    Raises:
+        ScreenerError: they are no scale, since scores do not differ or are no finite numbers.
+    """
     pooled = torch.cat(list(values)).double()
-    return {
+    statistics = {
         "mean": float(pooled.mean()),
         "std": float(pooled.std()),
         "lowest": float(pooled.min()),
         "highest": float(pooled.max()),
     }
+    if not math.isfinite(sum(statistics.values())) or not statistics["std"] > 0:
+        raise ScreenerError(
+            f"scores of training scans give no scale ({statistics}): plan with more scans, or "
+            "train the stage that gave them anew"
+        )
+    return statistics

@@ -17,7 +17,7 @@ from screener_nnu.inference.volume import teacher_input
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.scoring.teacher import Teacher
 from screener_nnu.trainers.distillation_reading import TargetFiles
-from screener_nnu.trainers.score_statistics import case_scores
+from screener_nnu.trainers.score_statistics import case_scores, require_finite
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,9 @@ class TeacherTargets:
         else:
             y, c = self.store.maps(case, image, changed)
         on_device = None if c is None else c.to(self.device)
-        return self.teacher.score(y.to(self.device), on_device)[0].cpu()
+        scores = self.teacher.score(y.to(self.device), on_device)[0].cpu()
+        require_finite(f"the teacher's scores of {case}", scores)
+        return scores
 
     def _is_current(self, case: str) -> bool:
         try:
