@@ -1,8 +1,10 @@
-"""The device that a command computes on."""
+"""The device that a command computes on, and what else of the machine it needs."""
 
 from __future__ import annotations
 
 import os
+import shutil
+from pathlib import Path
 
 import torch
 
@@ -24,6 +26,15 @@ def choose_device(name: str | None) -> torch.device:
     if name == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(available_cores())
     return torch.device(name)
+
+
+def free_shared_memory() -> int | None:
+    """Bytes that processes may still share, by which they pass tensors; None where it is unknown.
+
+    Containers often have 64 MB of it.
+    """
+    folder = Path("/dev/shm")
+    return shutil.disk_usage(folder).free if folder.is_dir() else None
 
 
 def available_cores() -> int:

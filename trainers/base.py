@@ -19,6 +19,7 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.networks.unet import low_precision
 from screener_nnu.paths import cases_folder
 from screener_nnu.plans import OptimiserSettings, ScreenerSettings, write_json
+from screener_nnu.trainers.loading import lost_workers_named
 from screener_nnu.trainers.settings_check import check_settings
 from screener_nnu.trainers.stage_logger import StageLogger
 from screener_nnu.trainers.state import StageState
@@ -173,6 +174,11 @@ class ScreenerTrainer(StageState):
         own = self.volumes_per_step // ranks
         return self.local_rank * own, own
 
+    def run_training(self) -> None:
+        """nnU-Net's loop."""
+        with lost_workers_named():
+            super().run_training()
+
     def on_train_start(self) -> None:
         """Checks the cases, copies the plan, measures the untrained network."""
         if not self.was_initialized:
@@ -256,7 +262,7 @@ class ScreenerTrainer(StageState):
         return {"loss": loss.detach(), **terms}
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, torch.Tensor]]) -> None:
-        """Logs the mean loss; nothing that is not a number gets into a checkpoint."""
+        """Logs the mean loss; stops where loss or weights are no numbers any more."""
         means = {
             key: torch.stack([o[key].float() for o in train_outputs]).mean()
             for key in train_outputs[0]
@@ -267,10 +273,12 @@ class ScreenerTrainer(StageState):
                 value /= dist.get_world_size()
         plain = {key: float(value) for key, value in means.items()}
         if not math.isfinite(plain["loss"]):
-            raise ScreenerError(
-                f"the loss of the {self.stage} stage is {plain['loss']} in epoch "
-                f"{self.current_epoch}; lower {self.stage}'s learning_rate and run with --restart"
-            )
+            spoilt = [not torch.isfinite(output["loss"]) for output in train_outputs]
+            # Where none of its own is, the loss of another process was.
+            after = spoilt.index(True) + 1 if any(spoilt) else len(spoilt)
+            step = self.global_step - len(spoilt) + after
+            raise self.diverged(f"its loss is {plain['loss']}", step)
+        self.check_weights()
         self.logger.log("train_losses", plain.pop("loss"), self.current_epoch)
         self._terms = plain
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ import torch
 from torch import nn
 
 from screener_nnu.calibration.run import calibrate_trained
-from screener_nnu.checkpoints import read_checkpoint
 from screener_nnu.inference.map_store import MapStore, maps_folder
 from screener_nnu.inference.models import load_features, new_density
 from screener_nnu.plans import DensitySettings, OptimiserSettings, ScreenerSettings
@@ -21,7 +19,8 @@ from screener_nnu.scoring.teacher import FeatureExtractor, Teacher
 from screener_nnu.trainers.anomaly_check import AnomalyCheck
 from screener_nnu.trainers.base import ScreenerTrainer
 from screener_nnu.trainers.density_maps import CropSource, Maps, MapSource
-from screener_nnu.trainers.reading import CaseReader, step_batches
+from screener_nnu.trainers.loading import step_batches
+from screener_nnu.trainers.reading import CaseReader
 from screener_nnu.trainers.scan_maps import Draw, ScanSource
 from screener_nnu.trainers.score_statistics import measure_scores
 
@@ -196,7 +195,7 @@ class DensityTrainer(ScreenerTrainer):
         if self.is_ddp:  # the first process may still be writing
             torch.distributed.barrier()
         if self.density.keep == "best":
-            best = read_checkpoint(Path(self.output_folder) / "checkpoint_best.pth")
+            best = self.own_checkpoint("checkpoint_best.pth").read()
             self.load_weights(best)
             self.print_to_log_file(f"epoch {best['current_epoch']} is kept, the best one")
         if self.local_rank != 0:  # the first process writes the checkpoint

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from screener_nnu.calibration.run import calibrate_trained
-from screener_nnu.checkpoints import read_checkpoint
 from screener_nnu.files import file_sha256
 from screener_nnu.finetuning.checkpoint import stock_checkpoint
 from screener_nnu.inference.models import load_teacher
@@ -29,14 +28,15 @@ from screener_nnu.plans import (
 )
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.sampling.randomness import torch_generator
+from screener_nnu.stage_checkpoint import finished_stage
 from screener_nnu.trainers.base import ScreenerTrainer
 from screener_nnu.trainers.distillation_reading import (
     DistillationReader,
     DistillationSample,
     TargetFiles,
 )
+from screener_nnu.trainers.loading import step_batches
 from screener_nnu.trainers.rarity_target import RarityTarget
-from screener_nnu.trainers.reading import step_batches
 from screener_nnu.trainers.student_images import jittered_hu
 from screener_nnu.trainers.teacher_targets import TeacherTargets
 
@@ -91,10 +91,8 @@ class DistillationTrainer(ScreenerTrainer):
         if not self.distillation.descriptor_weight:
             return 0
         # Of the file: a plan may take the descriptor of another one.
-        density = finished_checkpoint(
-            self.plans_manager.dataset_name, "density", self.teacher_plans
-        )
-        return int(read_checkpoint(density)["channels"][0])
+        density = finished_stage(self.plans_manager.dataset_name, "density", self.teacher_plans)
+        return int(density.read()["channels"][0])
 
     def weights(self) -> dict[str, dict[str, torch.Tensor]]:
         """The student, and apart from it the outputs that only training needs."""

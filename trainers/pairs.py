@@ -12,7 +12,8 @@ from screener_nnu.sampling.crops import Box, resize_boxes, voxels_per_crop
 from screener_nnu.sampling.jitter import colour_jitter
 from screener_nnu.sampling.orientation import resize_oriented
 from screener_nnu.trainers.base import ScreenerTrainer
-from screener_nnu.trainers.reading import PairReader, PairSample, step_batches
+from screener_nnu.trainers.loading import step_batches
+from screener_nnu.trainers.reading import PairReader, PairSample
 
 
 class PairTrainer(ScreenerTrainer):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.plans import Range, Shape
@@ -168,46 +167,3 @@ def random_start(generator: np.random.Generator, extent: Shape, size: Shape) -> 
     """Uniform start of a crop; where the case is smaller than the crop, the case starts it."""
     free = np.maximum(0, np.subtract(extent, size))
     return tuple(int(v) for v in generator.integers(0, free + 1))  # type: ignore[return-value]
-
-
-def step_batches(
-    reader: CaseReader[Sample],
-    volumes: int,
-    first_step: int,
-    rank_offset: int,
-    volumes_of_rank: int,
-    workers: int,
-) -> Iterator[list[Sample]]:
-    """Batches of all steps from `first_step` on; sample numbers are the same for any workers."""
-    loader = DataLoader(
-        reader,
-        batch_sampler=_EndlessSteps(volumes, first_step, rank_offset, volumes_of_rank),
-        num_workers=workers,
-        collate_fn=list,
-        multiprocessing_context="spawn" if workers else None,
-        worker_init_fn=_limit_threads if workers else None,
-        prefetch_factor=2 if workers else None,
-        pin_memory=torch.cuda.is_available(),
-    )
-    return iter(loader)
-
-
-def _limit_threads(_: int) -> None:
-    torch.set_num_threads(1)
-
-
-class _EndlessSteps:
-    """Sample numbers of this rank, step by step, without end."""
-
-    def __init__(self, volumes: int, first_step: int, offset: int, own: int) -> None:
-        self.volumes, self.step, self.offset, self.own = volumes, first_step, offset, own
-
-    def __iter__(self) -> Iterator[list[int]]:
-        step = self.step
-        while True:
-            begin = step * self.volumes + self.offset
-            yield list(range(begin, begin + self.own))
-            step += 1
-
-    def __len__(self) -> int:
-        return 2**31

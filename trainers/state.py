@@ -10,10 +10,11 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch.nn.parallel import DistributedDataParallel
 
-from screener_nnu.checkpoints import read_checkpoint, write_checkpoint
+from screener_nnu.checkpoints import write_checkpoint
 from screener_nnu.errors import ScreenerError
-from screener_nnu.paths import STAGE_TRAINERS
+from screener_nnu.paths import STAGE_TRAINERS, train_command
 from screener_nnu.plans import CONFIGURATION, ScreenerSettings
+from screener_nnu.stage_checkpoint import StageCheckpoint, check_finite
 
 OTHER_UPSTREAM = (
     "{folder} was trained on stages that were trained anew since then; add --restart to start anew"
@@ -75,7 +76,35 @@ class StageState(nnUNetTrainer):
             "upstream": self.upstream_identity,
             **self.extra_state(),
         }
+        self.check_weights()
         write_checkpoint(_plain(checkpoint), Path(filename))
+
+    def check_weights(self) -> None:
+        """Stops a training whose weights are spoilt, before they are measured or written.
+
+        Raises:
+            ScreenerError: a weight is no finite number; the checkpoint of an earlier epoch stays.
+        """
+        try:
+            check_finite(self.weights())
+        except ScreenerError as error:
+            raise self.diverged(str(error), self.global_step) from error
+
+    def diverged(self, reason: str, step: int) -> ScreenerError:
+        """The error of a training that went astray, at the latest in a step (from 1 on)."""
+        return ScreenerError(
+            f"the {self.stage} stage went astray at step {step}: {reason}. Train it anew "
+            "(--restart) with a lower optimiser.learning_rate of this stage, or in full precision "
+            "(-o low_precision_cpu=false on a processor, -device cpu in place of a GPU). The last "
+            f"sound checkpoint, if an epoch had ended, stays in {self.output_folder}"
+        )
+
+    def own_checkpoint(self, name: str) -> StageCheckpoint:
+        """A checkpoint of this run by its name in the results folder, or by its path."""
+        command = train_command(
+            self.plans_manager.dataset_name, self.stage, self.plans_manager.plans_name
+        )
+        return StageCheckpoint(Path(self.output_folder) / name, self.stage, command)
 
     def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
         """Takes up a run where its checkpoint left it."""
@@ -84,7 +113,7 @@ class StageState(nnUNetTrainer):
         checkpoint = filename_or_checkpoint
         if not isinstance(checkpoint, dict):
             # To the CPU: on a GPU, AdamW would wait for its step counts in every step.
-            checkpoint = read_checkpoint(Path(checkpoint))
+            checkpoint = self.own_checkpoint(checkpoint).read()
         if self.relevant_settings(checkpoint["plan"]) != self.relevant_settings(self.plan):
             raise ScreenerError(
                 f"{self.output_folder} was trained with other settings than the plan's; add "

@@ -16,7 +16,8 @@ from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.sampling.crops import Box, intersect
 from screener_nnu.trainers import reading
 from screener_nnu.trainers.density_maps import CropReader
-from screener_nnu.trainers.reading import CaseReader, PairReader, read_padded, step_batches
+from screener_nnu.trainers.loading import step_batches
+from screener_nnu.trainers.reading import CaseReader, PairReader, read_padded
 
 NAMES = tuple(f"phantom_{i:04d}" for i in range(6))
 
