@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 
 from screener_nnu.calibration.run import calibrate_trained
+from screener_nnu.calibration.store import FILE as CALIBRATION_FILE
+from screener_nnu.checkpoints import load_plain
 from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import dataset_name, plan_file, preprocessed_folder, stage_folder
 from screener_nnu.plans import CONFIGURATION, read_plan
+from screener_nnu.stage_checkpoint import finished_stage
 from screener_nnu.trainers.base import ScreenerTrainer
 from screener_nnu.trainers.stages import trainer_of
 from screener_nnu.trainers.state import OTHER_UPSTREAM
@@ -28,6 +30,16 @@ except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
+
+#: What the training of a stage writes into its folder, by itself and through nnU-Net.
+_WRITTEN = (
+    *(f"checkpoint_{which}.pth" for which in ("latest", "best", "final")),
+    "training_log_[0-9]*.txt",
+    "progress.png",
+    "debug.json",
+    CALIBRATION_FILE,
+    ".*.tmp",
+)
 
 
 def train_stage(
@@ -52,8 +64,7 @@ def train_stage(
 @contextmanager
 def _only_run(folder: Path) -> Iterator[None]:
     """Refuses to train a stage that another process is training; a killed one leaves no lock."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / "running.lock").open("w") as lock:
+    with _opened(folder.parent / "running.lock") as lock:
         if fcntl is not None:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -62,6 +73,27 @@ def _only_run(folder: Path) -> Iterator[None]:
                     f"another process is training {folder}: wait for it or stop it"
                 ) from error
         yield
+
+
+def _opened(path: Path) -> TextIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("w")
+    except OSError as error:
+        raise ScreenerError(
+            f"{path.absolute()} cannot be written ({error.strerror}): see to the rights and the "
+            "free space of that folder, or name another one in nnUNet_results"
+        ) from error
+
+
+def _forget(folder: Path) -> None:
+    """Removes what a training of a stage writes, and names what else lies there."""
+    written = [path for pattern in _WRITTEN for path in folder.glob(pattern) if path.is_file()]
+    for path in written:
+        path.unlink()
+    kept = sorted(path.name for path in folder.iterdir())
+    if kept:
+        logger.info("--restart leaves what no training writes: %s (%s)", ", ".join(kept), folder)
 
 
 def _train_or_leave(
@@ -74,7 +106,7 @@ def _train_or_leave(
 ) -> None:
     folder = stage_folder(dataset, stage, plans_name)
     if restart and folder.is_dir():
-        shutil.rmtree(folder)
+        _forget(folder)
     if (folder / "checkpoint_final.pth").is_file():
         _refuse_other_settings(dataset, stage, plans_name, device)
         logger.info(
@@ -109,24 +141,39 @@ def _load(dataset: int | str, plans_name: str) -> tuple[dict[str, Any], dict[str
 
 def _train(dataset: int | str, stage: str, plans_name: str, device: torch.device) -> None:
     plan, description = _load(dataset, plans_name)
-    latest = stage_folder(dataset, stage, plans_name) / "checkpoint_latest.pth"
-    plan["continue_training"] = latest.is_file()
+    checkpoint = _resumable(stage_folder(dataset, stage, plans_name))
+    plan["continue_training"] = checkpoint is not None
     # As nnU-Net's own command does: crops of a stage are nearly all of one size.
     torch.backends.cudnn.benchmark = device.type == "cuda"
     trainer = trainer_of(stage)(plan, CONFIGURATION, "all", description, device)
-    if latest.is_file():
-        trainer.load_checkpoint(str(latest))
+    if checkpoint is not None:
+        trainer.load_checkpoint(str(checkpoint))
         logger.info("going on with epoch %d of %d", trainer.current_epoch + 1, trainer.num_epochs)
     trainer.run_training()
+
+
+def _resumable(folder: Path) -> Path | None:
+    """Where a killed run goes on: the latest checkpoint or, where a crash tore it, the best one.
+
+    A stage draws as a function of the step, so that it ends alike from either.
+    """
+    found = [folder / f"checkpoint_{name}.pth" for name in ("latest", "best")]
+    found = [path for path in found if path.is_file()]
+    for path in found:
+        try:
+            load_plain(path)
+        except ScreenerError as error:
+            logger.warning("%s is not used: %s", path, error)
+        else:
+            return path
+    return found[0] if found else None  # what loads it says what to do
 
 
 def _refuse_other_settings(
     dataset: int | str, stage: str, plans_name: str, device: torch.device
 ) -> None:
-    from screener_nnu.checkpoints import read_checkpoint
-
     plan, _ = _load(dataset, plans_name)
-    trained = read_checkpoint(stage_folder(dataset, stage, plans_name) / "checkpoint_final.pth")
+    trained = finished_stage(dataset, stage, plans_name).read()
     trainer = trainer_of(stage)
     folder = stage_folder(dataset, stage, plans_name)
     now = _upstream_now(trainer, dataset, plan)
@@ -161,6 +208,11 @@ def _train_distributed(dataset: int | str, stage: str, plans_name: str, num_gpus
     arguments = (num_gpus, dataset_name(dataset), stage, plans_name)
     try:
         torch.multiprocessing.spawn(_train_rank, arguments, nprocs=num_gpus)
+    except torch.multiprocessing.ProcessExitedException as error:
+        raise ScreenerError(
+            f"a process of the training was lost ({error}), perhaps for lack of memory: the same "
+            "command goes on"
+        ) from error
     except torch.multiprocessing.ProcessRaisedException as error:
         _, of_ours, message = str(error).rpartition(f"{ScreenerError.__module__}.")
         if not of_ours:

@@ -8,6 +8,8 @@ from typing import Any
 
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
 
+from screener_nnu.checkpoints import write_whole
+
 
 class StageLogger(LocalLogger):
     """One value a key and epoch; `reference` is the figure of the untrained network."""
@@ -57,4 +59,4 @@ class StageLogger(LocalLogger):
         rate.set(title="learning rate", xlabel="epoch")
         for axis in (loss, score, rate):
             axis.grid(alpha=0.3)
-        FigureCanvasAgg(figure).print_png(str(Path(output_folder) / "progress.png"))
+        write_whole(Path(output_folder) / "progress.png", FigureCanvasAgg(figure).print_png)
