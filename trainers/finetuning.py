@@ -13,6 +13,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
 from screener_nnu.checkpoints import write_checkpoint
+from screener_nnu.errors import ScreenerError
 from screener_nnu.finetuning.checkpoint import (
     SEGMENTATION_HEADS,
     STOCK_TRAINER,
@@ -20,6 +21,7 @@ from screener_nnu.finetuning.checkpoint import (
     unwrap,
 )
 from screener_nnu.finetuning.settings import FineTuningSettings
+from screener_nnu.stage_checkpoint import check_finite
 
 HEADS, DECODER, ENCODER = "heads", "decoder", "encoder"
 _POWER = 0.9
@@ -123,14 +125,24 @@ class FineTuningTrainer(nnUNetTrainer):
             "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
             "transferred": self.transferred,
         }
+        try:
+            check_finite({"network_weights": checkpoint["network_weights"]})
+        except ScreenerError as error:
+            raise ScreenerError(
+                f"the fine-tuning went astray in epoch {self.current_epoch + 1}: {error}. Train it "
+                "anew (--restart) with a lower learning_rate; the last sound checkpoint stays in "
+                f"{self.output_folder}"
+            ) from error
         write_checkpoint(checkpoint, Path(filename))
 
     def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
         """Takes up a training where its checkpoint left it."""
-        super().load_checkpoint(filename_or_checkpoint)
         checkpoint = filename_or_checkpoint
         if not isinstance(checkpoint, dict):
-            checkpoint = read_checkpoint(Path(checkpoint))
+            checkpoint = read_checkpoint(
+                Path(checkpoint)
+            )  # says more than nnU-Net of a damaged one
+        super().load_checkpoint(filename_or_checkpoint)
         self.transferred = bool(checkpoint.get("transferred", True))
 
 

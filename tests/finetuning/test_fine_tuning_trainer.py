@@ -172,6 +172,29 @@ def test_checkpoint_is_stock_and_resumes(world: Any) -> None:
     assert not moved(weights_of(trainer), weights_of(resumed))
 
 
+def test_weights_that_are_no_numbers_are_not_written(world: Any) -> None:
+    run = tuned_run(world)
+    trainer = make_trainer(run, "cpu", resume=False)
+    latest = run.folder / "checkpoint_latest.pth"
+    trainer.save_checkpoint(str(latest))
+    before = latest.read_bytes()
+    with torch.no_grad():
+        next(trainer.network.parameters()).view(-1)[0] = float("nan")
+    with pytest.raises(ScreenerError, match="went astray in epoch 1: .* no finite .*--restart"):
+        trainer.save_checkpoint(str(latest))
+    assert latest.read_bytes() == before
+
+
+def test_a_torn_checkpoint_is_said_in_one_sentence(world: Any) -> None:
+    run = tuned_run(world)
+    trainer = make_trainer(run, "cpu", resume=False)
+    latest = run.folder / "checkpoint_latest.pth"
+    trainer.save_checkpoint(str(latest))
+    latest.write_bytes(latest.read_bytes()[:1000])
+    with pytest.raises(ScreenerError, match=str(latest)):
+        trainer.load_checkpoint(str(latest))
+
+
 def test_stock_checkpoint_has_the_keys_of_nnunet(world: Any, tmp_path: Path) -> None:
     """So that a newer nnU-Net that writes more of them is noticed."""
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
