@@ -18,7 +18,7 @@ from screener_nnu.plans import ScreenerSettings
 
 _STATISTICS = {"mean", "std", "lowest", "highest"}
 _NEEDED = {"density": ("channels", "score_statistics"), "distillation": ("score_statistics",)}
-_STUDENT = "distillation"
+_UNKNOWN = "{}, which this version of screener_nnu does not know: update it"
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,10 @@ class StageCheckpoint:
             raise ScreenerError(f"it is {whose}, without a plan of screener_nnu")
         found = _stage_of(checkpoint)
         if found != self.stage:
-            raise ScreenerError(f"it is a checkpoint of the {found} stage")
+            whose = (
+                f"the {found} stage" if found else _UNKNOWN.format(checkpoint.get("trainer_name"))
+            )
+            raise ScreenerError(f"it is a checkpoint of {whose}")
         missing = [
             key
             for key in ("network_weights", *_NEEDED.get(self.stage, ()))
@@ -110,15 +113,15 @@ def finished_stage(dataset: int | str, stage: str, plans_name: str) -> StageChec
     return StageCheckpoint(finished_checkpoint(dataset, stage, plans_name), stage, command)
 
 
-def _stage_of(checkpoint: Mapping[str, Any]) -> str:
-    """The stage that left a checkpoint with a plan of ours."""
+def _stage_of(checkpoint: Mapping[str, Any]) -> str | None:
+    """The stage that left a checkpoint with a plan of ours; None for one of a newer version."""
     trainer = checkpoint.get("trainer_name")
     stages = {name: stage for stage, name in STAGE_TRAINERS.items()}
     if trainer in stages:
         return stages[trainer]
     # A student bears the stock trainer's name, for nnU-Net to start from.
     is_student = "score_statistics" in checkpoint and "channels" not in checkpoint
-    return _STUDENT if is_student else f"{trainer}, which this version does not know,"
+    return "distillation" if is_student else None
 
 
 def check_finite(checkpoint: Mapping[str, Any]) -> None:

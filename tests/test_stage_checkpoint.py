@@ -111,7 +111,7 @@ def wider(checkpoint: dict[str, Any]) -> None:
     [
         (newer, "its plan is none of this version's .*sigma.* update screener_nnu"),
         (stock, r"a checkpoint of stock nnU-Net \(nnUNetTrainer\), without a plan"),
-        (unknown, "a checkpoint of the DiffusionTrainer, which this version does not know"),
+        (unknown, "a checkpoint of DiffusionTrainer, which this version .* update it"),
         (bare, "no stage of ours, without a plan"),
         (wider, r"the plan's network wants"),
         (lambda c: c["network_weights"].popitem(), "its tensors do not fit the plan's network"),

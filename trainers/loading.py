@@ -26,6 +26,8 @@ Sample = TypeVar("Sample")
 _PREFETCHED = 2
 #: Time (s) between warnings that no batch came, and how many of them before it is given up.
 _PATIENCE, _MAX_PAUSES = 60.0, 10
+#: How torch's words begin where it lost a process, or could not hear from one.
+_LOSSES = ("DataLoader worker (pid", "Pin memory thread exited", "Too many open files")
 _WITHOUT_WORKERS = (
     'read without other processes (-o workers=0, or "workers": 0 in the plan of a run that has '
     "begun)"
@@ -81,7 +83,7 @@ def _next_batch(loaded: Any) -> list[Any]:
         if watch.gave_up:
             raise _lost(f"no batch came for {_MAX_PAUSES * _PATIENCE:.0f} s") from error
         if not isinstance(error, RuntimeError):  # cut off while a batch was handed over
-            raise _lost(repr(error)) from error
+            raise _lost(f"it ended while it handed over a batch ({error!r})") from error
         raise
 
 
@@ -123,7 +125,7 @@ def lost_workers_named() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not str(error).startswith(("DataLoader worker (pid", "Too many open files")):
+        if not str(error).startswith(_LOSSES):
             raise
         raise _lost(str(error)) from error
 
@@ -131,8 +133,9 @@ def lost_workers_named() -> Iterator[None]:
 def _lost(reason: str) -> ScreenerError:
     free = free_shared_memory()
     left = "" if free is None else f" ({_megabytes(free)} of shared memory are free now)"
+    reason = reason.splitlines()[0].rstrip(" .")
     return ScreenerError(
-        f"a process that reads cases was lost: {reason.splitlines()[0]}. Perhaps memory or shared "
+        f"a process that reads cases was lost: {reason}. Perhaps memory or shared "
         f"memory ran out{left}: give a container more (docker run --shm-size=8g), or "
         f"{_WITHOUT_WORKERS}; then the same command goes on"
     )
