@@ -213,6 +213,11 @@ class ScreenerTrainer(StageState):
                 "on, as plans out of a model file do: plan scans of your own with "
                 "screener_plan_and_preprocess, or take a file made with --teacher"
             )
+        if not self.settings.split.validation:
+            raise ScreenerError(
+                f"{self.plans_manager.plans_name} names no validation scans, on which every stage "
+                "is measured: plan anew with more scans, or list some under screener.split"
+            )
         missing = [
             name
             for name in (*self.settings.split.train, *self.settings.split.validation)

@@ -29,3 +29,10 @@ def test_settings_of_every_stage_are_checked_by_the_first(
         world.train("chain", "-p", "Odd", "-o", setting)
     assert end.value.code == 1
     assert setting.partition("=")[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("use", ["train", "validation"])
+def test_a_plan_without_scans_of_a_use_is_refused(world: Any, use: str) -> None:
+    trainer = world.trainer("descriptor", f"split.{use}=[]")
+    with pytest.raises(ScreenerError, match="names no (validation )?scans"):
+        trainer.on_train_start()
