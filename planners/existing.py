@@ -7,10 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from screener_nnu.errors import ScreenerError
+from screener_nnu.errors import ScreenerError, some
 from screener_nnu.paths import begun_stages
 from screener_nnu.planners.stored import Fingerprint, planned_from, read_stored_plan
-from screener_nnu.preprocessing.case_names import first_names
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +82,7 @@ def _other_scans(fingerprint: Fingerprint, now: dict[str, Any], was: dict[str, A
     gone = names_of(was["split"]) - fingerprint["sources"].keys()
     new = names_of(now["split"]) - names_of(was["split"]) - was["left_out"].keys()
     parts = [("no longer there: ", gone), ("new: ", new)]
-    return "; ".join(text + first_names(names) for text, names in parts if names)
+    return "; ".join(text + some(names) for text, names in parts if names)
 
 
 def names_of(split: Split) -> set[str]:

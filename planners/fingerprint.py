@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from screener_nnu.errors import CaseError, ScreenerError
-from screener_nnu.preprocessing.case_names import first_names
 from screener_nnu.preprocessing.source_state import read_with_state
 
 logger = logging.getLogger(__name__)
@@ -22,7 +21,6 @@ RECORD_KEYS = frozenset(
 _BODY_THRESHOLD = -500.0
 _BODY_BLOCK_MM = 5.0
 # Share of the voxels that are body, from which no air is left around it.
-_FULL_VIEW = 0.98
 
 
 def analyse_case(case: str, path: Path) -> dict[str, Any]:
@@ -55,18 +53,9 @@ def analyse_case(case: str, path: Path) -> dict[str, Any]:
     }
 
 
-def warn_of_full_views(records: list[dict[str, Any]]) -> None:
-    """Names in one warning the scans without any air around the body."""
-    used = [record for record in records if "skipped" not in record]
-    full = [record["case"] for record in used if record["body_share"] >= _FULL_VIEW]
-    if full:
-        logger.warning(
-            "in %d of %d scans the body fills the field of view (%s): right for a small field of "
-            "view, else their padding or units are wrong",
-            len(full),
-            len(used),
-            first_names(full),
-        )
+def body_shares(records: list[dict[str, Any]]) -> dict[str, float]:
+    """Share of the voxels of each usable scan that are body, by case."""
+    return {r["case"]: r["body_share"] for r in records if "skipped" not in r}
 
 
 def summarise(records: list[dict[str, Any]]) -> dict[str, Any]:

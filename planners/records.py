@@ -14,10 +14,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from screener_nnu.errors import CaseError
+from screener_nnu.errors import CaseError, some
 from screener_nnu.files import replacing
 from screener_nnu.planners.fingerprint import RECORD_KEYS, analyse_case
-from screener_nnu.preprocessing.case_names import first_names
 from screener_nnu.preprocessing.memory import bounded_processes, free_memory
 from screener_nnu.preprocessing.reading import read_size
 from screener_nnu.preprocessing.source_state import SourceState, state_if_readable
@@ -49,7 +48,7 @@ def collect_records(
     stored, lines = _read_records(file)
     gone = stored.keys() - cases.keys()
     if gone:
-        logger.warning("no longer there, of the scans of an earlier run: %s", first_names(gone))
+        logger.warning("no longer there, of the scans of an earlier run: %s", some(gone))
     known = {name: record for name, record in stored.items() if name in cases}
     todo: dict[str, _Task] = {
         name: (path, known.get(name))
@@ -68,7 +67,7 @@ def collect_records(
             changed.append(name)
         known[name] = record
     if changed:
-        logger.info("images that changed since they were read last: %s", first_names(changed))
+        logger.info("images that changed since they were read last: %s", some(changed))
     records = [known[name] for name in sorted(known)]
     if lines != len(records):
         _rewrite(file, records)

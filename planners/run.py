@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from screener_nnu.errors import ScreenerError
+from screener_nnu.errors import ScreenerError, some
 from screener_nnu.paths import (
     FINGERPRINT_FILE,
     cases_folder,
@@ -19,7 +19,7 @@ from screener_nnu.paths import (
     raw_folder,
 )
 from screener_nnu.planners.existing import existing_plan_stays, names_of, without
-from screener_nnu.planners.fingerprint import summarise, warn_of_full_views
+from screener_nnu.planners.fingerprint import body_shares, summarise
 from screener_nnu.planners.lock import only_run
 from screener_nnu.planners.planner import ScreenerPlanner
 from screener_nnu.planners.records import collect_records
@@ -33,9 +33,9 @@ from screener_nnu.planners.stored import (
     read_stored_plan,
 )
 from screener_nnu.plans import ScreenerSettings, write_json
-from screener_nnu.preprocessing.case_names import first_names
 from screener_nnu.preprocessing.pipeline import preprocess_dataset
 from screener_nnu.preprocessing.reading import find_cases
+from screener_nnu.preprocessing.units import warn_of_full_views
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def plan_dataset(
     with only_run(folder):
         stored = read_fingerprint(folder)
         records = collect_records(cases, folder, processes, verify)
-        warn_of_full_views(records)
+        warn_of_full_views(body_shares(records))
         fingerprint = summarise(records)
         plan = planned(fingerprint)
         keep_planned_from(folder, stored, fingerprint)
@@ -165,7 +165,7 @@ def preprocess_planned(
     missing = [case for case in cases if case not in known]
     if missing:
         raise ScreenerError(
-            f"{path} names scans that are no longer there: {first_names(missing)}; put them back, "
+            f"{path} names scans that are no longer there: {some(missing)}; put them back, "
             "or plan the others under another name with -p"
         )
     scans = {case: state for case in cases if (state := known[case][1]) is not None}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from itertools import islice
+from collections.abc import Iterable
 
 _SHOWN = 5
 
@@ -31,12 +30,13 @@ class CaseError(ScreenerError):
         return type(self), (self.case, self.reason)
 
 
-def some(names: Collection[str], most: int = _SHOWN) -> str:
-    """The first of some names, and how many more there are, for a message.
+def some(names: Iterable[str]) -> str:
+    """The first five names in order, and how many more there are, for a message.
 
     Example:
-        >>> some(["a", "b", "c"], 2)
-        'a, b and 1 more'
+        >>> some(["b", "a"]), some("gfedcba")
+        ('a, b', 'a, b, c, d, e and 2 more')
     """
-    first = ", ".join(islice(names, most))
-    return first if len(names) <= most else f"{first} and {len(names) - most} more"
+    ordered = sorted(names)
+    more = f" and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else ""
+    return ", ".join(ordered[:_SHOWN]) + more

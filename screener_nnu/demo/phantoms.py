@@ -11,6 +11,7 @@ import SimpleITK
 from numpy.typing import NDArray
 
 from screener_nnu.demo.settings import LABELLED, NORMAL_CASE, PRETRAINING, DemoPaths, DemoSize
+from screener_nnu.inference.images import write_image
 from screener_nnu.synthetic import (
     Phantom,
     generate_phantom,
@@ -60,4 +61,4 @@ def _write_test_set(folder: Path, size: DemoSize) -> None:
 def _write(phantom: Phantom, array: NDArray[np.int16] | NDArray[np.uint8], path: Path) -> None:
     image = SimpleITK.GetImageFromArray(array)
     image.SetSpacing(phantom.spacing[::-1])
-    SimpleITK.WriteImage(image, str(path), useCompression=True)
+    write_image(image, path)

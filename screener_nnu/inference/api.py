@@ -10,15 +10,12 @@ import SimpleITK as sitk  # noqa: N813
 
 from screener_nnu.errors import CaseError
 from screener_nnu.plans import DEFAULT_PLANS_NAME
+from screener_nnu.preprocessing.nifti import RAS_TO_LPS, SHEAR_DEGREES, shear_degrees
 from screener_nnu.preprocessing.reading import RawImage, to_raw_image
+from screener_nnu.preprocessing.volumes import Geometry
 
 if TYPE_CHECKING:
     from screener_nnu.inference.predict import Predictor
-
-# Axes of an affine that are further from a right angle than this cosine are sheared.
-_SHEAR = 1e-3
-# From right, anterior, superior (nibabel) to left, posterior, superior (DICOM, SimpleITK).
-_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
 
 
 def load_predictor(
@@ -95,19 +92,17 @@ def _from_nibabel(image: Any, case: str) -> sitk.Image:
     array = np.asanyarray(image.dataobj)
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
-    axes = _RAS_TO_LPS @ np.asarray(image.affine, dtype=float)[:3, :3]
-    sizes = np.linalg.norm(axes, axis=0)
-    if not np.all(np.isfinite(axes)) or sizes.min() <= 0:
+    affine = RAS_TO_LPS @ np.asarray(image.affine, dtype=float)
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    if not np.all(np.isfinite(affine)) or sizes.min() <= 0:
         raise CaseError(case, "its affine has no voxel size on an axis: correct the file")
-    direction = axes / sizes
-    if np.abs(direction.T @ direction - np.eye(3)).max() > _SHEAR:
+    if shear_degrees(affine) > SHEAR_DEGREES:
         raise CaseError(case, "its affine is sheared: resample it to a grid with right angles")
-    # The nearest rotation (or reflection): cosines in single precision are not quite orthogonal.
-    left, _, right = np.linalg.svd(direction)
     result = _to_sitk(array.T, case)
-    result.SetSpacing(sizes.tolist())
-    result.SetOrigin((_RAS_TO_LPS @ np.asarray(image.affine, dtype=float)[:3, 3]).tolist())
-    result.SetDirection((left @ right).ravel().tolist())
+    geometry = Geometry.of_affine(result.GetSize(), affine)
+    result.SetSpacing(geometry.spacing)
+    result.SetOrigin(geometry.origin)
+    result.SetDirection(geometry.direction)
     return result
 
 

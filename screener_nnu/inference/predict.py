@@ -30,6 +30,7 @@ from screener_nnu.plans import ScreenerSettings
 from screener_nnu.preprocessing.mapping import mask_to_input_geometry, to_input_geometry
 from screener_nnu.preprocessing.prepare import prepare_image
 from screener_nnu.preprocessing.reading import RawImage, Source, read_image, read_size
+from screener_nnu.preprocessing.units import warn_of_full_views
 from screener_nnu.preprocessing.volumes import Geometry, read_volume
 from screener_nnu.scoring.student import Student
 from screener_nnu.scoring.teacher import Teacher
@@ -178,10 +179,15 @@ def predict_files(
                 skipped[case] = reason
     for case, reason in sorted(skipped.items()):
         logger.warning("skipped %s: %s", case, reason)
+    body_shares: dict[str, float] = {}
     done = {c for c in there if extras is None or extras.current(c)} | set(skipped)
 
     def compute(raw: RawImage) -> AnomalyMap:
-        return _stored_of(raw, output) if raw.case in there else predictor.predict(raw)
+        if raw.case in there:
+            return _stored_of(raw, output)
+        result = predictor.predict(raw)
+        body_shares[raw.case] = float(sitk.GetArrayViewFromImage(result.body).mean())
+        return result
 
     def write(case: str, source: Source, raw: RawImage, result: AnomalyMap) -> None:
         if case not in there:
@@ -222,6 +228,7 @@ def predict_files(
                 raise
             needed = _BYTES_PER_VOXEL * sum(read_size(source)[0] for source in left.values())
             raise OutputError.of(error.path, error.__cause__, needed) from error
+    warn_of_full_views(body_shares)
     return skipped
 
 

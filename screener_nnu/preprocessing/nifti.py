@@ -29,7 +29,8 @@ SHEAR_DEGREES = 0.1
 _AGREEMENT_MM = 0.5
 # Codes of a sform that says where the scanner saw the voxels; others are aligned to something.
 _SCANNER = 1
-_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+#: From right, anterior, superior (nibabel) to left, posterior, superior (DICOM, SimpleITK).
+RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 class NiftiError(Exception):
@@ -76,6 +77,35 @@ class NiftiFile:
         file._check_placement()
         return file
 
+    @property
+    def version(self) -> int:
+        """1 or 2; SimpleITK reads the first alone."""
+        return 2 if int(self.header["sizeof_hdr"]) == 540 else 1
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Voxels (x, y, z), without further axes of one entry."""
+        size = tuple(int(n) for n in self.header.get_data_shape())
+        while len(size) > 3 and size[-1] == 1:
+            size = size[:-1]
+        return size
+
+    @property
+    def components(self) -> int:
+        """Numbers a voxel: 1, or more for colours and complex numbers."""
+        kind = self.header.get_data_dtype()
+        return 1 if kind.kind in "iuf" and kind.itemsize <= 8 else 2
+
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        """From voxels (x, y, z) to LPS (mm): the sform where it is set, as nibabel does."""
+        placements = self._placements()
+        placed = placements.get("sform", placements.get("qform"))
+        if placed is None:
+            sizes = [float(size) for size in self.header["pixdim"][1:4]]
+            return np.diag([*sizes, 1.0])
+        return RAS_TO_LPS @ placed
+
     def _check_placement(self) -> None:
         sizes = [float(size) for size in self.header["pixdim"][1:4]]
         if not all(np.isfinite(size) and size > 0 for size in sizes):
@@ -118,7 +148,7 @@ class NiftiFile:
         ]
         chosen = corners @ affine.T
         apart = {
-            name: float(np.linalg.norm(chosen - corners @ (_RAS_TO_LPS @ placed).T, axis=1).max())
+            name: float(np.linalg.norm(chosen - corners @ (RAS_TO_LPS @ placed).T, axis=1).max())
             for name, placed in placements.items()
         }
         other = [
@@ -132,18 +162,15 @@ class NiftiFile:
             f"{' and '.join(other)}; correct qform, sform and pixdim if that is wrong"
         )
 
-    def voxels(self) -> NDArray | None:
+    def voxels(self) -> NDArray:
         """Values (z, y, x and more axes before them), rescaled as the header says.
 
-        Returns:
-            None where each voxel is no single real number.
-
         Raises:
-            NiftiError: the file is cut short or damaged, or holds NaN or infinite values.
+            NiftiError: the file is cut short or damaged, or its voxels are no finite real numbers.
         """
         kind = self.header.get_data_dtype()
-        if kind.kind not in "iuf" or kind.itemsize > 8:
-            return None
+        if self.components != 1:
+            raise NiftiError(f"its voxels are {kind}, and no single real numbers")
         shape = tuple(int(n) for n in self.header.get_data_shape()[::-1])
         count = int(np.prod([float(n) for n in shape]))
         raw = self._read(int(self.header.get_data_offset()), count * kind.itemsize)

@@ -13,7 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from screener_nnu.errors import CaseError, ScreenerError
+from screener_nnu.errors import CaseError, ScreenerError, some
 from screener_nnu.plans import PreprocessingSettings, Shape, write_json
 from screener_nnu.preprocessing.case_files import (
     CaseFolder,
@@ -22,7 +22,6 @@ from screener_nnu.preprocessing.case_files import (
     remove_case,
     write_case,
 )
-from screener_nnu.preprocessing.case_names import first_names
 from screener_nnu.preprocessing.marker import settings_values
 from screener_nnu.preprocessing.memory import bounded_processes, estimate_bytes, free_memory
 from screener_nnu.preprocessing.prepare import Frame, prepare_image
@@ -195,7 +194,7 @@ def _clear(
             if number > 1
             else "1 scan was replaced since it was prepared"
         )
-        logger.warning("%s: %s", replaced, first_names(stored.replaced))
+        logger.warning("%s: %s", replaced, some(stored.replaced))
         if on_replaced is not None:
             on_replaced(stored.replaced)
     for case in stored.without_source:

@@ -17,6 +17,7 @@ from screener_nnu.dicom.files import is_dicom, is_zip
 from screener_nnu.dicom.records import Series
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.plans import Shape, Spacing
+from screener_nnu.preprocessing.nifti import is_nifti
 from screener_nnu.preprocessing.units import check_intensities
 from screener_nnu.preprocessing.volumes import (
     Geometry,
@@ -24,6 +25,7 @@ from screener_nnu.preprocessing.volumes import (
     check_layout,
     check_name,
     printable,
+    read_geometry,
     read_volume,
 )
 
@@ -101,6 +103,10 @@ def read_size(path: Source) -> tuple[int, float]:
         return _series_size(path)
     reader = sitk.ImageFileReader()
     try:
+        if is_nifti(path):
+            geometry = read_geometry(path, path.name)
+            voxels = int(np.prod([float(n) for n in geometry.size]))
+            return voxels, voxels * float(np.prod(geometry.spacing))
         files = sorted(path.iterdir()) if path.is_dir() else [path]
         check_name(files[0], "")
         reader.SetFileName(str(files[0]))

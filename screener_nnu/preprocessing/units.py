@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from screener_nnu.errors import CaseError
+from screener_nnu.errors import CaseError, some
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ _SHIFTED_TISSUE = 0.15
 _DEEP_AIR = 0.005
 _LEAST_TISSUE = 1 / 3
 _ZEROS = 0.05
+_FULL_VIEW = 0.98
 _OTHER_UNIT = "this is not CT in Hounsfield units, but looks like"
 
 
@@ -57,6 +59,23 @@ def check_intensities(array: NDArray, case: str) -> None:
             case,
             _AIR_LIMIT,
             low,
+        )
+
+
+def warn_of_full_views(body_shares: Mapping[str, float]) -> None:
+    """Names in one warning the scans without any air around the body.
+
+    Args:
+        body_shares: share of the voxels of each scan that are body, by case.
+    """
+    full = [case for case, share in body_shares.items() if share >= _FULL_VIEW]
+    if full:
+        logger.warning(
+            "in %d of %d scans the body fills the field of view (%s): right for a small field of "
+            "view, else their padding or units are wrong",
+            len(full),
+            len(body_shares),
+            some(full),
         )
 
 

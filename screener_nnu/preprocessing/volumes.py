@@ -66,6 +66,23 @@ class Geometry:
             code,
         )
 
+    @classmethod
+    def of_affine(cls, size: tuple[int, ...], affine: NDArray[np.float64]) -> Geometry:
+        """The geometry of voxels that an affine matrix places.
+
+        Args:
+            size: voxels (x, y, z).
+            affine: (4, 4) from voxels (x, y, z) to LPS (mm), with axes at right angles.
+        """
+        axes = np.asarray(affine, dtype=float)[:3, :3]
+        spacing = np.linalg.norm(axes, axis=0)
+        # The nearest rotation or reflection: cosines in single precision are not quite orthogonal.
+        left, _, right = np.linalg.svd(axes / spacing)
+        direction = tuple((left @ right).ravel().tolist())
+        code = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(direction)
+        origin = tuple(np.asarray(affine, dtype=float)[:3, 3].tolist())
+        return cls(tuple(size), tuple(spacing.tolist()), origin, direction, code)
+
     @property
     def affine(self) -> NDArray[np.float64]:
         """From voxels (x, y, z) to LPS (mm), (4, 4)."""
@@ -115,17 +132,15 @@ def read_volume(path: Path, case: str) -> sitk.Image:
     Raises:
         CaseError: it is cut short, damaged, sheared, of another layout, or holds NaN.
     """
-    nifti, reader = _opened(path, case)
+    nifti, geometry = _opened(path, case)
     try:
-        voxels = nifti.voxels() if nifti is not None else None
-        if voxels is None:
-            image = reader.Execute()
+        if nifti is not None:
+            image = sitk.GetImageFromArray(nifti.voxels().reshape(geometry.size[::-1]))
+            image.SetSpacing(geometry.spacing)
+            image.SetOrigin(geometry.origin)
+            image.SetDirection(geometry.direction)
         else:
-            size = reader.GetSize()
-            image = sitk.GetImageFromArray(voxels.reshape(size[::-1]))
-            image.SetSpacing(reader.GetSpacing())
-            image.SetOrigin(reader.GetOrigin())
-            image.SetDirection(reader.GetDirection())
+            image = sitk.ReadImage(str(path))
     except NiftiError as error:
         raise CaseError(case, f"{_shown(path)} cannot be read ({error}): {_WAY_OUT}") from error
     except RuntimeError as error:
@@ -144,7 +159,7 @@ def read_geometry(path: Path, case: str) -> Geometry:
     Raises:
         CaseError: as for `read_volume`, as far as a header tells.
     """
-    return Geometry.of_image(_opened(path, case)[1])
+    return _opened(path, case)[1]
 
 
 def read_array(path: Path, case: str, like: Geometry | None = None) -> NDArray:
@@ -195,26 +210,30 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _opened(path: Path, case: str) -> tuple[NiftiFile | None, sitk.ImageFileReader]:
-    """Both headers of a file, checked; the first one of NIfTI alone."""
+def _opened(path: Path, case: str) -> tuple[NiftiFile | None, Geometry]:
+    """Header of a NIfTI file, and the geometry of any, checked."""
     check_name(path, case)
     nifti = None
     try:
-        if is_nifti(path):
-            nifti = NiftiFile.open(path)
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(path))
-        reader.ReadImageInformation()
+        nifti = NiftiFile.open(path) if is_nifti(path) else None
+        if nifti is not None and nifti.version == 2:
+            size, components = nifti.size, nifti.components
+            check_layout(size, components, case)
+            geometry = Geometry.of_affine(size, nifti.affine)
+        else:
+            reader = sitk.ImageFileReader()
+            reader.SetFileName(str(path))
+            reader.ReadImageInformation()
+            check_layout(reader.GetSize(), reader.GetNumberOfComponents(), case)
+            geometry = Geometry.of_image(reader)
     except NiftiError as error:
         raise CaseError(case, f"{_shown(path)} cannot be read ({error}): {_WAY_OUT}") from error
     except (RuntimeError, OSError) as error:
         raise _unreadable(case, path, error, nifti) from error
-    check_layout(reader.GetSize(), reader.GetNumberOfComponents(), case)
-    geometry = Geometry.of_image(reader)
     check_axes(geometry, case, path)
     if nifti is not None and (note := nifti.contradiction(geometry.affine)):
         _note_once(case, f"{_shown(path)}: {note}")
-    return nifti, reader
+    return nifti, geometry
 
 
 @lru_cache(maxsize=65536)

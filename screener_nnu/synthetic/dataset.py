@@ -12,6 +12,7 @@ import SimpleITK
 from numpy.typing import NDArray
 
 from screener_nnu.errors import ScreenerError
+from screener_nnu.inference.images import write_image
 from screener_nnu.synthetic.fields import Triple
 from screener_nnu.synthetic.phantom import Phantom, generate_phantom
 
@@ -121,7 +122,7 @@ def _write(array: NDArray[Any], spacing: Triple, origin: Triple, path: Path) -> 
     image = SimpleITK.GetImageFromArray(array)
     image.SetSpacing(spacing[::-1])
     image.SetOrigin(origin)
-    SimpleITK.WriteImage(image, str(path), useCompression=True)
+    write_image(image, path)
 
 
 def _write_description(folder: Path, num_scans: int, lesion_labels: bool) -> None:

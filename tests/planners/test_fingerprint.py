@@ -13,12 +13,13 @@ from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.planners.fingerprint import (
     HU_EDGES,
     analyse_case,
+    body_shares,
     intensity_properties,
     summarise,
-    warn_of_full_views,
 )
 from screener_nnu.planners.records import collect_records
 from screener_nnu.preprocessing.body import body_box, body_mask
+from screener_nnu.preprocessing.units import warn_of_full_views
 
 SPACING = (4.0, 3.0, 2.5)
 SHAPE = (16, 50, 64)
@@ -133,7 +134,7 @@ def test_views_that_the_body_fills_are_named_once(
     person: Person,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    warn_of_full_views(collect_records(cases, tmp_path / "out", 1))
+    warn_of_full_views(body_shares(collect_records(cases, tmp_path / "out", 1)))
     assert not caplog.messages
     inner = person(1)[:, 20:30, 20:40]  # all tissue
     rim = inner.copy()
@@ -141,7 +142,7 @@ def test_views_that_the_body_fills_are_named_once(
     noise = np.random.default_rng(0).integers(-1200, -900, (16, 4, 20))
     whole = {f"w{i}": write(tmp_path / "raw", f"w{i}", inner - i) for i in range(6)}
     whole["rim"] = write(tmp_path / "raw", "rim", np.concatenate([rim, noise], axis=1))
-    warn_of_full_views(collect_records({**cases, **whole}, tmp_path / "out", 1))
+    warn_of_full_views(body_shares(collect_records({**cases, **whole}, tmp_path / "out", 1)))
     (message,) = [m for m in caplog.messages if "field of view" in m]
     assert message == (
         "in 6 of 10 scans the body fills the field of view (w0, w1, w2, w3, w4 and 1 more): right "
