@@ -9,7 +9,8 @@ from typing import Any
 
 from screener_nnu.errors import ScreenerError, some
 from screener_nnu.paths import begun_stages
-from screener_nnu.planners.stored import Fingerprint, planned_from, read_stored_plan
+from screener_nnu.planners.stored import Fingerprint, planned_from
+from screener_nnu.plans import read_plan
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ def existing_plan_stays(
     """
     if not path.is_file():
         return False
-    old, settings = read_stored_plan(path)
+    old, settings = read_plan(path)
     was = settings.to_dict()
     folder = path.parent / settings.data_identifier
     if not (folder.is_dir() and any(folder.iterdir())):

@@ -24,15 +24,15 @@ from screener_nnu.planners.lock import only_run
 from screener_nnu.planners.planner import ScreenerPlanner
 from screener_nnu.planners.records import collect_records
 from screener_nnu.planners.replaced import warn_of_dependents
+from screener_nnu.planners.settings_check import check_settings
 from screener_nnu.planners.stored import (
     Fingerprint,
     keep_planned_from,
     plans_of,
     read_fingerprint,
     read_sources,
-    read_stored_plan,
 )
-from screener_nnu.plans import ScreenerSettings, write_json
+from screener_nnu.plans import ScreenerSettings, read_plan, write_json
 from screener_nnu.preprocessing.pipeline import preprocess_dataset
 from screener_nnu.preprocessing.reading import find_cases
 from screener_nnu.preprocessing.units import warn_of_full_views
@@ -93,6 +93,7 @@ def _plan(
     used = {case: sources.get(case, name) for case in fingerprint["cases"]}
     plan = ScreenerPlanner(fingerprint, name, sources=used, **request).plan()
     settings = ScreenerSettings.from_dict(plan["screener"]).override(list(overrides))
+    check_settings(settings, plan)
     return {**plan, "screener": settings.to_dict()}
 
 
@@ -159,7 +160,7 @@ def preprocess_planned(
         ScreenerError: no plan or no fingerprint, or scans of the plan that nothing is known of.
     """
     path = plan_file(dataset, plans_name)
-    _, settings = read_stored_plan(path)
+    _, settings = read_plan(path)
     known = read_sources(path.parent)
     cases = sorted(names_of(settings.to_dict()["split"]))
     missing = [case for case in cases if case not in known]

@@ -21,28 +21,11 @@ _PLANNED_FROM = ("spacings", "body_extents_mm", _INTENSITIES, "hu_histogram")
 _EARLIER = "screener_fingerprint_{}.json"
 
 
-def read_stored_plan(path: Path) -> tuple[dict[str, Any], ScreenerSettings]:
-    """`read_plan`, with the whole path in whatever is wrong.
-
-    Raises:
-        ScreenerError: the file is missing, damaged or no plan of ours.
-    """
-    path = path.absolute()
-    try:
-        return read_plan(path)
-    except ScreenerError as error:
-        if str(path) in str(error):
-            raise
-        raise ScreenerError(f"{path}: {error}") from error
-    except (TypeError, ValueError, AttributeError, KeyError) as error:
-        raise ScreenerError(f"{path} is no plan ({error!r}): correct or delete it") from error
-
-
 def plans_of(folder: Path) -> Iterator[tuple[Path, dict[str, Any], ScreenerSettings]]:
     """The plans of a preprocessed data set; other files, and damaged ones, are passed over."""
     for path in sorted(folder.glob("*.json")):
         try:
-            yield path, *read_stored_plan(path)
+            yield path, *read_plan(path)
         except (ScreenerError, OSError):
             continue
 

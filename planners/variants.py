@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import begun_stages, plan_file
-from screener_nnu.planners.stored import read_stored_plan
-from screener_nnu.plans import DEFAULT_PLANS_NAME, write_json
+from screener_nnu.planners.settings_check import check_settings
+from screener_nnu.plans import DEFAULT_PLANS_NAME, read_plan, write_json
 
 
 def derive_plan(
@@ -33,7 +35,7 @@ def derive_plan(
             f"KEY=VALUE that make it a variant of {DEFAULT_PLANS_NAME}"
         )
     source = path if path.is_file() else given
-    plan, settings = read_stored_plan(source)
+    plan, settings = read_plan(source)
     changed = settings.override(overrides)
     if changed.preprocessing != settings.preprocessing:
         raise ScreenerError(
@@ -44,11 +46,13 @@ def derive_plan(
         return
     if path.is_file() and not restart:
         trained = begun_stages(dataset, plans_name)
-        if trained:
+        # How many processes read changes no result.
+        if trained and changed != replace(settings, workers=changed.workers):
             raise ScreenerError(
                 f"{plans_name} has other settings and trained stages ({', '.join(trained)}): "
                 "name the variant with -p, for instance -p ScreenerPlans_variant"
             )
+    check_settings(changed, plan)
     plan["plans_name"] = plans_name
     plan["screener"] = changed.to_dict()
     write_json(path, plan)

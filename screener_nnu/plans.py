@@ -359,17 +359,21 @@ def read_plan(path: Path) -> tuple[dict[str, Any], ScreenerSettings]:
     """Reads a plan file: nnU-Net's dictionary and our typed part of it.
 
     Raises:
-        ScreenerError: the file is missing, is no JSON or is not one of ours.
+        ScreenerError: the file is missing, is no JSON or is not one of ours; the message holds the
+            whole path.
     """
+    path = path.absolute()
     if not path.is_file():
         raise ScreenerError(f"no plan {path}: run screener_plan_and_preprocess first")
     try:
         plan = json.loads(path.read_text())
-    except ValueError as error:
-        raise ScreenerError(f"{path} is not valid JSON ({error}): correct or delete it") from error
-    if "screener" not in plan:
-        raise ScreenerError(f"{path} is a plan of stock nnU-Net, without screener's settings")
-    return plan, ScreenerSettings.from_dict(plan["screener"])
+        if "screener" not in plan:
+            raise ScreenerError("it is a plan of stock nnU-Net, without screener's settings")
+        return plan, ScreenerSettings.from_dict(plan["screener"])
+    except ScreenerError as error:
+        raise ScreenerError(f"{path}: {error}") from error
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise ScreenerError(f"{path} is no plan ({error}): correct or delete it") from error
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -18,9 +18,9 @@ from tqdm import tqdm
 from screener_nnu.errors import ScreenerError
 from screener_nnu.networks.unet import low_precision
 from screener_nnu.paths import cases_folder
+from screener_nnu.planners.settings_check import check_settings
 from screener_nnu.plans import OptimiserSettings, ScreenerSettings, write_json
 from screener_nnu.trainers.loading import lost_workers_named
-from screener_nnu.trainers.settings_check import check_settings
 from screener_nnu.trainers.stage_logger import StageLogger
 from screener_nnu.trainers.state import StageState
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from screener_nnu.errors import ScreenerError
 from screener_nnu.plans import CONFIGURATION
+from screener_nnu.stage_checkpoint import check_finite
 
 STOCK_TRAINER = "nnUNetTrainer"
 # What nnU-Net's own checkpoints hold beside tensors: the numbers of their log, which NumPy makes
@@ -87,7 +88,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Reads a checkpoint to the CPU: tensors, plain values and NumPy's numbers only.
 
     Raises:
-        ScreenerError: no such file, not readable as plain values, or without network weights.
+        ScreenerError: no such file, not readable as plain values, or without network weights, or
+            they are no finite numbers.
     """
     if not path.is_file():
         raise ScreenerError(f"no checkpoint {path.absolute()}; {_CHECKPOINT_TO_GIVE}")
@@ -105,6 +107,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise ScreenerError(
             f"{path} holds no 'network_weights', tensors by their names; {_CHECKPOINT_TO_GIVE}"
         )
+    try:
+        check_finite({"network_weights": weights})
+    except ScreenerError as error:
+        raise ScreenerError(f"{path}: {error}; {_CHECKPOINT_TO_GIVE}") from error
     found: dict[str, Any] = checkpoint
     return found
 

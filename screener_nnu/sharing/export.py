@@ -13,13 +13,12 @@ import torch
 
 from screener_nnu.calibration.record import Calibration
 from screener_nnu.calibration.store import load_calibration
-from screener_nnu.checkpoints import read_checkpoint, write_whole
+from screener_nnu.checkpoints import write_whole
 from screener_nnu.errors import ScreenerError
 from screener_nnu.inference.models import load_teacher
 from screener_nnu.paths import (
     FINGERPRINT_FILE,
     dataset_name,
-    finished_checkpoint,
     preprocessed_folder,
     stage_folder,
     train_command,
@@ -49,6 +48,7 @@ from screener_nnu.sharing.scrub import (
     refuse_names,
 )
 from screener_nnu.sharing.stages import teacher_stages
+from screener_nnu.stage_checkpoint import finished_stage
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def _add_data(writer: ModelWriter, dataset: str, dataset_json: Mapping[str, Any]
 
 
 def _read(dataset: str, file: StageFile) -> dict[str, Any]:
-    return read_checkpoint(finished_checkpoint(dataset, file.stage, file.plans_name))
+    return finished_stage(dataset, file.stage, file.plans_name).read()
 
 
 def _settings(checkpoint: Mapping[str, Any]) -> ScreenerSettings:
