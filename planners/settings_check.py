@@ -26,6 +26,7 @@ def check_settings(settings: ScreenerSettings, plan: dict[str, Any]) -> None:
     ):
         if name not in known:
             raise ScreenerError(f"{key} must be one of {', '.join(known)}, but is '{name}'")
+    DENSITIES[settings.density.kind].options(settings.density)
     _check_crop(settings.crop_size, plan, "crop_size")
     _check_crop(settings.distillation.crop_size, plan, "distillation.crop_size")
     if settings.distillation.target == RARITY and settings.distillation.descriptor_weight:

@@ -191,9 +191,10 @@ class DensitySettings:
     """The conditional density q(y | c) on pooled maps.
 
     Attributes:
-        kind: `gaussian` or `flow`.
+        kind: a name of `densities.DENSITIES`.
         pooling: kernel and stride of the average pooling of y and c, per axis.
         noise: standard deviation of the noise on standardised y and c, in training only.
+        options: settings of this kind of density alone, see its class in `densities`.
         hidden, flow_steps, kernel_size: hidden width; Glow steps; kernel of the Gaussian's net.
         crop_size: crop of the plan's grid that one training sample covers (voxels).
         volumes_per_step: crops or scans a step.
@@ -224,6 +225,7 @@ class DensitySettings:
     keep: Annotated[str, OneOf("best", "last")] = "best"
     descriptor_plans: str = ""
     condition_plans: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 #: What a student may learn.

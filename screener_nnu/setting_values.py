@@ -80,6 +80,8 @@ class OneOf:
         return " or ".join(self.names)
 
 
+#: Name of settings that depend on others.
+OPTIONS = "options"
 Count = Annotated[int, Within(at_least=1)]
 CountOrNone = Annotated[int, Within(at_least=0)]
 Positive = Annotated[float, Within(above=0)]
@@ -172,7 +174,8 @@ def assign(values: dict[str, Any], assignment: str) -> None:
     node: Any = values
     for name in parents:
         node = node.get(name) if isinstance(node, dict) else None
-    if not isinstance(node, dict) or leaf not in node:
+    # What options there are depends on other settings; see where they are read.
+    if not isinstance(node, dict) or (leaf not in node and parents[-1:] != [OPTIONS]):
         known = ", ".join(sorted(node)) if isinstance(node, dict) else ", ".join(sorted(values))
         raise ScreenerError(f"no setting '{key}'; known here: {known}")
     node[leaf] = _parse_text(text)

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from screener_nnu.calibration.run import calibrate_trained
+from screener_nnu.densities import new_density
 from screener_nnu.inference.map_store import MapStore, maps_folder
-from screener_nnu.inference.models import load_features, new_density
+from screener_nnu.inference.models import load_features
 from screener_nnu.plans import DensitySettings, OptimiserSettings, ScreenerSettings
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.sampling.randomness import torch_generator
@@ -159,7 +160,7 @@ class DensityTrainer(ScreenerTrainer):
         generator: torch.Generator | None = None,
     ) -> torch.Tensor:
         y, c, inside = self._maps_of(sample, flips)
-        if self.density.kind == "flow":  # looks at each position by itself
+        if not self.model.density.reach:  # looks at each position by itself
             y, c = _select(y, inside), None if c is None else _select(c, inside)
             return -network(y, c, generator=generator).flatten()
         return -network(y, c, generator=generator)[inside]

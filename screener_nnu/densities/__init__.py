@@ -3,16 +3,36 @@
 from typing import Any
 
 from screener_nnu.densities.base import ConditionalDensity
+from screener_nnu.densities.fitted import FittedDensity
 from screener_nnu.densities.flow import FlowDensity
 from screener_nnu.densities.gaussian import GaussianDensity
 from screener_nnu.densities.standardised import StandardisedDensity
 from screener_nnu.errors import ScreenerError
+from screener_nnu.plans import DensitySettings
 
 #: Density by the name that a plan uses.
 DENSITIES: dict[str, type[ConditionalDensity]] = {
     "gaussian": GaussianDensity,
     "flow": FlowDensity,
 }
+
+
+def density_class(name: str) -> type[ConditionalDensity]:
+    """The density of a name.
+
+    Raises:
+        ScreenerError: the name is not known.
+    """
+    if name not in DENSITIES:
+        known = ", ".join(sorted(DENSITIES))
+        raise ScreenerError(f"there is no density '{name}'; known: {known}")
+    return DENSITIES[name]
+
+
+def new_density(settings: DensitySettings, dim: int, cond_dim: int) -> StandardisedDensity:
+    """The density of a plan's settings, standardised, not yet initialised."""
+    density = density_class(settings.kind).of_plan(dim, cond_dim, settings)
+    return StandardisedDensity(density, settings.noise)
 
 
 def build_density(name: str, dim: int, cond_dim: int, **settings: Any) -> ConditionalDensity:
@@ -31,10 +51,7 @@ def build_density(name: str, dim: int, cond_dim: int, **settings: Any) -> Condit
         >>> type(build_density("gaussian", 32, 0)).__name__
         'GaussianDensity'
     """
-    if name not in DENSITIES:
-        known = ", ".join(sorted(DENSITIES))
-        raise ScreenerError(f"there is no density '{name}'; known: {known}")
-    return DENSITIES[name](dim, cond_dim, **settings)
+    return density_class(name)(dim, cond_dim, **settings)
 
 
 __all__ = [
@@ -44,4 +61,6 @@ __all__ = [
     "GaussianDensity",
     "StandardisedDensity",
     "build_density",
+    "FittedDensity",
+    "new_density",
 ]

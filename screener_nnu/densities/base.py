@@ -1,11 +1,22 @@
 """The one interface of all densities."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from screener_nnu.errors import ScreenerError
+from screener_nnu.plans import DensitySettings
+from screener_nnu.setting_values import parse
+
+
+@dataclass(frozen=True)
+class NoSettings:
+    """Of a density that has none of its own."""
 
 
 class ConditionalDensity(nn.Module, ABC):
@@ -17,6 +28,10 @@ class ConditionalDensity(nn.Module, ABC):
 
     Attributes:
         reach: how many positions beyond a position its log-density depends on, per axis.
+        fitted: whether it is computed from rows in one pass, see `FittedDensity`, and not trained.
+        unit: of its score; `nats` of a likelihood, `none` of a distance.
+        Settings: class of its own settings, `density.options` in a plan; its fields are arguments
+            of the density.
 
     Args:
         dim: channels d of the descriptor map.
@@ -24,6 +39,9 @@ class ConditionalDensity(nn.Module, ABC):
     """
 
     reach: int = 0
+    fitted: ClassVar[bool] = False
+    unit: ClassVar[str] = "nats"
+    Settings: ClassVar[type] = NoSettings
     initialised: Tensor
 
     def __init__(self, dim: int, cond_dim: int = 0) -> None:
@@ -35,6 +53,24 @@ class ConditionalDensity(nn.Module, ABC):
         self.cond_dim = cond_dim
         # In the state dict, so that a resumed run does not start from a batch again.
         self.register_buffer("initialised", torch.tensor(False))
+
+    @classmethod
+    def of_plan(cls, dim: int, cond_dim: int, settings: DensitySettings) -> ConditionalDensity:
+        """The density that a plan asks for, not yet initialised.
+
+        Raises:
+            ScreenerError: a setting is unknown, of another type or outside its limits.
+        """
+        return cls(dim, cond_dim, **cls.options(settings))
+
+    @classmethod
+    def options(cls, settings: DensitySettings) -> dict[str, Any]:
+        """Its own settings, those of the plan over the defaults.
+
+        Raises:
+            ScreenerError: see `of_plan`.
+        """
+        return asdict(parse(cls.Settings, settings.options, "screener.density.options"))
 
     def forward(self, y: Tensor, c: Tensor | None = None) -> Tensor:
         """Does what `log_prob` does; data-parallel wrappers need the name."""
@@ -84,7 +120,8 @@ class ConditionalDensity(nn.Module, ABC):
 
     def _checked(self, y: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Checks the shapes and brings both maps to the precision of the parameters."""
-        dtype = next(self.parameters()).dtype
+        weights = (value for value in self.state_dict().values() if value.is_floating_point())
+        dtype = next((value.dtype for value in weights), torch.float32)
         if y.ndim != 5 or y.shape[1] != self.dim:
             raise ValueError(f"y must be (B, {self.dim}, D, H, W), got {tuple(y.shape)}")
         if (c is None) != (self.cond_dim == 0):

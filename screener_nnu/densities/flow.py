@@ -1,6 +1,9 @@
 """Normalising flow in the manner of Glow, voxel by voxel."""
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +12,7 @@ from screener_nnu.densities.base import ConditionalDensity
 from screener_nnu.densities.glow import GlowStep, stacked_matrices
 from screener_nnu.densities.glow_pass import glow_pass
 from screener_nnu.errors import ScreenerError
+from screener_nnu.plans import DensitySettings
 
 
 class FlowDensity(ConditionalDensity):
@@ -47,6 +51,16 @@ class FlowDensity(ConditionalDensity):
             raise ScreenerError(f"a flow needs dim >= 2 and steps >= 1, not {dim} and {steps}")
         self.steps = nn.ModuleList(GlowStep(dim, cond_dim, hidden) for _ in range(steps))
         self.checkpointing = checkpointing
+
+    @classmethod
+    def options(cls, settings: DensitySettings) -> dict[str, Any]:
+        """Width and steps, which a plan has among the settings of all densities."""
+        return super().options(settings) | {
+            "hidden": settings.hidden,
+            "steps": settings.flow_steps,
+            # The paper's flow would keep some 30 GB of activations.
+            "checkpointing": settings.flow_steps * settings.hidden >= 16 * 512,
+        }
 
     def encode(self, y: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Maps vectors (M, d), given (M, d_cond), to the base, (M, d), and log|det|, (M,)."""

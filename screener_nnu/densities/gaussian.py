@@ -1,12 +1,16 @@
 """Diagonal Gaussian whose mean and variance may depend on the condition."""
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from screener_nnu.densities.base import ConditionalDensity
 from screener_nnu.errors import ScreenerError
+from screener_nnu.plans import DensitySettings
 
 #: Largest |log-variance|; on standardised descriptors, standard deviations from 0.03 to 33.
 LOG_VARIANCE_LIMIT = 7.0
@@ -67,6 +71,11 @@ class GaussianDensity(ConditionalDensity):
             nn.ReLU(inplace=True),
             last,
         )
+
+    @classmethod
+    def options(cls, settings: DensitySettings) -> dict[str, Any]:
+        """Width and kernel, which a plan has among the settings of all densities."""
+        return super().options(settings) | {"hidden": settings.hidden, "kernel_size": settings.kernel_size}
 
     def parameters_of(self, c: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and log-variance, each (B, d, D, H, W), or (1, d, 1, 1, 1) without a condition."""

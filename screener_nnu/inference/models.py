@@ -10,8 +10,7 @@ from torch import nn
 
 from screener_nnu.conditions import TRAINED_BY, Condition, build_condition
 from screener_nnu.conditions.ape import POSITION_CHANNELS
-from screener_nnu.densities import build_density
-from screener_nnu.densities.standardised import StandardisedDensity
+from screener_nnu.densities import new_density
 from screener_nnu.errors import ScreenerError
 from screener_nnu.networks.unet import build_unet
 from screener_nnu.paths import train_command
@@ -81,21 +80,6 @@ def _trained_unet(dataset: str, stage: str, plans_name: str) -> tuple[nn.Module,
     network = stage_unet(checkpoint["plan"], trained, stage)
     file.fill(network, checkpoint["network_weights"])
     return network, trained
-
-
-def new_density(
-    settings: DensitySettings, channels: int, cond_channels: int
-) -> StandardisedDensity:
-    """The density of the settings, not yet initialised."""
-    arguments: dict[str, Any] = {"hidden": settings.hidden}
-    if settings.kind == "flow":
-        arguments["steps"] = settings.flow_steps
-        # The paper's flow would keep some 30 GB of activations: recompute them in blocks of voxels.
-        arguments["checkpointing"] = settings.flow_steps * settings.hidden >= 16 * 512
-    else:
-        arguments["kernel_size"] = settings.kernel_size
-    density = build_density(settings.kind, channels, cond_channels, **arguments)
-    return StandardisedDensity(density, settings.noise)
 
 
 def load_teacher(

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from screener_nnu.densities import new_density
 from screener_nnu.errors import ScreenerError
 from screener_nnu.finetuning.checkpoint import STOCK_TRAINER
-from screener_nnu.inference.models import new_density, stage_unet
+from screener_nnu.inference.models import stage_unet
 from screener_nnu.networks.unet import build_unet
 from screener_nnu.paths import STAGE_TRAINERS
 from screener_nnu.plans import CONFIGURATION, ScreenerSettings

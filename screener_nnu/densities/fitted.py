@@ -1,0 +1,90 @@
+"""Densities that are computed from rows in one pass, without an optimiser."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from screener_nnu.densities.base import ConditionalDensity
+from screener_nnu.errors import ScreenerError
+
+# Rows that are scored at a time.
+_ROWS = 1 << 15
+
+
+class FittedDensity(ConditionalDensity):
+    """A density of rows whose state is computed from a sample of them.
+
+    A subclass registers its state as buffers, empty ones where their size depends on the data, and
+    implements `_fit` and `_score_rows`. Rows are standardised descriptors, as the densities that
+    learn by gradient see them.
+
+    Attributes:
+        least_rows: fewer cannot be fitted.
+    """
+
+    fitted: ClassVar[bool] = True
+
+    @property
+    def least_rows(self) -> int:
+        """Fewer rows cannot be fitted."""
+        return 2
+
+    @torch.no_grad()
+    def fit(self, y: Tensor, c: Tensor | None, generator: torch.Generator) -> None:
+        """Computes the state from rows; a second call starts anew.
+
+        Args:
+            y: descriptors, (N, d).
+            c: conditions, (N, d_cond); `None` if the density is unconditional.
+            generator: on the CPU, of whatever is drawn.
+
+        Raises:
+            ScreenerError: too few rows, or rows that are no finite numbers.
+            ValueError: the rows do not have those shapes.
+        """
+        maps = (None if rows is None else rows.T[None, :, :, None, None] for rows in (y, c))
+        self._checked(*maps)  # type: ignore[arg-type]
+        if len(y) < self.least_rows:
+            raise ScreenerError(
+                f"{len(y)} positions are too few to fit {type(self).__name__}, which needs "
+                f"{self.least_rows}: give more scans, or more positions a scan (density.positions)"
+            )
+        if not all(torch.isfinite(rows).all() for rows in (y, c) if rows is not None):
+            raise ScreenerError("descriptors or conditions hold values that are no finite numbers")
+        with torch.autocast(y.device.type, enabled=False):
+            self._fit(y.float(), None if c is None else c.float(), generator)
+        self.initialised.fill_(True)
+
+    @abstractmethod
+    def _fit(self, y: Tensor, c: Tensor | None, generator: torch.Generator) -> None:
+        """Computes the buffers from checked rows, float32."""
+
+    @abstractmethod
+    def _score_rows(self, y: Tensor, c: Tensor | None) -> Tensor:
+        """Log-density (N,) of rows (N, d), float32, or a score that is higher for typical rows."""
+
+    def _log_prob(self, y: Tensor, c: Tensor | None) -> Tensor:
+        shape = (y.shape[0], *y.shape[2:])
+        rows, given = (
+            None if maps is None else maps.movedim(1, -1).flatten(0, -2).float() for maps in (y, c)
+        )
+        assert rows is not None
+        parts = [
+            self._score_rows(
+                rows[first : first + _ROWS], None if given is None else given[first : first + _ROWS]
+            )
+            for first in range(0, len(rows), _ROWS)
+        ]
+        return torch.cat(parts).view(shape)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Takes buffers in the size that they were saved in."""
+        for name, buffer in list(self._buffers.items()):
+            stored = state_dict.get(prefix + name)
+            if buffer is not None and stored is not None and buffer.shape != stored.shape:
+                self._buffers[name] = buffer.new_empty(stored.shape)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
