@@ -98,6 +98,22 @@ def remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
+def refuse_missing(path: Path) -> None:
+    """Refuses a path of a person at which there is nothing.
+
+    Raises:
+        ScreenerError: it does not exist, or is a link that leads nowhere.
+    """
+    # Unlike the method of a path, this does not raise where links lead in a circle.
+    if os.path.exists(path):
+        return
+    if path.is_symlink():
+        raise ScreenerError(
+            f"{path} is a link to {os.readlink(path)}, which is not there: correct the link"
+        )
+    raise ScreenerError(f"{path} does not exist: correct the path")
+
+
 def disk_is_full(error: BaseException) -> bool:
     """Whether an error of a file system or of torch says that no space is left."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -23,6 +23,9 @@ STAGE_TRAINERS = {
 }
 # Three digits and a name, as nnU-Net takes them apart.
 _NAME = re.compile(r"Dataset\d{3}_[^/\\]+")
+# Files and folders are named after a plan, and nnU-Net takes those of `__` apart.
+_PLANS_NAME = re.compile(r"(?!\.)(?!.*__)[^/\\\x00-\x1f]+")
+_NEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
@@ -97,8 +100,31 @@ def dataset_name(dataset: int | str) -> str:
         places = ", ".join(str(_root(variable)) for variable in _VARIABLES)
         raise ScreenerError(f"no dataset {text}: looked for Dataset{int(text):03d}_* in {places}")
     if len(found) > 1:
-        raise ScreenerError(f"dataset number {text} is taken more than once: {sorted(found)}")
+        raise ScreenerError(
+            f"dataset number {text} is taken more than once ({', '.join(sorted(found))}): give the "
+            "full name, and another number to the other one"
+        )
     return found.pop()
+
+
+def new_dataset_name(number: int, name: str) -> str:
+    """Full name of a dataset that is to be made, or that has been by an earlier run.
+
+    Raises:
+        ScreenerError: no such number, letters that folders should not have, or a number that
+            another dataset has.
+    """
+    if not 1 <= number <= 999:
+        raise ScreenerError(f"{number} is no number of a dataset: they go from 1 to 999")
+    if not _NEW_NAME.fullmatch(name):
+        raise ScreenerError(f"{name!a} is no name of a dataset: use letters, digits, '_' and '-'")
+    full = f"Dataset{number:03d}_{name}"
+    others = {folder.name for folder in dataset_folders(number)} - {full}
+    if others:
+        raise ScreenerError(
+            f"number {number} is taken by {', '.join(sorted(others))}: choose another one"
+        )
+    return full
 
 
 def raw_folder(dataset: int | str) -> Path:
@@ -117,7 +143,16 @@ def results_folder(dataset: int | str) -> Path:
 
 
 def plan_file(dataset: int | str, plans_name: str) -> Path:
-    """The plan `<plans_name>.json` of a preprocessed dataset."""
+    """The plan `<plans_name>.json` of a preprocessed dataset.
+
+    Raises:
+        ScreenerError: no file can have that name.
+    """
+    if not _PLANS_NAME.fullmatch(plans_name):
+        raise ScreenerError(
+            f"{plans_name!a} is no name of a plan: it becomes part of file names, so leave out "
+            "'/', '__' and a dot in front"
+        )
     return preprocessed_folder(dataset) / f"{plans_name}.json"
 
 
@@ -146,11 +181,32 @@ def finished_checkpoint(dataset: int | str, stage: str, plans_name: str) -> Path
     """
     path = stage_folder(dataset, stage, plans_name) / "checkpoint_final.pth"
     if not path.is_file():
+        _refuse_missing_plan(dataset, plans_name)
         raise ScreenerError(
             f"the {stage} stage of {plans_name} has not been trained ({path} is missing); run\n"
             f"    {train_command(dataset, stage, plans_name)}"
         )
     return path
+
+
+def _refuse_missing_plan(dataset: int | str, plans_name: str) -> None:
+    """Says that there is nothing to train where the name of a plan was mistyped.
+
+    Raises:
+        ScreenerError: there are plans, but none of that name; they are named.
+    """
+    path = plan_file(dataset, plans_name)
+    found = path.parent.glob("*.json") if path.parent.is_dir() else ()
+    known = sorted(other.stem for other in found if _is_plan(other))
+    if known and plans_name not in known:
+        raise ScreenerError(f"there is no plan {path}: give one of {', '.join(known)} (-p)")
+
+
+def _is_plan(path: Path) -> bool:
+    try:
+        return '"screener"' in path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return False
 
 
 def train_command(dataset: int | str, stage: str, plans_name: str) -> str:

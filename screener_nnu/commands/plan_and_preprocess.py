@@ -61,6 +61,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     run(lambda: _plan_and_preprocess(arguments))
 
 
+def _pool(number: str, name: str) -> tuple[int, str]:
+    """Number and name of a pool, which must not share its number with another data set."""
+    from screener_nnu.errors import ScreenerError
+    from screener_nnu.paths import new_dataset_name
+
+    if not (number.isascii() and number.isdigit()):
+        raise ScreenerError(f"--pool {number} {name}: the first word is a number, such as 901")
+    new_dataset_name(int(number), name)
+    return int(number), name
+
+
 def _plan_and_preprocess(arguments: argparse.Namespace) -> None:
     import os
 
@@ -78,7 +89,7 @@ def _plan_and_preprocess(arguments: argparse.Namespace) -> None:
         "seed": arguments.seed,
         "plans_name": arguments.plans,
     }
-    pool = (int(arguments.pool[0]), arguments.pool[1]) if arguments.pool else None
+    pool = _pool(*arguments.pool) if arguments.pool else None
     dataset = plan_dataset(
         arguments.datasets,
         pool,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.paths import dataset_folders, raw_root
+from screener_nnu.files import refuse_missing
+from screener_nnu.paths import new_dataset_name, raw_root
 
 MIN_SLICES = 20
 
@@ -51,12 +52,8 @@ class ImportRequest:
         Raises:
             ScreenerError: no source, a name or expression that is none, or a taken number.
         """
-        if not self.source.exists():
-            raise ScreenerError(f"{self.source} does not exist")
-        if not 1 <= self.number <= 999:
-            raise ScreenerError(f"-d {self.number}: numbers of datasets go from 1 to 999")
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name):
-            raise ScreenerError(f"--name {self.name}: use letters, digits, '_' and '-'")
+        refuse_missing(self.source)
+        new_dataset_name(self.number, self.name)
         for option, pattern in (("--include", self.include), ("--exclude", self.exclude)):
             try:
                 re.compile(pattern)
@@ -64,11 +61,6 @@ class ImportRequest:
                 raise ScreenerError(
                     f"{option} '{pattern}' is no regular expression ({error})"
                 ) from error
-        others = {f.name for f in dataset_folders(self.number)} - {self.folder.name}
-        if others:
-            raise ScreenerError(
-                f"number {self.number} is taken by {', '.join(sorted(others))}: choose another (-d)"
-            )
         if (self.folder / "labelsTr").exists():
             raise ScreenerError(
                 f"{self.folder.name} has labels (labelsTr), and an import has none: choose another "
