@@ -183,6 +183,8 @@ def owner_of(path: Path) -> OwnedFolder | None:
 def content_identity(path: Path) -> str:
     """A hash of length, beginning and end of a file; empty where it cannot be read."""
     digest = hashlib.sha256()
+    if not path.is_file():  # to open a pipe is to wait for its other end
+        return ""
     try:
         with path.open("rb") as stream:
             length = stream.seek(0, os.SEEK_END)

@@ -143,6 +143,8 @@ def is_zip(path: Path) -> bool:
 
 def is_dicom(path: Path) -> bool:
     """Whether a path is a DICOM file, by its first bytes."""
+    if not os.path.isfile(path):
+        return False
     try:
         with path.open("rb") as stream:
             return looks_like_dicom(stream)

@@ -9,8 +9,8 @@ import SimpleITK as sitk  # noqa: N813
 
 from screener_nnu.dicom.files import is_dicom, is_zip
 from screener_nnu.dicom.records import Series
-from screener_nnu.errors import ScreenerError
-from screener_nnu.files import replacing
+from screener_nnu.errors import ScreenerError, some
+from screener_nnu.files import refuse_missing, replacing
 from screener_nnu.inference.compressed_nifti import write_compressed
 from screener_nnu.preprocessing.reading import Source
 from screener_nnu.preprocessing.volumes import printable
@@ -18,6 +18,8 @@ from screener_nnu.preprocessing.volumes import printable
 logger = logging.getLogger(__name__)
 
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+# Volumes of other programs, whose damage or placement nobody would notice.
+_OTHER_IMAGES = (".hdr", ".img", ".hdr.gz", ".img.gz", ".nhdr", ".mgz", ".mgh", ".mnc", ".gipl")
 
 
 def find_images(source: Path) -> dict[str, Source]:
@@ -30,33 +32,51 @@ def find_images(source: Path) -> dict[str, Source]:
     Raises:
         ScreenerError: nothing to predict, or two scans of one name.
     """
-    if not source.exists():
-        raise ScreenerError(f"{source} does not exist")
-    if source.is_file() and not is_zip(source) and not is_dicom(source):
+    refuse_missing(source)
+    if not source.is_dir() and not is_zip(source) and not is_dicom(source):
+        if not source.name.lower().endswith(IMAGE_ENDINGS):
+            raise ScreenerError(_no_scan(source))
         return {case_name(source): source}
     found: dict[str, Source] = {}
     scans: list[tuple[str, Source]] = [*_image_files(source), *_series(source)]
     for name, scan in scans:
         if name in found:
             both = " and ".join(_place(one) for one in (scan, found[name]))
-            raise ScreenerError(f"{both} have the same case name {name}: rename one")
+            raise ScreenerError(
+                f"{both} have the same case name {name} in {source}: rename one of them"
+            )
         found[name] = scan
     if not found and is_dicom(source):
         raise ScreenerError(
             f"{source} by itself is no volume of CT: give the folder with all files of its series"
         )
     if not found:
-        raise ScreenerError(
-            f"no image in {source}: expected {', '.join(IMAGE_ENDINGS)} or DICOM series of CT"
-        )
+        raise ScreenerError(_no_scan(source))
     return found
+
+
+def _no_scan(source: Path) -> str:
+    """Why nothing of a file or folder can be predicted, where what was met is logged."""
+    name = source.name.lower()
+    kinds = f"{', '.join(IMAGE_ENDINGS)} or DICOM series of CT"
+    if source.is_dir():
+        return f"no image in {source}: expected {kinds}"
+    if not source.is_file():
+        return f"{source} is no file that can be read: expected {kinds}"
+    if name.endswith(_OTHER_IMAGES):
+        return f"{source} has a format that is not read: convert it to .nii.gz"
+    return f"{source} is no image: expected {kinds}"
 
 
 def _image_files(source: Path) -> list[tuple[str, Path]]:
     if source.is_file():
         return []
-    files = sorted(p for p in source.iterdir() if _is_image(p))
-    return [(case_name(path), path) for path in files]
+    there = sorted(source.iterdir())
+    others = [path for path in there if path.name.lower().endswith(_OTHER_IMAGES)]
+    names = [printable(path.name) for path in others if not is_dicom(path)]
+    if names:
+        logger.warning("not read for their format: %s; convert them to .nii.gz", some(names))
+    return [(case_name(path), path) for path in there if _is_image(path)]
 
 
 def _series(source: Path) -> list[tuple[str, Series]]:
@@ -67,12 +87,8 @@ def _series(source: Path) -> list[tuple[str, Series]]:
     found = find_series(source, progress=True, ignored=IMAGE_ENDINGS)
     for one in found.left_out:
         logger.info("left out %s: %s", one.series.pseudonym, one.reason)
-    for zip_error in found.bad_zips:
-        logger.warning("%s", zip_error)
-    for folder in found.bad_folders:
-        logger.warning("the folder %s cannot be read: see to its rights", folder)
-    if found.unreadable:
-        logger.warning("%d files look like DICOM, but their header is damaged", found.unreadable)
+    for remark in found.remarks():
+        logger.warning("%s", remark)
     return list(zip(names_by_folder(found.series, source), found.series, strict=True))
 
 
@@ -82,7 +98,9 @@ def _is_image(path: Path) -> bool:
 
 
 def _place(source: Source) -> str:
-    return source.name if isinstance(source, Path) else f"the DICOM series {source.pseudonym}"
+    if isinstance(source, Path):
+        return printable(source.name)
+    return f"the DICOM series {source.pseudonym}"
 
 
 def case_name(path: Path) -> str:
@@ -92,7 +110,7 @@ def case_name(path: Path) -> str:
         if name.lower().endswith(ending):
             name = name[: -len(ending)]
             break
-    return name.removesuffix("_0000")
+    return name.removesuffix("_0000") or name
 
 
 def write_image(image: sitk.Image, path: Path) -> None:

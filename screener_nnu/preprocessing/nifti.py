@@ -29,6 +29,8 @@ SHEAR_DEGREES = 0.1
 _AGREEMENT_MM = 0.5
 # Codes of a sform that says where the scanner saw the voxels; others are aligned to something.
 _SCANNER = 1
+# Codes of units of length: metres and micrometres; all else counts as mm.
+_MILLIMETRES = {1: 1e3, 3: 1e-3}
 #: From right, anterior, superior (nibabel) to left, posterior, superior (DICOM, SimpleITK).
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -103,8 +105,13 @@ class NiftiFile:
         placed = placements.get("sform", placements.get("qform"))
         if placed is None:
             sizes = [float(size) for size in self.header["pixdim"][1:4]]
-            return np.diag([*sizes, 1.0])
+            return np.diag([*(size * self._unit_mm for size in sizes), 1.0])
         return RAS_TO_LPS @ placed
+
+    @property
+    def _unit_mm(self) -> float:
+        """The unit of sizes and places, which SimpleITK regards as well."""
+        return _MILLIMETRES.get(int(self.header["xyzt_units"]) & 7, 1.0)
 
     def _check_placement(self) -> None:
         sizes = [float(size) for size in self.header["pixdim"][1:4]]
@@ -129,6 +136,7 @@ class NiftiFile:
                 found[name] = np.asarray(read(), dtype=float)
             except Exception as error:  # a quaternion that is none
                 raise NiftiError(f"its {name} is damaged ({error})") from error
+            found[name][:3] *= self._unit_mm
             if not np.isfinite(found[name]).all() or abs(np.linalg.det(found[name])) < 1e-9:
                 raise NiftiError(f"its {name} is no placement of voxels: correct its header")
         return found
@@ -176,7 +184,12 @@ class NiftiFile:
         raw = self._read(int(self.header.get_data_offset()), count * kind.itemsize)
         values = np.frombuffer(raw, kind).reshape(shape)
         values = values.astype(kind.newbyteorder("="), copy=False)
-        slope, intercept = self.header.get_slope_inter()
+        try:
+            slope, intercept = self.header.get_slope_inter()
+        except Exception as error:  # a slope without an intercept
+            raise NiftiError(
+                "its header rescales values by no number: correct scl_slope and scl_inter"
+            ) from error
         if slope is not None and (slope, intercept) != (1.0, 0.0):
             values = values * np.float64(slope) + np.float64(intercept)
         if values.dtype.kind == "f" and not np.isfinite(values).all():
@@ -237,6 +250,8 @@ def _read_header(path: Path, packed: bool) -> nibabel.Nifti1Header:
     try:
         found = header(block[:length], check=False)
         found.get_data_dtype()
+        if not float(found["vox_offset"]) >= length:
+            raise ValueError(f"vox_offset {float(found['vox_offset']):g} lies within it")
         if not 1 <= int(found["dim"][0]) <= 7 or min(found.get_data_shape()) < 1:
             raise ValueError(f"dim {found['dim'].tolist()}")
     except Exception as error:  # nibabel raises many types for a damaged header

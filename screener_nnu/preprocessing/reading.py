@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 # An image file, a folder or zip of one DICOM series, or a series that was found before.
 Source = Path | Series
 CANONICAL = "LPS"
+# Longest edge (mm) of the smallest and the largest thing that a CT shows.
+_EXTENT_MM = (10.0, 4000.0)
 
 
 @dataclass(frozen=True)
@@ -90,11 +92,24 @@ def to_raw_image(image: sitk.Image, case: str, source: SeriesSource | None = Non
     check_layout(image.GetSize(), image.GetNumberOfComponentsPerPixel(), case)
     geometry = Geometry.of_image(image)
     check_axes(geometry, case)
+    _check_extent(geometry, case)
     image = sitk.DICOMOrient(image, CANONICAL)
-    array = sitk.GetArrayViewFromImage(image).astype(np.float32)
-    check_intensities(array, case)
+    stored = sitk.GetArrayViewFromImage(image)
+    # Before the conversion, which makes infinite what is merely too large.
+    check_intensities(stored, case)
     x, y, z = image.GetSpacing()
-    return RawImage(case, array, (z, y, x), geometry, source)
+    return RawImage(case, stored.astype(np.float32), (z, y, x), geometry, source)
+
+
+def _check_extent(geometry: Geometry, case: str) -> None:
+    edges = [n * size for n, size in zip(geometry.size, geometry.spacing, strict=True)]
+    if not _EXTENT_MM[0] <= max(edges) <= _EXTENT_MM[1]:
+        shown = " x ".join(f"{edge:.3g}" for edge in edges)
+        raise CaseError(
+            case,
+            f"it is {shown} mm large (x, y, z), as no scan of a person is: correct its voxel "
+            "sizes, which have to be in mm",
+        )
 
 
 def read_size(path: Source) -> tuple[int, float]:
@@ -141,22 +156,58 @@ def find_cases(raw_dataset_folder: Path) -> dict[str, Path]:
             f"{description} is missing: write one as nnU-Net asks for; "
             "documentation/plan_and_preprocess.md shows that of unlabelled scans"
         )
-    try:
-        values = json.loads(description.read_text())
-        channels, ending = values["channel_names"], values["file_ending"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ScreenerError(
-            f"{description} is not what nnU-Net asks for ({error!r}): correct it"
-        ) from error
+    values = _read_description(description)
+    channels, ending = values["channel_names"], values["file_ending"]
     if len(channels) != 1:
         raise ScreenerError(
             f"{raw_dataset_folder.name} has {len(channels)} channels ({description}), but only "
             "CT with one channel can be used: make a dataset of the CT alone"
         )
     if "dataset" in values:
-        listed = values["dataset"].items()
-        return {case: raw_dataset_folder / entry["images"][0] for case, entry in sorted(listed)}
+        listed = sorted(values["dataset"].items())
+        return {case: raw_dataset_folder / entry["images"][0] for case, entry in listed}
     return _images(raw_dataset_folder / "imagesTr", ending)
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    """A `dataset.json` with all that is read of it.
+
+    Raises:
+        ScreenerError: it is damaged, or lacks something.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ScreenerError(f"{path} is no text in UTF-8: save it as that") from error
+    except ValueError as error:
+        raise ScreenerError(f"{path} is no JSON ({error}): correct it") from error
+    reason = _lack(values)
+    if reason:
+        raise ScreenerError(f"{path} is not what nnU-Net asks for ({reason}): correct it")
+    return values
+
+
+def _lack(values: Any) -> str:
+    """What nnU-Net would miss in a `dataset.json`; empty where nothing is."""
+    if not isinstance(values, dict):
+        return "it holds no names with values"
+    for name in ("channel_names", "file_ending"):
+        if name not in values:
+            return f"it has no {name}"
+    if not isinstance(values["channel_names"], dict):
+        return 'channel_names has to be like {"0": "CT"}'
+    ending = values["file_ending"]
+    if not isinstance(ending, str) or not ending.startswith("."):
+        return f"file_ending is {ending!r}, but has to be like '.nii.gz'"
+    listed = values.get("dataset", {})
+    if not isinstance(listed, dict):
+        return "dataset holds no cases by name"
+    for case, entry in listed.items():
+        if not isinstance(entry, dict) or not entry.get("images"):
+            return f"dataset names no images of {case}"
+        if "/" in case or "\\" in case:
+            return f"dataset names a case {case}, which cannot be the name of a file"
+    return ""
 
 
 def _images(folder: Path, ending: str) -> dict[str, Path]:
@@ -165,7 +216,10 @@ def _images(folder: Path, ending: str) -> dict[str, Path]:
     # Hidden ones are what a killed run left half written.
     files = [file for file in found if not file.name.startswith(".")]
     if not files:
-        raise ScreenerError(f"no image *{suffix} in {folder}: put the scans there")
+        raise ScreenerError(
+            f"no image *{suffix} in {folder}: put the scans there, or correct file_ending in "
+            "dataset.json"
+        )
     odd = [file.name for file in files if not file.name.endswith(suffix)]
     if odd:
         raise ScreenerError(
@@ -188,6 +242,11 @@ def _read_dicom(source: Source, case: str) -> DicomVolume:
         raise CaseError(case, str(error)) from error
     if len(found.series) != 1:
         reasons = "; ".join(sorted({one.reason for one in found.left_out}))
+        if not found.series and not reasons and source.is_dir():
+            raise CaseError(
+                case,
+                f"{source} is a folder that holds 0 DICOM series of CT: give the image file itself",
+            )
         raise CaseError(
             case,
             f"{source} holds {len(found.series)} DICOM series instead of one"

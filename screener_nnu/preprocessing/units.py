@@ -15,6 +15,8 @@ logger = logging.getLogger(__name__)
 # Above this lies everything that is not air (HU); nothing above it means that nobody was scanned.
 _AIR_LIMIT = -500.0
 _AIR = (-1100.0, -900.0)
+# Metal on an extended scale ends at 65,535 HU, padding at the lowest number of 16 bits.
+_FARTHEST = 1e6
 # Fat, fluids, muscle and organs, with and without contrast.
 _TISSUE = (-200.0, 300.0)
 # What scanners store, HU + 1024, when nobody has subtracted it; or has twice.
@@ -50,6 +52,12 @@ def check_intensities(array: NDArray, case: str) -> None:
             case, "the image holds NaN or infinite values: replace them by -1024 (air) in the file"
         )
     sample = array.reshape(-1)[:: max(1, array.size // _SAMPLE) | 1]
+    if max(high, -low) > _FARTHEST:
+        raise CaseError(
+            case,
+            f"it holds values such as {high if high > -low else low:.3g}, far beyond those of air "
+            "and metal: replace damaged voxels and padding by -1024 (air)",
+        )
     if reason := _why_not_hounsfield(sample, low, high):
         raise CaseError(case, reason)
     if low > _AIR_LIMIT:

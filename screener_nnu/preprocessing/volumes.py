@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -26,6 +27,7 @@ from screener_nnu.preprocessing.nifti import (
     is_nifti,
     shear_degrees,
 )
+from screener_nnu.preprocessing.text_headers import why_unusable
 
 logger = logging.getLogger(__name__)
 
@@ -192,10 +194,10 @@ def read_labels(path: Path, case: str, like: Geometry | None = None) -> NDArray:
 
 
 def check_name(path: Path, case: str) -> None:
-    """Refuses a path that SimpleITK cannot take: it ends the whole process.
+    """Refuses a path that SimpleITK cannot take: it ends the whole process, or waits for ever.
 
     Raises:
-        CaseError: its name is not valid UTF-8.
+        CaseError: its name is not valid UTF-8, or it is a pipe, a socket or a device.
     """
     try:
         os.fspath(path).encode("utf-8")
@@ -203,6 +205,10 @@ def check_name(path: Path, case: str) -> None:
         raise CaseError(
             case, f"the name {printable(os.fspath(path))} is not valid UTF-8: rename it"
         ) from error
+    if os.path.exists(path) and not path.is_file() and not path.is_dir():
+        raise CaseError(
+            case, f"{_shown(path)} is a pipe, a socket or a device: give a file, or remove it"
+        )
 
 
 def printable(name: str) -> str:
@@ -226,6 +232,8 @@ def _opened(path: Path, case: str) -> tuple[NiftiFile | None, Geometry]:
             reader.ReadImageInformation()
             check_layout(reader.GetSize(), reader.GetNumberOfComponents(), case)
             geometry = Geometry.of_image(reader)
+            if reason := why_unusable(path, geometry.size):
+                raise CaseError(case, f"{_shown(path)} cannot be read ({reason}): {_WAY_OUT}")
     except NiftiError as error:
         raise CaseError(case, f"{_shown(path)} cannot be read ({error}): {_WAY_OUT}") from error
     except (RuntimeError, OSError) as error:
@@ -284,9 +292,11 @@ def _unreadable(
         reason = "there is no such file"
     elif path.is_file() and not path.stat().st_size:
         reason = "the file is empty"
-    elif "No such file" in reason:
-        # What MetaImage says of a file that ends too early, or names another one for its voxels.
-        reason = "the file is cut short, or names a file of voxels that is not there"
+    elif "No such file" in reason or re.search("expected .* received|unexpected end|EOF", reason):
+        # What MetaImage and NRRD say of a file that ends too early.
+        reason = "the file is cut short"
+    elif "Unable to determine ImageIO" in reason:
+        reason = "it is no image of the kind that its name says"
     elif nifti is not None:
         try:
             nifti.voxels()
