@@ -66,7 +66,9 @@ def _import(arguments: argparse.Namespace) -> None:
         counts[row.status] += 1
         print(row.line(), flush=True)
     if not counts:
-        raise ScreenerError(f"no DICOM image in {arguments.input}")
+        raise ScreenerError(
+            f"no DICOM image in {arguments.input}: give the folder or the zip of an export"
+        )
     print(", ".join(f"{number} {status}" for status, number in sorted(counts.items())))
     if counts.keys() == {SKIPPED}:
         raise ScreenerError("no series could be used; the reasons stand above")

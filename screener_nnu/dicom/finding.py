@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 MIN_SLICES = 5
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+# Archives that are not looked into; of zips it is those within a zip.
+_ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".dcm.gz", ".7z", ".rar")
 # Values of Image Type for images whose values are no HU of a place: projections and renderings.
 _PROJECTED = frozenset(
     {"MIP", "MINIP", "MIPS", "MAX_IP", "MIN_IP", "PROJECTION IMAGE", "VOLUME RENDERING", "VRT"}
@@ -84,6 +86,7 @@ def find_series(
         left_out=tuple(left_out),
         unreadable=contents.unreadable,
         other_files=contents.other,
+        archives=contents.archives,
         bad_zips=tuple(bad_zips),
         bad_folders=tuple(bad_folders),
     )
@@ -96,6 +99,7 @@ class _Contents:
     kinds: dict[str, dict[Any, _Kind]] = field(default_factory=lambda: defaultdict(dict))
     unreadable: int = 0
     other: int = 0
+    archives: int = 0
     # One a field: (2, 2) pixels and (2.0, 2.0) mm are equal, too.
     _shared: dict[str, dict[Any, Any]] = field(default_factory=lambda: defaultdict(dict))
 
@@ -109,6 +113,7 @@ class _Contents:
             return
         if header is None:
             self.other += 1
+            self.archives += file.name.lower().endswith(_ARCHIVES)
             return
         info, found = header
         _, slices = self.kinds[info.uid].setdefault(_kind(info), (info, []))
@@ -189,7 +194,7 @@ def _unusable_piece(series: Series, min_slices: int) -> str:
     if first.position is None or first.orientation is None or first.spacing is None:
         derived = "DERIVED" in series.info.image_type
         return "derived images without positions" if derived else "slices without positions"
-    number = len({(s.sop_uid, s.frame) for s in series.slices})
+    number = len({s.identity for s in series.slices})
     if number < min_slices:
         return f"{number} slice{'s' * (number > 1)}, fewer than {min_slices}"
     return ""

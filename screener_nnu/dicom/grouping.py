@@ -70,7 +70,7 @@ def _phases(slices: list[Slice]) -> list[list[Slice]]:
 def _repeats(slices: Sequence[Slice]) -> bool:
     """Whether two different images lie at one position; copies of a file are no different image."""
     places: Counter[tuple[float, ...]] = Counter()
-    for position in {(s.sop_uid, s.frame): s.position for s in slices}.values():
+    for position in {s.identity: s.position for s in slices}.values():
         if position is not None:
             places[tuple(round(value / SAME_POSITION) for value in position)] += 1
     return any(count > 1 for count in places.values())

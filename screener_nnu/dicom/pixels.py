@@ -147,4 +147,6 @@ def _cause(error: Exception) -> str:
     if isinstance(error, (zipfile.BadZipFile, KeyError)):
         return "damaged in its zip" if isinstance(error, zipfile.BadZipFile) else "a part is absent"
     lines = str(error).strip().splitlines()
+    if lines and lines[0].startswith("Unable to decode"):
+        return "its compressed pixels are damaged"
     return lines[0] if lines else type(error).__name__

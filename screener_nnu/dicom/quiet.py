@@ -10,10 +10,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
-    """Silences warnings, and pydicom's log below errors, within the block."""
+    """Silences warnings and pydicom's log within the block: what it logs, it raises as well."""
     log = logging.getLogger("pydicom")
     level = log.level
-    log.setLevel(logging.ERROR)
+    log.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

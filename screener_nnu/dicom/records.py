@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,6 +44,11 @@ class Slice:
     localizer: bool
     number: int
     clocks: tuple[str, ...]
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What copies of an image share; some tools give all slices of a series one UID."""
+        return self.sop_uid, self.frame, self.position
 
 
 @dataclass(frozen=True)
@@ -123,6 +129,7 @@ class Found:
         left_out: the others.
         unreadable: DICOM files whose header is damaged.
         other_files: files that are no DICOM images.
+        archives: those among them that may hold some, but are not looked into.
         bad_zips: zips within a folder that are not read, each as an error with the reason.
         bad_folders: folders whose files cannot be listed.
     """
@@ -133,3 +140,26 @@ class Found:
     other_files: int
     bad_zips: tuple[ZipError, ...] = ()
     bad_folders: tuple[Path, ...] = ()
+    archives: int = 0
+
+    def remarks(self, names: bool = True) -> list[str]:
+        """What was not looked into and why, as sentences.
+
+        Args:
+            names: whether zips and folders are named, which may tell who was scanned.
+        """
+        said = [str(e) if names else f"a zip is not read: {e.reason}" for e in self.bad_zips]
+        for folder in self.bad_folders:
+            shown = os.fsencode(folder).decode("utf-8", "backslashreplace")
+            said.append(f"{shown if names else 'a folder'} cannot be read: see to its rights")
+        if self.unreadable:
+            said.append(
+                f"the header of {self.unreadable} DICOM file{'s' * (self.unreadable > 1)} is "
+                "damaged: copy or export again"
+            )
+        if self.archives:
+            said.append(
+                f"{self.archives} packed file{'s' * (self.archives > 1)} not looked into (only "
+                "zips are, and no zip within a zip): unpack what holds scans"
+            )
+        return said

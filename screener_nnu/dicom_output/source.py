@@ -95,14 +95,12 @@ def read_source(source_files: Sequence[SourceFile]) -> SourceSeries:
     Raises:
         ScreenerError: a file is no DICOM image, or they are not one stack of slices.
     """
-    if len(source_files) < 2:
-        raise ScreenerError(
-            f"{len(source_files)} DICOM files are no series: give all slices of the CT"
-        )
     count = len(source_files)
     named = [(_name(one, k, count), _header(one)) for k, one in enumerate(source_files, 1)]
     for name, header in named:
         _check_header(name, header)
+    if count < 2:
+        raise ScreenerError(f"{count} DICOM files are no series: give all slices of the CT")
     first = named[0][1]
     for name, header in named[1:]:
         _check_same_stack(name, header, named[0][0], first)
@@ -119,7 +117,9 @@ def read_source(source_files: Sequence[SourceFile]) -> SourceSeries:
 
 def _name(source: SourceFile, number: int, count: int) -> str:
     """What errors call a source: a path that was given, else its place and never its UID."""
-    return str(source) if isinstance(source, (str, Path)) else f"slice {number} of {count}"
+    if isinstance(source, (str, Path)):
+        return str(source)
+    return f"slice {number} of {count}" if count > 1 else "its file"
 
 
 def _header(source: SourceFile) -> Dataset:
@@ -146,8 +146,8 @@ def _header(source: SourceFile) -> Dataset:
 def _check_header(name: str, header: Dataset) -> None:
     if int(header.get("NumberOfFrames", 1) or 1) > 1:
         raise ScreenerError(
-            f"{name} has {header.NumberOfFrames} frames: DICOM output is made for series of "
-            "single slices only; use the NIfTI files"
+            f"{name} has {header.NumberOfFrames} frames (Enhanced CT), and DICOM objects are made "
+            "of series with a file a slice: use the NIfTI files"
         )
     missing = [word for word in _NEEDED if header.get(word) in (None, "")]
     if missing:

@@ -94,11 +94,8 @@ def _remove_half_written(folder: Path) -> None:
 
 
 def _outcomes(request: ImportRequest, found: Found, earlier: dict[str, Row]) -> Iterator[Row]:
-    for error in found.bad_zips:
-        logger.warning("%s", error if request.keep_names else f"a zip is not read: {error.reason}")
-    for folder in found.bad_folders:
-        name = printable(str(folder)) if request.keep_names else "a folder"
-        logger.warning("%s cannot be read: see to its rights", name)
+    for remark in found.remarks(request.keep_names):
+        logger.warning("%s", remark)
     for one in found.left_out:
         row = replace(_describe(one.series, request), reason=one.reason)
         yield _kept_as_it_was(row, earlier.get(row.series), request) or row
