@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import time
+import unicodedata
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from screener_nnu.files import TEMPORARY_ENDING
 from screener_nnu.inference.compressed_nifti import HEADER_PREFIX
 from screener_nnu.preprocessing.reading import Source
 
+# File systems allow 255 bytes; endings, and those of what is being written, need some of them.
+_LONGEST_NAME = 215
 _SUFFIXES = ("_body", "_mask", "_findings", "_map")
 # A file is written within minutes; another process may be writing into the folder just now.
 _OLD_SECONDS = 3600.0
@@ -42,14 +46,32 @@ def refuse_folder_of_scans(images: Mapping[str, Source], output: Path) -> None:
 
 
 def taken_names(cases: Collection[str]) -> dict[str, str]:
-    """Cases whose map would have the name of another case's file, and why they are skipped."""
-    names = set(cases)
-    return {
-        case: f"its map would replace {case}.nii.gz of the case {case.removesuffix(end)}: rename it"
-        for case in sorted(names)
-        for end in _SUFFIXES
-        if case.endswith(end) and case.removesuffix(end) in names
-    }
+    """Cases whose files would have no name of their own, or none at all, and why.
+
+    Names that differ in letter case alone, or in how an accent is written, are one name on many
+    disks.
+    """
+    names, unusable = set(cases), {}
+    folded: dict[str, str] = {}
+    for case in sorted(names):
+        owner = next((case.removesuffix(end) for end in _SUFFIXES if case.endswith(end)), "")
+        first = folded.setdefault(unicodedata.normalize("NFC", case).casefold(), case)
+        length = len(os.fsencode(case))
+        if owner in names:
+            unusable[case] = (
+                f"its map would replace {case}.nii.gz of the case {owner}: rename the scan"
+            )
+        elif first != case:
+            unusable[case] = (
+                f"its name differs from {first} in letter case or accents alone, and on many disks "
+                "one map would replace the other: rename the scan"
+            )
+        elif length > _LONGEST_NAME:
+            unusable[case] = (
+                f"its name has {length} bytes, and those of its map and findings would be too "
+                f"long: rename the scan, to {_LONGEST_NAME} at most"
+            )
+    return unusable
 
 
 def remove_half_written(output: Path) -> None:
