@@ -77,7 +77,13 @@ def grid_cells(
     seeds: int = 1,
     more: Iterable[str] = (),
 ) -> list[Cell]:
-    """The product of the three with seeds 0 to `seeds` - 1, and cells given one by one."""
+    """The product of the three with seeds 0 to `seeds` - 1, and cells given one by one.
+
+    Raises:
+        ScreenerError: less than one seed, or a cell that is none.
+    """
+    if seeds < 1:
+        raise ScreenerError(f"--seeds {seeds}: one run of each combination is the least")
     cells = [Cell(*names) for names in product(losses, conditions, densities, range(seeds))]
     return list(dict.fromkeys([*cells, *(Cell.parse(text) for text in more)]))
 

@@ -79,14 +79,15 @@ def _view_case(arguments: argparse.Namespace) -> None:
     from dataclasses import replace
 
     from screener_nnu.errors import ScreenerError
+    from screener_nnu.files import refuse_missing
     from screener_nnu.inference.images import find_images
     from screener_nnu.viewer.folder import ViewOptions, beside_map, own_pages, view_case
 
+    for path in (arguments.map, arguments.body, *(arguments.findings or [])):
+        if path is not None:
+            refuse_missing(path)
     if arguments.output.suffix.lower() != ".html":
         raise ScreenerError(f"-o {arguments.output}: a page ends in .html")
-    for path in (arguments.map, arguments.body, *(arguments.findings or [])):
-        if path is not None and not path.is_file():
-            raise ScreenerError(f"{path} does not exist")
     own_pages(arguments.output.parent, [arguments.output])
     images = find_images(arguments.image)
     if len(images) != 1:

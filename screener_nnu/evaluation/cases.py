@@ -20,6 +20,7 @@ from screener_nnu.preprocessing.volumes import (
 
 ENDING = ".nii.gz"
 BODY = "_body"
+_BESIDE_MAPS = (BODY, "_mask", "_findings")
 
 
 @dataclass(frozen=True)
@@ -131,9 +132,18 @@ def _names(folder: Path) -> set[str]:
 
 
 def _map_names(folder: Path, annotated: set[str]) -> set[str]:
-    """Cases of a folder of maps, told from body masks; a case may itself be called `whole_body`."""
+    """Cases of a folder of maps, told from what else a prediction writes of a case.
+
+    A case may itself be called `whole_body`.
+    """
     names = _names(folder)
-    return {name for name in names if name.removesuffix(BODY) not in (names | annotated) - {name}}
+    others = names | annotated
+
+    def belongs(name: str) -> bool:
+        owners = {name.removesuffix(end) for end in _BESIDE_MAPS} - {name}
+        return bool(owners & others)
+
+    return {name for name in names if not belongs(name)}
 
 
 def _find_files(

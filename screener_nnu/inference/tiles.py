@@ -41,6 +41,9 @@ class Tiling:
             multiple: per axis, of padded shape, tile and starts.
         """
         padded = -(-np.array(shape) // multiple) * multiple
+        if (padded == multiple).all():
+            # The network's deepest level would be one position, which it cannot normalise.
+            padded[-1] += multiple[-1]
         tile = np.minimum(np.maximum(np.array(largest) // multiple, 1) * multiple, padded)
         axes = (
             tile_starts(int(n), int(t), overlap, int(m))

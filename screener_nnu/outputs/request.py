@@ -40,11 +40,15 @@ class OutputRequest:
     model: str = ""
 
     def __post_init__(self) -> None:
-        """Refuses findings without a threshold.
+        """Refuses findings without a threshold, and those of less than no volume.
 
         Raises:
-            ScreenerError: there is no threshold.
+            ScreenerError: there is no threshold, or the smallest volume is below 0 or no number.
         """
+        if not self.minimum_ml >= 0:
+            raise ScreenerError(
+                f"--min_ml {self.minimum_ml:g}: the smallest volume of a finding is 0 ml or more"
+            )
         if self.findings and self.threshold is None:
             raise ScreenerError(
                 "findings are the places above a threshold: give --threshold, in nats, or as p99.9 "

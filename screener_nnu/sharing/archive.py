@@ -174,7 +174,10 @@ def _check_members(members: list[zipfile.ZipInfo], archive_bytes: int) -> None:
     for info in members:
         # Of the name as it is written: zipfile cuts it at a NUL and turns backslashes.
         if info.orig_filename != info.filename or not is_member(info.orig_filename):
-            raise ScreenerError(f"a model has no member {info.orig_filename[:200]!r}")
+            raise ScreenerError(
+                "it was not made by screener_export_model: a model has no member "
+                f"{info.orig_filename[:200]!r}"
+            )
         if info.filename.lower() in seen:
             raise ScreenerError(f"the member {info.filename} is there twice")
         seen.add(info.filename.lower())

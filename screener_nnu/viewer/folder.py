@@ -223,6 +223,6 @@ def write_case(
 
 def _peak(score: sitk.Image, body: sitk.Image | None) -> float:
     """Highest score in the body; both may be stored along other axes."""
-    scores = sitk.GetArrayFromImage(to_lps(score))
+    scores = sitk.GetArrayFromImage(to_lps(score)).astype(np.float32, copy=False)
     inside = True if body is None else sitk.GetArrayFromImage(to_lps(body)) > 0
     return float(np.max(scores, where=inside, initial=-np.inf))
