@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from screener_nnu.commands.predict import main as predict
+from screener_nnu.detectors import ModelRef
 from screener_nnu.errors import ScreenerError
-from screener_nnu.inference.models import load_student, load_teacher
 from screener_nnu.stage_checkpoint import check_finite, check_statistics, finished_stage
 from screener_nnu.trainers.run import train_stage
 
@@ -38,9 +38,9 @@ def spoil(checkpoint: dict[str, Any]) -> None:
 def load(stage: str) -> None:
     """What every command does that needs the stage."""
     if stage == "distillation":
-        load_student("901", PLANS, CPU)
+        ModelRef("901", PLANS).load(CPU)
     else:
-        load_teacher("901", PLANS, CPU)
+        ModelRef("901", PLANS, "teacher").load(CPU)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -126,7 +126,7 @@ def test_students_of_another_kind_are_named(
     given.write_bytes(final(trained, "distillation").read_bytes())
     change(given, edit)
     with pytest.raises(ScreenerError, match=reason) as error:
-        load_student("901", PLANS, CPU, str(given))
+        ModelRef("901", PLANS, checkpoint=given).load(CPU)
     message = str(error.value)
     assert message.startswith(f"{given} cannot be used as distillation stage: ")
     assert "give the checkpoint_final.pth of another distillation stage, or train" in message
@@ -168,7 +168,7 @@ def test_a_checkpoint_with_numbers_of_numpy_is_taken_for_that_of_stock_nnunet(
     path = tmp_path / "stock.pth"
     torch.save({"network_weights": {}, "logging": [np.float64(0.5)]}, path)
     with pytest.raises(ScreenerError, match="as checkpoints of stock nnU-Net may and ours never"):
-        load_student("901", PLANS, CPU, str(path))
+        ModelRef("901", PLANS, checkpoint=path).load(CPU)
 
 
 def test_sound_checkpoints_are_read(trained: Any) -> None:

@@ -15,6 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
+from screener_nnu.calibration.run import calibrate_trained
+from screener_nnu.detectors import ModelRef
 from screener_nnu.errors import ScreenerError
 from screener_nnu.networks.unet import low_precision
 from screener_nnu.paths import cases_folder
@@ -111,6 +113,15 @@ class ScreenerTrainer(StageState):
 
     def finish(self) -> None:
         """Work after the last step, before the final checkpoint."""
+
+    def calibrate_as(self, detector: str) -> None:
+        """Measures on validation scans what the scores of this plan's detector mean."""
+        names = self.plans_manager
+        calibrate_trained(
+            ModelRef(names.dataset_name, names.plans_name, detector),
+            self.device,
+            self.settings.calibration.max_scans,
+        )
 
     def calibrate(self) -> None:
         """Work of the first process after the final checkpoint; it must not fail."""

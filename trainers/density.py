@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from screener_nnu.calibration.run import calibrate_trained
 from screener_nnu.densities import new_density
+from screener_nnu.detectors import TEACHER
 from screener_nnu.inference.map_store import MapStore, maps_folder
 from screener_nnu.inference.models import load_features
 from screener_nnu.plans import DensitySettings, OptimiserSettings, ScreenerSettings
@@ -209,13 +209,7 @@ class DensityTrainer(ScreenerTrainer):
 
     def calibrate(self) -> None:
         """Measures on validation scans what the scores of this teacher mean."""
-        calibrate_trained(
-            self.plans_manager.dataset_name,
-            self.plans_manager.plans_name,
-            True,
-            self.device,
-            self.settings.calibration.max_scans,
-        )
+        self.calibrate_as(TEACHER)
 
     @classmethod
     def own_settings(cls, settings: dict[str, Any]) -> Any:

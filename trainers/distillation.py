@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from screener_nnu.calibration.run import calibrate_trained
+from screener_nnu.detectors import STUDENT, ModelRef
+from screener_nnu.detectors import TEACHER as DETECTOR_TEACHER
 from screener_nnu.files import file_sha256
 from screener_nnu.finetuning.checkpoint import stock_checkpoint
-from screener_nnu.inference.models import load_teacher
 from screener_nnu.inference.sliding_window import cells_to_voxels
 from screener_nnu.inference.volume import normalise_hu
 from screener_nnu.losses.distillation import distillation_loss
@@ -130,9 +130,8 @@ class DistillationTrainer(ScreenerTrainer):
 
     def _store_teacher_scores(self) -> None:
         """Makes the targets, shared among the processes."""
-        teacher, plan, self.score_statistics = load_teacher(
-            self.plans_manager.dataset_name, self.teacher_plans, self.device
-        )
+        model = ModelRef(self.plans_manager.dataset_name, self.teacher_plans, DETECTOR_TEACHER)
+        teacher, plan, self.score_statistics = model.load(self.device)
         self._y_scale = teacher.density.y_mean.clone(), teacher.density.y_std.clone()
         store = TeacherTargets(
             teacher, plan, self.cases_folder, self.scores_folder, self.device, self.descriptors > 0
@@ -246,13 +245,7 @@ class DistillationTrainer(ScreenerTrainer):
 
     def calibrate(self) -> None:
         """Measures on validation scans what the scores of this student mean."""
-        calibrate_trained(
-            self.plans_manager.dataset_name,
-            self.plans_manager.plans_name,
-            False,
-            self.device,
-            self.settings.calibration.max_scans,
-        )
+        self.calibrate_as(STUDENT)
 
     @classmethod
     def upstream(cls, dataset: str, plan: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ import torch
 from screener_nnu.calibration.run import calibrate_trained
 from screener_nnu.calibration.store import FILE as CALIBRATION_FILE
 from screener_nnu.checkpoints import load_plain
+from screener_nnu.detectors import ModelRef, detectors_of
 from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import dataset_name, plan_file, preprocessed_folder, stage_folder
 from screener_nnu.plans import CONFIGURATION, read_plan
@@ -123,14 +124,10 @@ def _train_or_leave(
 def _calibrate_again(dataset: int | str, stage: str, plans_name: str, device: torch.device) -> None:
     """Calibrates what a killed run trained and did not calibrate."""
     _, settings = read_plan(plan_file(dataset, plans_name))
-    if stage in ("density", "distillation") and settings.split.validation:
-        calibrate_trained(
-            dataset_name(dataset),
-            plans_name,
-            stage == "density",
-            device,
-            settings.calibration.max_scans,
-        )
+    if settings.split.validation:
+        for name in detectors_of(stage):
+            model = ModelRef(dataset_name(dataset), plans_name, name)
+            calibrate_trained(model, device, settings.calibration.max_scans)
 
 
 def _load(dataset: int | str, plans_name: str) -> tuple[dict[str, Any], dict[str, Any]]:

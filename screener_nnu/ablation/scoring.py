@@ -18,12 +18,12 @@ from tqdm import tqdm
 
 from screener_nnu.ablation.anomaly_store import AnomalyStore
 from screener_nnu.checkpoints import write_bytes
+from screener_nnu.detectors import TEACHER, ModelRef
 from screener_nnu.evaluation.baselines import BASELINES, BaselineInput
 from screener_nnu.evaluation.cases import HuHistogram
 from screener_nnu.evaluation.histograms import CaseHistogram, quantile_edges
 from screener_nnu.files import file_sha256
 from screener_nnu.inference.map_store import MapStore, maps_folder
-from screener_nnu.inference.models import load_teacher
 from screener_nnu.inference.sliding_window import cells_to_voxels
 from screener_nnu.paths import finished_checkpoint
 from screener_nnu.synthetic.anomalies import KINDS
@@ -97,7 +97,7 @@ def _keep(path: Path, judged: Judged) -> None:
 def _teacher(
     dataset: str, plans_name: str, anomalies: AnomalyStore, device: torch.device
 ) -> ScoreFunction:
-    teacher, plan, _ = load_teacher(dataset, plans_name, device)
+    teacher, plan, _ = ModelRef(dataset, plans_name, TEACHER).load(device)
     store = MapStore(maps_folder(anomalies.cases.folder), teacher.features, plan, device)
 
     def scores(case: str, kind: str) -> dict[str, np.ndarray]:

@@ -25,17 +25,17 @@ from screener_nnu.calibration.scans import (
     stored_scans,
 )
 from screener_nnu.calibration.store import (
-    calibrate_command,
     calibration_file,
     kept_annotated,
     load_calibration,
     save_calibration,
     trained_identity,
 )
+from screener_nnu.detectors import ModelRef
 from screener_nnu.errors import ScreenerError
 from screener_nnu.inference.images import find_images
 from screener_nnu.inference.predict import Predictor
-from screener_nnu.paths import cases_folder, dataset_name
+from screener_nnu.paths import cases_folder
 from screener_nnu.plans import ScreenerSettings
 
 logger = logging.getLogger(__name__)
@@ -47,26 +47,21 @@ class Calibrator:
     """A model and the calibration beside its weights.
 
     Args:
-        dataset: number or name.
-        plans_name: plan of the model.
-        teacher: of the density stage, otherwise of the student.
+        model: names it.
         device: to predict on.
         max_scans: scans at most, spread evenly over the list; None for the plan's setting.
     """
 
     def __init__(
         self,
-        dataset: int | str,
-        plans_name: str,
-        teacher: bool,
+        model: ModelRef,
         device: torch.device,
         max_scans: int | None = None,
     ) -> None:
         """Loads the model."""
-        self.dataset = dataset_name(dataset)
-        self.plans_name, self.teacher = plans_name, teacher
+        self.model = model
         self.predictor: Predictor
-        self.predictor, self.high = load_predictor(self.dataset, plans_name, teacher, device)
+        self.predictor, self.high = load_predictor(model, device)
         self.settings = ScreenerSettings.from_dict(self.predictor.plan["screener"])
         self.asked_scans = max_scans
         self.max_scans = max_scans or self.settings.calibration.max_scans or DEFAULT_SCANS
@@ -74,7 +69,7 @@ class Calibrator:
     @property
     def file(self) -> Path:
         """Where the calibration lies."""
-        return calibration_file(self.dataset, self.plans_name, self.teacher)
+        return calibration_file(self.model)
 
     def on_validation_scans(self) -> Calibration:
         """Calibrates on the plan's validation scans, as they were prepared, and stores it.
@@ -85,10 +80,10 @@ class Calibrator:
         names = spread(self.settings.split.validation, self.max_scans)
         if not names:
             raise ScreenerError(
-                f"the plan {self.plans_name} names no validation scans, as plans out of a model "
+                f"the plan {self.model.plans} names no validation scans, as plans out of a model "
                 "file do: give scans of your own that nobody trained on, with --images"
             )
-        folder = cases_folder(self.dataset, self.settings.data_identifier)
+        folder = cases_folder(self.model.dataset, self.settings.data_identifier)
         return self._calibrate(stored_scans(self.predictor, folder, names), SOURCES[0])
 
     def on_images(self, folder: Path) -> Calibration:
@@ -102,9 +97,9 @@ class Calibrator:
 
     def on_annotated(self, folder: Path, masks: Path) -> Calibration:
         """Adds thresholds of annotated cases to the calibration; without one, makes it first."""
-        calibration = load_calibration(self.dataset, self.plans_name, self.teacher)
+        calibration = load_calibration(self.model)
         if calibration is None and not self.settings.split.validation:
-            command = calibrate_command(self.dataset, self.plans_name, self.teacher)
+            command = self.model.command("calibrate")
             raise ScreenerError(
                 "annotated cases alone do not say what is usual; calibrate on scans of your own "
                 f"first, the same ones if there are no others:\n    {command} --images {folder}"
@@ -137,13 +132,13 @@ class Calibrator:
         if met:
             raise ScreenerError(
                 f"{met[0]} ({len(met)} in all) has the name of a {use} scan of the plan "
-                f"{self.plans_name}: take it out of the folder, or rename it if it is another one"
+                f"{self.model.plans}: take it out of the folder, or rename it if it is another one"
             )
 
     def _calibrate(self, scans: ScanSource, source: str) -> Calibration:
         begun = time.monotonic()
         measured = measure_scans(scans, self.high)
-        identity = trained_identity(self.dataset, self.plans_name, self.teacher)
+        identity = trained_identity(self.model)
         calibration = calibrate_on(measured, identity, source)
         annotated = kept_annotated(self.file, identity)
         if annotated is not None:
@@ -156,23 +151,21 @@ class Calibrator:
         return calibration
 
 
-def calibrate_trained(
-    dataset: str, plans_name: str, teacher: bool, device: torch.device, max_scans: int
-) -> None:
+def calibrate_trained(model: ModelRef, device: torch.device, max_scans: int) -> None:
     """Calibrates a model that has just been trained, unless it is calibrated already.
 
     Whatever goes wrong is logged: the training is done, and `screener_calibrate` can follow.
 
     Args:
-        dataset, plans_name, teacher, device: see `Calibrator`.
+        model, device: see `Calibrator`.
         max_scans: the plan's setting; 0 leaves it to `screener_calibrate`.
     """
-    if not max_scans or load_calibration(dataset, plans_name, teacher) is not None:
+    if not max_scans or load_calibration(model) is not None:
         return
     try:
-        Calibrator(dataset, plans_name, teacher, device, max_scans).on_validation_scans()
+        Calibrator(model, device, max_scans).on_validation_scans()
     except Exception as error:
-        command = calibrate_command(dataset, plans_name, teacher)
+        command = model.command("calibrate")
         logger.warning(
             "the model is finished, but it was not calibrated (%s); run\n    %s", error, command
         )

@@ -12,9 +12,9 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 from numpy.typing import NDArray
 
+from screener_nnu.detectors import ModelRef
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.inference.images import IMAGE_ENDINGS, find_images
-from screener_nnu.inference.models import load_student, load_teacher
 from screener_nnu.inference.predict import AnomalyMap, Predictor
 from screener_nnu.inference.volume import score_map
 from screener_nnu.preprocessing.case_files import CaseFolder
@@ -63,17 +63,14 @@ ScanSource = dict[str, Callable[[], ScoredScan]]
 """How to get each scan, by name; nothing is read before it is called."""
 
 
-def load_predictor(
-    dataset: str, plans_name: str, teacher: bool, device: torch.device
-) -> tuple[Predictor, float]:
-    """Student or teacher of a plan, as `screener_predict` loads it, and a score that is high.
+def load_predictor(model: ModelRef, device: torch.device) -> tuple[Predictor, float]:
+    """A trained model, as `screener_predict` loads it, and a score that is high.
 
-    The high score is that of two standard deviations above the mean of training scans (nats).
+    The high score is that of two standard deviations above the mean of training scans.
     """
-    load = load_teacher if teacher else load_student
-    scorer, plan, statistics = load(dataset, plans_name, device)
-    high = statistics["mean"] + 2 * statistics["std"]
-    return Predictor(scorer, plan, statistics["lowest"], device), high
+    loaded = model.load(device)
+    high = loaded.statistics["mean"] + 2 * loaded.statistics["std"]
+    return Predictor.of(loaded, device), high
 
 
 def stored_scans(predictor: Predictor, folder: Path, names: Sequence[str]) -> ScanSource:

@@ -14,10 +14,9 @@ import torch
 from screener_nnu.calibration.annotated import AnnotatedThresholds
 from screener_nnu.calibration.record import Calibration, plain_threshold
 from screener_nnu.checkpoints import read_checkpoint
+from screener_nnu.detectors import ModelRef
 from screener_nnu.errors import ScreenerError
 from screener_nnu.files import replacing
-from screener_nnu.paths import dataset_name, finished_checkpoint, stage_folder
-from screener_nnu.plans import DEFAULT_PLANS_NAME
 
 logger = logging.getLogger(__name__)
 
@@ -25,14 +24,10 @@ FILE = "calibration.json"
 _MAX_BYTES = 16 << 20
 
 
-def scored_by(teacher: bool) -> str:
-    """The stage whose checkpoint a calibration belongs to."""
-    return "density" if teacher else "distillation"
-
-
-def calibration_file(dataset: int | str, plans_name: str, teacher: bool) -> Path:
-    """Beside the final checkpoint."""
-    return stage_folder(dataset, scored_by(teacher), plans_name) / FILE
+def calibration_file(model: ModelRef) -> Path:
+    """Beside the checkpoint."""
+    folder = model.folder if model.checkpoint is None else model.checkpoint.parent
+    return folder / FILE
 
 
 def model_identity(checkpoint: Mapping[str, Any]) -> str:
@@ -50,10 +45,9 @@ def model_identity(checkpoint: Mapping[str, Any]) -> str:
     return digest.hexdigest()[:16]
 
 
-def trained_identity(dataset: int | str, plans_name: str, teacher: bool) -> str:
-    """Hash of the finished model of a plan."""
-    path = finished_checkpoint(dataset, scored_by(teacher), plans_name)
-    return model_identity(read_checkpoint(path))
+def trained_identity(model: ModelRef) -> str:
+    """Hash of a trained model."""
+    return model_identity(read_checkpoint(model.file))
 
 
 def save_calibration(calibration: Calibration, path: Path) -> None:
@@ -114,25 +108,15 @@ def kept_annotated(path: Path, model: str) -> AnnotatedThresholds | None:
     return before.annotated
 
 
-def load_calibration(
-    dataset: int | str, plans_name: str, teacher: bool, checkpoint_file: Path | None = None
-) -> Calibration | None:
+def load_calibration(model: ModelRef) -> Calibration | None:
     """The calibration of a trained model, None where there is none that belongs to it.
 
     One of other weights, or a damaged one, is named in a warning and not used.
-
-    Args:
-        dataset: number or name.
-        plans_name: plan of the model.
-        teacher: of the density stage, otherwise of the student.
-        checkpoint_file: checkpoint in place of the plan's final one.
     """
-    path = calibration_file(dataset, plans_name, teacher)
-    if checkpoint_file is not None:
-        path = checkpoint_file.with_name(FILE)
+    path = calibration_file(model)
     if not path.is_file():
         return None
-    own = checkpoint_file or path.with_name("checkpoint_final.pth")
+    own = model.checkpoint or path.with_name("checkpoint_final.pth")
     try:
         calibration = read_calibration(path)
         identity = model_identity(read_checkpoint(own))
@@ -144,32 +128,18 @@ def load_calibration(
             "calibration not used: %s belongs to other weights than %s; run\n    %s",
             path,
             own.name,
-            calibrate_command(dataset, plans_name, teacher),
+            model.command("calibrate"),
         )
         return None
     return calibration
 
 
-def calibrate_command(dataset: int | str, plans_name: str, teacher: bool) -> str:
-    """The command line that calibrates a model."""
-    number = int(dataset_name(dataset)[7:10])
-    plans = "" if plans_name == DEFAULT_PLANS_NAME else f" -p {plans_name}"
-    return f"screener_calibrate -d {number}{plans}{' --teacher' if teacher else ''}"
-
-
-def resolve_threshold(
-    text: str,
-    dataset: int | str,
-    plans_name: str,
-    teacher: bool,
-    volume_ml: float | None = None,
-    checkpoint_file: Path | None = None,
-) -> float:
-    """A threshold (nats) as a user writes it; the calibration is read where it is needed.
+def resolve_threshold(text: str, model: ModelRef, volume_ml: float | None = None) -> float:
+    """A threshold as a user writes it, as a score; the calibration is read where it is needed.
 
     Args:
         text: see `Calibration.parse_threshold`.
-        dataset, plans_name, teacher, checkpoint_file: the model, see `load_calibration`.
+        model: whose scores it is for.
         volume_ml: least volume (ml) of findings, for `fp`; None for the usual one.
 
     Raises:
@@ -178,13 +148,11 @@ def resolve_threshold(
     value = plain_threshold(text)
     if value is not None:
         return value
-    calibration = load_calibration(dataset, plans_name, teacher, checkpoint_file)
+    calibration = load_calibration(model)
     if calibration is None:
         raise ScreenerError(
-            f"threshold '{text}' needs a calibration of the {'teacher' if teacher else 'student'} "
-            f"of {plans_name}, and there is none; run\n"
-            f"    {calibrate_command(dataset, plans_name, teacher)}\n"
-            "or give a threshold in nats"
+            f"threshold '{text}' needs a calibration of the {model.detector} of {model.plans}, and "
+            f"there is none; run\n    {model.command('calibrate')}\nor give a threshold as a number"
         )
     if volume_ml is None:
         return calibration.parse_threshold(text)

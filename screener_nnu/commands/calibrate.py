@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from screener_nnu.commands._detector import add_model_options, chosen_model
 from screener_nnu.commands._run import run, user_path
 
 if TYPE_CHECKING:
@@ -21,9 +22,7 @@ def _parser() -> argparse.ArgumentParser:
         "at its end; this command does it again, or on other scans. Without --images: the plan's "
         "validation scans.",
     )
-    parser.add_argument("-d", dest="dataset", required=True, help="data set the model learned from")
-    parser.add_argument("-p", dest="plans", default="ScreenerPlans", metavar="PLANS")
-    parser.add_argument("--teacher", action="store_true", help="all three stages, not the student")
+    add_model_options(parser)
     parser.add_argument(
         "--images",
         type=user_path,
@@ -69,11 +68,7 @@ def _calibrate(arguments: argparse.Namespace) -> None:
     from screener_nnu.devices import choose_device
 
     calibrator = Calibrator(
-        arguments.dataset,
-        arguments.plans,
-        arguments.teacher,
-        choose_device(arguments.device),
-        arguments.max_scans,
+        chosen_model(arguments), choose_device(arguments.device), arguments.max_scans
     )
     volume = arguments.min_volume_ml or DEFAULT_VOLUME_ML
     if arguments.check:
@@ -105,11 +100,12 @@ def _refuse_contradictions(arguments: argparse.Namespace) -> None:
 
 def _check(calibrator: Calibrator, images: Path, volume: float) -> None:
     from screener_nnu.calibration.report import compare
-    from screener_nnu.calibration.store import calibrate_command, load_calibration
+    from screener_nnu.calibration.store import load_calibration
     from screener_nnu.errors import ScreenerError
 
-    model = (calibrator.dataset, calibrator.plans_name, calibrator.teacher)
-    calibration = load_calibration(*model)
+    calibration = load_calibration(calibrator.model)
     if calibration is None:
-        raise ScreenerError(f"nothing to check yet; run\n    {calibrate_command(*model)}")
+        raise ScreenerError(
+            f"nothing to check yet; run\n    {calibrator.model.command('calibrate')}"
+        )
     print("\n".join(compare(calibration, calibrator.check(images, calibration), volume)))

@@ -20,6 +20,7 @@ from screener_nnu.commands._finetuning import (
 )
 from screener_nnu.commands._run import run as run_command
 from screener_nnu.commands._run import user_path
+from screener_nnu.detectors import DETECTORS
 from screener_nnu.errors import ScreenerError
 from screener_nnu.plans import DEFAULT_PLANS_NAME
 
@@ -59,9 +60,9 @@ def build_parser() -> argparse.ArgumentParser:
     fine_tuning_settings(add)
     add(
         "--map",
-        choices=("teacher", "student"),
-        help="beside the central ball, report the best threshold on the anomaly map of the "
-        "source's teacher or student",
+        choices=list(DETECTORS),
+        help="beside the central ball, report the best threshold on the map of a detector of the "
+        "source",
     )
     add(
         "--report",

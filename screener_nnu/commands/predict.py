@@ -6,9 +6,11 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from screener_nnu.commands._detector import add_model_options, chosen_model
 from screener_nnu.commands._run import run, user_path
 
 if TYPE_CHECKING:
+    from screener_nnu.detectors import ModelRef
     from screener_nnu.outputs.request import OutputRequest
 
 _COST_OF_FAST = (
@@ -20,17 +22,15 @@ _COST_OF_FAST = (
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Write the anomaly map (-log q, in nats) and the body mask of each scan in "
-        "its own geometry. The distilled student is used unless --teacher is given."
+        description="Write the anomaly map and the body mask of each scan in its own geometry. "
+        "The distilled student is used unless another detector is named."
     )
-    parser.add_argument("-d", dest="dataset", required=True, help="data set the model learned from")
+    add_model_options(parser)
     parser.add_argument(
         "-i", dest="input", type=user_path, required=True, help="file, folder or series"
     )
     parser.add_argument("-o", dest="output", type=user_path, required=True)
-    parser.add_argument("-p", dest="plans", default="ScreenerPlans", metavar="PLANS")
     parser.add_argument("-chk", dest="checkpoint", type=user_path, help="checkpoint of a student")
-    parser.add_argument("--teacher", action="store_true", help="all three stages, not the student")
     parser.add_argument("--fast", action="store_true", help="tiles side by side, without overlap")
     parser.add_argument(
         "--threshold",
@@ -61,7 +61,6 @@ def _predict(arguments: argparse.Namespace) -> None:
     from screener_nnu.devices import choose_device
     from screener_nnu.dicom_output.dependency import load_highdicom
     from screener_nnu.inference.images import find_images
-    from screener_nnu.inference.models import load_student, load_teacher
     from screener_nnu.inference.output_folder import refuse_folder_of_scans
     from screener_nnu.inference.predict import Predictor, predict_files
     from screener_nnu.inference.volume import with_overlap
@@ -74,36 +73,31 @@ def _predict(arguments: argparse.Namespace) -> None:
     )
     from screener_nnu.outputs.table import write_table
     from screener_nnu.ownership import own_folder
-    from screener_nnu.scoring.student import Student
-    from screener_nnu.scoring.teacher import Teacher
     from screener_nnu.viewer.index import INDEX, write_index
 
-    if arguments.teacher and arguments.checkpoint:
-        raise ScreenerError("-chk is a checkpoint of a student: leave it out, or --teacher")
+    model = chosen_model(arguments, arguments.checkpoint)
     if arguments.dicom:
         load_highdicom()  # to say now that it is missing, not after hours
     images = find_images(arguments.input)
     device = choose_device(arguments.device)
-    scorer: Teacher | Student
-    if arguments.teacher:
-        scorer, plan, statistics = load_teacher(arguments.dataset, arguments.plans, device)
-    else:
-        scorer, plan, statistics = load_student(
-            arguments.dataset, arguments.plans, device, arguments.checkpoint
-        )
+    loaded = model.load(device)
     if arguments.fast:
-        plan = with_overlap(plan, 0.0)
+        loaded = loaded._replace(plan=with_overlap(loaded.plan, 0.0))
         print(_COST_OF_FAST)
-    request = _request(arguments)
+    request = _request(arguments, model)
     folder = arguments.output
     refuse_folder_of_scans(images, folder)
     owned = own_folder(folder)
     adopt_earlier(owned)
     owned.refuse_foreign([folder / TABLE, *([folder / INDEX] if request.page else [])])
     extras = CaseExtras(folder, request)
-    predictor = Predictor(scorer, plan, statistics["lowest"], device)
     skipped = predict_files(
-        predictor, images, folder, request.threshold, arguments.overwrite, extras
+        Predictor.of(loaded, device),
+        images,
+        folder,
+        request.threshold,
+        arguments.overwrite,
+        extras,
     )
     every = known_cases(folder, images)
     write_table(folder, every, skipped)
@@ -124,38 +118,27 @@ def _predict(arguments: argparse.Namespace) -> None:
         raise ScreenerError(f"{lacking}; the reasons stand above and in {folder / TABLE}")
 
 
-def _request(arguments: argparse.Namespace) -> OutputRequest:
-    """What is made of each map, with the threshold in nats."""
+def _request(arguments: argparse.Namespace, model: ModelRef) -> OutputRequest:
+    """What is made of each map, with the threshold as a score."""
     from screener_nnu.calibration.store import (
         load_calibration,
-        model_identity,
         resolve_threshold,
         trained_identity,
     )
-    from screener_nnu.checkpoints import read_checkpoint
     from screener_nnu.outputs.request import OutputRequest
 
-    dataset, plans, teacher = arguments.dataset, arguments.plans, arguments.teacher
-    student_file = arguments.checkpoint
-    if student_file is None:
-        model = trained_identity(dataset, plans, teacher)
-    else:
-        model = model_identity(read_checkpoint(student_file))
-    calibration = load_calibration(dataset, plans, teacher, student_file)
+    identity = trained_identity(model)
     threshold = None
     if arguments.threshold is not None:
-        threshold = resolve_threshold(
-            arguments.threshold, dataset, plans, teacher, arguments.min_ml, student_file
-        )
-    if threshold is not None:
-        print(f"threshold: {threshold:.4f} nats")
+        threshold = resolve_threshold(arguments.threshold, model, arguments.min_ml)
+        print(f"threshold: {threshold:.4f}{model.spec.unit_text}")
     return OutputRequest(
         threshold=threshold,
         findings=arguments.findings,
         dicom=arguments.dicom,
         page=arguments.page,
         minimum_ml=arguments.min_ml,
-        calibration=calibration,
-        model_name=f"{dataset}, {plans}, {'teacher' if teacher else 'student'}",
-        model=f"{model}, fast" if arguments.fast else model,
+        calibration=load_calibration(model),
+        model_name=model.title,
+        model=f"{identity}, fast" if arguments.fast else identity,
     )

@@ -75,7 +75,8 @@ class GaussianDensity(ConditionalDensity):
     @classmethod
     def options(cls, settings: DensitySettings) -> dict[str, Any]:
         """Width and kernel, which a plan has among the settings of all densities."""
-        return super().options(settings) | {"hidden": settings.hidden, "kernel_size": settings.kernel_size}
+        own = {"hidden": settings.hidden, "kernel_size": settings.kernel_size}
+        return super().options(settings) | own
 
     def parameters_of(self, c: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and log-variance, each (B, d, D, H, W), or (1, d, 1, 1, 1) without a condition."""

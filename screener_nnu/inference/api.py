@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
+from screener_nnu.detectors import STUDENT, ModelRef
 from screener_nnu.errors import CaseError
 from screener_nnu.plans import DEFAULT_PLANS_NAME
 from screener_nnu.preprocessing.nifti import RAS_TO_LPS, SHEAR_DEGREES, shear_degrees
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 def load_predictor(
     dataset: int | str,
     plans: str = DEFAULT_PLANS_NAME,
-    teacher: bool = False,
+    detector: str = STUDENT,
     device: str | None = None,
 ) -> Predictor:
     """A trained model, ready for `predict`.
@@ -29,22 +30,17 @@ def load_predictor(
     Args:
         dataset: number or name of the data set that the model learned from.
         plans: name of the plan.
-        teacher: descriptor, condition and density in place of the distilled student.
+        detector: a name of `detectors.DETECTORS`; by default the distilled student.
         device: `cuda`, `cpu` or `mps`; by default `cuda` where there is one.
 
     Raises:
-        ScreenerError: no such data set, a stage is not trained, or no such device.
+        ScreenerError: no such data set or detector, a stage is not trained, or no such device.
     """
     from screener_nnu.devices import choose_device
-    from screener_nnu.inference.models import load_student, load_teacher
     from screener_nnu.inference.predict import Predictor
 
     chosen = choose_device(device)
-    if teacher:
-        scorer, plan, statistics = load_teacher(str(dataset), plans, chosen)
-        return Predictor(scorer, plan, statistics["lowest"], chosen)
-    student, plan, statistics = load_student(str(dataset), plans, chosen)
-    return Predictor(student, plan, statistics["lowest"], chosen)
+    return Predictor.of(ModelRef(dataset, plans, detector).load(chosen), chosen)
 
 
 def as_raw_image(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,9 +10,10 @@ from torch import nn
 from screener_nnu.conditions import TRAINED_BY, Condition, build_condition
 from screener_nnu.conditions.ape import POSITION_CHANNELS
 from screener_nnu.densities import new_density
+from screener_nnu.detectors import ModelRef
+from screener_nnu.detectors.base import LoadedDetector
 from screener_nnu.errors import ScreenerError
 from screener_nnu.networks.unet import build_unet
-from screener_nnu.paths import train_command
 from screener_nnu.plans import DensitySettings, ScreenerSettings
 from screener_nnu.scoring.student import Student
 from screener_nnu.scoring.teacher import FeatureExtractor, Teacher
@@ -82,22 +82,18 @@ def _trained_unet(dataset: str, stage: str, plans_name: str) -> tuple[nn.Module,
     return network, trained
 
 
-def load_teacher(
-    dataset: str, plans_name: str, device: torch.device
-) -> tuple[Teacher, dict[str, Any], dict[str, float]]:
-    """Teacher, the plan it was trained with, and its score statistics on training scans (nats).
-
-    The statistics are `mean`, `std`, `lowest` and `highest` over body positions.
-    """
-    file = finished_stage(dataset, "density", plans_name)
+def load_teacher(model: ModelRef, device: torch.device) -> LoadedDetector:
+    """Descriptor, condition and density of a model whose last stage is a density."""
+    dataset = str(model.dataset)
+    file = StageCheckpoint(model.file, model.stage, model.train_command)
     checkpoint = file.read()
     plan = checkpoint["plan"]
     settings = ScreenerSettings.from_dict(plan["screener"]).density
     features = load_features(dataset, plan, settings)
     if checkpoint.get("features") not in (None, features.identity()):
         raise ScreenerError(
-            f"descriptor or condition were trained anew after the density of {plans_name}; run\n"
-            f"    {train_command(dataset, 'density', plans_name)} --restart"
+            f"descriptor or condition were trained anew after the density of {model.plans}; run\n"
+            f"    {model.train_command} --restart"
         )
     if not checkpoint["score_statistics"]:
         raise file.refusal("it was left by a run that has not finished")
@@ -105,24 +101,13 @@ def load_teacher(
     density = new_density(settings, channels, cond_channels)
     file.fill(density, checkpoint["network_weights"])
     teacher = Teacher(features, density).to(device).eval()
-    return teacher, plan, checkpoint["score_statistics"]
+    return LoadedDetector(teacher, plan, checkpoint["score_statistics"])
 
 
-def load_student(
-    dataset: str, plans_name: str, device: torch.device, checkpoint_file: str | None = None
-) -> tuple[Student, dict[str, Any], dict[str, float]]:
-    """Student, its plan and the teacher's score statistics.
-
-    Args:
-        dataset, plans_name: whose student is loaded.
-        device: to load it to.
-        checkpoint_file: checkpoint in place of the plan's final one.
-    """
-    if checkpoint_file is None:
-        file = finished_stage(dataset, "distillation", plans_name)
-    else:
-        command = train_command(dataset, "distillation", plans_name)
-        file = StageCheckpoint(Path(checkpoint_file), "distillation", command, chosen=True)
+def load_student(model: ModelRef, device: torch.device) -> LoadedDetector:
+    """A distilled student, with its teacher's score statistics."""
+    chosen = model.checkpoint is not None
+    file = StageCheckpoint(model.file, model.stage, model.train_command, chosen=chosen)
     checkpoint = file.read()
     plan = checkpoint["plan"]
     statistics = checkpoint["score_statistics"]
@@ -130,4 +115,4 @@ def load_student(
     file.fill(network, checkpoint["network_weights"])
     low_precision_cpu = ScreenerSettings.from_dict(plan["screener"]).low_precision_cpu
     student = Student(network, statistics["mean"], statistics["std"], low_precision_cpu)
-    return student.to(device).eval(), plan, statistics
+    return LoadedDetector(student.to(device).eval(), plan, statistics)

@@ -14,6 +14,7 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 from tqdm import tqdm
 
+from screener_nnu.detectors.base import Detector, LoadedDetector
 from screener_nnu.errors import CaseError
 from screener_nnu.files import OutputError, disk_is_full, remove
 from screener_nnu.inference.images import write_image
@@ -32,8 +33,6 @@ from screener_nnu.preprocessing.prepare import prepare_image
 from screener_nnu.preprocessing.reading import RawImage, Source, read_image, read_size
 from screener_nnu.preprocessing.units import warn_of_full_views
 from screener_nnu.preprocessing.volumes import Geometry, read_volume
-from screener_nnu.scoring.student import Student
-from screener_nnu.scoring.teacher import Teacher
 
 logger = logging.getLogger(__name__)
 
@@ -90,16 +89,21 @@ class Predictor:
     """A trained model and what it needs.
 
     Attributes:
-        scorer: teacher or student, on the device.
+        scorer: any detector, on the device.
         plan: nnU-Net's plan dictionary of the model.
-        lowest: score (nats) that voxels outside the body get.
+        lowest: score that voxels outside the body get.
         device: of the scorer.
     """
 
-    scorer: Teacher | Student
+    scorer: Detector
     plan: dict[str, Any]
     lowest: float
     device: torch.device
+
+    @classmethod
+    def of(cls, loaded: LoadedDetector, device: torch.device) -> Predictor:
+        """The predictor of a trained detector."""
+        return cls(loaded.module, loaded.plan, loaded.statistics["lowest"], device)
 
     def predict(self, raw: RawImage) -> AnomalyMap:
         """The anomaly map of one scan.

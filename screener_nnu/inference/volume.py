@@ -10,12 +10,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from screener_nnu.detectors.base import Detector
 from screener_nnu.inference.sliding_window import Part, cells_to_voxels, score_volume
 from screener_nnu.inference.tile_memory import affordable_tile, tiles_at_once
 from screener_nnu.inference.tiles import needed_cells, needed_voxels, voxels_of_cells
 from screener_nnu.networks.unet import shape_divisor
 from screener_nnu.plans import InferenceSettings, ScreenerSettings, Shape
-from screener_nnu.scoring.student import Student
 from screener_nnu.scoring.teacher import Teacher
 
 
@@ -121,7 +121,7 @@ def teacher_cells(
 
 
 def score_map(
-    scorer: Teacher | Student,
+    scorer: Detector,
     hu: np.ndarray,
     equalised: np.ndarray,
     plan: dict[str, Any],
@@ -131,7 +131,7 @@ def score_map(
     """The anomaly map (D, H, W) in nats, float32, on the plan's grid.
 
     Args:
-        scorer: teacher or student, on the device.
+        scorer: any detector, on the device.
         hu, equalised: what they see, see `PreparedImage`.
         plan: nnU-Net's plan dictionary of the model.
         device: of the scorer.
@@ -140,30 +140,34 @@ def score_map(
     """
     z, y, x = hu.shape
     needed = None if body is None else needed_voxels(body, (z, y, x))
-    if isinstance(scorer, Teacher):
-        image = teacher_input(torch.from_numpy(equalised).to(device), (z, y, x))
-        cells = _teacher_scores(scorer, image, plan, needed)
-        return cells_to_voxels(cells, scorer.cell, (0, 0, 0), (z, y, x)).cpu().numpy()
-    image = normalise_hu(torch.from_numpy(hu).to(device), plan)
-    return _student_scores(scorer, image, plan, needed).cpu().numpy()
+    if scorer.reads == "equalised":
+        image, air = teacher_input(torch.from_numpy(equalised).to(device), (z, y, x)), 0.0
+    else:
+        image = normalise_hu(torch.from_numpy(hu).to(device), plan)
+        air = float(normalise_hu(torch.tensor(-1024.0), plan))
+    scored = _scores_of_positions if scorer.by_position else _scores_of_tiles
+    cells = scored(scorer, image, plan, needed, air)
+    return cells_to_voxels(cells, scorer.cell, (0, 0, 0), (z, y, x)).cpu().numpy()
 
 
-def _teacher_scores(
-    teacher: Teacher, image: torch.Tensor, plan: dict[str, Any], needed: np.ndarray | None
+def _scores_of_positions(
+    teacher: Any, image: torch.Tensor, plan: dict[str, Any], needed: np.ndarray | None, _: float
 ) -> torch.Tensor:
-    features, largest = teacher.features, inference_settings(plan).teacher_tile
+    largest = inference_settings(plan).teacher_tile
     outputs = ScreenerSettings.from_dict(plan["screener"]).descriptor.channels
-    half = features.low_precision_cpu
-    tile = affordable_tile(largest, plan, outputs, image.device, half)
+    tile = affordable_tile(largest, plan, outputs, image.device, teacher.low_precision_cpu)
     return teacher_cells(teacher, image, plan, needed, tile)
 
 
-def _student_scores(
-    student: Student, image: torch.Tensor, plan: dict[str, Any], needed: np.ndarray | None
+def _scores_of_tiles(
+    scorer: Detector,
+    image: torch.Tensor,
+    plan: dict[str, Any],
+    needed: np.ndarray | None,
+    air: float,
 ) -> torch.Tensor:
     inference, divisor = inference_settings(plan), shape_divisor(plan)
-    half = student.low_precision_cpu
-    tile = affordable_tile(inference.student_tile, plan, 1, image.device, half)
-    batch = tiles_at_once(tile, inference.student_tile, image.device)
-    air = float(normalise_hu(torch.tensor(-1024.0), plan))
-    return score_volume(student, image, tile, inference.overlap, divisor, air, needed, batch)
+    largest = inference.student_tile
+    tile = affordable_tile(largest, plan, 1, image.device, scorer.low_precision_cpu)
+    batch = tiles_at_once(tile, largest, image.device)
+    return score_volume(scorer, image, tile, inference.overlap, divisor, air, needed, batch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from screener_nnu.calibration.store import trained_identity
+from screener_nnu.detectors import ModelRef
 from screener_nnu.finetuning.dataset import LabelledDataset
 from screener_nnu.finetuning.plan import target_stem
 from screener_nnu.inference.api import load_predictor
@@ -25,7 +26,7 @@ def predicted_maps(
     Args:
         dataset: whose images.
         source, plans: pre-trained dataset, and its plan.
-        model: `teacher` or `student` of it.
+        model: name of a detector of it.
         device: `cuda`, `cpu` or `mps`; by default `cuda` where there is one.
         restart: predict again what is there.
 
@@ -35,11 +36,10 @@ def predicted_maps(
     Raises:
         ScreenerError: the model is not trained, or no such device.
     """
-    teacher = model == "teacher"
-    identity = trained_identity(source, plans, teacher)[:8]
+    identity = trained_identity(ModelRef(source, plans, model))[:8]
     name = f"maps_{target_stem(source, plans)}_{model}_{identity}"
     folder = results_folder(dataset.name) / name
-    predictor = load_predictor(source, plans, teacher, device)
+    predictor = load_predictor(source, plans, model, device)
     skipped = predict_files(predictor, dict(dataset.images), folder, overwrite=restart)
     paths = {case: folder / f"{case}.nii.gz" for case in dataset.cases if case not in skipped}
     return paths, {f"map of {case}": reason for case, reason in skipped.items()}

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from screener_nnu.detectors import ModelRef
 from screener_nnu.files import file_sha256, replacing
-from screener_nnu.inference.models import load_student
 from screener_nnu.network_export.agreement import (
     check_agreement,
     onnx_runner,
@@ -68,7 +68,8 @@ def export_network(request: NetworkRequest, folder: Path) -> dict[str, Any]:
         require_onnx()
     dataset = dataset_name(request.dataset)
     checkpoint = finished_checkpoint(dataset, "distillation", request.plans_name)
-    student, plan, statistics = load_student(dataset, request.plans_name, torch.device("cpu"))
+    reference = ModelRef(dataset, request.plans_name)
+    student, plan, statistics = reference.load(torch.device("cpu"))
     model = NetworkModel(
         dataset,
         request.plans_name,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import nn
 
@@ -18,7 +20,9 @@ class Student(nn.Module):
         low_precision_cpu: see `low_precision`.
     """
 
+    reads: Literal["normalised"] = "normalised"
     cell: Shape = (1, 1, 1)
+    by_position = False
 
     def __init__(
         self,

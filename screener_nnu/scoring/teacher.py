@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -92,7 +93,11 @@ class Teacher(nn.Module):
 
     Attributes:
         cell: voxels per axis that one score stands for.
+        low_precision_cpu: see `low_precision`.
     """
+
+    reads: Literal["equalised"] = "equalised"
+    by_position = True
 
     def __init__(self, features: FeatureExtractor, density: StandardisedDensity) -> None:
         """Joins the three stages."""
@@ -100,6 +105,7 @@ class Teacher(nn.Module):
         self.features = features
         self.density = density
         self.cell = features.pooling
+        self.low_precision_cpu = features.low_precision_cpu
 
     @torch.no_grad()
     def forward(

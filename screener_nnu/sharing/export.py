@@ -14,8 +14,9 @@ import torch
 from screener_nnu.calibration.record import Calibration
 from screener_nnu.calibration.store import load_calibration
 from screener_nnu.checkpoints import write_whole
+from screener_nnu.detectors import TEACHER as TEACHER_DETECTOR
+from screener_nnu.detectors import ModelRef
 from screener_nnu.errors import ScreenerError
-from screener_nnu.inference.models import load_teacher
 from screener_nnu.paths import (
     FINGERPRINT_FILE,
     dataset_name,
@@ -142,8 +143,8 @@ def _check_teacher(
     now = trainer_of("distillation").upstream(dataset, student["plan"])
     other = student.get("upstream", now) != now
     if whole and not other:
-        _, _, statistics = load_teacher(dataset, density_plans, torch.device("cpu"))
-        other = statistics != student["score_statistics"]
+        teacher = ModelRef(dataset, density_plans, TEACHER_DETECTOR).load(torch.device("cpu"))
+        other = teacher.statistics != student["score_statistics"]
     if other:
         command = train_command(dataset, "distillation", student["plan"]["plans_name"])
         raise ScreenerError(
@@ -169,7 +170,7 @@ def _add_stages(
 def _calibrations(dataset: str, included: list[StageFile]) -> dict[StageFile, Calibration]:
     """Those that belong to the weights; they hold numbers alone, in an order of their own."""
     found = {
-        file: load_calibration(dataset, file.plans_name, file.stage == "density")
+        file: load_calibration(ModelRef(dataset, file.plans_name, file.detector))
         for file in included
         if file.has_scores
     }

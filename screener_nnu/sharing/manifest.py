@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from screener_nnu.detectors import detectors_of
 from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import STAGE_TRAINERS
 
@@ -22,7 +23,7 @@ MARKER = "screener_model.json"
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
 _PLAN = re.compile(rf"plans/({_NAME})\.json")
 _CHECKPOINT = re.compile(rf"checkpoints/({_NAME})/({'|'.join(STAGE_TRAINERS)})\.pth")
-_CALIBRATED = ("density", "distillation")
+_CALIBRATED = [stage for stage in STAGE_TRAINERS if detectors_of(stage)]
 _CALIBRATION = re.compile(rf"calibrations/({_NAME})/({'|'.join(_CALIBRATED)})\.json")
 _DATASET_NAME = re.compile(rf"Dataset\d{{3}}_{_NAME}")
 
@@ -47,7 +48,12 @@ class StageFile:
     @property
     def has_scores(self) -> bool:
         """Whether maps are made by this stage, so that it can be calibrated."""
-        return self.stage in _CALIBRATED
+        return bool(detectors_of(self.stage))
+
+    @property
+    def detector(self) -> str:
+        """The detector that this stage makes, of a stage with scores."""
+        return detectors_of(self.stage)[0]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from screener_nnu.calibration.scans import load_predictor
+from screener_nnu.detectors import ModelRef
 from screener_nnu.errors import CaseError
 from screener_nnu.inference.volume import score_map
 from screener_nnu.paths import cases_folder, dataset_name
@@ -60,7 +61,10 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     dataset = dataset_name(arguments.dataset)
-    predictor, _ = load_predictor(dataset, arguments.plans, arguments.teacher, torch.device("cpu"))
+    predictor, _ = load_predictor(
+        ModelRef(dataset, arguments.plans, "teacher" if arguments.teacher else "student"),
+        torch.device("cpu"),
+    )
     settings = ScreenerSettings.from_dict(predictor.plan["screener"])
     cases = CaseFolder(cases_folder(dataset, settings.data_identifier))
     names = settings.split.validation

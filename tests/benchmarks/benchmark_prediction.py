@@ -164,13 +164,12 @@ def _child(arguments: argparse.Namespace) -> dict[str, Any]:
 def _ours(arguments: argparse.Namespace, model: str, path: Path, output: Path) -> dict[str, Any]:
     import torch
 
-    from screener_nnu.inference.models import load_student, load_teacher
+    from screener_nnu.detectors import ModelRef
     from screener_nnu.inference.predict import Predictor, predict_files
 
     device = torch.device(arguments.device)
-    load = load_student if model == "student" else load_teacher
-    scorer, plan, statistics = load(arguments.dataset, arguments.plans, device)
-    predictor = Predictor(scorer, plan, statistics["lowest"], device)
+    loaded = ModelRef(arguments.dataset, arguments.plans, model).load(device)
+    predictor = Predictor.of(loaded, device)
     result = _phases(predictor, path, output)
     if arguments.row:
         cases = {f"scan{i}": path for i in range(arguments.row)}
@@ -218,11 +217,11 @@ def _stock(
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    from screener_nnu.inference.models import load_student
+    from screener_nnu.detectors import ModelRef
     from screener_nnu.networks.unet import build_unet
     from screener_nnu.plans import ScreenerSettings
 
-    _, plan, _ = load_student(arguments.dataset, arguments.plans, torch.device("cpu"))
+    plan = ModelRef(arguments.dataset, arguments.plans).load(torch.device("cpu")).plan
     if large_tile:
         tile = list(ScreenerSettings.from_dict(plan["screener"]).inference.student_tile)
         plan["configurations"]["3d_fullres"]["patch_size"] = tile

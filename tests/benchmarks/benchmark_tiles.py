@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from screener_nnu.detectors import ModelRef
 from screener_nnu.inference.images import find_images
-from screener_nnu.inference.models import load_student, load_teacher
 from screener_nnu.inference.predict import AnomalyMap, Predictor
 from screener_nnu.paths import set_default_folders
 from screener_nnu.plans import ScreenerSettings
@@ -42,8 +42,8 @@ def main() -> None:
     print("| model | tile | overlap | s a scan | AUROC | difference | at most | largest change |")
     print("|---|---|---|---|---|---|---|---|")
     for model in arguments.models:
-        load = load_student if model == "student" else load_teacher
-        scorer, plan, statistics = load(arguments.dataset, arguments.plans, torch.device("cpu"))
+        named = ModelRef(arguments.dataset, arguments.plans, model)
+        scorer, plan, statistics = named.load(torch.device("cpu"))
         first: list[tuple[float, np.ndarray]] = []
         for tile, overlap in settings:
             predictor = Predictor(

@@ -26,6 +26,7 @@ from screener_nnu.calibration.store import (
     trained_identity,
 )
 from screener_nnu.commands.calibrate import main as calibrate
+from screener_nnu.detectors import ModelRef
 from screener_nnu.errors import ScreenerError
 from screener_nnu.plans import ScreenerSettings, read_plan
 
@@ -50,6 +51,11 @@ def error_of(capsys: pytest.CaptureFixture[str], *words: Any) -> str:
     return capsys.readouterr().err
 
 
+def ref(teacher: bool) -> ModelRef:
+    """The teacher or the student of the plan."""
+    return ModelRef("901", PLANS, "teacher" if teacher else "student")
+
+
 def link(images: Path, world: Any, case: str, name: str) -> Path:
     """A scan under another name, as a folder of scans that nobody trained on."""
     images.mkdir(exist_ok=True)
@@ -60,16 +66,16 @@ def link(images: Path, world: Any, case: str, name: str) -> Path:
 
 @KINDS
 def test_training_calibrates_on_its_validation_scans(trained: Any, teacher: bool) -> None:
-    found = load_calibration("901", PLANS, teacher)
+    found = load_calibration(ref(teacher))
     assert found is not None and found.source == "validation scans"
-    assert found.model == trained_identity("901", PLANS, teacher)
+    assert found.model == trained_identity(ref(teacher))
     assert found.scans == len(split(trained).validation)
-    text = calibration_file("901", PLANS, teacher).read_text()
+    text = calibration_file(ref(teacher)).read_text()
     named = split(trained)
     assert not any(case in text for case in (*named.train, *named.validation, *named.test))
     assert str(trained.root) not in text
     # Of the voxels of exactly these scans, as prediction scores them.
-    predictor, _ = load_predictor(DATASET, PLANS, teacher, CPU)
+    predictor, _ = load_predictor(ref(teacher), CPU)
     images = {case: trained.raw / "imagesTr" / f"{case}_0000.nii.gz" for case in named.validation}
     scans = [scan() for scan in image_scans(predictor, images).values()]
     expected = [np.percentile(s.score[s.body], CASE_PERCENTILE) for s in scans]
@@ -78,7 +84,7 @@ def test_training_calibrates_on_its_validation_scans(trained: Any, teacher: bool
 
 @KINDS
 def test_stored_cases_give_the_maps_of_prediction(trained: Any, teacher: bool) -> None:
-    predictor, _ = load_predictor(DATASET, PLANS, teacher, CPU)
+    predictor, _ = load_predictor(ref(teacher), CPU)
     case = split(trained).validation[0]
     (stored,) = stored_scans(predictor, trained.cases, [case]).values()
     path = trained.raw / "imagesTr" / f"{case}_0000.nii.gz"
@@ -102,49 +108,49 @@ def test_other_weights_are_noticed(
     name, weight = next(iter(checkpoint["network_weights"].items()))
     checkpoint["network_weights"][name] = weight + 1e-3
     torch.save(checkpoint, path)
-    assert load_calibration("901", PLANS, teacher) is None
+    assert load_calibration(ref(teacher)) is None
     assert "belongs to other weights" in caplog.text
     assert f"screener_calibrate -d 901{' --teacher' if teacher else ''}" in caplog.text
     with pytest.raises(ScreenerError, match="needs a calibration of the"):
-        resolve_threshold("fp1", "901", PLANS, teacher)
+        resolve_threshold("fp1", ref(teacher))
 
 
 def test_damaged_file_is_noticed(trained: Any, caplog: pytest.LogCaptureFixture) -> None:
-    path = calibration_file("901", PLANS, False)
+    path = calibration_file(ref(False))
     path.write_bytes(path.read_bytes()[:1000])
-    assert load_calibration("901", PLANS, False) is None
+    assert load_calibration(ref(False)) is None
     assert "calibration not used" in caplog.text
 
 
 def test_thresholds_of_a_model(trained: Any) -> None:
-    found = load_calibration("901", PLANS, False)
+    found = load_calibration(ref(False))
     assert found is not None
-    assert resolve_threshold("p99", "901", PLANS, False) == found.score_at(99)
-    calibration_file("901", PLANS, False).unlink()
-    assert resolve_threshold("12.5", "901", PLANS, False) == 12.5
+    assert resolve_threshold("p99", ref(False)) == found.score_at(99)
+    calibration_file(ref(False)).unlink()
+    assert resolve_threshold("12.5", ref(False)) == 12.5
     with pytest.raises(ScreenerError, match="student.*there is none; run\n    screener_calibrate"):
-        resolve_threshold("fp1", "901", PLANS, False)
+        resolve_threshold("fp1", ref(False))
 
 
 def test_another_checkpoint_does_not_borrow_the_calibration(trained: Any, tmp_path: Path) -> None:
     final = trained.stage("distillation") / "checkpoint_final.pth"
     other = tmp_path / "checkpoint_final.pth"
     other.write_bytes(final.read_bytes())
-    assert load_calibration("901", PLANS, False, other) is None
+    assert load_calibration(ModelRef("901", PLANS, checkpoint=other)) is None
     with pytest.raises(ScreenerError, match="there is none"):
-        resolve_threshold("p99", "901", PLANS, False, checkpoint_file=other)
+        resolve_threshold("p99", ModelRef("901", PLANS, checkpoint=other))
     beside = final.with_name("checkpoint_copy.pth")
     beside.write_bytes(final.read_bytes())
-    found = load_calibration("901", PLANS, False)
+    found = load_calibration(ref(False))
     assert found is not None
-    assert resolve_threshold("p99", "901", PLANS, False, None, beside) == found.score_at(99)
+    assert resolve_threshold("p99", ModelRef("901", PLANS, checkpoint=beside)) == found.score_at(99)
 
 
 def test_a_killed_calibration_is_made_by_the_next_run(
     trained: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     for teacher, stage in ((True, "density"), (False, "distillation")):
-        path = calibration_file("901", PLANS, teacher)
+        path = calibration_file(ref(teacher))
         content = path.read_bytes()
         checkpoint = (trained.stage(stage) / "checkpoint_final.pth").stat().st_mtime_ns
         path.unlink()
@@ -167,16 +173,16 @@ def test_a_calibration_that_fails_loses_no_training(
     monkeypatch.setattr(Calibrator, "on_validation_scans", fail)
     trained.train("density", "--restart")
     assert "was not calibrated (out of memory)" in caplog.text
-    assert not calibration_file("901", PLANS, True).exists()
+    assert not calibration_file(ref(True)).exists()
     after = torch.load(trained.stage("density") / "checkpoint_final.pth", weights_only=True)
     for name, value in before["network_weights"].items():
         assert torch.equal(value, after["network_weights"][name])
 
 
 def test_it_can_be_switched_off(trained: Any) -> None:
-    path = calibration_file("901", PLANS, True)
+    path = calibration_file(ref(True))
     path.unlink()
-    calibrate_trained(DATASET, PLANS, True, CPU, 0)
+    calibrate_trained(ref(True), CPU, 0)
     assert not path.exists()
     settings = ScreenerSettings.from_dict(trained.plan()["screener"])
     assert settings.calibration.max_scans == 32
@@ -196,7 +202,7 @@ def test_switching_does_not_change_a_trained_stage(trained: Any) -> None:
 def test_command_without_words(
     trained: Any, teacher: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = calibration_file("901", PLANS, teacher)
+    path = calibration_file(ref(teacher))
     before = read_calibration(path)
     path.unlink()
     command(*(["--teacher"] if teacher else []))
@@ -214,20 +220,20 @@ def test_command_on_other_scans_and_their_check(
         link(images, trained, case, f"other_{number}")
     (images / "broken.nii.gz").write_bytes(b"no image")
     command("--images", images)
-    found = load_calibration("901", PLANS, False)
+    found = load_calibration(ref(False))
     assert found is not None and found.source == "scans of a folder"
     assert found.scans == len(split(trained).train)
-    before = calibration_file("901", PLANS, False).read_bytes()
+    before = calibration_file(ref(False)).read_bytes()
     capsys.readouterr()
     command("--images", images, "--check", "--min_volume_ml", "1")
     said = capsys.readouterr().out
-    assert calibration_file("901", PLANS, False).read_bytes() == before
+    assert calibration_file(ref(False)).read_bytes() == before
     # On the very scans that it was made from, the obtained figure is that of the calibration.
     expected = found.false_positives.threshold_for(0.5, 1.0)
     row = next(line for line in said.splitlines() if line.startswith("0.5"))
     assert row.split()[1:3] == [f"{expected.threshold:.2f}", f"{expected.held_out:.2f}"]
     command("--images", images, "--max_scans", "2")
-    few = load_calibration("901", PLANS, False)
+    few = load_calibration(ref(False))
     assert few is not None and few.scans == 2 - few_broken(images, 2)
     capsys.readouterr()
     command("--images", images, "--check", "--max_scans", "2")
@@ -247,7 +253,7 @@ def test_annotated_cases(trained: Any, tmp_path: Path, capsys: pytest.CaptureFix
     masks = tmp_path / "masks"
     masks.mkdir()
     scan = sitk.ReadImage(str(images / "ill_0000.nii.gz"))
-    predictor, _ = load_predictor(DATASET, PLANS, False, CPU)
+    predictor, _ = load_predictor(ref(False), CPU)
     (scored,) = image_scans(predictor, {"ill": images / "ill_0000.nii.gz"}).values()
     made = scored()
     high = np.percentile(made.score[made.body], 98)
@@ -255,15 +261,15 @@ def test_annotated_cases(trained: Any, tmp_path: Path, capsys: pytest.CaptureFix
     mask = sitk.GetImageFromArray(annotated.astype(np.uint8))
     mask.CopyInformation(scan)
     sitk.WriteImage(mask, str(masks / "ill.nii.gz"))
-    before = load_calibration("901", PLANS, False)
+    before = load_calibration(ref(False))
     assert before is not None
     command("--images", images, "--masks", masks)
-    found = load_calibration("901", PLANS, False)
+    found = load_calibration(ref(False))
     assert found is not None and found.annotated is not None
     assert found.annotated.cases == 1 and found.annotated.dice > 0.9
     kept = {**found.to_dict(), "annotated": None}
     assert kept == before.to_dict()
-    chosen = resolve_threshold("dice", "901", PLANS, False)
+    chosen = resolve_threshold("dice", ref(False))
     overlap = ((made.score > chosen) & made.body & annotated).sum()
     dice = 2 * overlap / (((made.score > chosen) & made.body).sum() + annotated.sum())
     assert dice == pytest.approx(found.annotated.dice)
@@ -276,7 +282,7 @@ def test_annotated_cases(trained: Any, tmp_path: Path, capsys: pytest.CaptureFix
 def test_a_new_calibration_keeps_thresholds_of_annotated_cases(
     trained: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = calibration_file("901", PLANS, False)
+    path = calibration_file(ref(False))
     annotated = AnnotatedThresholds(3, 7.0, 0.5, 0.4, {0.5: 6.0})
     save_calibration(read_calibration(path).with_annotated(annotated), path)
     command()
@@ -315,7 +321,7 @@ def test_requests_that_cannot_be_met(
         capsys, "--images", images, "--masks", tmp_path / "no_masks"
     )
     assert "does not exist" in error_of(capsys, "--images", tmp_path / "nowhere")
-    calibration_file("901", PLANS, False).unlink()
+    calibration_file(ref(False)).unlink()
     assert "nothing to check yet; run\n    screener_calibrate -d 901" in error_of(
         capsys, "--images", images, "--check"
     )
@@ -325,7 +331,7 @@ def test_requests_that_cannot_be_met(
 
 
 def test_scans_of_a_pool_are_known_by_their_own_names(trained: Any) -> None:
-    calibrator = Calibrator(DATASET, PLANS, False, CPU)
+    calibrator = Calibrator(ref(False), CPU)
     with pytest.raises(ScreenerError, match="case_7.*training scan"):
         calibrator._refuse_known(["case_7"], ["501_case_7"], "training")
     calibrator._refuse_known(["case_7", "501_case_8"], ["501_case_77", "xyz_case_7"], "training")

@@ -133,7 +133,7 @@ def test_what_is_no_scan_is_refused(image: Any, spacing: Any, words: str) -> Non
 @pytest.mark.parametrize("teacher", [False, True])
 def test_prediction_from_memory_equals_that_from_a_file(trained: Any, teacher: bool) -> None:
     path = trained.raw / "imagesTr" / "phantom_0000_0000.nii.gz"
-    predictor = load_predictor(901, teacher=teacher, device="cpu")
+    predictor = load_predictor(901, detector="teacher" if teacher else "student", device="cpu")
     assert type(predictor.scorer).__name__ == ("Teacher" if teacher else "Student")
     expected = predictor.predict(read_image(path, "a"))
     result = predictor.predict(as_raw_image(nibabel.load(path)))

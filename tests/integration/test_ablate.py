@@ -11,7 +11,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from screener_nnu.commands.ablate import main
-from screener_nnu.inference.models import load_teacher
+from screener_nnu.detectors import ModelRef
 from screener_nnu.inference.volume import score_map
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.synthetic.cases import anomalous_case
@@ -63,7 +63,7 @@ def test_figures_are_those_of_the_teachers_maps(trained: Any) -> None:
     main(["901", *cell, "-device", "cpu", "-o", str(out)])
     found = rows(out)["infonce/masking_invariant/gaussian"]
     name = "ScreenerPlans_infonce_masking_invariant_gaussian"
-    teacher, plan, _ = load_teacher("901", name, torch.device("cpu"))
+    teacher, plan, _ = ModelRef("901", name, "teacher").load(torch.device("cpu"))
     from screener_nnu.plans import ScreenerSettings
 
     settings = ScreenerSettings.from_dict(plan["screener"])

@@ -32,7 +32,7 @@ def train(stage: str, *arguments: str) -> None:
 
 def scores(teacher: bool, device: str) -> np.ndarray:
     scan = generate_phantom(11, SPACING).image_hu.astype(np.int16)
-    predictor = load_predictor(901, teacher=teacher, device=device)
+    predictor = load_predictor(901, detector="teacher" if teacher else "student", device=device)
     return sitk.GetArrayFromImage(predictor.predict(as_raw_image(scan, SPACING)).score)
 
 

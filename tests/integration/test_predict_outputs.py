@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from screener_nnu.calibration.store import calibration_file, load_calibration
 from screener_nnu.commands.predict import main as predict
+from screener_nnu.detectors import ModelRef
 from screener_nnu.errors import ScreenerError
 from screener_nnu.inference.predict import Predictor
 from screener_nnu.outputs import extras
@@ -61,7 +62,7 @@ def stamps(out: Path) -> dict[str, int]:
 def test_everything_is_made_and_agrees(trained: Any, scans: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(scans, out, *EVERYTHING)
-    calibration = load_calibration("901", "ScreenerPlans", teacher=False)
+    calibration = load_calibration(ModelRef("901", "ScreenerPlans"))
     assert calibration is not None  # made at the end of training
     threshold = calibration.parse_threshold("p99.5")
     names = [row["case"] for row in table(out)]
@@ -227,7 +228,7 @@ def test_another_calibration_makes_everything_anew(
     out = tmp_path / "out"
     run(scans, out, "--threshold", "5", "--findings")
     first = {row["case"]: row["case_percentile"] for row in table(out)}
-    path = calibration_file("901", "ScreenerPlans", teacher=False)
+    path = calibration_file(ModelRef("901", "ScreenerPlans"))
     record = json.loads(path.read_text())
     # Above all scans, or below all of them: whatever the rank was, it is another one.
     beyond = -1e6 if "0.0000" in first.values() else 1e6

@@ -17,9 +17,9 @@ import pytest
 import torch
 
 from screener_nnu.commands.export_network import main
+from screener_nnu.detectors import ModelRef
 from screener_nnu.errors import ScreenerError
 from screener_nnu.files import replacing
-from screener_nnu.inference.models import load_student
 from screener_nnu.network_export.agreement import check_agreement
 from screener_nnu.network_export.export import NetworkRequest, export_network
 from screener_nnu.network_export.graph import trace
@@ -46,7 +46,7 @@ def runner(folder: Path, kind: str) -> Run:
 def test_graph_gives_the_scores_of_the_student(
     kind: str, batch: int, cells: tuple[int, ...], exported: Path, students: Any
 ) -> None:
-    student, _, statistics = load_student("901", "Fine", CPU)
+    student, _, statistics = ModelRef("901", "Fine").load(CPU)
     assert not student.low_precision_cpu
     description = json.loads((exported / "network.json").read_text())
     shape = [n * d for n, d in zip(cells, description["network"]["divisor"], strict=True)]
@@ -59,7 +59,7 @@ def test_graph_gives_the_scores_of_the_student(
 
 
 def test_one_axis_may_be_as_short_as_the_json_says(exported: Path, students: Any) -> None:
-    student, _, statistics = load_student("901", "Fine", CPU)
+    student, _, statistics = ModelRef("901", "Fine").load(CPU)
     files = json.loads((exported / "network.json").read_text())["files"]
     for kind, file in files.items():
         z, y, x = file["smallest_axes"]

@@ -65,7 +65,7 @@ def test_a_fixed_graph_is_tiled_over_the_scan(
     """Against tiles of the student itself, of the graph's own shape everywhere."""
     import torch
 
-    from screener_nnu.inference.models import load_student
+    from screener_nnu.detectors import ModelRef
     from screener_nnu.inference.sliding_window import score_volume
 
     description = program["read_description"](exported_fixed / "network.json")
@@ -73,7 +73,7 @@ def test_a_fixed_graph_is_tiled_over_the_scan(
     session = program["open_network"](description, exported_fixed, 1)
     image = np.random.default_rng(0).normal(0, 1, (9, 30, 21)).astype(np.float32)
     found = program["score"](image, session, description)
-    student, plan, _ = load_student("901", "Fine", torch.device("cpu"))
+    student, plan, _ = ModelRef("901", "Fine").load(torch.device("cpu"))
     pad = description["tiles"]["pad_value"]
     higher = np.pad(image, [(0, 7), (0, 0), (0, 0)], constant_values=pad)
     divisor = tuple(description["network"]["divisor"])

@@ -12,12 +12,18 @@ import pytest
 
 from screener_nnu.calibration.store import calibration_file, load_calibration
 from screener_nnu.commands.calibrate import main as calibrate
+from screener_nnu.detectors import ModelRef
 from screener_nnu.errors import ScreenerError
 from screener_nnu.plans import read_plan
 from screener_nnu.sharing.install import install_model
 
 STUDENT = "calibrations/ScreenerPlans/distillation.json"
 TEACHER = "calibrations/ScreenerPlans/density.json"
+
+
+def ref(dataset: str, teacher: bool) -> ModelRef:
+    """The teacher or the student of a data set."""
+    return ModelRef(dataset, detector="teacher" if teacher else "student")
 
 
 def members(path: Path) -> dict[str, bytes]:
@@ -35,11 +41,11 @@ def test_installed_calibrations_are_those_of_the_source(
     assert {STUDENT, TEACHER} < set(content)
     assert TEACHER not in members(model_files["student"])
     install_model(model_files["teacher"], number=17)
-    installed = {t: load_calibration("17", "ScreenerPlans", t) for t in (True, False)}
+    installed = {t: load_calibration(ref("17", t)) for t in (True, False)}
     for name, value in trained_once.environment.items():
         monkeypatch.setenv(name, value)
     for teacher, found in installed.items():
-        source = load_calibration("901", "ScreenerPlans", teacher)
+        source = load_calibration(ref("901", teacher))
         assert found is not None and source is not None
         assert found.to_dict() == source.to_dict()
     assert "Calibrated (distillation) on 1 held-out scans" in content["MODEL_CARD.md"].decode()
@@ -53,7 +59,7 @@ def test_installed_calibrations_are_those_of_the_source(
 def test_models_without_calibration_travel_as_well(trained: Any, tmp_path: Path) -> None:
     from screener_nnu.commands.export_model import main as export
 
-    path = calibration_file("901", "ScreenerPlans", False)
+    path = calibration_file(ref("901", False))
     values = json.loads(path.read_text())
     path.write_text(json.dumps({**values, "model": "f" * 16}))  # of other weights
     export(["901", "-o", str(tmp_path / "stale.zip")])
@@ -80,13 +86,13 @@ def test_installed_models_are_calibrated_on_scans_of_their_new_place(
     assert "names no validation scans" in capsys.readouterr().err
     images = trained_once.raw / "imagesTr"
     calibrate([*words, "--images", str(images), "--max_scans", "3"])
-    found = load_calibration("901", "ScreenerPlans", False)
+    found = load_calibration(ref("901", False))
     assert found is not None and found.scans == 3 and found.source == "scans of a folder"
     # It is still the model of that file, and the new calibration stays.
     assert not install_model(model).fresh
-    again = load_calibration("901", "ScreenerPlans", False)
+    again = load_calibration(ref("901", False))
     assert again is not None and again.to_dict() == found.to_dict()
-    calibration_file("901", "ScreenerPlans", False).unlink()
+    calibration_file(ref("901", False)).unlink()
     assert not install_model(model).fresh
     with pytest.raises(SystemExit):
         calibrate([*words, "--images", str(images), "--masks", str(images)])

@@ -261,17 +261,17 @@ def test_teacher_of_other_plans(
             "checkpoints/ScreenerPlans/condition.pth",
         }
         assert "-d 901 -p Gauss --teacher" in archive.read("MODEL_CARD.md").decode()
-    from screener_nnu.inference.models import load_teacher
+    from screener_nnu.detectors import ModelRef
 
     device = torch.device("cpu")
-    before = load_teacher("901", "Gauss", device)[0].state_dict()
+    before = ModelRef("901", "Gauss", "teacher").load(device)[0].state_dict()
     for name, value in empty_world.environment.items():
         monkeypatch.setenv(name, value)
     install([str(path)])
     # The file also holds the plan of the descriptor, which has no student of its own.
     assert resolve_source(str(path), "ScreenerPlans") == ("Dataset901_Tiny", "Small")
     assert resolve_source(str(path), "Small") == ("Dataset901_Tiny", "Small")
-    after = load_teacher("901", "Gauss", device)[0].state_dict()
+    after = ModelRef("901", "Gauss", "teacher").load(device)[0].state_dict()
     assert set(before) == set(after)
     assert all(torch.equal(before[name], after[name]) for name in before)
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from screener_nnu.detectors import ModelRef
 from screener_nnu.errors import ScreenerError
-from screener_nnu.inference.models import load_teacher
 from screener_nnu.networks.unet import build_unet
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.scoring.teacher import Teacher
@@ -122,7 +122,7 @@ def test_likelihood_grows(world: Any) -> None:
 
 
 def test_score_statistics_are_those_of_the_training_scans(world: Any) -> None:
-    teacher, plan, statistics = load_teacher("901", "ScreenerPlans", CPU)
+    teacher, plan, statistics = ModelRef("901", "ScreenerPlans", "teacher").load(CPU)
     cases, scores = CaseFolder(world.cases), []
     trainer = world.trainer("density")
     for case in plan["screener"]["split"]["train"]:
@@ -158,7 +158,7 @@ def test_place_is_flipped_with_the_image(world: Any) -> None:
 def test_a_condition_without_training_needs_no_condition_stage(world: Any, kind: str) -> None:
     world.train("density", "-p", "Place", "-o", f"condition.kind={kind}", *source("descriptor"))
     assert not world.stage("condition", "Place").exists()
-    _, _, statistics = load_teacher("901", "Place", CPU)
+    _, _, statistics = ModelRef("901", "Place", "teacher").load(CPU)
     assert np.isfinite(list(statistics.values())).all()
     with pytest.raises(SystemExit):
         world.train("condition", "-p", "Place")
@@ -170,14 +170,14 @@ def source(*stages: str, name: str = "ScreenerPlans") -> list[str]:
 
 def test_untrained_is_the_network_with_its_initial_weights(world: Any) -> None:
     world.train("density", "-p", "Untrained", *source("descriptor", "condition", name="untrained"))
-    teacher, plan, _ = load_teacher("901", "Untrained", CPU)
+    teacher, plan, _ = ModelRef("901", "Untrained", "teacher").load(CPU)
     expected = build_unet(plan, 1, 4, plan["screener"]["seed"]).state_dict()
     found = teacher.features.descriptor.state_dict()
     assert all(torch.equal(found[key], value) for key, value in expected.items())
     # The same weights that the trained descriptor started from, and no longer has.
     start = world.trainer("descriptor").model.unet.state_dict()
     assert all(torch.equal(found[key], value) for key, value in start.items())
-    end, _, _ = load_teacher("901", "ScreenerPlans", CPU)
+    end, _, _ = ModelRef("901", "ScreenerPlans", "teacher").load(CPU)
     weights = end.features.descriptor.state_dict()
     assert any(not torch.equal(weights[key], value) for key, value in start.items())
 
@@ -205,13 +205,13 @@ def test_integer_fold_and_foreign_plan_are_refused(world: Any) -> None:
 
 
 def test_density_of_other_networks_is_refused(world: Any) -> None:
-    load_teacher("901", "ScreenerPlans", CPU)
+    ModelRef("901", "ScreenerPlans", "teacher").load(CPU)
     path = world.stage("descriptor") / "checkpoint_final.pth"
     checkpoint = torch.load(path, weights_only=True)
     next(iter(checkpoint["network_weights"].values())).add_(1e-3)
     torch.save(checkpoint, path)
     with pytest.raises(ScreenerError, match="density --restart"):
-        load_teacher("901", "ScreenerPlans", CPU)
+        ModelRef("901", "ScreenerPlans", "teacher").load(CPU)
 
 
 WHOLE = (

@@ -13,9 +13,9 @@ from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from scipy.ndimage import map_coordinates, zoom
 
+from screener_nnu.detectors import ModelRef
 from screener_nnu.errors import ScreenerError
 from screener_nnu.evaluation.training_histogram import training_histogram
-from screener_nnu.inference.models import load_student, load_teacher
 from screener_nnu.inference.volume import normalise_hu, score_map, stitched_maps
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.trainers import teacher_targets
@@ -31,7 +31,7 @@ def prepared(world: Any, *overrides: str, plans: str = "ScreenerPlans") -> Any:
 
 def whole_target(trainer: Any, case: str, plans: str) -> np.ndarray:
     """Standardised and clipped map of the teacher, its lowest score outside the body."""
-    teacher, plan, statistics = load_teacher("901", plans, CPU)
+    teacher, plan, statistics = ModelRef("901", plans, "teacher").load(CPU)
     cases = CaseFolder(trainer.cases_folder)
     hu, equalised, body = (cases.read(case, kind) for kind in ("hu", "equalised", "body"))
     scores = score_map(teacher, hu.astype(np.float32), equalised.astype(np.float32), plan, CPU)
@@ -185,7 +185,7 @@ def test_deep_supervision_trains_all_outputs(trained: Any) -> None:
     assert len(heads) > 1
     assert all(not torch.equal(fresh[name], saved[name]) for name in heads)
     trainer.load_checkpoint(str(student_file(trained)))
-    student, _, _ = load_student("901", "ScreenerPlans", CPU)
+    student, _, _ = ModelRef("901", "ScreenerPlans").load(CPU)
     image = torch.randn(1, 1, 12, 16, 16)
     with torch.no_grad():
         finest, *coarser = trainer.model.eval()(image)
@@ -196,7 +196,7 @@ def test_deep_supervision_trains_all_outputs(trained: Any) -> None:
 
 def whole_descriptors(trainer: Any, case: str) -> np.ndarray:
     """Standardised pooled descriptors of a case, interpolated to all of its voxels by SciPy."""
-    teacher, plan, _ = load_teacher("901", "ScreenerPlans", CPU)
+    teacher, plan, _ = ModelRef("901", "ScreenerPlans", "teacher").load(CPU)
     image = torch.from_numpy(CaseFolder(trainer.cases_folder).read(case, "equalised")).float()
     y = stitched_maps(teacher.features.descriptor_maps, teacher.cell, image, plan)[0].numpy()
     mean, std = (
@@ -270,7 +270,7 @@ def test_descriptor_outputs_train_and_stay_behind(trained: Any) -> None:
     checkpoint = torch.load(student_file(trained), weights_only=True)
     heads = {k: v for k, v in checkpoint["network_weights"].items() if "seg_layers" in k}
     assert heads and all(len(v) == 1 for v in heads.values())
-    student, _, _ = load_student("901", "ScreenerPlans", CPU)
+    student, _, _ = ModelRef("901", "ScreenerPlans").load(CPU)
     assert student.network(torch.zeros(1, 1, 12, 16, 16)).shape[1] == 1
     rest = checkpoint["descriptor_outputs"]
     assert sorted(rest) == sorted(heads) and all(len(v) == 4 for v in rest.values())
@@ -312,7 +312,7 @@ def test_rarity_of_hu_in_place_of_a_teacher(trained: Any) -> None:
     scores = np.where(body, rarity(sample.hu.numpy()), pooled.min())
     target = np.clip((scores - pooled.mean()) / pooled.std(ddof=1), -5, 5)
     np.testing.assert_allclose(trainer.target(sample).numpy(), target, atol=1e-4)
-    assert load_student("901", "ScreenerPlans", CPU)[2] == statistics
+    assert ModelRef("901", "ScreenerPlans").load(CPU)[2] == statistics
 
 
 def test_targets_that_cannot_be(trained: Any) -> None:
@@ -361,7 +361,7 @@ def test_student_gives_its_output_in_nats(trained: Any) -> None:
     checkpoint = torch.load(student_file(trained), weights_only=True)
     assert checkpoint["trainer_name"] == "nnUNetTrainer"
     assert checkpoint["init_args"]["plans"]["plans_name"] == "ScreenerPlans"
-    student, _, statistics = load_student("901", "ScreenerPlans", CPU)
+    student, _, statistics = ModelRef("901", "ScreenerPlans").load(CPU)
     teacher = torch.load(trained.stage("density") / "checkpoint_final.pth", weights_only=True)
     assert statistics == teacher["score_statistics"]
     image = torch.randn(1, 1, 12, 16, 16)

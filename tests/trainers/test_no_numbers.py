@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from screener_nnu.detectors import ModelRef
 from screener_nnu.errors import ScreenerError
-from screener_nnu.inference.models import load_teacher
 from screener_nnu.synthetic.anomalies import KINDS
 from screener_nnu.trainers.rarity_target import RarityTarget
 from screener_nnu.trainers.score_statistics import measure_scores, statistics_of
@@ -45,7 +45,7 @@ class Spoilt(torch.nn.Module):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_score_statistics_name_the_scan(trained: Any, value: float) -> None:
-    teacher, plan, statistics = load_teacher("901", "ScreenerPlans", CPU)
+    teacher, plan, statistics = ModelRef("901", "ScreenerPlans", "teacher").load(CPU)
     names = plan["screener"]["split"]["train"]
     found = measure_scores(teacher, trained.cases, names, plan, CPU)
     assert found == pytest.approx(statistics)
@@ -118,7 +118,7 @@ def test_targets_of_a_student_name_the_scan(trained: Any, weight: int) -> None:
     trainer._store_teacher_scores()
     from screener_nnu.trainers.teacher_targets import TeacherTargets
 
-    teacher, plan, _ = load_teacher("901", "ScreenerPlans", CPU)
+    teacher, plan, _ = ModelRef("901", "ScreenerPlans", "teacher").load(CPU)
     folder = trained.root / "other_scores"
     store = TeacherTargets(
         Spoilt(teacher, math.nan),  # type: ignore[arg-type]

@@ -1,0 +1,193 @@
+"""Detectors by name: anything that turns a scan into a map of scores.
+
+A detector is one entry of `DETECTORS`. Whatever comes after training (prediction, calibration,
+thresholds, comparison) is written once, for all names. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from screener_nnu.errors import ScreenerError
+from screener_nnu.paths import (
+    dataset_name,
+    finished_checkpoint,
+    stage_folder,
+    train_command,
+)
+from screener_nnu.plans import CONFIGURATION, DEFAULT_PLANS_NAME
+from screener_nnu.stages import load_object
+
+if TYPE_CHECKING:
+    import torch
+
+    from screener_nnu.detectors.base import LoadedDetector
+
+STUDENT, TEACHER = "student", "teacher"
+
+
+@dataclass(frozen=True)
+class DetectorSpec:
+    """What a name stands for.
+
+    Attributes:
+        title: in a few words, for pages and tables.
+        stage: whose checkpoint holds it.
+        load: function `module:name` that takes a `ModelRef` and a device and gives a
+            `LoadedDetector`.
+        overrides: settings that differ from the plan's. With some, the detector is trained under
+            a plan of its own, `<plan>_<name>`, beside the networks of the plan.
+        unit: of its scores, `nats`, or `none` where they are distances.
+    """
+
+    title: str
+    stage: str
+    load: str
+    overrides: tuple[str, ...] = ()
+    unit: str = "nats"
+
+    @property
+    def unit_text(self) -> str:
+        """The unit behind a number; empty where there is none."""
+        return "" if self.unit == "none" else f" {self.unit}"
+
+
+def _fitted(title: str, density: str, condition: str = "none", unit: str = "nats") -> DetectorSpec:
+    """A density that is fitted to the plan's descriptor in one pass."""
+    overrides = (
+        f"density.kind={density}",
+        f"condition.kind={condition}",
+        "density.whole_scans=true",
+        "density.noise=0.0",
+    )
+    return DetectorSpec(title, "density", _TEACHER, overrides, unit)
+
+
+_TEACHER = "screener_nnu.inference.models:load_teacher"
+#: Detector by name.
+DETECTORS: dict[str, DetectorSpec] = {
+    STUDENT: DetectorSpec(
+        "distilled UNet", "distillation", "screener_nnu.inference.models:load_student"
+    ),
+    TEACHER: DetectorSpec("descriptor, condition and density of the plan", "density", _TEACHER),
+}
+
+
+def detector_spec(name: str) -> DetectorSpec:
+    """The detector of a name.
+
+    Raises:
+        ScreenerError: there is none; the message lists the known ones.
+    """
+    if name not in DETECTORS:
+        raise ScreenerError(f"no detector '{name}'; known: {', '.join(DETECTORS)}")
+    return DETECTORS[name]
+
+
+def detectors_of(stage: str) -> list[str]:
+    """Detectors that are a stage of a plan itself, and need no plan of their own."""
+    return [name for name, spec in DETECTORS.items() if (spec.stage, spec.overrides) == (stage, ())]
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """Names a trained model.
+
+    Attributes:
+        dataset: number or name of the data set that it learned from.
+        plans: plan of that data set.
+        detector: a name of `DETECTORS`.
+        checkpoint: file in place of the finished one, of detectors of one file.
+    """
+
+    dataset: int | str
+    plans: str = DEFAULT_PLANS_NAME
+    detector: str = STUDENT
+    checkpoint: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses a name that nothing is registered under.
+
+        Raises:
+            ScreenerError: no such detector, or a checkpoint of one that is made of several.
+        """
+        spec = detector_spec(self.detector)
+        if self.checkpoint is not None and spec.stage != "distillation":
+            raise ScreenerError(
+                f"-chk is a checkpoint of a student: leave it out, or the detector {self.detector}"
+            )
+
+    @property
+    def spec(self) -> DetectorSpec:
+        """What its name stands for."""
+        return DETECTORS[self.detector]
+
+    @property
+    def stage(self) -> str:
+        """The stage whose checkpoint holds it."""
+        return self.spec.stage
+
+    @property
+    def trained_plans(self) -> str:
+        """The plan that its last stage is trained under."""
+        return f"{self.plans}_{self.detector}" if self.spec.overrides else self.plans
+
+    @property
+    def folder(self) -> Path:
+        """Of its checkpoint and calibration."""
+        return stage_folder(self.dataset, self.stage, self.trained_plans)
+
+    @property
+    def file(self) -> Path:
+        """Its checkpoint.
+
+        Raises:
+            ScreenerError: it is not trained; the message holds the command that trains it.
+        """
+        if self.checkpoint is not None:
+            return self.checkpoint
+        path = self.folder / "checkpoint_final.pth"
+        if self.spec.overrides and not path.is_file():
+            raise ScreenerError(
+                f"the detector {self.detector} of {self.plans} has not been trained ({path} is "
+                f"missing); run\n    {self.train_command}"
+            )
+        return finished_checkpoint(self.dataset, self.stage, self.trained_plans)
+
+    @property
+    def title(self) -> str:
+        """For people: data set, plan and detector."""
+        return f"{self.dataset}, {self.plans}, {self.detector}"
+
+    @property
+    def train_command(self) -> str:
+        """The command line that trains it."""
+        if not self.spec.overrides:
+            return train_command(self.dataset, self.stage, self.plans)
+        return f"screener_train {self._number} {CONFIGURATION} {self.detector}{self._plans_option}"
+
+    def command(self, name: str) -> str:
+        """The command line `screener_<name>` for this model."""
+        detector = {STUDENT: "", TEACHER: " --teacher"}.get(
+            self.detector, f" --detector {self.detector}"
+        )
+        return f"screener_{name} -d {self._number}{self._plans_option}{detector}"
+
+    @property
+    def _number(self) -> int:
+        return int(dataset_name(self.dataset)[7:10])
+
+    @property
+    def _plans_option(self) -> str:
+        return "" if self.plans == DEFAULT_PLANS_NAME else f" -p {self.plans}"
+
+    def load(self, device: torch.device) -> LoadedDetector:
+        """Reads the trained model.
+
+        Raises:
+            ScreenerError: a stage is missing or damaged; the message holds the way out.
+        """
+        loaded: LoadedDetector = load_object(self.spec.load)(self, device)
+        return loaded

@@ -1,0 +1,48 @@
+"""What prediction asks of a detector."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+from screener_nnu.plans import Shape
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Detector(Protocol):
+    """A module that scores scans on the plan's grid; higher is more anomalous.
+
+    Attributes:
+        reads: which image of a case it sees: the `equalised` one, or HU `normalised` as stock
+            nnU-Net does.
+        cell: voxels per axis that one score stands for.
+        by_position: whether scores are made of pooled maps position by position, so that maps of
+            overlapping tiles are averaged and not scores.
+        low_precision_cpu: see `networks.unet.low_precision`.
+    """
+
+    reads: Literal["equalised", "normalised"]
+    cell: Shape
+    by_position: bool
+    low_precision_cpu: bool
+
+    def __call__(
+        self, image: torch.Tensor, start: torch.Tensor, extent: torch.Tensor
+    ) -> torch.Tensor:
+        """Scores (B, d, h, w) of a tile (B, 1, D, H, W), see `Condition.forward`."""
+
+
+class LoadedDetector(NamedTuple):
+    """A trained detector and what belongs to it.
+
+    Attributes:
+        module: on the device, in evaluation mode.
+        plan: nnU-Net's plan dictionary that it was trained with.
+        statistics: `mean`, `std`, `lowest` and `highest` of its scores in the bodies of training
+            scans, in its unit.
+    """
+
+    module: Any
+    plan: dict[str, Any]
+    statistics: dict[str, float]

@@ -1,0 +1,34 @@
+"""The stages that are trained, as data: commands and paths know them without importing torch."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from screener_nnu.errors import ScreenerError
+
+#: Trainer of each stage, `module:class`, in the order in which they build on each other.
+STAGES: dict[str, str] = {
+    "descriptor": "screener_nnu.trainers.descriptor:DescriptorTrainer",
+    "condition": "screener_nnu.trainers.condition:ConditionTrainer",
+    "position": "screener_nnu.trainers.position:PositionTrainer",
+    "density": "screener_nnu.trainers.density:DensityTrainer",
+    "distillation": "screener_nnu.trainers.distillation:DistillationTrainer",
+}
+
+
+def trainer_name(stage: str) -> str:
+    """Class name of a stage's trainer, which its results folder begins with.
+
+    Raises:
+        ScreenerError: no such stage.
+    """
+    if stage not in STAGES:
+        raise ScreenerError(f"no stage '{stage}'; known: {', '.join(STAGES)}")
+    return STAGES[stage].rpartition(":")[2]
+
+
+def load_object(path: str) -> Any:
+    """What `module:name` stands for."""
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
