@@ -13,14 +13,27 @@ try:
 except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
+from screener_nnu.errors import ScreenerError
+
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
 def only_run(folder: Path) -> Iterator[None]:
-    """Waits for another run that reads or plans the same data set; a killed one leaves no lock."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".screener_planning.lock").open("w") as lock:
+    """Waits for another run that reads or plans the same data set; a killed one leaves no lock.
+
+    Raises:
+        ScreenerError: nothing can be written into the folder.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".screener_planning.lock").open("w")
+    except OSError as error:
+        raise ScreenerError(
+            f"{folder} cannot be written ({error.strerror or error}): see to its rights, or name "
+            "another place in nnUNet_preprocessed"
+        ) from error
+    with lock:
         if fcntl is not None:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

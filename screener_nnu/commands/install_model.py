@@ -29,9 +29,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _install(arguments: argparse.Namespace) -> None:
+    from screener_nnu.files import refuse_missing
     from screener_nnu.paths import results_folder, set_default_folders
     from screener_nnu.plans import DEFAULT_PLANS_NAME
 
+    refuse_missing(arguments.file)
     set_default_folders()
     from screener_nnu.sharing.install import install_model
     from screener_nnu.sharing.manifest import CARD

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.evaluation.baselines import BASELINES, NEED_HISTOGRAM, BaselineInput
+from screener_nnu.files import refuse_missing
 from screener_nnu.preprocessing.volumes import (
     Geometry,
     read_array,
@@ -112,6 +113,7 @@ def pair_cases(
         ScreenerError: when a folder does not exist.
     """
     for folder in [*methods.values(), masks, *([images] if images else [])]:
+        refuse_missing(folder)
         if not folder.is_dir():
             raise ScreenerError(f"{folder} is not a folder")
     annotated = _names(masks)

@@ -102,7 +102,10 @@ def place_bins(
 def no_case_left(skipped: Mapping[str, str]) -> ScreenerError:
     """The error that no case can be evaluated, with the first reasons."""
     reasons = "; ".join(f"{case}: {reason}" for case, reason in list(skipped.items())[:5])
-    return ScreenerError(f"no case can be evaluated ({reasons or 'the folders hold no maps'})")
+    return ScreenerError(
+        f"no case can be evaluated ({reasons or 'the folders hold no maps'}): map and annotation "
+        "are CASE.nii.gz of one name, and CASE_body.nii.gz lies beside the map"
+    )
 
 
 def _sample_case(files: CaseFiles, measurement: Measurement, size: int) -> dict[str, _CaseSample]:

@@ -292,7 +292,7 @@ def _unreadable(
         reason = "there is no such file"
     elif path.is_file() and not path.stat().st_size:
         reason = "the file is empty"
-    elif "No such file" in reason or re.search("expected .* received|unexpected end|EOF", reason):
+    elif "No such file" in reason or re.search("expected .* received|got only|unexpected end", reason):
         # What MetaImage and NRRD say of a file that ends too early.
         reason = "the file is cut short"
     elif "Unable to determine ImageIO" in reason:

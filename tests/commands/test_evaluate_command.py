@@ -284,7 +284,7 @@ def test_arguments_that_do_not_fit_together(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (["-r", "nowhere"], "nowhere is not a folder"),
+        (["-r", "nowhere"], "nowhere does not exist"),
         (["-d", "902"], "no dataset 902"),
         (["-d", "Dataset903_None"], "screener_plan_and_preprocess"),
         (["-i", "a=maps", "b"], "need names"),
