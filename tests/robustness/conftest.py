@@ -158,6 +158,12 @@ class Place:
         """How a command ended that the test itself has run."""
         return Done(code, output)
 
+    def before(self, command: str, *words: object) -> None:
+        """Runs a command that the situation starts from; it has to end well."""
+        code, says, self.code, self.says = self.code, self.says, 0, ()
+        self.run(command, *words)
+        self.code, self.says = code, says
+
     def judge(self, done: Done) -> None:
         """Fails where the command ended otherwise than the situation says."""
         assert "Traceback" not in done.output, done.output
