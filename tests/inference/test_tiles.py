@@ -149,3 +149,10 @@ def test_tiles_shrink_only_as_far_as_memory_asks() -> None:
         assert tile == (44, 64, 96) or all(
             n % d == 0 or n == 44 for n, d in zip(tile, divisor, strict=True)
         )
+
+
+def test_a_volume_of_one_multiple_is_padded_to_two() -> None:
+    # A network whose deepest level is a single position has nothing to normalise it by.
+    multiple = np.array([4, 8, 8])
+    assert Tiling.of((3, 8, 5), (16, 16, 16), 0.5, multiple).padded == (4, 8, 16)
+    assert Tiling.of((5, 8, 5), (16, 16, 16), 0.5, multiple).padded == (8, 8, 8)
