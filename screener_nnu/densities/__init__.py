@@ -5,7 +5,10 @@ from typing import Any
 from screener_nnu.densities.base import ConditionalDensity
 from screener_nnu.densities.fitted import FittedDensity
 from screener_nnu.densities.flow import FlowDensity
+from screener_nnu.densities.full_gaussian import FullGaussianDensity
 from screener_nnu.densities.gaussian import GaussianDensity
+from screener_nnu.densities.gaussian_pca import GaussianPcaDensity
+from screener_nnu.densities.nearest import NearestNeighboursDensity
 from screener_nnu.densities.standardised import StandardisedDensity
 from screener_nnu.errors import ScreenerError
 from screener_nnu.plans import DensitySettings
@@ -14,6 +17,9 @@ from screener_nnu.plans import DensitySettings
 DENSITIES: dict[str, type[ConditionalDensity]] = {
     "gaussian": GaussianDensity,
     "flow": FlowDensity,
+    "full_gaussian": FullGaussianDensity,
+    "gaussian_pca": GaussianPcaDensity,
+    "knn": NearestNeighboursDensity,
 }
 
 
