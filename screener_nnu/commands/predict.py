@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--threshold",
         metavar="T",
-        help="also write a mask: nats, or p99.9 (percentile of held-out voxels), fp1 (false "
+        help="also write a mask: a score, or p99.9 (percentile of held-out voxels), fp1 (false "
         "positives a scan), dice, recall0.8",
     )
     parser.add_argument("--findings", action="store_true", help="list the places above it")
@@ -141,4 +141,5 @@ def _request(arguments: argparse.Namespace, model: ModelRef) -> OutputRequest:
         calibration=load_calibration(model),
         model_name=model.title,
         model=f"{identity}, fast" if arguments.fast else identity,
+        unit=model.spec.unit,
     )

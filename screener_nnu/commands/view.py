@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from screener_nnu.commands._run import run, user_path
+
+if TYPE_CHECKING:
+    from screener_nnu.viewer.folder import ViewOptions
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -45,7 +49,13 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         help="findings: JSON, image of labels, or both (default: <map>_findings.json, .nii.gz)",
     )
-    parser.add_argument("--threshold", type=float, help="where the page's threshold starts (nats)")
+    parser.add_argument(
+        "--threshold", type=float, help="score at which the page's threshold starts"
+    )
+    parser.add_argument(
+        "--unit",
+        help="of the scores, none where they have none (default: that of the findings, else nats)",
+    )
     parser.add_argument("--title", help="heading of a single page (default: name of the scan)")
     parser.add_argument("--model", default="", metavar="NAME", help="shown beside the heading")
     return parser
@@ -63,11 +73,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         run(lambda: _view_case(arguments))
 
 
+def _options(arguments: argparse.Namespace) -> ViewOptions:
+    from screener_nnu.viewer.folder import ViewOptions
+
+    return ViewOptions(
+        arguments.threshold,
+        model_name=arguments.model,
+        title=arguments.title,
+        unit=arguments.unit,
+    )
+
+
 def _view_folder(arguments: argparse.Namespace) -> None:
     from screener_nnu.errors import ScreenerError
-    from screener_nnu.viewer.folder import ViewOptions, own_pages, view_folder
+    from screener_nnu.viewer.folder import own_pages, view_folder
 
-    options = ViewOptions(arguments.threshold, model_name=arguments.model)
+    options = _options(arguments)
     own_pages(arguments.output)
     rows, skipped = view_folder(arguments.image, arguments.map, arguments.output, options)
     print(f"{len(rows)} pages in {arguments.output}, {len(skipped)} scans skipped")
@@ -81,7 +102,8 @@ def _view_case(arguments: argparse.Namespace) -> None:
     from screener_nnu.errors import ScreenerError
     from screener_nnu.files import refuse_missing
     from screener_nnu.inference.images import find_images
-    from screener_nnu.viewer.folder import ViewOptions, beside_map, own_pages, view_case
+    from screener_nnu.score_units import behind
+    from screener_nnu.viewer.folder import beside_map, own_pages, view_case
 
     for path in (arguments.map, arguments.body, *(arguments.findings or [])):
         if path is not None:
@@ -98,7 +120,6 @@ def _view_case(arguments: argparse.Namespace) -> None:
         files = replace(files, body=arguments.body)
     if arguments.findings:
         files = replace(files, findings=tuple(arguments.findings))
-    options = ViewOptions(arguments.threshold, model_name=arguments.model, title=arguments.title)
-    row = view_case(files, arguments.output, options)
+    row = view_case(files, arguments.output, _options(arguments))
     megabytes = arguments.output.stat().st_size / 1e6
-    print(f"{arguments.output}: {megabytes:.1f} MB, peak {row.peak:.1f} nats")
+    print(f"{arguments.output}: {megabytes:.1f} MB, peak {row.peak:.1f}{behind(row.unit)}")

@@ -17,6 +17,7 @@ from screener_nnu.dicom_output.common import derive, quiet, save
 from screener_nnu.dicom_output.dependency import load_highdicom
 from screener_nnu.dicom_output.source import SourceFile, read_source
 from screener_nnu.errors import ScreenerError
+from screener_nnu.score_units import NATS, in_brackets, shown_unit
 
 if TYPE_CHECKING:
     from highdicom import VOILUTTransformation
@@ -29,12 +30,12 @@ _HIGHEST = 65535
 
 @dataclass(frozen=True)
 class Stored:
-    """Values as they lie in the file: score = slope * value + intercept, in nats.
+    """Values as they lie in the file: score = slope * value + intercept.
 
     Attributes:
         values: float32 or uint16 `(slices, rows, columns)`.
-        slope: nats per step.
-        intercept: nats of the value 0.
+        slope: of the score, per step.
+        intercept: score of the value 0.
     """
 
     values: NDArray[np.generic]
@@ -48,19 +49,21 @@ def write_parametric_map(
     path: Path,
     bits: int = 32,
     series_number: int = SERIES_NUMBER,
+    unit: str = NATS,
 ) -> float:
     """Writes the map, every value of it, as frames on the slices of its source series.
 
     Args:
-        score: anomaly map (nats).
+        score: anomaly map (in `unit`).
         source_files: all slices of the source series, paths or datasets, in any order.
         path: file to write.
         bits: 32 for the very float32 values, 16 for half the size: whole numbers that the object
-            itself maps back to nats, in even steps from the lowest to the highest score.
+            itself maps back to scores, in even steps from the lowest to the highest score.
         series_number: of the new series in its study.
+        unit: of the scores, `none` where they have none.
 
     Returns:
-        How far a value that is read back may lie from the map (nats): 0, or half a step.
+        How far a value that is read back may lie from the map: 0, or half a step.
 
     Raises:
         ScreenerError: highdicom is missing, the series is not the one that the map was made of,
@@ -76,13 +79,13 @@ def write_parametric_map(
             hd.pm.ParametricMap,
             source,
             series_number,
-            series_description="Anomaly map (nats)",
+            series_description=f"Anomaly map{in_brackets(unit)}",
             pixel_array=stored.values,
-            real_world_value_mappings=[_mapping(stored)],
+            real_world_value_mappings=[_mapping(stored, unit)],
             voi_lut_transformations=[_window(stored)],
             contains_recognizable_visual_features=False,
             content_label="ANOMALY_MAP",
-            content_description="Anomaly score -log q in nats; research only",
+            content_description=f"{_quantity(unit)}; research only",
         )
         _add_anatomy(dataset)
         _sort_frames(dataset)
@@ -144,17 +147,25 @@ def _window(stored: Stored) -> VOILUTTransformation:
     )
 
 
-def _mapping(stored: Stored) -> RealWorldValueMapping:
+def _quantity(unit: str) -> str:
+    if unit == NATS:
+        return "Anomaly score -log q in nats"
+    return f"Anomaly score in {unit}" if shown_unit(unit) else "Anomaly score"
+
+
+def _mapping(stored: Stored, unit: str) -> RealWorldValueMapping:
     hd = load_highdicom()
     from pydicom.sr.codedict import codes
 
     whole = np.issubdtype(stored.values.dtype, np.integer)
     low, high = stored.values.min(), stored.values.max()
     return hd.pm.RealWorldValueMapping(
-        lut_label="NATS",
-        lut_explanation="Anomaly score -log q, natural logarithm",
+        lut_label=shown_unit(unit).upper() or "SCORE",
+        lut_explanation=(
+            "Anomaly score -log q, natural logarithm" if unit == NATS else _quantity(unit)
+        ),
         # A nat is a pure number; UCUM has a code for bits, but none for nats.
-        unit=codes.UCUM.NoUnits,
+        unit=codes.UCUM.HounsfieldUnit if unit == "HU" else codes.UCUM.NoUnits,
         value_range=(int(low), int(high)) if whole else (float(low), float(high)),
         slope=stored.slope,
         intercept=stored.intercept,

@@ -15,6 +15,7 @@ from screener_nnu.dicom_output.common import LONG_STRING, NAME, derive, quiet, s
 from screener_nnu.dicom_output.dependency import load_highdicom
 from screener_nnu.dicom_output.source import SourceFile, read_source
 from screener_nnu.findings.finding import Finding, Findings
+from screener_nnu.score_units import NATS, behind
 
 if TYPE_CHECKING:
     from highdicom.color import CIELabColor
@@ -73,17 +74,21 @@ def write_dicom_seg(
 
 
 def _segments(findings: Findings, together: bool) -> list[SegmentDescription]:
-    threshold = f"{findings.threshold:g} nats"
+    threshold = _threshold(findings)
     if not findings.rows:
         return [_segment(1, f"No finding above {threshold}", findings)]
     if together:
         return [_segment(1, f"{len(findings.rows)} findings above {threshold}", findings)]
-    return [_segment(row.number, _label(row), findings) for row in findings.rows]
+    return [_segment(row.number, _label(row, findings.unit), findings) for row in findings.rows]
 
 
-def _label(row: Finding) -> str:
+def _threshold(findings: Findings) -> str:
+    return f"{findings.threshold:g}{behind(findings.unit)}"
+
+
+def _label(row: Finding, unit: str) -> str:
     percentile = "" if row.percentile is None else f", percentile {row.percentile:.4g}"
-    return f"Finding {row.number} (peak {row.peak_score:.2f} nats{percentile})"
+    return f"Finding {row.number} (peak {row.peak_score:.2f}{behind(unit)}{percentile})"
 
 
 def _segment(number: int, label: str, findings: Findings) -> SegmentDescription:
@@ -94,10 +99,7 @@ def _segment(number: int, label: str, findings: Findings) -> SegmentDescription:
         name=NAME,
         family=codes.DCM.ArtificialIntelligence,
         version=__version__,
-        parameters={
-            "threshold_nats": f"{findings.threshold:g}",
-            "minimum_ml": f"{findings.minimum_ml:g}",
-        },
+        parameters=_parameters(findings),
     )
     return hd.seg.SegmentDescription(
         segment_number=number,
@@ -110,6 +112,14 @@ def _segment(number: int, label: str, findings: Findings) -> SegmentDescription:
     )
 
 
+def _parameters(findings: Findings) -> dict[str, str]:
+    name, threshold = "threshold", _threshold(findings)
+    if findings.unit == NATS:
+        # The name of every version.
+        name, threshold = "threshold_nats", f"{findings.threshold:g}"
+    return {name: threshold, "minimum_ml": f"{findings.minimum_ml:g}"}
+
+
 def _colour(number: int) -> CIELabColor:
     """Neighbouring numbers get colours far apart, all equally bright."""
     angle = number * _GOLDEN_ANGLE
@@ -119,5 +129,5 @@ def _colour(number: int) -> CIELabColor:
 def _description(findings: Findings) -> str:
     left_out = findings.beyond_limit.count
     more = f", {left_out} more not listed" if left_out else ""
-    text = f"{len(findings.rows)} findings above {findings.threshold:g} nats{more}; research only"
+    text = f"{len(findings.rows)} findings above {_threshold(findings)}{more}; research only"
     return text[:LONG_STRING]

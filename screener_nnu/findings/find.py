@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.findings.components import Components, label_components
 from screener_nnu.findings.finding import Finding, Findings, LeftOut, Point, Voxel
+from screener_nnu.score_units import NATS, behind
 
 MINIMUM_ML = 0.1
 LIMIT = 50
@@ -31,6 +32,7 @@ def find_findings(
     percentile: Percentile | None = None,
     minimum_ml: float = MINIMUM_ML,
     limit: int = LIMIT,
+    unit: str = NATS,
 ) -> Findings:
     """The connected places of the body whose scores lie above a threshold.
 
@@ -39,19 +41,20 @@ def find_findings(
 
     Args:
         case: name of the scan.
-        score: anomaly map (nats).
+        score: anomaly map (in `unit`).
         body: mask of the body, in the same geometry.
-        threshold: only voxels strictly above it belong to a finding (nats).
+        threshold: only voxels strictly above it belong to a finding (in `unit`).
         percentile: place of a score among normal scans, 0 to 100, or None where it is unknown.
         minimum_ml: smallest volume of a finding.
         limit: most findings that are listed; the others are counted.
+        unit: of the scores, `none` where they have none.
 
     Raises:
         CaseError: map and mask differ in geometry.
         ScreenerError: threshold, volume or limit make no sense.
     """
     threshold = float(threshold)  # a NumPy number would not fit into JSON
-    _check_request(threshold, minimum_ml, limit)
+    _check_request(threshold, minimum_ml, limit, unit)
     _check_geometry(case, score, body)
     scores = sitk.GetArrayViewFromImage(score)
     components = label_components((scores > threshold) & (sitk.GetArrayViewFromImage(body) != 0))
@@ -74,12 +77,15 @@ def find_findings(
         _left_out(sizes[small], voxel_ml),
         _left_out(sizes[ordered[limit:]], voxel_ml),
         _label_image(score, components.places, numbers[components.labels], len(rows)),
+        unit,
     )
 
 
-def _check_request(threshold: float, minimum_ml: float, limit: int) -> None:
+def _check_request(threshold: float, minimum_ml: float, limit: int, unit: str) -> None:
     if not math.isfinite(threshold):
-        raise ScreenerError(f"a threshold of {threshold} nats finds nothing: give a finite number")
+        raise ScreenerError(
+            f"a threshold of {threshold}{behind(unit)} finds nothing: give a finite number"
+        )
     if not (math.isfinite(minimum_ml) and minimum_ml >= 0):
         raise ScreenerError(f"the smallest volume is {minimum_ml} ml: give 0 or more")
     if not 1 <= limit <= _MOST_LABELS:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import SimpleITK as sitk  # noqa: N813
 
+from screener_nnu.score_units import NATS
+
 Voxel = tuple[int, int, int]
 Point = tuple[float, float, float]
 
@@ -21,8 +23,8 @@ class Finding:
         number: 1 for the highest peak; also the label in the image of the findings.
         voxels: how many voxels it has.
         volume_ml: their volume.
-        peak_score: highest score in it (nats).
-        mean_score: mean score of its voxels (nats).
+        peak_score: highest score in it (in the unit of the map).
+        mean_score: mean score of its voxels (in the same unit).
         percentile: of the peak among normal scans, 0 to 100; None without a calibration.
         centre_mm: its centre of mass, each voxel weighing the same; it may lie outside the finding.
         centre_voxel: the voxel of the finding that is nearest to the centre of mass.
@@ -65,13 +67,14 @@ class Findings:
 
     Attributes:
         case: name of the scan.
-        threshold: voxels of the body above it are candidates (nats).
+        threshold: voxels of the body above it are candidates (in `unit`).
         minimum_ml: smallest volume of a finding.
         limit: most findings that are listed.
         rows: the findings, the highest peak first.
         too_small: places below the smallest volume.
         beyond_limit: places that are large enough, but come after the last row.
         image: labels in the geometry of the scan, 0 where no finding is; uint8 or uint16.
+        unit: of the scores, `none` where they have none.
     """
 
     case: str
@@ -82,3 +85,4 @@ class Findings:
     too_small: LeftOut
     beyond_limit: LeftOut
     image: sitk.Image
+    unit: str = NATS

@@ -46,7 +46,7 @@ def findings_values(findings: Findings) -> dict[str, Any]:
         "software": f"screener_nnu {__version__}",
         "case": findings.case,
         "coordinates": "mm in patient coordinates (LPS); voxel indices (x, y, z) from 0",
-        "score_unit": "nats",
+        "score_unit": findings.unit,
         "threshold": findings.threshold,
         "minimum_ml": findings.minimum_ml,
         "connectivity": 26,

@@ -12,6 +12,7 @@ from screener_nnu.findings.find import LIMIT, MINIMUM_ML, Percentile, find_findi
 from screener_nnu.findings.finding import Findings
 from screener_nnu.findings.tables import write_findings_csv, write_findings_json
 from screener_nnu.inference.images import write_image
+from screener_nnu.score_units import NATS
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ def write_findings(
     percentile: Percentile | None = None,
     minimum_ml: float = MINIMUM_ML,
     limit: int = LIMIT,
+    unit: str = NATS,
 ) -> Findings:
     """Finds and writes `<case>_findings.nii.gz`, `.csv` and `.json` into a folder.
 
@@ -32,19 +34,20 @@ def write_findings(
 
     Args:
         case: name of the scan.
-        score: anomaly map (nats).
+        score: anomaly map (in `unit`).
         body: mask of the body, in the same geometry.
-        threshold: only voxels strictly above it belong to a finding (nats).
+        threshold: only voxels strictly above it belong to a finding (in `unit`).
         output: folder.
         percentile: place of a score among normal scans, 0 to 100, or None where it is unknown.
         minimum_ml: smallest volume of a finding.
         limit: most findings that are listed; the others are counted in the JSON and in the log.
+        unit: of the scores, `none` where they have none.
 
     Raises:
         CaseError: map and mask differ in geometry.
         ScreenerError: threshold, volume or limit make no sense, or a file cannot be written.
     """
-    findings = find_findings(case, score, body, threshold, percentile, minimum_ml, limit)
+    findings = find_findings(case, score, body, threshold, percentile, minimum_ml, limit, unit)
     json_path = output / f"{case}_findings.json"
     remove(json_path)
     write_image(findings.image, output / f"{case}_findings.nii.gz")

@@ -20,6 +20,7 @@ from screener_nnu.outputs.request import OutputRequest
 from screener_nnu.ownership import OwnedFolder
 from screener_nnu.plans import write_json
 from screener_nnu.preprocessing.reading import RawImage
+from screener_nnu.score_units import NATS
 from screener_nnu.viewer.folder import ViewOptions, write_case
 from screener_nnu.viewer.grid import image_of
 from screener_nnu.viewer.index import INDEX, CaseRow, page_name
@@ -132,7 +133,7 @@ class CaseExtras:
             self._dicom(case, raw.source, result, findings, attempts)
         if "page" in new:
             row = attempts.make("page", lambda: self._page(case, raw, result, findings))
-            record["page"] = None if row is None else {**asdict(row), "page": row.page.name}
+            record["page"] = None if row is None else _page_values(row)
         summary = attempts.make("summary", lambda: self._summary(result, findings)) or {}
         if attempts.failed:
             self.failures[case] = "; ".join(attempts.failed)
@@ -165,8 +166,10 @@ class CaseExtras:
         if headers is None:
             return
         map_file, seg_file = (self.folder / f"{case}_{what}.dcm" for what in ("map", "findings"))
-        score = result.score
-        attempts.make("DICOM map", lambda: write_parametric_map(score, headers, map_file))
+        score, unit = result.score, self.request.unit
+        attempts.make(
+            "DICOM map", lambda: write_parametric_map(score, headers, map_file, unit=unit)
+        )
         if findings is not None:
             attempts.make("DICOM SEG", lambda: write_dicom_seg(findings, headers, seg_file))
 
@@ -182,6 +185,7 @@ class CaseExtras:
             request.percentile if request.calibration else None,
             request.minimum_ml,
             request.limit,
+            request.unit,
         )
 
     def _page(
@@ -192,6 +196,7 @@ class CaseExtras:
             request.threshold,
             request.percentile if request.calibration else None,
             request.model_name,
+            unit=request.unit,
         )
         page = self.folder / page_name(case)
         image = image_of(raw)
@@ -212,6 +217,12 @@ class CaseExtras:
             values["findings_not_listed"] = findings.beyond_limit.count
             values["findings_ml"] = sum(row.volume_ml for row in rows)
         return values
+
+
+def _page_values(row: CaseRow) -> dict[str, Any]:
+    """A row for the record, see `page_rows`; nats go without saying, as in earlier versions."""
+    values = {**asdict(row), "page": row.page.name}
+    return {name: value for name, value in values.items() if (name, value) != ("unit", NATS)}
 
 
 class _Attempts:

@@ -10,6 +10,7 @@ import numpy as np
 from screener_nnu.calibration.record import Calibration
 from screener_nnu.errors import ScreenerError
 from screener_nnu.findings.find import LIMIT, MINIMUM_ML
+from screener_nnu.score_units import NATS
 
 REQUEST_VERSION = 1
 
@@ -19,7 +20,7 @@ class OutputRequest:
     """What is made of each map.
 
     Attributes:
-        threshold: of findings, and where that of a page starts (nats).
+        threshold: of findings, and where that of a page starts (in `unit`).
         findings: list the places above the threshold, in `<case>_findings.*`.
         dicom: a DICOM parametric map, and with findings a DICOM SEG, of scans that came as DICOM.
         page: a page to look at, with a picture.
@@ -27,6 +28,7 @@ class OutputRequest:
         calibration: what the model's scores mean; None where that is not known.
         model_name: shown on pages.
         model: identity of the model and of how it is applied; maps of another one do not count.
+        unit: of its scores, `none` where they have none.
     """
 
     threshold: float | None = None
@@ -38,6 +40,7 @@ class OutputRequest:
     calibration: Calibration | None = None
     model_name: str = ""
     model: str = ""
+    unit: str = NATS
 
     def __post_init__(self) -> None:
         """Refuses findings without a threshold, and those of less than no volume.
@@ -51,12 +54,12 @@ class OutputRequest:
             )
         if self.findings and self.threshold is None:
             raise ScreenerError(
-                "findings are the places above a threshold: give --threshold, in nats, or as p99.9 "
-                "or fp1 where the model is calibrated"
+                "findings are the places above a threshold: give --threshold, as a number, or as "
+                "p99.9 or fp1 where the model is calibrated"
             )
 
     def percentile(self, score: float) -> float | None:
-        """Place of a score (nats) among the voxels of held-out scans, 0 to 100."""
+        """Place of a score among the voxels of held-out scans, 0 to 100."""
         if self.calibration is None:
             return None
         return float(self.calibration.percentile(np.array([score]))[0])
@@ -69,7 +72,9 @@ class OutputRequest:
     def base(self) -> list[Any]:
         """What all files of two runs must have in common."""
         known = None if self.calibration is None else self.calibration.fingerprint
-        return [REQUEST_VERSION, self.model, known]
+        base = [REQUEST_VERSION, self.model, known]
+        # Records of versions without units are of nats, and stay valid.
+        return base if self.unit == NATS else [*base, self.unit]
 
     def products(self) -> dict[str, list[Any]]:
         """What is asked for, and what each of it depends on beside the base."""

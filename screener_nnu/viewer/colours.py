@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from screener_nnu.score_units import NATS
 from screener_nnu.viewer.grid import Volumes
 
 # Lightness rises evenly in both, so that they can be read without telling colours apart. None ends
@@ -26,8 +27,8 @@ class Look:
     """How slices are drawn.
 
     Attributes:
-        threshold: scores below are not shown (nats).
-        colours: scores at both ends of the palette (nats).
+        threshold: scores below are not shown.
+        colours: scores at both ends of the palette.
         window: width and level (HU).
         opacity: of the map, 0 to 1.
         palette: name of the colours.
@@ -48,11 +49,13 @@ class Shown:
         volumes: scan and map, in LPS.
         voxel: (x, y, z) that the planes go through.
         look: how they are drawn.
+        unit: of the scores, `none` where they have none.
     """
 
     volumes: Volumes
     voxel: tuple[int, ...]
     look: Look
+    unit: str = NATS
 
 
 def slice_of(array: np.ndarray, plane: str, voxel: tuple[int, ...]) -> np.ndarray:

@@ -34,7 +34,7 @@ def encode_hu(hu: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ScoreScale:
-    """Codes of scores: 0 outside the body, 1 to 255 evenly from `low` to `high` (nats)."""
+    """Codes of scores: 0 outside the body, 1 to 255 evenly from `low` to `high`."""
 
     low: float
     high: float
@@ -47,7 +47,7 @@ class ScoreScale:
 
     @property
     def values(self) -> np.ndarray:
-        """Scores (nats) of the codes 1 to 255, `(255,)`."""
+        """Scores of the codes 1 to 255, `(255,)`."""
         return np.linspace(self.low, self.high, 255)
 
     def encode(self, score: np.ndarray, body: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,11 +32,11 @@ class FindingLike(Protocol):
 
     @property
     def peak_score(self) -> float:
-        """Highest score in it (nats)."""
+        """Highest score in it."""
 
     @property
     def mean_score(self) -> float:
-        """Mean score of its voxels (nats)."""
+        """Mean score of its voxels."""
 
     @property
     def percentile(self) -> float | None:
@@ -81,12 +81,14 @@ class ShownFindings:
     """The findings of a scan, see `FindingsLike`.
 
     Attributes:
-        threshold: score (nats) that they lie above, where it is known.
+        threshold: score that they lie above, where it is known.
+        unit: of the scores, where it is known.
     """
 
     rows: tuple[ShownFinding, ...]
     image: sitk.Image | None = None
     threshold: float | None = None
+    unit: str | None = None
 
 
 def read_findings(paths: Sequence[Path], score: sitk.Image, case: str) -> ShownFindings:
@@ -110,7 +112,7 @@ def read_findings(paths: Sequence[Path], score: sitk.Image, case: str) -> ShownF
         if image is None:
             raise CaseError(case, "no findings given: name a JSON file or an image of labels")
         return ShownFindings(measure_findings(image, score), image)
-    return ShownFindings(described.rows, image, described.threshold)
+    return replace(described, image=image)
 
 
 def read_rows(path: Path, case: str) -> ShownFindings:
@@ -122,8 +124,13 @@ def read_rows(path: Path, case: str) -> ShownFindings:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         rows = tuple(_row(entry) for entry in values["findings"])
-        threshold = values.get("threshold")
-        return ShownFindings(rows, None, None if threshold is None else float(threshold))
+        threshold, unit = values.get("threshold"), values.get("score_unit")
+        return ShownFindings(
+            rows,
+            None,
+            None if threshold is None else float(threshold),
+            None if unit is None else str(unit),
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CaseError(
             case,

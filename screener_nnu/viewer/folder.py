@@ -17,6 +17,7 @@ from screener_nnu.inference.images import IMAGE_ENDINGS, find_images
 from screener_nnu.ownership import own_folder
 from screener_nnu.preprocessing.reading import Source, read_image
 from screener_nnu.preprocessing.volumes import read_volume
+from screener_nnu.score_units import NATS
 from screener_nnu.viewer.findings import FindingsLike, read_findings
 from screener_nnu.viewer.grid import image_of, to_lps
 from screener_nnu.viewer.index import INDEX, CaseRow, page_name, write_index
@@ -56,16 +57,18 @@ class ViewOptions:
     """What is the same for all pages.
 
     Attributes:
-        threshold: where the page's threshold starts (nats); else that of the findings.
+        threshold: where the page's threshold starts; else that of the findings.
         percentile: place of a score among held-out scans, 0 to 100.
         model_name: shown beside the name of the case.
         title: heading of a single page, instead of the case's name.
+        unit: of the scores, `none` where they have none; else that of the findings, else nats.
     """
 
     threshold: float | None = None
     percentile: Percentile | None = None
     model_name: str = ""
     title: str | None = None
+    unit: str | None = None
 
 
 def beside_map(score: Path, case: str, image: Source) -> CaseFiles:
@@ -196,7 +199,7 @@ def write_case(
     Args:
         case: name of the scan.
         image: the scan (HU), any orientation.
-        score: its map (nats).
+        score: its map.
         body: body mask.
         page: HTML file; the picture has the same name and ends in `.png`.
         options: of all pages.
@@ -208,6 +211,7 @@ def write_case(
     threshold = options.threshold
     if threshold is None:
         threshold = getattr(findings, "threshold", None)
+    unit = options.unit or getattr(findings, "unit", None) or NATS
     shown = write_viewer(
         page,
         case,
@@ -219,12 +223,13 @@ def write_case(
         options.percentile,
         options.title,
         options.model_name,
+        unit,
     )
     write_preview(page.with_suffix(".png"), options.title or case, shown)
     peak = _peak(score, body)
     rank = None if options.percentile is None else options.percentile(peak)
     count = None if findings is None else len(findings.rows)
-    return CaseRow(case, page, peak, rank, count, thumbnail(shown))
+    return CaseRow(case, page, peak, rank, count, thumbnail(shown), unit)
 
 
 def _peak(score: sitk.Image, body: sitk.Image | None) -> float:

@@ -64,7 +64,7 @@ class Volumes:
     Attributes:
         grid: where the voxels lie.
         hu: the scan (HU), float32.
-        score: the anomaly map (nats), float32.
+        score: the anomaly map, float32.
         body: where the map counts.
         labels: numbers of the findings, 0 elsewhere; nothing without findings.
     """
@@ -186,7 +186,7 @@ def volumes_on(
     Args:
         grid: of the page.
         image: the scan (HU), in LPS as the others.
-        score: the map (nats).
+        score: the map.
         body: above 0 where the map counts; everywhere if there is none.
         labels: numbers of the findings.
     """

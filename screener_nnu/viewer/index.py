@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from screener_nnu.files import replacing
+from screener_nnu.score_units import NATS, behind, in_brackets
 from screener_nnu.viewer.page import asset, fill, plain, policy
 
 INDEX = "index.html"
@@ -22,10 +23,11 @@ class CaseRow:
     Attributes:
         case: name of the scan.
         page: its HTML file.
-        peak: highest score in the body (nats).
+        peak: highest score in the body (in `unit`).
         percentile: of the peak among held-out scans, 0 to 100, if it is known.
         findings: how many there are, if they were looked for.
         thumbnail: picture as a data URI.
+        unit: of the scores, `none` where they have none.
     """
 
     case: str
@@ -34,6 +36,7 @@ class CaseRow:
     percentile: float | None
     findings: int | None
     thumbnail: str
+    unit: str = NATS
 
 
 def page_name(case: str) -> str:
@@ -51,7 +54,11 @@ def write_index(folder: Path, rows: Sequence[CaseRow], skipped: Mapping[str, str
     """
     ranked = any(row.percentile is not None for row in rows)
     listed = any(row.findings is not None for row in rows)
-    heads = [("", ""), ("case", ""), ("peak score (nats)", "")]
+    units = {row.unit for row in rows} or {NATS}
+    # Maps of several models may lie in one folder: then each peak has its own unit behind it.
+    mixed = len(units) > 1
+    peak = "peak score" if mixed else f"peak score{in_brackets(plain(min(units)))}"
+    heads = [("", ""), ("case", ""), (peak, "")]
     heads += [("percentile", "")] if ranked else []
     heads += [("findings", "wide")] if listed else []
     ordered = sorted(rows, key=lambda row: (-row.peak, row.case))[:MOST_ROWS]
@@ -62,7 +69,7 @@ def write_index(folder: Path, rows: Sequence[CaseRow], skipped: Mapping[str, str
         "style": style,
         "note": f"{first}{len(rows)} scans, the one with the rarest place first.",
         "head": "".join(f'<th scope="col"{_kind(kind)}>{name}</th>' for name, kind in heads),
-        "rows": "\n".join(_row(row, ranked, listed) for row in ordered),
+        "rows": "\n".join(_row(row, ranked, listed, mixed) for row in ordered),
         "skipped": _skipped(skipped),
     }
     path = folder / INDEX
@@ -71,13 +78,13 @@ def write_index(folder: Path, rows: Sequence[CaseRow], skipped: Mapping[str, str
     return path
 
 
-def _row(row: CaseRow, ranked: bool, listed: bool) -> str:
+def _row(row: CaseRow, ranked: bool, listed: bool, mixed: bool) -> str:
     link = plain(quote(row.page.name.encode("utf-8", "surrogateescape")))
     name = plain(row.case)
     cells = [
         f'<td><a href="{link}"><img src="{row.thumbnail}" alt="Axial slice of {name}"></a></td>',
         f'<td><a href="{link}"><bdi>{name}</bdi></a></td>',
-        f"<td>{row.peak:.1f}</td>",
+        f"<td>{row.peak:.1f}{plain(behind(row.unit)) if mixed else ''}</td>",
     ]
     if ranked:
         cells.append(f"<td>{_rank(row.percentile)}</td>")

@@ -1,7 +1,7 @@
 // The panel beside the planes: findings, colours, threshold, window, readings.
 
 const byId = (id) => document.getElementById(id);
-const nats = (score) => `${score.toFixed(1)} nats`;
+const withUnit = (score) => `${score.toFixed(1)} ${state.facts.unit}`.trim();
 // The highest of a scan is in no scan's hundredth part: "100 %" would say more than is known.
 const percent = (value) =>
   value > 99.99 ? "> 99.99 %" : `${value.toFixed(value >= 99 ? 2 : 1)} %`;
@@ -84,7 +84,7 @@ function drawReadings(position) {
   byId("read-hu").textContent = `${Math.round(hu)} HU`;
   const score = scoreOfCode(state.facts, code);
   byId("read-score").textContent = code
-    ? `${nats(score)}, ${percent(percentileOf(state.facts, score))}`
+    ? `${withUnit(score)}, ${percent(percentileOf(state.facts, score))}`
     : "outside the body";
   const [x, y, z] = placeOf(position);
   const side = (value, plus, minus) => `${value < 0 ? minus : plus} ${Math.abs(value).toFixed(0)}`;
@@ -111,7 +111,8 @@ function buildFindings() {
   for (const name of names) head.append(makeElement("th", name, { scope: "col" }));
   table.append(head, ...facts.findings.map((row) => findingRow(row, ranked)));
   place.append(table);
-  byId("findings-note").textContent = "Scores in nats, volumes in ml. Click a row to go there.";
+  const units = facts.unit ? `Scores in ${facts.unit}, volumes in ml.` : "Volumes in ml.";
+  byId("findings-note").textContent = `${units} Click a row to go there.`;
 }
 
 function findingRow(row, ranked) {
@@ -178,6 +179,7 @@ function buildMap() {
       : facts.low + part * (facts.high - facts.low);
     changeLook({ threshold });
   });
+  byId("unit").options[0].textContent = facts.unit || "score";
   byId("unit").addEventListener("change", redraw);
   byId("opacity").addEventListener("input", () =>
     changeLook({ opacity: Number(byId("opacity").value) / 100 }),
@@ -208,7 +210,7 @@ function drawMapControls() {
     : (look.threshold - facts.low) / (facts.high - facts.low);
   // The slider keeps its place while it is moved: ranks of several places may be equal.
   if (document.activeElement !== byId("threshold")) byId("threshold").value = String(Math.round(1000 * part));
-  byId("threshold-text").textContent = `${nats(look.threshold)}, ${percent(rank)}`;
+  byId("threshold-text").textContent = `${withUnit(look.threshold)}, ${percent(rank)}`;
   byId("opacity").value = String(Math.round(100 * look.opacity));
   byId("opacity-text").textContent = `${Math.round(100 * look.opacity)} %`;
   for (const [id, key] of SWITCHES) byId(id).checked = look[key];
@@ -246,6 +248,6 @@ function drawBar() {
   const mark = ((look.threshold - low) / (high - low)) * canvas.width;
   context.fillStyle = "#fff";
   if (mark >= 0 && mark <= canvas.width) context.fillRect(mark - 1, 0, 3, canvas.height);
-  byId("bar-low").textContent = nats(low);
-  byId("bar-high").textContent = `${nats(high)} and more`;
+  byId("bar-low").textContent = withUnit(low);
+  byId("bar-high").textContent = `${withUnit(high)} and more`;
 }

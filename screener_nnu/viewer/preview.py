@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from screener_nnu.files import replacing
-from screener_nnu.viewer.colours import PALETTES, PLANES, Look, Shown, draw_slice
+from screener_nnu.score_units import in_brackets
+from screener_nnu.viewer.colours import PALETTES, PLANES, Shown, draw_slice
 
 # Axes of SimpleITK across and down each plane, and the letters left, right, above and below.
 _LAYOUT = {"axial": (0, 1, "RLAP"), "coronal": (0, 2, "RLHF"), "sagittal": (1, 2, "APHF")}
@@ -40,11 +41,12 @@ def write_preview(path: Path, title: str, shown: Shown) -> None:
         axis = figure.add_axes(box, facecolor="black")
         _draw(axis, plane, shown)
         left += share + _GAP
-    _colour_bar(figure, shown.look, left)
-    heading = "".join(character if character.isprintable() else "?" for character in title)
+    _colour_bar(figure, shown, left)
     style: dict[str, Any] = {"va": "center", "parse_math": False}
     top, bottom = 1 - _FOOT / 2 / height, _FOOT / 2 / height
-    figure.text(0.1 / width, top, heading, color=_INK, size=11, weight="bold", ha="left", **style)
+    figure.text(
+        0.1 / width, top, _printable(title), color=_INK, size=11, weight="bold", ha="left", **style
+    )
     figure.text(0.1 / width, bottom, NOTE, color=_SOFT, size=8.5, ha="left", **style)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100, facecolor="black")
@@ -74,10 +76,15 @@ def _draw(axis: Any, plane: str, shown: Shown) -> None:
         axis.text(*place, letter, transform=axis.transAxes, **font)
 
 
-def _colour_bar(figure: Any, look: Look, left: float) -> None:
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _colour_bar(figure: Any, shown: Shown, left: float) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LinearSegmentedColormap, Normalize
 
+    look = shown.look
     stops = [tuple(value / 255 for value in stop) for stop in PALETTES[look.palette]]
     colours = LinearSegmentedColormap.from_list(look.palette, stops)
     width, height = figure.get_size_inches()
@@ -85,7 +92,8 @@ def _colour_bar(figure: Any, look: Look, left: float) -> None:
     bar = figure.colorbar(
         ScalarMappable(Normalize(*look.colours), colours), cax=figure.add_axes(place)
     )
-    bar.set_label("anomaly score (nats)", color=_INK, size=9)
+    label = _printable(f"anomaly score{in_brackets(shown.unit)}")
+    bar.set_label(label, color=_INK, size=9, parse_math=False)
     bar.ax.tick_params(colors=_INK, labelsize=8.5)
     bar.outline.set_edgecolor(_SOFT)
     if look.colours[0] < look.threshold < look.colours[1]:

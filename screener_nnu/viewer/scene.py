@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from screener_nnu.score_units import NATS, shown_unit
 from screener_nnu.viewer.colours import LEAST_COVER, PALETTES
 from screener_nnu.viewer.encoding import HU_AXES, HU_LEVELS, LABEL_AXES, SCORE_AXES, ScoreScale
 from screener_nnu.viewer.findings import FindingLike, FindingsLike
@@ -33,7 +34,7 @@ class Ranks:
     normal: bool
 
     def score(self, percentile: float, scale: ScoreScale) -> float:
-        """The lowest score (nats) with at least that percentile, between codes."""
+        """The lowest score with at least that percentile, between codes."""
         return float(np.interp(percentile, self.values, scale.values))
 
 
@@ -49,7 +50,7 @@ def rank_codes(scale: ScoreScale, body_scores: np.ndarray, percentile: Percentil
 
 
 def colour_range(scale: ScoreScale, ranks: Ranks) -> tuple[float, float]:
-    """Scores (nats) at both ends of the colours."""
+    """Scores at both ends of the colours."""
     low, high = (ranks.score(percentile, scale) for percentile in _COLOUR_PERCENTILES)
     return (low, high) if high - low > 1e-3 * (scale.high - scale.low) else (scale.low, scale.high)
 
@@ -61,6 +62,7 @@ def page_facts(
     threshold: float | None,
     findings: FindingsLike | None,
     colours: tuple[float, float] | None = None,
+    unit: str = NATS,
 ) -> dict[str, Any]:
     """Plain values for the page's script; axes and sizes in the order (x, y, z)."""
     grid = volumes.grid
@@ -78,6 +80,7 @@ def page_facts(
             name: [2 - axis for axis in reversed(axes)]
             for name, axes in (("hu", HU_AXES), ("score", SCORE_AXES), ("labels", LABEL_AXES))
         },
+        "unit": shown_unit(unit),
         "low": scale.low,
         "high": scale.high,
         "percentiles": [round(float(value), 4) for value in ranks.values],

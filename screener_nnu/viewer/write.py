@@ -10,6 +10,7 @@ import SimpleITK as sitk  # noqa: N813
 
 from screener_nnu.errors import CaseError
 from screener_nnu.files import replacing
+from screener_nnu.score_units import NATS
 from screener_nnu.viewer.colours import Look, Shown
 from screener_nnu.viewer.encoding import (
     HU_AXES,
@@ -36,7 +37,7 @@ MOST_BYTES = 25_000_000
 # Labels have one byte; findings beyond are listed, but have no outline.
 _MOST_LABELS = 255
 # Beyond this a score is the mark of a division by zero.
-_MOST_NATS = 1e9
+_HIGHEST_SCORE = 1e9
 
 
 def write_viewer(
@@ -50,6 +51,7 @@ def write_viewer(
     percentile: Percentile | None = None,
     title: str | None = None,
     model_name: str = "",
+    unit: str = NATS,
     most_bytes: int = MOST_BYTES,
 ) -> Shown:
     """Writes a page in which a person scrolls through a scan with its anomaly map.
@@ -60,13 +62,14 @@ def write_viewer(
         path: HTML file, written whole or not at all.
         case: name of the scan, in messages and as the heading.
         image: the scan (HU), any orientation.
-        score: anomaly map (nats) in the same geometry.
+        score: anomaly map (in `unit`) in the same geometry.
         body: above 0 where the map counts; everywhere if there is none.
-        threshold: where the page's threshold starts (nats).
+        threshold: where the page's threshold starts (in `unit`).
         findings: table and labels; the page lists, outlines and jumps to them.
         percentile: place of a score among held-out scans, 0 to 100.
         title: heading instead of the case's name.
         model_name: shown beside it.
+        unit: of the scores, `none` where they have none.
         most_bytes: voxels become larger until the page is that small.
 
     Returns:
@@ -78,13 +81,13 @@ def write_viewer(
     encoded = encode_case(case, image, score, body, findings, most_bytes)
     volumes, scale = encoded.volumes, encoded.scale
     ranks = rank_codes(scale, volumes.score[volumes.body], percentile)
-    facts = page_facts(volumes, scale, ranks, threshold, findings)
+    facts = page_facts(volumes, scale, ranks, threshold, findings, unit=unit)
     text = render_page(title or case, model_name, facts, encoded.data)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     voxel = facts["findings"][0]["voxel"] if facts["findings"] else facts["peak"]
     low, high = facts["colours"]
-    return Shown(volumes, tuple(voxel), Look(facts["threshold"], (low, high)))
+    return Shown(volumes, tuple(voxel), Look(facts["threshold"], (low, high)), unit)
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,7 @@ def _check_contents(volumes: Volumes, case: str) -> None:
     if not volumes.body.any():
         raise CaseError(case, "the body mask is empty: predict the scan again")
     # Written so that NaN is refused as well.
-    if not (np.abs(volumes.score[volumes.body]) < _MOST_NATS).all():
+    if not (np.abs(volumes.score[volumes.body]) < _HIGHEST_SCORE).all():
         raise CaseError(case, "the map holds NaN or infinite scores: predict the scan again")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -72,3 +73,37 @@ def test_a_folder_takes_no_file_of_one_map(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as end:
         main(["-i", folder, "-m", folder, "-o", folder, "--title", "x"])
     assert end.value.code == 2
+
+
+def test_the_unit_is_given_or_that_of_the_findings(
+    files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.html"
+    words = ["-i", files["scan"], "-m", files["map"], "-o", str(page)]
+
+    def shown(*more: str) -> tuple[str, str]:
+        main([*words, *more])
+        last = capsys.readouterr().out.strip().rsplit("peak ", 1)[1]
+        return last.partition(" ")[2], page.read_text().partition('"unit": ')[2].split(",")[0]
+
+    assert shown() == ("nats", '"nats"')
+    assert shown("--unit", "none") == ("", '""')
+    (tmp_path / "map_findings.json").write_text('{"score_unit": "HU", "findings": []}')
+    assert shown() == ("HU", '"HU"')
+    assert shown("--unit", "none") == ("", '""')
+
+
+def test_pages_of_a_folder_have_the_unit_that_is_given(
+    files: dict[str, str], tmp_path: Path
+) -> None:
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    for name in ("map", "map_body"):
+        shutil.copy(files[name], maps / f"{name.replace('map', 'scan')}.nii.gz")
+    pages = tmp_path / "pages"
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    shutil.copy(files["scan"], scans)
+    main(["-i", str(scans), "-m", str(maps), "-o", str(pages), "--unit", "HU"])
+    assert '"unit": "HU"' in (pages / "scan.html").read_text()
+    assert "peak score (HU)" in (pages / "index.html").read_text()

@@ -16,7 +16,7 @@ from screener_nnu.errors import ScreenerError
 
 
 def real_values(dataset: pydicom.Dataset, tools) -> np.ndarray:
-    """Frames in nats, with the mapping that the object states `(frames, rows, columns)`."""
+    """Frames as scores, with the mapping that the object states `(frames, rows, columns)`."""
     shared = dataset.SharedFunctionalGroupsSequence[0]
     (mapping,) = shared.RealWorldValueMappingSequence
     stored = tools.frames(dataset).astype(np.float64)
@@ -132,3 +132,54 @@ def test_other_numbers_of_bits_are_refused(series, tools, tmp_path: Path) -> Non
     score, _ = tools.make_map(series.read())
     with pytest.raises(ScreenerError, match="ask for 32 or 16"):
         write_parametric_map(score, series.files, tmp_path / "map.dcm", bits=8)
+
+
+@pytest.mark.parametrize(
+    ("words", "series_text", "content", "label", "explanation", "code"),
+    [
+        (
+            {},
+            "Anomaly map (nats)",
+            "Anomaly score -log q in nats; research only",
+            "NATS",
+            "Anomaly score -log q, natural logarithm",
+            "1",
+        ),
+        (
+            {"unit": "none"},
+            "Anomaly map",
+            "Anomaly score; research only",
+            "SCORE",
+            "Anomaly score",
+            "1",
+        ),
+        (
+            {"unit": "HU"},
+            "Anomaly map (HU)",
+            "Anomaly score in HU; research only",
+            "HU",
+            "Anomaly score in HU",
+            "[hnsf'U]",
+        ),
+    ],
+)
+def test_the_map_says_its_unit(
+    series,
+    tools,
+    tmp_path: Path,
+    words: dict[str, str],
+    series_text: str,
+    content: str,
+    label: str,
+    explanation: str,
+    code: str,
+) -> None:
+    score, _ = tools.make_map(series.read())
+    write_parametric_map(score, series.files, tmp_path / "map.dcm", **words)
+    dataset = pydicom.dcmread(tmp_path / "map.dcm")
+    assert (dataset.SeriesDescription, dataset.ContentDescription) == (series_text, content)
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    (mapping,) = shared.RealWorldValueMappingSequence
+    assert (mapping.LUTLabel, mapping.LUTExplanation) == (label, explanation)
+    (unit,) = mapping.MeasurementUnitsCodeSequence
+    assert (unit.CodeValue, unit.CodingSchemeDesignator) == (code, "UCUM")

@@ -174,3 +174,26 @@ def test_slices_at_uneven_distances_keep_their_own_places(tools, tmp_path: Path)
     ):
         index = positions.index(list(item.PlanePositionSequence[0].ImagePositionPatient))
         np.testing.assert_array_equal(frame > 0, labels[index] == number)
+
+
+@pytest.mark.parametrize(("unit", "shown"), [("none", ""), ("HU", " HU")])
+def test_scores_without_or_of_another_unit(
+    series, tools, tmp_path: Path, unit: str, shown: str
+) -> None:
+    findings = tools.make_findings(series.read(), unit=unit)
+    number, path = len(findings.rows), tmp_path / "seg.dcm"
+    write_dicom_seg(findings, series.files, path)
+    dataset = pydicom.dcmread(path)
+    assert dataset.ContentDescription == f"{number} findings above 13{shown}; research only"
+    for segment, row in zip(dataset.SegmentSequence, findings.rows, strict=True):
+        assert segment.SegmentLabel == f"Finding {row.number} (peak {row.peak_score:.2f}{shown})"
+        (algorithm,) = segment.SegmentationAlgorithmIdentificationSequence
+        assert algorithm.AlgorithmParameters == f"threshold=13{shown},minimum_ml=0.01"
+    write_dicom_seg(findings, series.files, path, most_segments=1)
+    label = pydicom.dcmread(path).SegmentSequence[0].SegmentLabel
+    assert label == f"{number} findings above 13{shown}"
+    write_dicom_seg(
+        tools.make_findings(series.read(), threshold=1000.0, unit=unit), series.files, path
+    )
+    label = pydicom.dcmread(path).SegmentSequence[0].SegmentLabel
+    assert label == f"No finding above 1000{shown}"

@@ -144,3 +144,23 @@ def test_a_failed_run_leaves_no_json(scan, tmp_path: Path) -> None:
     with pytest.raises(ScreenerError, match="a_findings.csv cannot be written"):
         write(scan, tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a_findings.csv", "a_findings.nii.gz"]
+
+
+@pytest.mark.parametrize("unit", ["none", "HU"])
+def test_the_unit_is_named_and_changes_nothing_else(scan, tmp_path: Path, unit: str) -> None:
+    assert write(scan, tmp_path / "usual").unit == "nats"
+    assert write(scan, tmp_path / "other", unit=unit).unit == unit
+    usual, other = (tmp_path / name / "a_findings.json" for name in ("usual", "other"))
+    text = usual.read_text()
+    assert text.count("nats") == 1
+    assert other.read_text() == text.replace("nats", unit)
+    tables = [(path.parent / "a_findings.csv").read_bytes() for path in (usual, other)]
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize(("words", "shown"), [({}, " nats"), ({"unit": "none"}, "")])
+def test_a_threshold_that_is_no_number_is_told_in_its_unit(
+    scan, tmp_path: Path, words: dict[str, str], shown: str
+) -> None:
+    with pytest.raises(ScreenerError, match=f"a threshold of inf{shown} finds nothing"):
+        write_findings("a", scan.score, scan.body, np.inf, tmp_path, **words)

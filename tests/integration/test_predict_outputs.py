@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from scipy import ndimage
 
 from screener_nnu.calibration.store import calibration_file, load_calibration
 from screener_nnu.commands.predict import main as predict
-from screener_nnu.detectors import ModelRef
+from screener_nnu.detectors import DETECTORS, STUDENT, ModelRef
 from screener_nnu.errors import ScreenerError
 from screener_nnu.inference.predict import Predictor
 from screener_nnu.outputs import extras
@@ -306,7 +308,7 @@ def test_what_fails_costs_neither_the_map_nor_the_others(
     out = tmp_path / "out"
     kept = extras.write_parametric_map
 
-    def refuse(*_: Any) -> float:
+    def refuse(*_: Any, **__: Any) -> float:
         raise ScreenerError("the series is tilted")
 
     monkeypatch.setattr(extras, "write_parametric_map", refuse)
@@ -324,6 +326,35 @@ def test_what_fails_costs_neither_the_map_nor_the_others(
     assert {row["problem"] for row in table(out)} == {""}
     assert (out / "scans_map.dcm").is_file()
     assert stamps(out)["file.html"] == before["file.html"]
+
+
+@pytest.mark.slow
+def test_all_outputs_have_the_unit_of_the_detector(
+    trained: Any,
+    scans: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    out = tmp_path / "out"
+    run(scans, out, *EVERYTHING)
+    usual = capsys.readouterr().out
+    assert re.search(r"^threshold: [-0-9.]+ nats$", usual, re.MULTILINE)
+    assert len(json.loads((out / "scans.json").read_text())["base"]) == 3
+    maps = stamps(out)["file.nii.gz"]
+    monkeypatch.setitem(DETECTORS, STUDENT, replace(DETECTORS[STUDENT], unit="none"))
+    run(scans, out, *EVERYTHING)  # the maps stay, what names a unit is made anew
+    assert re.search(r"^threshold: [-0-9.]+$", capsys.readouterr().out, re.MULTILINE)
+    assert stamps(out)["file.nii.gz"] == maps
+    assert json.loads((out / "file_findings.json").read_text())["score_unit"] == "none"
+    texts = [(out / name).read_text() for name in ("file.html", "scans.html", "index.html")]
+    assert not any("nats" in text for text in texts)
+    for name in ("scans_map.dcm", "scans_findings.dcm"):
+        assert "nats" not in str(pydicom.dcmread(out / name)).lower()
+    records = [json.loads((out / f"{name}.json").read_text()) for name in ("file", "scans")]
+    assert [record["base"][3:] for record in records] == [["none"], ["none"]]
+    assert [record["page"]["unit"] for record in records] == ["none", "none"]
 
 
 @pytest.mark.parametrize(

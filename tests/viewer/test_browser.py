@@ -362,3 +362,35 @@ def test_an_incomplete_page_says_so(browser: Any, page: Path, tmp_path: Path) ->
     browser._ask("POST", "/url", {"url": broken.as_uri()})
     browser.wait("return document.getElementById('message').textContent.includes('cannot be')")
     browser.log()
+
+
+@pytest.mark.parametrize(
+    ("unit", "shown", "choice", "note"),
+    [
+        ("nats", " nats", "nats", "Scores in nats, volumes in ml."),
+        ("none", "", "score", "Volumes in ml."),
+        ("<b>", " <b>", "<b>", "Scores in <b>, volumes in ml."),
+    ],
+)
+def test_scores_stand_in_their_unit(
+    browser: Any, scan: Any, tmp_path: Path, unit: str, shown: str, choice: str, note: str
+) -> None:
+    labels = sitk.Cast(scan.score > 20, sitk.sitkUInt8)
+    findings = ShownFindings(measure_findings(labels, scan.score), labels)
+    path = tmp_path / "page.html"
+    write_viewer(path, "case", scan.image, scan.score, scan.body, 20.0, findings, unit=unit)
+    browser.open(path)
+    browser.settle()
+    texts = {
+        name: browser.run("return document.getElementById(arguments[0]).textContent", name)
+        for name in ("read-score", "threshold-text", "bar-low", "bar-high", "findings-note")
+    }
+    low = browser.run("return state.facts.colours[0]")
+    assert texts["read-score"].startswith(f"30.0{shown}, ")
+    assert texts["threshold-text"].startswith(f"20.0{shown}, ")
+    assert texts["bar-low"] == f"{low:.1f}{shown}"
+    assert texts["bar-high"].endswith(f".0{shown} and more")
+    assert texts["findings-note"] == f"{note} Click a row to go there."
+    options = browser.run("return [...document.getElementById('unit').options].map((o) => o.text)")
+    assert options == [choice, "percentile"]
+    assert browser.log() == []

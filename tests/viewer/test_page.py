@@ -185,3 +185,15 @@ def test_what_cannot_be_shown_is_named(phantom: Any, target: Path) -> None:
         moved.SetOrigin((0.0, 0.0, 0.0))
         write_viewer(target, "a", phantom.image, phantom.score, moved)
     assert not list(target.parent.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"), [({}, "nats"), ({"unit": "none"}, ""), ({"unit": "HU"}, "HU")]
+)
+def test_the_script_is_told_the_unit(
+    phantom: Any, read_page: Any, target: Path, words: dict[str, str], shown: str
+) -> None:
+    write_viewer(target, "a", phantom.image, phantom.score, phantom.body, **words)
+    page = read_page(target)
+    assert page.facts["unit"] == shown
+    assert "nats" not in page.source.replace('"unit": "nats"', "")

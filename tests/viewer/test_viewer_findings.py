@@ -72,6 +72,9 @@ def test_a_list_and_its_labels_are_read(phantom: Any, tmp_path: Path) -> None:
         assert (row.number, row.peak_score, row.percentile) == (2, 21.25, 99.5)
         assert row.centre_mm == (1.0, -2.0, 3.0) and row.peak_mm == (2.0, -3.0, 4.0)
         assert found.threshold == 17.5 and (found.image is not None) == with_image
+        assert found.unit is None  # it does not say
+    table.write_text(json.dumps({"score_unit": "HU", "findings": []}))
+    assert read_findings((labels, table), score, "a").unit == "HU"
     assert [r.number for r in read_findings((labels,), score, "a").rows].count(4) == 1
 
 

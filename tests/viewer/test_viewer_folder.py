@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -131,3 +132,36 @@ def test_a_folder_without_maps_is_refused(folders: tuple[Path, Path, Path]) -> N
     scans, _, pages = folders
     with pytest.raises(ScreenerError, match="no map <case>.nii.gz with <case>_body.nii.gz"):
         view_folder(scans, scans, pages, ViewOptions())
+
+
+def peak_cells(index: Path) -> tuple[str, list[str]]:
+    """Head and cells of the third column, read by patterns of their own."""
+    source = index.read_text()
+    head = re.findall(r"<th [^>]*>([^<]*)</th>", source)[2]
+    return head, re.findall(r"<td>([^<]*)</td>", source)
+
+
+def test_the_index_names_the_unit_of_all_maps(folders: tuple[Path, Path, Path]) -> None:
+    scans, maps, pages = folders
+    peaks = ["33.0", "32.0", "31.0", "30.0"]
+    for unit, head in ((None, "peak score (nats)"), ("none", "peak score"), ("<b>", "(&lt;b&gt;)")):
+        view_folder(scans, maps, pages, ViewOptions(unit=unit))
+        shown, cells = peak_cells(pages / "index.html")
+        assert shown.endswith(head) and cells == peaks
+
+
+def test_maps_of_several_units_have_them_behind_their_peaks(
+    folders: tuple[Path, Path, Path], read_page: Any
+) -> None:
+    scans, maps, pages = folders
+    for name, unit in (("good", "none"), ("index", "HU")):
+        values = {"score_unit": unit, "findings": []}
+        (maps / f"{name}_findings.json").write_text(json.dumps(values))
+    view_folder(scans, maps, pages, ViewOptions())
+    head, cells = peak_cells(pages / "index.html")
+    assert head == "peak score" and cells == ["33.0 nats", "32.0 nats", "31.0 HU", "30.0"]
+    units = [read_page(pages / page_name(name)).facts["unit"] for name in NAMES]
+    assert units == ["", "HU", "nats", "nats"]
+    # What is said wins over what the files say.
+    view_folder(scans, maps, pages, ViewOptions(unit="none"))
+    assert peak_cells(pages / "index.html") == ("peak score", ["33.0", "32.0", "31.0", "30.0"])

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 from scipy import ndimage
 
@@ -68,3 +70,31 @@ def test_the_thumbnail_has_square_pixels(phantom: Any, tmp_path: Path) -> None:
     kind, data = thumbnail(shown).split(",")
     picture = Image.open(BytesIO(b64decode(data)))
     assert kind == "data:image/jpeg;base64" and picture.size == (180, 135)
+
+
+@pytest.mark.parametrize(
+    ("words", "label"),
+    [
+        ({}, "anomaly score (nats)"),
+        ({"unit": "none"}, "anomaly score"),
+        ({"unit": "$\\frac{x}\x01"}, "anomaly score ($\\frac{x}?)"),
+    ],
+)
+def test_the_colour_bar_has_the_unit_of_the_scores(
+    phantom: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: dict[str, str],
+    label: str,
+) -> None:
+    texts: list[str] = []
+    save = Figure.savefig
+
+    def watched(figure: Figure, *arguments: Any, **options: Any) -> None:
+        texts.extend(text.get_text() for text in figure.findobj(Text))
+        save(figure, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", watched)
+    images = (phantom.image, phantom.score, phantom.body)
+    write_preview(tmp_path / "a.png", "a", write_viewer(tmp_path / "a.html", "a", *images, **words))
+    assert [text for text in texts if text.startswith("anomaly score")] == [label]
