@@ -10,17 +10,11 @@ from pathlib import Path
 
 from screener_nnu.errors import ScreenerError
 from screener_nnu.plans import CONFIGURATION, DEFAULT_PLANS_NAME
+from screener_nnu.stages import STAGES, trainer_name
 
 logger = logging.getLogger(__name__)
 
 FINGERPRINT_FILE = "screener_fingerprint.json"
-STAGE_TRAINERS = {
-    "descriptor": "DescriptorTrainer",
-    "condition": "ConditionTrainer",
-    "position": "PositionTrainer",
-    "density": "DensityTrainer",
-    "distillation": "DistillationTrainer",
-}
 # Three digits and a name, as nnU-Net takes them apart.
 _NAME = re.compile(r"Dataset\d{3}_[^/\\]+")
 # Files and folders are named after a plan, and nnU-Net takes those of `__` apart.
@@ -163,13 +157,13 @@ def cases_folder(dataset: int | str, data_identifier: str) -> Path:
 
 def stage_folder(dataset: int | str, stage: str, plans_name: str) -> Path:
     """Results of a stage, laid out as nnU-Net does: `Trainer__plans__configuration/fold_all`."""
-    name = f"{STAGE_TRAINERS[stage]}__{plans_name}__{CONFIGURATION}"
+    name = f"{trainer_name(stage)}__{plans_name}__{CONFIGURATION}"
     return results_folder(dataset) / name / "fold_all"
 
 
 def begun_stages(dataset: int | str, plans_name: str) -> list[str]:
     """Stages of a plan that have trained at least one epoch."""
-    folders = {stage: stage_folder(dataset, stage, plans_name) for stage in STAGE_TRAINERS}
+    folders = {stage: stage_folder(dataset, stage, plans_name) for stage in STAGES}
     return [stage for stage, folder in folders.items() if any(folder.glob("checkpoint_*.pth"))]
 
 

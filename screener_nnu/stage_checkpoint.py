@@ -13,8 +13,9 @@ from torch import nn
 
 from screener_nnu.checkpoints import load_plain
 from screener_nnu.errors import ScreenerError
-from screener_nnu.paths import STAGE_TRAINERS, finished_checkpoint, train_command
+from screener_nnu.paths import finished_checkpoint, train_command
 from screener_nnu.plans import ScreenerSettings
+from screener_nnu.stages import STAGES, trainer_name
 
 _STATISTICS = {"mean", "std", "lowest", "highest"}
 _NEEDED = {"density": ("channels", "score_statistics"), "distillation": ("score_statistics",)}
@@ -116,7 +117,7 @@ def finished_stage(dataset: int | str, stage: str, plans_name: str) -> StageChec
 def _stage_of(checkpoint: Mapping[str, Any]) -> str | None:
     """The stage that left a checkpoint with a plan of ours; None for one of a newer version."""
     trainer = checkpoint.get("trainer_name")
-    stages = {name: stage for stage, name in STAGE_TRAINERS.items()}
+    stages = {trainer_name(stage): stage for stage in STAGES}
     if trainer in stages:
         return stages[trainer]
     # A student bears the stock trainer's name, for nnU-Net to start from.

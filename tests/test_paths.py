@@ -9,7 +9,6 @@ import pytest
 
 from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import (
-    STAGE_TRAINERS,
     cases_folder,
     dataset_name,
     finished_checkpoint,
@@ -20,6 +19,7 @@ from screener_nnu.paths import (
     set_default_folders,
     stage_folder,
 )
+from screener_nnu.stages import STAGES, trainer_name
 
 NAME = "Dataset007_Trunk"
 KINDS = ("raw", "preprocessed", "results")
@@ -104,7 +104,7 @@ def test_layout_is_that_of_nnunet(folders: Path) -> None:
     assert plan_file(7, "Mine") == preprocessed / "Mine.json"
     assert cases_folder(7, "Mine_screener") == preprocessed / "Mine_screener"
     assert results_folder(7) == folders / "results" / NAME
-    for stage, trainer in STAGE_TRAINERS.items():
+    for stage, trainer in ((stage, trainer_name(stage)) for stage in STAGES):
         expected = folders / "results" / NAME / f"{trainer}__Mine__3d_fullres" / "fold_all"
         assert stage_folder(7, stage, "Mine") == expected
 

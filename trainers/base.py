@@ -160,8 +160,10 @@ class ScreenerTrainer(StageState):
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, LambdaLR]:
         """AdamW; warm-up and cosine decay a step."""
         settings = self.optimiser_settings
+        trained = [p for p in self.network.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(
-            [p for p in self.network.parameters() if p.requires_grad],
+            # What is fitted in one pass has none, and AdamW refuses an empty list.
+            trained or [nn.Parameter(torch.zeros(0))],
             lr=settings.learning_rate,
             eps=settings.eps,
             weight_decay=settings.weight_decay,

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from tqdm import tqdm
 
-from screener_nnu.densities import new_density
+from screener_nnu.densities import density_class, new_density
 from screener_nnu.detectors import TEACHER
+from screener_nnu.errors import ScreenerError
 from screener_nnu.inference.map_store import MapStore, maps_folder
 from screener_nnu.inference.models import load_features
 from screener_nnu.plans import DensitySettings, OptimiserSettings, ScreenerSettings
@@ -27,6 +29,8 @@ from screener_nnu.trainers.score_statistics import measure_scores
 
 _STATISTICS_STEPS = 16
 _VALIDATION_SAMPLES = 8
+# Positions that a density is fitted to, where the plan does not say: some 100 MB.
+_FITTED_ROWS = 1_000_000
 
 
 class DensityTrainer(ScreenerTrainer):
@@ -45,6 +49,10 @@ class DensityTrainer(ScreenerTrainer):
         """Of this stage."""
         return self.density.optimiser
 
+    def stage_settings_check(self) -> None:
+        """What is fitted in one pass has no epochs."""
+        self.fitted = density_class(self.density.kind).fitted
+
     @property
     def volumes_per_step(self) -> int:
         """Crops of a step."""
@@ -52,6 +60,13 @@ class DensityTrainer(ScreenerTrainer):
 
     def build_model(self) -> nn.Module:
         """The density; descriptor and condition are loaded and frozen beside it."""
+        if self.fitted:
+            self.num_epochs = 0
+            if self.is_ddp:
+                raise ScreenerError(
+                    f"a density of kind {self.density.kind} is fitted in one pass by one process: "
+                    "leave -num_gpus out"
+                )
         dataset, folder = self.plans_manager.dataset_name, self.cases_folder
         self.features: FeatureExtractor = load_features(dataset, self.plan, self.density)
         self.features.to(self.device)
@@ -122,7 +137,13 @@ class DensityTrainer(ScreenerTrainer):
 
     @torch.no_grad()
     def prepare(self) -> None:
-        """Standardises y and c by training samples and initialises the density from them."""
+        """Standardises y and c by training samples and initialises the density from them.
+
+        A density that is fitted is finished then.
+        """
+        if self.fitted:
+            self._fit()
+            return
         reader = self._reader(self.training_scans, f"{self.stage} statistics")
         some_y, some_c = [], []
         for index in range(_STATISTICS_STEPS):
@@ -137,6 +158,28 @@ class DensityTrainer(ScreenerTrainer):
         if self.is_ddp:
             for value in self.model.state_dict().values():
                 torch.distributed.broadcast(value, 0)
+
+    def _fit(self) -> None:
+        """Fits the density to positions of all training scans."""
+        names = self.training_scans
+        reader = self._reader(names, self.stage, all_positions=not self.density.positions)
+        most = self.density.positions or max(1, _FITTED_ROWS // len(names))
+        rows_y, rows_c = [], []
+        for index in tqdm(range(len(names)), desc="fit", unit="scan"):
+            y, c, inside = self._maps_of(reader[index], [])
+            generator = torch_generator(
+                torch.device("cpu"), self.settings.seed, f"{self.stage} rows", index
+            )
+            places = torch.randperm(int(inside.sum()), generator=generator)[:most].sort().values
+            chosen = [
+                None if m is None else _select(m, inside)[:, :, places.to(m.device)] for m in (y, c)
+            ]
+            self.model.accumulate(*chosen)
+            rows_y.append(chosen[0][0, :, :, 0, 0].T)  # type: ignore[index]
+            rows_c += [] if chosen[1] is None else [chosen[1][0, :, :, 0, 0].T]
+        self.model.finish_statistics()
+        generator = torch_generator(torch.device("cpu"), self.settings.seed, f"{self.stage} fit", 0)
+        self.model.fit(torch.cat(rows_y), torch.cat(rows_c) if rows_c else None, generator)
 
     def compute_loss(
         self, batch: list[Any], step: int
@@ -176,7 +219,8 @@ class DensityTrainer(ScreenerTrainer):
         figures = self.check.auroc(
             Teacher(self.features, self.model).score, self.model.density.reach
         )
-        self.validation_terms = {"NLL": self._held_out_nll(), **figures}
+        likely = self.model.density.unit == "nats"
+        self.validation_terms = {**({"NLL": self._held_out_nll()} if likely else {}), **figures}
         return figures["mean"]
 
     def _held_out_nll(self) -> float:
@@ -195,7 +239,7 @@ class DensityTrainer(ScreenerTrainer):
         """
         if self.is_ddp:  # the first process may still be writing
             torch.distributed.barrier()
-        if self.density.keep == "best":
+        if self.density.keep == "best" and not self.fitted:
             best = self.own_checkpoint("checkpoint_best.pth").read()
             self.load_weights(best)
             self.print_to_log_file(f"epoch {best['current_epoch']} is kept, the best one")

@@ -12,9 +12,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from screener_nnu.checkpoints import write_checkpoint
 from screener_nnu.errors import ScreenerError
-from screener_nnu.paths import STAGE_TRAINERS, train_command
+from screener_nnu.paths import train_command
 from screener_nnu.plans import CONFIGURATION, ScreenerSettings
 from screener_nnu.stage_checkpoint import StageCheckpoint, check_finite
+from screener_nnu.stages import STAGES
 
 OTHER_UPSTREAM = (
     "{folder} was trained on stages that were trained anew since then; add --restart to start anew"
@@ -136,7 +137,7 @@ class StageState(nnUNetTrainer):
     def relevant_settings(cls, plan: dict[str, Any]) -> list[Any]:
         """What of a plan changes this stage's result."""
         unimportant = {
-            *STAGE_TRAINERS,
+            *STAGES,
             "reasons",
             "left_out",
             "workers",

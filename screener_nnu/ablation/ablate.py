@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,7 +75,8 @@ def ablate(
 
 def _held_out_nll(dataset: str, plans_name: str) -> float:
     """NLL of the epoch that was kept, on validation scans."""
-    return float(read_checkpoint(finished_checkpoint(dataset, "density", plans_name))["nll"])
+    found = read_checkpoint(finished_checkpoint(dataset, "density", plans_name))["nll"]
+    return math.nan if found is None else float(found)
 
 
 def _mean(row: Row) -> float:

@@ -59,6 +59,12 @@ def table_row(method: str, runs: Sequence[Judged], nll: Sequence[float] = ()) ->
     )
 
 
+def difference(run: Judged, first: Judged) -> Figure:
+    """Mean AUROC of a run less that of another, with the interval over the same draws of scans."""
+    less = _areas(run, 1.0)["mean"] - _areas(first, 1.0)["mean"]
+    return _figure(less, len(run.cases))
+
+
 def _areas(run: Judged, max_fpr: float) -> dict[str, np.ndarray]:
     """The area on all scans, then on each bootstrap sample of them, by column."""
     scans = len(run.cases)
@@ -76,9 +82,13 @@ def _areas(run: Judged, max_fpr: float) -> dict[str, np.ndarray]:
 def _average(runs: Sequence[Mapping[str, np.ndarray]], scans: int) -> dict[str, Figure]:
     figures = {}
     for column in COLUMNS:
-        values = np.mean([run[column] for run in runs], axis=0)
-        low = high = None
-        if scans > 1:
-            low, high = (float(v) for v in np.nanpercentile(values[1:], [2.5, 97.5]))
-        figures[column] = Figure(float(values[0]), low, high)
+        figures[column] = _figure(np.mean([run[column] for run in runs], axis=0), scans)
     return figures
+
+
+def _figure(values: np.ndarray, scans: int) -> Figure:
+    """A figure on all scans, then on each bootstrap sample of them, with its interval."""
+    low = high = None
+    if scans > 1:
+        low, high = (float(v) for v in np.nanpercentile(values[1:], [2.5, 97.5]))
+    return Figure(float(values[0]), low, high)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -17,16 +18,20 @@ from screener_nnu.ownership import own_folder
 from screener_nnu.plans import write_json
 
 
-def own_ablation(folder: Path) -> None:
+def own_ablation(folder: Path, stem: str = "ablation") -> None:
     """Puts the folder of an ablation under the rule of `ownership`.
 
     What an earlier version has written is ours where its report is.
+
+    Args:
+        folder: of the report.
+        stem: of the names of its files.
 
     Raises:
         ScreenerError: a file of a report is there and not ours.
     """
     owned = own_folder(folder)
-    report = [folder / f"ablation.{ending}" for ending in ("json", "md", "csv", "png")]
+    report = [folder / f"{stem}.{ending}" for ending in ("json", "md", "csv", "png")]
     with suppress(OSError, ValueError, TypeError):
         if {"settings", "rows"} <= set(json.loads(report[0].read_text(encoding="utf-8"))):
             owned.adopt([*report, *folder.glob("anomalies/*.npz"), *folder.glob("counts/*.npz")])
@@ -71,19 +76,20 @@ def _line(row: Row, best: dict[str, float]) -> str:
     entries = []
     for name in COLUMNS:
         figure = row.auroc[name]
-        text = _short(figure.value)
+        text = short(figure.value)
         if figure.value == best[name]:
             text = f"**{text}**"
         if name == "mean" and figure.low is not None and figure.high is not None:
-            text += f" [{_short(figure.low)}, {_short(figure.high)}]"
+            text += f" [{short(figure.low)}, {short(figure.high)}]"
         entries.append(text)
-    seeds = ", ".join(_short(value) for value in row.seeds) if len(row.seeds) > 1 else ""
-    nll = "" if row.nll is None else f"{row.nll:.2f}"
-    cells = [row.method, *entries, _short(row.auroc_fpr30["mean"].value), seeds, nll]
+    seeds = ", ".join(short(value) for value in row.seeds) if len(row.seeds) > 1 else ""
+    nll = "" if row.nll is None or math.isnan(row.nll) else f"{row.nll:.2f}"
+    cells = [row.method, *entries, short(row.auroc_fpr30["mean"].value), seeds, nll]
     return "| " + " | ".join(cells) + " |"
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
+    """Three digits without the zero before them."""
     return f"{value:.3f}".removeprefix("0")
 
 

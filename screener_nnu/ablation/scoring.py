@@ -19,13 +19,14 @@ from tqdm import tqdm
 from screener_nnu.ablation.anomaly_store import AnomalyStore
 from screener_nnu.checkpoints import write_bytes
 from screener_nnu.detectors import TEACHER, ModelRef
+from screener_nnu.detectors.base import LoadedDetector
 from screener_nnu.evaluation.baselines import BASELINES, BaselineInput
 from screener_nnu.evaluation.cases import HuHistogram
 from screener_nnu.evaluation.histograms import CaseHistogram, quantile_edges
 from screener_nnu.files import file_sha256
 from screener_nnu.inference.map_store import MapStore, maps_folder
 from screener_nnu.inference.sliding_window import cells_to_voxels
-from screener_nnu.paths import finished_checkpoint
+from screener_nnu.inference.volume import score_map
 from screener_nnu.synthetic.anomalies import KINDS
 
 _BINS = 4096
@@ -80,13 +81,33 @@ def judge_teacher(
     dataset: str, plans_name: str, anomalies: AnomalyStore, device: torch.device, folder: Path
 ) -> Judged:
     """Counts of the teacher of a plan; those of the same weights are read from `folder`."""
-    checkpoint = finished_checkpoint(dataset, "density", plans_name)
-    weights = file_sha256(checkpoint)[:12]
-    path = folder / f"{plans_name}_{weights}_{anomalies.identity}.npz"
+    model = ModelRef(dataset, plans_name, TEACHER)
+    path = _counts_file(folder, model, anomalies)
+    if path.is_file():
+        return Judged.from_file(path)
+    return judge_detector(model, model.load(device), anomalies, device, folder)
+
+
+def judge_detector(
+    model: ModelRef,
+    loaded: LoadedDetector,
+    anomalies: AnomalyStore,
+    device: torch.device,
+    folder: Path,
+) -> Judged:
+    """Counts of a trained detector; those of the same weights are read from `folder`."""
+    path = _counts_file(folder, model, anomalies)
     if not path.is_file():
-        teacher = _teacher(dataset, plans_name, anomalies, device)
-        _keep(path, _judge(plans_name, anomalies, teacher)[plans_name])
+        name = model.trained_plans
+        score = _of_positions if loaded.module.by_position else _of_images
+        _keep(path, _judge(name, anomalies, score(name, loaded, anomalies, device))[name])
     return Judged.from_file(path)
+
+
+def _counts_file(folder: Path, model: ModelRef, anomalies: AnomalyStore) -> Path:
+    weights = file_sha256(model.file)[:12]
+    kind = "" if model.stage == "density" else f"_{model.detector}"
+    return folder / f"{model.trained_plans}{kind}_{weights}_{anomalies.identity}.npz"
 
 
 def _keep(path: Path, judged: Judged) -> None:
@@ -94,10 +115,23 @@ def _keep(path: Path, judged: Judged) -> None:
     write_bytes(path, judged.to_bytes())
 
 
-def _teacher(
-    dataset: str, plans_name: str, anomalies: AnomalyStore, device: torch.device
+def _of_images(
+    name: str, loaded: LoadedDetector, anomalies: AnomalyStore, device: torch.device
 ) -> ScoreFunction:
-    teacher, plan, _ = ModelRef(dataset, plans_name, TEACHER).load(device)
+    """Scores of a detector that sees images."""
+
+    def scores(case: str, kind: str) -> dict[str, np.ndarray]:
+        made = anomalies.paint(case, kind)
+        return {name: score_map(loaded.module, made.hu, made.equalised, loaded.plan, device)}
+
+    return scores
+
+
+def _of_positions(
+    plans_name: str, loaded: LoadedDetector, anomalies: AnomalyStore, device: torch.device
+) -> ScoreFunction:
+    """Scores of a detector that sees pooled maps, which are computed once for all of a network."""
+    teacher, plan, _ = loaded
     store = MapStore(maps_folder(anomalies.cases.folder), teacher.features, plan, device)
 
     def scores(case: str, kind: str) -> dict[str, np.ndarray]:

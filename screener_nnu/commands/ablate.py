@@ -11,8 +11,9 @@ from screener_nnu.commands._run import run, user_path
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Train and compare combinations of descriptor loss, condition and density on "
-        "synthetic anomalies in held-out scans. Stages are shared; those that are finished stay, "
-        "and a killed run goes on. Writes ablation.md, .csv, .json and .png."
+        "synthetic anomalies in held-out scans, or any detectors of a plan. Stages are shared; "
+        "those that are finished stay, and a killed run goes on. Writes ablation.md, .csv, .json "
+        "and .png, or detectors.md and so on."
     )
     parser.add_argument("dataset", help="number or name of the data set")
     parser.add_argument("-p", dest="plans", default="ScreenerPlans", metavar="PLANS")
@@ -30,6 +31,12 @@ def _parser() -> argparse.ArgumentParser:
         default=["untrained/none/gaussian", "untrained/none/flow"],
         metavar="LOSS/CONDITION/DENSITY[/SEED]",
         help="single combinations beside the grid (default: the controls without training)",
+    )
+    parser.add_argument(
+        "--detectors",
+        nargs="+",
+        metavar="NAME",
+        help="compare these detectors of the plan, each with the first, in place of a grid",
     )
     parser.add_argument(
         "--use",
@@ -56,29 +63,25 @@ def _ablate(arguments: argparse.Namespace) -> None:
 
     set_default_folders()
     from screener_nnu.ablation.ablate import ablate
+    from screener_nnu.ablation.detectors import REPORT, compare_detectors
     from screener_nnu.ablation.grid import grid_cells
     from screener_nnu.ablation.report import own_ablation
     from screener_nnu.devices import choose_device
     from screener_nnu.plans import read_plan
 
     _, settings = read_plan(plan_file(arguments.dataset, arguments.plans))
+    folder = arguments.output or (
+        results_folder(arguments.dataset) / f"ablation_{arguments.plans}_{arguments.use}"
+    )
+    device, seed = choose_device(arguments.device), arguments.anomaly_seed
+    dataset, plans, use = arguments.dataset, arguments.plans, arguments.use
+    if arguments.detectors:
+        own_ablation(folder, REPORT)
+        print(compare_detectors(dataset, plans, arguments.detectors, use, seed, device, folder))
+        return
     losses = [settings.descriptor.loss] if arguments.losses is None else arguments.losses
     cells = grid_cells(
         losses, arguments.conditions, arguments.densities, arguments.seeds, arguments.cells
     )
-    folder = arguments.output or (
-        results_folder(arguments.dataset) / f"ablation_{arguments.plans}_{arguments.use}"
-    )
-    device = choose_device(arguments.device)
     own_ablation(folder)
-    print(
-        ablate(
-            arguments.dataset,
-            arguments.plans,
-            cells,
-            arguments.use,
-            arguments.anomaly_seed,
-            device,
-            folder,
-        )
-    )
+    print(ablate(dataset, plans, cells, use, seed, device, folder))

@@ -6,18 +6,24 @@ import argparse
 from collections.abc import Sequence
 
 from screener_nnu.commands._run import run
+from screener_nnu.detectors import DETECTORS, STUDENT, ModelRef
+from screener_nnu.stages import STAGES
 
-_STAGES = ("descriptor", "condition", "position", "density", "distillation")
+_CHAIN = "chain"
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Train a stage of a plan. A killed run goes on by itself, a finished one is "
-        "left alone."
+        description="Train a stage of a plan, or a detector. A killed run goes on by itself, a "
+        "finished one is left alone."
     )
     parser.add_argument("dataset", help="number or name of the data set")
     parser.add_argument("configuration", choices=["3d_fullres"])
-    parser.add_argument("stage", choices=[*_STAGES, "chain"], help="chain: all that the plan needs")
+    parser.add_argument(
+        "stage",
+        choices=[*STAGES, _CHAIN, *DETECTORS],
+        help="a stage, or a detector with all the stages that it lacks; chain is the student",
+    )
     parser.add_argument("-p", dest="plans", default="ScreenerPlans", metavar="PLANS")
     parser.add_argument(
         "-o",
@@ -61,29 +67,24 @@ def _train(arguments: argparse.Namespace) -> None:
         arguments.restart,
     )
     device = choose_device(arguments.device)
-    for stage in _stages(arguments):
+    for stage, plans in _stages(arguments):
         train_stage(
             arguments.dataset,
             stage,
-            arguments.plans,
+            plans,
             device,
             arguments.restart,
             arguments.num_gpus,
         )
 
 
-def _stages(arguments: argparse.Namespace) -> tuple[str, ...]:
-    """The stages to train; of a chain, those whose network comes from elsewhere are left out."""
-    if arguments.stage != "chain":
-        return (arguments.stage,)
-    from screener_nnu.conditions import TRAINED_BY
-    from screener_nnu.paths import plan_file
-    from screener_nnu.plans import read_plan
+def _stages(arguments: argparse.Namespace) -> list[tuple[str, str]]:
+    """The stages to train, each with its plan."""
+    from screener_nnu.trainers.detector import stages_of
 
-    _, settings = read_plan(plan_file(arguments.dataset, arguments.plans))
-    if settings.distillation.density_plans:
-        return ("distillation",)
-    stages = [] if settings.density.descriptor_plans else ["descriptor"]
-    if settings.condition.kind in TRAINED_BY and not settings.density.condition_plans:
-        stages.append(TRAINED_BY[settings.condition.kind])
-    return (*stages, "density", "distillation")
+    if arguments.stage in STAGES:
+        return [(arguments.stage, arguments.plans)]
+    detector = STUDENT if arguments.stage == _CHAIN else arguments.stage
+    return stages_of(
+        ModelRef(arguments.dataset, arguments.plans, detector), restart=arguments.restart
+    )

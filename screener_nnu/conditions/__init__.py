@@ -8,12 +8,13 @@ from typing import Any
 from screener_nnu.conditions.ape import ApeCondition
 from screener_nnu.conditions.base import Condition
 from screener_nnu.conditions.learned import MaskingInvariantCondition
-from screener_nnu.conditions.positional import NoCondition, SinCosCondition
+from screener_nnu.conditions.positional import NoCondition, PositionCondition, SinCosCondition
 from screener_nnu.errors import ScreenerError
 
 CONDITIONS: dict[str, Callable[..., Condition]] = {
     "none": NoCondition,
     "sincos": SinCosCondition,
+    "position": PositionCondition,
     "masking_invariant": MaskingInvariantCondition,
     "ape": ApeCondition,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -68,6 +69,8 @@ class FittedDensity(ConditionalDensity):
         """Log-density (N,) of rows (N, d), float32, or a score that is higher for typical rows."""
 
     def _log_prob(self, y: Tensor, c: Tensor | None) -> Tensor:
+        if not self.initialised:
+            raise RuntimeError("fit the density to rows before it is evaluated")
         shape = (y.shape[0], *y.shape[2:])
         rows, given = (
             None if maps is None else maps.movedim(1, -1).flatten(0, -2).float() for maps in (y, c)
@@ -81,10 +84,19 @@ class FittedDensity(ConditionalDensity):
         ]
         return torch.cat(parts).view(shape)
 
+    def resize_to(self, state: Mapping[str, Any], prefix: str = "") -> None:
+        """Gives buffers, whose size depends on the data, the size that they have in a state.
+
+        Args:
+            state: names and tensors; what does not fit is left for the one who loads it.
+            prefix: of the names.
+        """
+        for name, buffer in list(self._buffers.items()):
+            stored = state.get(prefix + name)
+            if buffer is not None and torch.is_tensor(stored) and stored.ndim == buffer.ndim:
+                self._buffers[name] = buffer.new_zeros(stored.shape)
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Takes buffers in the size that they were saved in."""
-        for name, buffer in list(self._buffers.items()):
-            stored = state_dict.get(prefix + name)
-            if buffer is not None and stored is not None and buffer.shape != stored.shape:
-                self._buffers[name] = buffer.new_empty(stored.shape)
+        self.resize_to(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *rest)

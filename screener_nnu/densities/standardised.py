@@ -1,9 +1,15 @@
 """A density of standardised, and in training noisy, maps."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from screener_nnu.densities.base import ConditionalDensity
+from screener_nnu.densities.fitted import FittedDensity
 
 
 class _Moments:
@@ -140,6 +146,28 @@ class StandardisedDensity(nn.Module):
         """
         self.density.initialise(*self._standardised(y, c, True, generator))
 
+    def resize_to(self, state: Mapping[str, Any]) -> None:
+        """Gives what depends on the data the size that it has in a state of this module."""
+        if isinstance(self.density, FittedDensity):
+            self.density.resize_to(state, "density.")
+
+    def fit(self, y: Tensor, c: Tensor | None, generator: torch.Generator) -> None:
+        """Fits a density that needs no training to rows, standardised and without noise.
+
+        Args:
+            y: descriptors as the network gives them, (N, d).
+            c: their conditions, (N, d_cond), or `None`.
+            generator: on the CPU, of whatever the density draws.
+
+        Raises:
+            ScreenerError: see `FittedDensity.fit`.
+        """
+        assert isinstance(self.density, FittedDensity)
+        y_map, c_map = self._standardised(
+            _as_map(y), None if c is None else _as_map(c), False, None
+        )
+        self.density.fit(_as_rows(y_map), None if c_map is None else _as_rows(c_map), generator)
+
     def _standardised(
         self, y: Tensor, c: Tensor | None, noisy: bool, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor | None]:
@@ -150,6 +178,16 @@ class StandardisedDensity(nn.Module):
         if c is not None:
             c = _add_noise(_scale(c, self.c_mean, self.c_std), sigma, generator)
         return y, c
+
+
+def _as_map(rows: Tensor) -> Tensor:
+    """(N, k) -> (1, k, N, 1, 1)."""
+    return rows.T[None, :, :, None, None]
+
+
+def _as_rows(maps: Tensor) -> Tensor:
+    """(1, k, N, 1, 1) -> (N, k)."""
+    return maps[0, :, :, 0, 0].T
 
 
 def _scale(maps: Tensor, mean: Tensor, std: Tensor) -> Tensor:

@@ -54,24 +54,30 @@ class DetectorSpec:
         return "" if self.unit == "none" else f" {self.unit}"
 
 
+_TEACHER = "screener_nnu.inference.models:load_teacher"
+
+
 def _fitted(title: str, density: str, condition: str = "none", unit: str = "nats") -> DetectorSpec:
-    """A density that is fitted to the plan's descriptor in one pass."""
+    """A density that is fitted in one pass to the descriptor of the plan."""
     overrides = (
         f"density.kind={density}",
         f"condition.kind={condition}",
         "density.whole_scans=true",
+        "density.positions=0",
         "density.noise=0.0",
     )
     return DetectorSpec(title, "density", _TEACHER, overrides, unit)
 
 
-_TEACHER = "screener_nnu.inference.models:load_teacher"
 #: Detector by name.
 DETECTORS: dict[str, DetectorSpec] = {
     STUDENT: DetectorSpec(
         "distilled UNet", "distillation", "screener_nnu.inference.models:load_student"
     ),
     TEACHER: DetectorSpec("descriptor, condition and density of the plan", "density", _TEACHER),
+    "padim": _fitted("Gaussian of each place in the body (PaDiM)", "full_gaussian", "position"),
+    "pca": _fitted("Gaussian in the space of principal components", "gaussian_pca"),
+    "knn": _fitted("distance to the nearest descriptors", "knn", unit="none"),
 }
 
 

@@ -99,6 +99,7 @@ def load_teacher(model: ModelRef, device: torch.device) -> LoadedDetector:
         raise file.refusal("it was left by a run that has not finished")
     channels, cond_channels = checkpoint["channels"]
     density = new_density(settings, channels, cond_channels)
+    density.resize_to(checkpoint["network_weights"])
     file.fill(density, checkpoint["network_weights"])
     teacher = Teacher(features, density).to(device).eval()
     return LoadedDetector(teacher, plan, checkpoint["score_statistics"])

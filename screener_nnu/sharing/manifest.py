@@ -9,7 +9,7 @@ from typing import Any
 
 from screener_nnu.detectors import detectors_of
 from screener_nnu.errors import ScreenerError
-from screener_nnu.paths import STAGE_TRAINERS
+from screener_nnu.stages import STAGES
 
 FORMAT, FORMAT_VERSION = "screener_model", 1
 CARD, DESCRIPTION, DATASET, HISTOGRAM = (
@@ -22,8 +22,8 @@ CARD, DESCRIPTION, DATASET, HISTOGRAM = (
 MARKER = "screener_model.json"
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
 _PLAN = re.compile(rf"plans/({_NAME})\.json")
-_CHECKPOINT = re.compile(rf"checkpoints/({_NAME})/({'|'.join(STAGE_TRAINERS)})\.pth")
-_CALIBRATED = [stage for stage in STAGE_TRAINERS if detectors_of(stage)]
+_CHECKPOINT = re.compile(rf"checkpoints/({_NAME})/({'|'.join(STAGES)})\.pth")
+_CALIBRATED = [stage for stage in STAGES if detectors_of(stage)]
 _CALIBRATION = re.compile(rf"calibrations/({_NAME})/({'|'.join(_CALIBRATED)})\.json")
 _DATASET_NAME = re.compile(rf"Dataset\d{{3}}_{_NAME}")
 
@@ -87,7 +87,7 @@ class Manifest:
         """The trained stages inside, in the order of training."""
         found = (_CHECKPOINT.fullmatch(name) for name in self.files)
         files = sorted(StageFile(m.group(1), m.group(2)) for m in found if m)
-        return sorted(files, key=lambda file: list(STAGE_TRAINERS).index(file.stage))
+        return sorted(files, key=lambda file: list(STAGES).index(file.stage))
 
     @property
     def calibrations(self) -> list[StageFile]:

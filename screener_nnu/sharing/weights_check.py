@@ -15,12 +15,12 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.finetuning.checkpoint import STOCK_TRAINER
 from screener_nnu.inference.models import stage_unet
 from screener_nnu.networks.unet import build_unet
-from screener_nnu.paths import STAGE_TRAINERS
 from screener_nnu.plans import CONFIGURATION, ScreenerSettings
 from screener_nnu.sharing.manifest import StageFile
 from screener_nnu.sharing.plan_check import check_plan, same_values
 from screener_nnu.sharing.scrub import KEPT
 from screener_nnu.stage_checkpoint import check_statistics, check_weights
+from screener_nnu.stages import trainer_name
 
 _MAX_CHANNELS = 4096
 _MAX_PICKLE_BYTES = 64 << 20
@@ -108,7 +108,7 @@ def _check_plain_parts(checkpoint: Mapping[str, Any], file: StageFile) -> None:
         raise ScreenerError("holds two plans that differ")
     if arguments.get("configuration") != CONFIGURATION or arguments.get("fold") != "all":
         raise ScreenerError("was made by no stage of ours")
-    if checkpoint["trainer_name"] not in (STOCK_TRAINER, STAGE_TRAINERS[file.stage]):
+    if checkpoint["trainer_name"] not in (STOCK_TRAINER, trainer_name(file.stage)):
         raise ScreenerError(f"names the trainer {checkpoint['trainer_name']!r}, which is not ours")
     if "nnssl_adaptation_plan" in checkpoint:
         block = plan["configurations"][CONFIGURATION]["architecture"]
@@ -142,7 +142,9 @@ def _density(checkpoint: Mapping[str, Any], settings: ScreenerSettings) -> nn.Mo
         raise ScreenerError(f"its density has the channels {channels!r}")
     if density.kind != "flow":
         with torch.device("meta"):
-            return new_density(density, *channels)
+            made = new_density(density, *channels)
+            made.resize_to(checkpoint["network_weights"])
+            return made
     # A flow draws its start by factorising matrices, which has to be done in earnest; each of its
     # steps has a matrix of hidden x hidden, so no more is built than the file holds.
     held = sum(t.numel() for t in checkpoint["network_weights"].values() if torch.is_tensor(t))

@@ -10,7 +10,7 @@ from torch import nn
 from screener_nnu.conditions import CONDITIONS, TRAINED_BY, build_condition
 from screener_nnu.conditions.learned import masked_input
 from screener_nnu.errors import ScreenerError
-from screener_nnu.paths import STAGE_TRAINERS
+from screener_nnu.stages import STAGES
 
 torch.set_num_threads(1)
 EXTENT = (10, 14, 18)
@@ -131,7 +131,7 @@ def test_ape_at_a_place_is_sincos_of_that_place() -> None:
 
 def test_conditions_know_the_stage_that_trains_them() -> None:
     assert set(TRAINED_BY) == {kind for kind, made in CONDITIONS.items() if made.trained}  # type: ignore[attr-defined]
-    assert set(TRAINED_BY.values()) <= set(STAGE_TRAINERS)
+    assert set(TRAINED_BY.values()) <= set(STAGES)
 
 
 def test_unknown_condition_lists_the_known_ones() -> None:

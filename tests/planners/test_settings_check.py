@@ -15,7 +15,7 @@ from screener_nnu.errors import ScreenerError
         ("descriptor.loss=simclr", "descriptor.loss must be one of vicreg, infonce, but is"),
         ("condition.contrast.loss=simclr", "condition.contrast.loss must be one of"),
         ("condition.kind=nearest", "condition.kind must be one of none, sincos"),
-        ("density.kind=histogram", "density.kind must be one of gaussian, flow, but is"),
+        ("density.kind=histogram", "density.kind must be one of gaussian, flow.*but is"),
         ("crop_size=[12, 16, 15]", r"crop_size \[12, 16, 15\] must be a multiple of"),
         ("distillation.crop_size=[12, 15, 16]", "distillation.crop_size .* a multiple of"),
     ],

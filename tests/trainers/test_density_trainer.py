@@ -16,7 +16,7 @@ from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.scoring.teacher import Teacher
 from screener_nnu.trainers import density
 from screener_nnu.trainers.score_statistics import case_scores
-from screener_nnu.trainers.stages import STAGES
+from screener_nnu.trainers.stages import trainer_of
 
 CPU = torch.device("cpu")
 
@@ -195,7 +195,7 @@ def test_missing_stage_names_its_command(world: Any, removed: str, wanted: str) 
 
 
 def test_integer_fold_and_foreign_plan_are_refused(world: Any) -> None:
-    plan, stage = world.plan(), STAGES["density"]
+    plan, stage = world.plan(), trainer_of("density")
     description = json.loads((world.preprocessed / "dataset.json").read_text())
     with pytest.raises(ScreenerError, match="fold 0: .* use fold 'all'"):
         stage(plan, "3d_fullres", 0, description, CPU)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 import numpy as np
@@ -11,13 +10,15 @@ import torch
 from scipy.ndimage import map_coordinates
 from scipy.spatial.distance import cdist
 
-from screener_nnu.commands import train
 from screener_nnu.conditions.ape import ApeCondition
+from screener_nnu.detectors import ModelRef
 from screener_nnu.errors import ScreenerError
 from screener_nnu.inference.models import load_features
 from screener_nnu.plans import ScreenerSettings, write_json
+from screener_nnu.stages import STAGES
 from screener_nnu.trainers import position
-from screener_nnu.trainers.stages import STAGES
+from screener_nnu.trainers.detector import stages_of
+from screener_nnu.trainers.stages import trainer_of
 
 APE = "condition.kind=ape"
 TINY = (
@@ -161,7 +162,7 @@ def test_settings_of_one_stage_are_not_those_of_another(world: Any) -> None:
         before, after = world.plan(APE), world.plan(APE, *settings)
         return {
             name
-            for name, stage in STAGES.items()
+            for name, stage in ((name, trainer_of(name)) for name in STAGES)
             if stage.relevant_settings(before) != stage.relevant_settings(after)
         }
 
@@ -183,7 +184,7 @@ def test_an_older_plan_without_positions_gets_defaults(world: Any) -> None:
     assert read.condition.position.optimiser.steps == 400
     assert read.condition.contrast == full.condition.contrast
     for name in ("descriptor", "condition", "density", "distillation"):
-        stage = STAGES[name]
+        stage = trainer_of(name)
         assert stage.relevant_settings(older) == stage.relevant_settings(plan)
 
 
@@ -202,8 +203,10 @@ def test_chain_trains_what_the_plan_needs(
     world: Any, settings: tuple[str, ...], stages: tuple[str, ...]
 ) -> None:
     write_json(world.preprocessed / "Variant.json", world.plan(*settings))
-    arguments = argparse.Namespace(dataset="901", plans="Variant", stage="chain")
-    assert train._stages(arguments) == stages
+    found = stages_of(ModelRef("901", "Variant"))
+    assert found == [(stage, "Variant") for stage in stages]
+    teacher = stages_of(ModelRef("901", "Variant", "teacher"))
+    assert len(stages) == 1 or teacher == found[:-1]
 
 
 def test_trained_positions_become_the_condition_of_another_plan(world: Any) -> None:

@@ -1,0 +1,79 @@
+"""Detectors of one plan in one table."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from screener_nnu.ablation.figures import COLUMNS, difference, table_row
+from screener_nnu.ablation.scoring import Judged
+from screener_nnu.commands.ablate import main
+from screener_nnu.evaluation.baselines import BASELINES
+from screener_nnu.synthetic.anomalies import KINDS
+
+
+def judged(shift: float, scans: int = 5) -> Judged:
+    """Histograms of scans whose anomalies score higher by a shift."""
+    rng = np.random.default_rng(0)
+    counts = {}
+    for kind in KINDS:
+        rows = []
+        for _ in range(scans):
+            positive, negative = rng.normal(shift, 1, 200), rng.normal(0, 1, 900)
+            bins = np.linspace(-4, 5, 60)
+            rows.append([np.histogram(values, bins)[0] for values in (positive, negative)])
+        counts[kind] = np.array(rows)
+    return Judged(tuple("abcde"[:scans]), counts)
+
+
+def test_differences_are_those_of_the_same_draws() -> None:
+    weak, strong = judged(0.5), judged(1.0)
+    less = difference(strong, weak)
+    rows = [table_row(name, [run]).auroc["mean"] for name, run in (("s", strong), ("w", weak))]
+    assert less.value == pytest.approx(rows[0].value - rows[1].value)
+    assert less.low is not None and less.high is not None and 0 < less.low < less.value < less.high
+    # In pairs, the interval is narrower than that of either: a hard scan is hard for both.
+    same = difference(weak, weak)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+    assert difference(judged(1, 1), judged(0, 1)).low is None
+
+
+@pytest.mark.slow
+def test_one_table_of_any_detectors(
+    trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["901", "--detectors", "teacher", "student", "padim", "knn", "-device", "cpu"]
+    main([*words, "-o", str(tmp_path / "a")])
+    shown = capsys.readouterr().out
+    lines = [line.split(" | ") for line in shown.splitlines() if line.startswith("| ")]
+    assert [line[0].strip("| ") for line in lines[1:5]] == words[2:6]
+    with (tmp_path / "a" / "detectors.csv").open(newline="") as stream:
+        rows = {row["method"]: row for row in csv.DictReader(stream)}
+    assert set(rows) == {*words[2:6], *BASELINES}
+    for name in words[2:6]:
+        kinds = [float(rows[name][f"auroc_{kind}"]) for kind in COLUMNS[:-1]]
+        assert float(rows[name]["auroc_mean"]) == pytest.approx(np.mean(kinds), abs=1e-6)
+        less = float(rows[name]["auroc_mean"]) - float(rows["teacher"]["auroc_mean"])
+        assert float(rows[name]["difference"]) == pytest.approx(less, abs=1e-6)
+        assert float(rows[name]["seconds"]) > 0
+    assert rows["knn"]["unit"] == "none" and rows["padim"]["unit"] == "nats"
+    stored = json.loads((tmp_path / "a" / "detectors.json").read_text())
+    assert stored["settings"]["scans"] and (tmp_path / "a" / "detectors.png").stat().st_size > 1000
+    # What was judged is not judged again, and more detectors join the same table.
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "a" / "counts").iterdir()}
+    main([*words[:4], "pca", *words[-2:], "-o", str(tmp_path / "a")])
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "a" / "counts").iterdir()}
+    assert after.items() >= before.items() and len(after) == len(before) + 1
+
+
+def test_a_detector_that_does_not_exist_names_those_that_do(
+    world: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["901", "--detectors", "oracle", "-device", "cpu"])
+    assert "no detector 'oracle'; known: student, teacher, padim" in capsys.readouterr().err

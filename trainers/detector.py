@@ -1,0 +1,48 @@
+"""Trains a detector with all the stages that it lacks."""
+
+from __future__ import annotations
+
+from screener_nnu.conditions import TRAINED_BY
+from screener_nnu.detectors import ModelRef
+from screener_nnu.paths import plan_file
+from screener_nnu.planners.variants import derive_plan
+from screener_nnu.plans import ScreenerSettings, read_plan
+
+
+def stages_of(model: ModelRef, restart: bool = False) -> list[tuple[str, str]]:
+    """Stages of a detector in order, each with the plan that it is trained under.
+
+    The plan of a detector that has settings of its own is made here. Networks that come from
+    elsewhere are left out.
+
+    Args:
+        model: names plan and detector; the plan is there.
+        restart: a plan of its own may change although it was trained.
+
+    Raises:
+        ScreenerError: no plan, or the detector's own plan was trained with other settings.
+    """
+    _, settings = read_plan(plan_file(model.dataset, model.plans))
+    own = model.trained_plans
+    if model.spec.overrides:
+        source = settings.density.descriptor_plans or model.plans
+        overrides = [*model.spec.overrides, f"density.descriptor_plans={source}"]
+        derive_plan(model.dataset, own, overrides, model.plans, restart)
+        kind = settings.override(list(model.spec.overrides)).condition.kind
+        return [*_networks(settings, model.plans, kind), (model.stage, own)]
+    if model.stage == "density":
+        networks = _networks(settings, model.plans, settings.condition.kind)
+        return [*networks, ("density", model.plans)]
+    if settings.distillation.density_plans:
+        return [(model.stage, own)]
+    networks = _networks(settings, model.plans, settings.condition.kind)
+    return [*networks, ("density", model.plans), (model.stage, own)]
+
+
+def _networks(settings: ScreenerSettings, plans: str, condition: str) -> list[tuple[str, str]]:
+    """The stages of descriptor and condition that belong to the plan itself."""
+    density = settings.density
+    stages = [] if density.descriptor_plans else [("descriptor", plans)]
+    if condition in TRAINED_BY and not density.condition_plans:
+        stages.append((TRAINED_BY[condition], plans))
+    return stages
