@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -147,6 +148,12 @@ def _cause(error: Exception) -> str:
     if isinstance(error, (zipfile.BadZipFile, KeyError)):
         return "damaged in its zip" if isinstance(error, zipfile.BadZipFile) else "a part is absent"
     lines = str(error).strip().splitlines()
-    if lines and lines[0].startswith("Unable to decode"):
+    first = lines[0] if lines else type(error).__name__
+    short = re.search(r"less than expected \((\d+) vs (\d+) bytes\)", first)
+    if short is not None:
+        return f"its pixels are cut short, {short[1]} of {short[2]} bytes"
+    if first.startswith("Unable to decode"):
         return "its compressed pixels are damaged"
-    return lines[0] if lines else type(error).__name__
+    if first.startswith("The dataset has no 'Pixel Data'"):
+        return "it has no pixel data"
+    return first

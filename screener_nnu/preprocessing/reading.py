@@ -176,7 +176,12 @@ def _read_description(path: Path) -> dict[str, Any]:
         ScreenerError: it is damaged, or lacks something.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if text.startswith("\ufeff"):
+            raise ScreenerError(
+                f"{path} begins with a byte order mark: save it as UTF-8 without one"
+            )
+        values = json.loads(text)
     except UnicodeDecodeError as error:
         raise ScreenerError(f"{path} is no text in UTF-8: save it as that") from error
     except ValueError as error:

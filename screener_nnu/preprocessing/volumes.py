@@ -272,7 +272,8 @@ def check_axes(geometry: Geometry, case: str, path: Path | None = None) -> None:
     """
     name = "its" if path is None else f"{_shown(path)}: its"
     if not all(np.isfinite(size) and size > 0 for size in geometry.spacing):
-        raise CaseError(case, f"{name} voxel sizes are {geometry.spacing} mm: correct the file")
+        sizes = _rounded(geometry.spacing)
+        raise CaseError(case, f"{name} voxel sizes are {sizes} mm: correct the file")
     degrees = shear_degrees(np.reshape(geometry.direction, (3, 3)))
     if degrees > SHEAR_DEGREES:
         raise CaseError(
@@ -292,16 +293,18 @@ def _unreadable(
         reason = "there is no such file"
     elif path.is_file() and not path.stat().st_size:
         reason = "the file is empty"
-    elif "No such file" in reason or re.search("expected .* received|got only|unexpected end", reason):
+    elif "No such file" in reason or re.search(
+        "expected .* received|got only|unexpected end", reason
+    ):
         # What MetaImage and NRRD say of a file that ends too early.
         reason = "the file is cut short"
-    elif "Unable to determine ImageIO" in reason:
-        reason = "it is no image of the kind that its name says"
     elif nifti is not None:
         try:
             nifti.voxels()
         except NiftiError as damage:
             reason = str(damage)
+    elif "Unable to determine ImageIO" in reason:
+        reason = "it is no image of the kind that its name says"
     return CaseError(case, f"{_shown(path)} cannot be read ({reason}): {_WAY_OUT}")
 
 
