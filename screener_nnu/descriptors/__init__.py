@@ -1,0 +1,1 @@
+"""What a detector sees of an image: descriptor maps from networks that others or we trained."""

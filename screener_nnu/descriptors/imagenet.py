@@ -1,0 +1,128 @@
+"""Features of slices from a network of photographs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+
+from screener_nnu.descriptors.backbone import PACKAGED_ARCHITECTURE, STRIDES, load_backbone
+from screener_nnu.descriptors.base import Descriptor
+from screener_nnu.descriptors.cells import padded_to
+from screener_nnu.descriptors.kept_channels import draw_channels, of_each_map
+from screener_nnu.descriptors.slices import pooled_slices
+from screener_nnu.errors import ScreenerError
+from screener_nnu.plans import Shape
+from screener_nnu.setting_values import CountOrNone, OneOf
+
+#: Axis along which a plane has its slices.
+PLANES = {"axial": (0,), "all": (0, 1, 2)}
+
+
+@dataclass(frozen=True)
+class ImageNetSettings:
+    """Which network, which slices, and how many channels.
+
+    Attributes:
+        architecture: of timm, see `load_backbone`.
+        weights: file with its state dictionary; empty for the installed package.
+        planes: `axial`, or `all` for axial, coronal and sagittal slices.
+        most_channels: size of the random subset of all channels; 0 keeps them all. PaDiM: 100.
+        seed: of the subset.
+    """
+
+    architecture: str = PACKAGED_ARCHITECTURE
+    weights: str = ""
+    planes: Annotated[str, OneOf(*PLANES)] = "axial"
+    most_channels: CountOrNone = 100
+    seed: CountOrNone = 0
+
+
+class ImageNetSlices(Descriptor):
+    """Slice by slice through a frozen two-dimensional network: features of strides 4, 8 and 16.
+
+    The colours of a picture are a slice and its two neighbours. The maps of the three strides are
+    spread over their cells, see `average_cells`, and concatenated, coarser ones behind finer ones,
+    plane by plane. Slices are filled up to multiples of 16 with zeros.
+
+    References:
+        Defard et al., "PaDiM: a Patch Distribution Modeling Framework for Anomaly Detection and
+        Localization", https://arxiv.org/abs/2011.08785.
+
+    Args:
+        architecture, weights, planes, most_channels, seed: see `ImageNetSettings`.
+        slices_at_once: that are given to the network at a time, which bounds the memory.
+
+    Raises:
+        ScreenerError: see `load_backbone`.
+    """
+
+    Settings = ImageNetSettings
+    kept: torch.Tensor
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(
+        self,
+        architecture: str = PACKAGED_ARCHITECTURE,
+        weights: str | Path = "",
+        planes: str = "axial",
+        most_channels: int = 100,
+        seed: int = 0,
+        slices_at_once: int = 16,
+    ) -> None:
+        """Loads the network and draws the channels."""
+        if planes not in PLANES:
+            raise ScreenerError(f"planes must be {' or '.join(PLANES)}, but is {planes}")
+        backbone = load_backbone(architecture, weights)
+        axes = PLANES[planes]
+        kept = draw_channels(sum(backbone.widths) * len(axes), most_channels, seed)
+        super().__init__(len(kept), architecture, planes, backbone.sha256)
+        self.network = backbone.network
+        self.axes = axes
+        self.slices_at_once = slices_at_once
+        coarsest = STRIDES[-1]
+        self.divisor = (1, coarsest, coarsest) if axes == (0,) else (coarsest,) * 3
+        self._widths = backbone.widths
+        self.register_buffer("kept", kept)
+        self.register_buffer("mean", torch.tensor(backbone.mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(backbone.std).view(3, 1, 1))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """The map (B, channels, D, H, W) of equalised images (B, 1, D, H, W)."""
+        return self.pooled(image, (1, 1, 1))
+
+    @torch.no_grad()
+    def pooled(self, image: torch.Tensor, pooling: Shape) -> torch.Tensor:
+        """See `Descriptor.pooled`; only the cells of some slices are there at a time."""
+        of_planes = of_each_map(self.kept, [sum(self._widths)] * len(self.axes))
+        return torch.cat(
+            [
+                torch.cat([self._plane(volume, a, pooling, kept) for volume in image[:, 0]])
+                for a, kept in zip(self.axes, of_planes, strict=True)
+                if len(kept)
+            ],
+            dim=1,
+        )
+
+    def _plane(
+        self, volume: torch.Tensor, axis: int, pooling: Shape, kept: torch.Tensor
+    ) -> torch.Tensor:
+        """Pooled features (1, channels, ...) of the slices along one axis of a volume (D, H, W)."""
+        order = (axis, *(a for a in range(3) if a != axis))
+        z, y, x = order
+        channels = of_each_map(kept, self._widths)
+
+        def features(slices: torch.Tensor) -> list[torch.Tensor]:
+            maps = self.network((slices - self.mean) / self.std)
+            return [m[:, chosen] for m, chosen in zip(maps, channels, strict=True)]
+
+        turned = volume.float().permute(order)
+        shape = (turned.shape[0], turned.shape[1], turned.shape[2])
+        filled = padded_to(turned[None, None], (1, STRIDES[-1], STRIDES[-1]))[0, 0]
+        steps = (pooling[z], pooling[y], pooling[x])
+        strides = [(s, s) for s in STRIDES]
+        maps = pooled_slices(filled, features, strides, shape, steps, self.slices_at_once)
+        return maps.movedim(2, 2 + axis)

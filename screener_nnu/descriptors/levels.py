@@ -1,0 +1,157 @@
+"""More than the last layer of a trained UNet: the maps of its stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from screener_nnu.descriptors.base import Descriptor, freeze
+from screener_nnu.descriptors.cells import average_cells, padded_to
+from screener_nnu.descriptors.kept_channels import draw_channels, of_each_map
+from screener_nnu.errors import ScreenerError
+from screener_nnu.plans import Shape
+from screener_nnu.setting_values import CountOrNone
+
+OUTPUT = "output"
+
+
+@dataclass(frozen=True)
+class LevelsSettings:
+    """Which stages, and how many of their channels.
+
+    Attributes:
+        levels: names of `level_names`, in the order of their channels; by default the first three
+            stages of the encoder.
+        most_channels: size of the random subset of all channels; 0 keeps them all.
+        seed: of the subset.
+    """
+
+    levels: tuple[str, ...] = ("encoder_0", "encoder_1", "encoder_2")
+    most_channels: CountOrNone = 0
+    seed: CountOrNone = 0
+
+
+class LevelsDescriptor(Descriptor):
+    """Stages of a UNet of nnU-Net, concatenated.
+
+    `encoder_0` is the encoder's stage at input resolution, `encoder_1` the next coarser one, and so
+    on to the bottleneck. `decoder_0` is the decoder's finest stage, which the linear output layer
+    sees, `decoder_1` the next coarser one; `output` is that layer's map, the network's own. Stage k
+    of either side has the same stride and width.
+
+    The maps of coarser stages are spread over their cells, see `average_cells`. An image whose size
+    is no multiple of the network's strides is filled up with zeros, as tiles of a scan are.
+
+    References:
+        Tian et al., "Self-supervised Pseudo Multi-class Pre-training for Unsupervised Anomaly
+        Detection and Segmentation in Medical Images" (PMSACL), https://arxiv.org/abs/2109.01303,
+        whose detectors read levels of an encoder.
+
+    Args:
+        network: (B, 1, D, H, W) -> (B, d, D, H, W) with `encoder` and `decoder` of
+            dynamic_network_architectures; it is frozen, not copied.
+        levels, most_channels, seed: see `LevelsSettings`.
+
+    Raises:
+        ScreenerError: the network is no such UNet, or a level is not there or named twice.
+    """
+
+    Settings = LevelsSettings
+    kept: torch.Tensor
+
+    def __init__(
+        self, network: nn.Module, levels: Sequence[str], most_channels: int = 0, seed: int = 0
+    ) -> None:
+        """Checks the names and draws the channels."""
+        known = _levels(network)
+        wrong = [name for name in levels if name not in known]
+        if wrong or not levels or len(set(levels)) != len(levels):
+            raise ScreenerError(
+                f"levels must be some of {', '.join(known)}, each once, but are "
+                f"{', '.join(levels) or 'none'}"
+            )
+        widths = [known[name][0] for name in levels]
+        kept = draw_channels(sum(widths), most_channels, seed)
+        super().__init__(len(kept), "levels", *levels)
+        self.network = freeze(network)
+        self.levels = tuple(levels)
+        self.divisor = known[f"encoder_{len(network.encoder.stages) - 1}"][1]  # type: ignore[union-attr, arg-type]
+        self._widths = widths
+        self._strides = {name: known[name][1] for name in levels}
+        self.register_buffer("kept", kept)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """The map (B, channels, D, H, W) of equalised images (B, 1, D, H, W)."""
+        return self.pooled(image, (1, 1, 1))
+
+    @torch.no_grad()
+    def pooled(self, image: torch.Tensor, pooling: Shape) -> torch.Tensor:
+        """See `Descriptor.pooled`; each level is pooled as soon as it is there."""
+        d, h, w = image.shape[2:]
+        channels = dict(zip(self.levels, of_each_map(self.kept, self._widths), strict=True))
+        found: dict[str, torch.Tensor] = {}
+
+        def take(name: str, maps: torch.Tensor) -> None:
+            if name in channels:
+                maps = maps[:, channels[name]].float()
+                found[name] = average_cells(maps, self._strides[name], (d, h, w), pooling)
+
+        self._run(padded_to(image, self.divisor), take)
+        return torch.cat([found[name] for name in self.levels], dim=1)
+
+    def _run(self, image: torch.Tensor, take: Callable[[str, torch.Tensor], None]) -> None:
+        """Hands over every level of the network; the decoder runs only where it is asked for."""
+        encoder: Any = self.network.encoder
+        decoder: Any = self.network.decoder
+        skips = encoder(image)
+        for k, maps in enumerate(skips):
+            take(f"encoder_{k}", maps)
+        if all(name.startswith("encoder_") for name in self.levels):
+            return
+        # Hooks live for one call: a copy of the network would keep those of the original.
+        hooks = [
+            stage.register_forward_hook(lambda _, __, maps, k=k: take(f"decoder_{k}", maps))
+            for k, stage in enumerate(reversed(decoder.stages))
+        ]
+        try:
+            outputs = decoder(skips)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        # Finest first, where the network has deep supervision.
+        take(OUTPUT, outputs[0] if isinstance(outputs, (list, tuple)) else outputs)
+
+
+def level_names(network: nn.Module) -> tuple[str, ...]:
+    """Names of the levels of a UNet, see `LevelsDescriptor`.
+
+    Raises:
+        ScreenerError: the network has no encoder and decoder as those of nnU-Net have.
+    """
+    return tuple(_levels(network))
+
+
+def _levels(network: nn.Module) -> dict[str, tuple[int, Shape]]:
+    """Channels and stride of each level."""
+    try:
+        encoder: Any = network.encoder
+        decoder: Any = network.decoder
+        strides, stride = [], (1, 1, 1)
+        for step in encoder.strides:
+            stride = tuple(a * int(b) for a, b in zip(stride, step, strict=True))  # type: ignore[assignment]
+            strides.append(stride)
+        widths = [int(n) for n in encoder.output_channels]
+        stages, output = len(decoder.stages), int(decoder.seg_layers[-1].out_channels)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ScreenerError(
+            f"{type(network).__name__} has no levels to choose from: they are those of nnU-Net's "
+            "three-dimensional UNets, which have an encoder and a decoder"
+        ) from error
+    sizes = list(zip(widths, strides, strict=True))
+    levels = {f"encoder_{k}": size for k, size in enumerate(sizes)}
+    levels |= {f"decoder_{k}": size for k, size in enumerate(sizes[:stages])}
+    return levels | {OUTPUT: (output, strides[0])}
