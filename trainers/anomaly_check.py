@@ -21,6 +21,7 @@ from screener_nnu.inference.map_store import MapStore, positions_of
 from screener_nnu.inference.sliding_window import Part
 from screener_nnu.plans import ScreenerSettings, Shape
 from screener_nnu.preprocessing.case_files import CaseFolder
+from screener_nnu.sampling.spread import spread
 from screener_nnu.synthetic.anomalies import KINDS
 from screener_nnu.synthetic.anomaly_settings import BlobSettings
 from screener_nnu.synthetic.cases import PAINTING_VERSION, AnomalousCase, anomalous_case
@@ -52,8 +53,7 @@ class AnomalyCheck:
         self.store, self.cases = store, cases
         self.settings = ScreenerSettings.from_dict(plan["screener"])
         names = self.settings.split.validation
-        places = np.linspace(0, len(names) - 1, min(_MAX_SCANS, len(names))).astype(int)
-        self.names = tuple(names[i] for i in places)
+        self.names = tuple(spread(names, _MAX_SCANS))
         # The donors of foreign tissue are among them, so other names are other anomalies.
         values = [self.settings.seed, self.names, PAINTING_VERSION, _PARTS_VERSION]
         values += [asdict(BlobSettings()), self.settings.inference.teacher_tile]

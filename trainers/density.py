@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -18,6 +17,7 @@ from screener_nnu.inference.models import load_features
 from screener_nnu.plans import DensitySettings, OptimiserSettings, ScreenerSettings
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.sampling.randomness import torch_generator
+from screener_nnu.sampling.spread import spread
 from screener_nnu.scoring.teacher import FeatureExtractor, Teacher
 from screener_nnu.trainers.anomaly_check import AnomalyCheck
 from screener_nnu.trainers.base import ScreenerTrainer
@@ -96,7 +96,7 @@ class DensityTrainer(ScreenerTrainer):
         names, most = self.settings.split.train, self.density.max_scans
         if not 0 < most < len(names):
             return names
-        return tuple(names[i] for i in np.linspace(0, len(names) - 1, most).astype(int))
+        return tuple(spread(names, most))
 
     def _reader(
         self, names: tuple[str, ...], stage: str, all_positions: bool = True

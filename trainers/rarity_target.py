@@ -12,7 +12,8 @@ from screener_nnu.evaluation.baselines import BaselineInput, hu_rarity
 from screener_nnu.evaluation.training_histogram import training_histogram
 from screener_nnu.plans import Spacing
 from screener_nnu.preprocessing.case_files import CaseFolder
-from screener_nnu.trainers.score_statistics import spread_names, statistics_of
+from screener_nnu.sampling.spread import spread
+from screener_nnu.trainers.score_statistics import MOST_SCANS, statistics_of
 
 
 class RarityTarget:
@@ -39,7 +40,7 @@ class RarityTarget:
     def statistics(self, cases: CaseFolder, names: Iterable[str]) -> dict[str, float]:
         """Mean, standard deviation, lowest and highest score (nats) in the body of some scans."""
         values = []
-        for case in spread_names(names):
+        for case in spread(names, MOST_SCANS):
             try:
                 hu, body = cases.read(case, "hu"), cases.read(case, "body")
             except CaseError:

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from tqdm import tqdm
@@ -17,11 +16,13 @@ from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.inference.volume import teacher_cells, teacher_input
 from screener_nnu.plans import Shape
 from screener_nnu.preprocessing.case_files import CaseFolder
+from screener_nnu.sampling.spread import spread
 from screener_nnu.scoring.teacher import Teacher
 
 logger = logging.getLogger(__name__)
 
-_MAX_SCANS = 24
+#: Scans that score statistics are measured on.
+MOST_SCANS = 24
 
 
 def case_scores(
@@ -78,7 +79,7 @@ def measure_scores(
     """Mean, standard deviation, lowest and highest score (nats) in the body of up to 24 scans."""
     cases = CaseFolder(folder)
     values = []
-    for case in tqdm(spread_names(names), desc="score statistics", unit="scan"):
+    for case in tqdm(spread(names, MOST_SCANS), desc="score statistics", unit="scan"):
         try:
             scores, inside = case_scores(teacher, cases, case, plan, device)
         except CaseError as error:
@@ -88,13 +89,6 @@ def measure_scores(
     if not values:
         raise ScreenerError(f"no training scan in {folder} can be read")
     return statistics_of(values)
-
-
-def spread_names(names: Iterable[str]) -> list[str]:
-    """Up to 24 of some names, spread evenly over the list."""
-    every = list(names)
-    places = np.linspace(0, len(every) - 1, min(_MAX_SCANS, len(every))).astype(int)
-    return [every[place] for place in places]
 
 
 def statistics_of(values: Sequence[torch.Tensor]) -> dict[str, float]:

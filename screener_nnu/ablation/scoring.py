@@ -27,6 +27,7 @@ from screener_nnu.files import file_sha256
 from screener_nnu.inference.map_store import MapStore, maps_folder
 from screener_nnu.inference.sliding_window import cells_to_voxels
 from screener_nnu.inference.volume import score_map
+from screener_nnu.sampling.spread import spread
 from screener_nnu.synthetic.anomalies import KINDS
 
 _BINS = 4096
@@ -163,7 +164,7 @@ def _judge(title: str, anomalies: AnomalyStore, scores: ScoreFunction) -> dict[s
     """
     counts: dict[str, dict[str, np.ndarray]] = {}
     names = anomalies.names
-    some = [names[i] for i in np.linspace(0, len(names) - 1, min(_SCANS, len(names))).astype(int)]
+    some = spread(names, _SCANS)
     for kind in KINDS:
         first = {case: _voxels(anomalies, scores, case, kind) for case in dict.fromkeys(some)}
         methods = list(next(iter(first.values()))[1])

@@ -21,7 +21,6 @@ from screener_nnu.calibration.scans import (
     find_masks,
     image_scans,
     load_predictor,
-    spread,
     stored_scans,
 )
 from screener_nnu.calibration.store import (
@@ -37,6 +36,7 @@ from screener_nnu.inference.images import find_images
 from screener_nnu.inference.predict import Predictor
 from screener_nnu.paths import cases_folder
 from screener_nnu.plans import ScreenerSettings
+from screener_nnu.sampling.spread import spread
 
 logger = logging.getLogger(__name__)
 

@@ -139,12 +139,6 @@ def read_mask(path: Path, case: str, reference: sitk.Image) -> NDArray[np.bool_]
     return read_labels(path, case, Geometry.of_image(reference)) > 0
 
 
-def spread(names: Sequence[str], most: int) -> list[str]:
-    """As many names, evenly spread over the list."""
-    places = np.linspace(0, len(names) - 1, min(most, len(names))).astype(int)
-    return [names[place] for place in places]
-
-
 def _is_image(path: Path) -> bool:
     return path.name.lower().endswith(IMAGE_ENDINGS)
 
