@@ -3,6 +3,7 @@
 from typing import Any
 
 from screener_nnu.densities.base import ConditionalDensity
+from screener_nnu.densities.enhanced import MeanShiftDensity
 from screener_nnu.densities.fitted import FittedDensity
 from screener_nnu.densities.flow import FlowDensity
 from screener_nnu.densities.full_gaussian import FullGaussianDensity
@@ -20,6 +21,7 @@ DENSITIES: dict[str, type[ConditionalDensity]] = {
     "full_gaussian": FullGaussianDensity,
     "gaussian_pca": GaussianPcaDensity,
     "knn": NearestNeighboursDensity,
+    "msde": MeanShiftDensity,
 }
 
 

@@ -103,6 +103,20 @@ def test_distances_that_are_all_equal():
     assert bandwidths(torch.zeros(1, 14).double(), math.log2(15)).item() < 1e-15
 
 
+def test_no_neighbourhood_is_narrower_than_a_thousandth_of_its_mean_distance():
+    distances = torch.full((15, 15), 1.0005, dtype=torch.float64).fill_diagonal_(0)
+    distances[0, 1:6] = distances[1:6, 0] = 1
+    graph, _ = fuzzy_graph(distances, 15)
+    # Five neighbours at the least distance are more than log2(15) already.
+    member = math.exp(-0.0005 / (1e-3 * distances[0].mean().item()))
+    assert graph[0, 1] == 1 and 0.5 < member < 0.6
+    # Of the others, point 0 is a full member.
+    assert graph[0, 6] == 1
+    distances[6, 0] = 2
+    expected = member + math.exp(-0.9995 / (1e-3 * distances[6].mean().item())) * (1 - member)
+    assert fuzzy_graph(distances, 15)[0][0, 6].item() == pytest.approx(expected, rel=1e-9)
+
+
 @pytest.mark.parametrize("settings", [WeightSettings(), WeightSettings(t=8, levels=3)])
 @pytest.mark.parametrize("count", [144, 100, 60, 12, 5, 2])
 def test_weights_equal_a_loop(count, settings):
