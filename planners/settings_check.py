@@ -6,10 +6,11 @@ from typing import Any
 
 from screener_nnu.conditions import CONDITIONS
 from screener_nnu.densities import DENSITIES
+from screener_nnu.descriptors import DENSE, DESCRIPTORS, descriptor_class
 from screener_nnu.errors import ScreenerError
 from screener_nnu.losses import LOSSES
 from screener_nnu.networks.unet import shape_divisor
-from screener_nnu.plans import RARITY, ScreenerSettings, Shape
+from screener_nnu.plans import RARITY, DensitySettings, ScreenerSettings, Shape
 
 
 def check_settings(settings: ScreenerSettings, plan: dict[str, Any]) -> None:
@@ -23,14 +24,24 @@ def check_settings(settings: ScreenerSettings, plan: dict[str, Any]) -> None:
         ("condition.contrast.loss", settings.condition.contrast.loss, LOSSES),
         ("condition.kind", settings.condition.kind, CONDITIONS),
         ("density.kind", settings.density.kind, DENSITIES),
+        ("density.descriptor", settings.density.descriptor, DESCRIPTORS),
     ):
         if name not in known:
             raise ScreenerError(f"{key} must be one of {', '.join(known)}, but is '{name}'")
     DENSITIES[settings.density.kind].options(settings.density)
+    _check_descriptor(settings.density)
     _check_crop(settings.crop_size, plan, "crop_size")
     _check_crop(settings.distillation.crop_size, plan, "distillation.crop_size")
     if settings.distillation.target == RARITY and settings.distillation.descriptor_weight:
         raise ScreenerError(f"{RARITY} has no descriptors: set distillation.descriptor_weight=0")
+
+
+def _check_descriptor(density: DensitySettings) -> None:
+    where = "screener.density.descriptor_options"
+    if density.descriptor != DENSE:
+        descriptor_class(density.descriptor).options(density.descriptor_options, where)
+    elif density.descriptor_options:
+        raise ScreenerError(f"{where} belong to no descriptor: name one in density.descriptor")
 
 
 def _check_crop(size: Shape, plan: dict[str, Any], name: str) -> None:

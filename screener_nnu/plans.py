@@ -206,6 +206,8 @@ class DensitySettings:
             a Gaussian, which looks at neighbours, a block of about so many.
         keep: `best` keeps the epoch with the highest mean AUROC on synthetic anomalies of
             validation scans, `last` the last one.
+        descriptor: a name of `descriptors.DESCRIPTORS`; `dense` is the plan's own, its last layer.
+        descriptor_options: settings of this kind of descriptor alone, see its class.
         descriptor_plans, condition_plans: plan whose trained stage is used; empty for this plan.
     """
 
@@ -226,6 +228,8 @@ class DensitySettings:
     descriptor_plans: str = ""
     condition_plans: str = ""
     options: dict[str, Any] = field(default_factory=dict)
+    descriptor: str = "dense"
+    descriptor_options: dict[str, Any] = field(default_factory=dict)
 
 
 #: What a student may learn.

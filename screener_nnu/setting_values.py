@@ -80,7 +80,7 @@ class OneOf:
         return " or ".join(self.names)
 
 
-#: Name of settings that depend on others.
+#: How names of settings that depend on others end.
 OPTIONS = "options"
 Count = Annotated[int, Within(at_least=1)]
 CountOrNone = Annotated[int, Within(at_least=0)]
@@ -175,10 +175,15 @@ def assign(values: dict[str, Any], assignment: str) -> None:
     for name in parents:
         node = node.get(name) if isinstance(node, dict) else None
     # What options there are depends on other settings; see where they are read.
-    if not isinstance(node, dict) or (leaf not in node and parents[-1:] != [OPTIONS]):
+    if not isinstance(node, dict) or (leaf not in node and not _is_free(parents)):
         known = ", ".join(sorted(node)) if isinstance(node, dict) else ", ".join(sorted(values))
         raise ScreenerError(f"no setting '{key}'; known here: {known}")
     node[leaf] = _parse_text(text)
+
+
+def _is_free(parents: list[str]) -> bool:
+    """Whether a setting belongs to those that depend on others."""
+    return bool(parents) and parents[-1].endswith(OPTIONS)
 
 
 def _parse_text(text: str) -> Any:

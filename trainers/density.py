@@ -85,10 +85,7 @@ class DensityTrainer(ScreenerTrainer):
         return model
 
     def _feature_channels(self) -> tuple[int, int]:
-        descriptor: Any = self.features.descriptor
-        return int(descriptor.decoder.seg_layers[-1].out_channels), int(
-            self.features.condition.channels
-        )
+        return self.features.descriptor_channels, int(self.features.condition.channels)
 
     @property
     def training_scans(self) -> tuple[str, ...]:

@@ -102,7 +102,7 @@ class CropSource:
     def maps(self, sample: CropSample, flips: list[int]) -> Maps:
         """The crop is filled up with air to what the networks need, as prediction does."""
         pooling = self.settings.density.pooling
-        step = np.lcm(shape_divisor(self.plan), pooling)
+        step = np.lcm(self.features.divisor(shape_divisor(self.plan)), pooling)
         padding = [int(p) for n in (-np.array(sample.size) % step)[::-1] for p in (0, n)]
         both = [channel.to(self.device, non_blocking=True) for channel in sample.image]
         image, body = (F.pad(resize_boxes([channel], sample.size), padding) for channel in both)

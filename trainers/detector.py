@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from screener_nnu.conditions import TRAINED_BY
+from screener_nnu.descriptors import OF_THE_PLAN
 from screener_nnu.detectors import ModelRef
 from screener_nnu.paths import plan_file
 from screener_nnu.planners.variants import derive_plan
@@ -28,21 +29,21 @@ def stages_of(model: ModelRef, restart: bool = False) -> list[tuple[str, str]]:
         source = settings.density.descriptor_plans or model.plans
         overrides = [*model.spec.overrides, f"density.descriptor_plans={source}"]
         derive_plan(model.dataset, own, overrides, model.plans, restart)
-        kind = settings.override(list(model.spec.overrides)).condition.kind
-        return [*_networks(settings, model.plans, kind), (model.stage, own)]
+        changed = settings.override(list(model.spec.overrides))
+        return [*_networks(changed, model.plans), (model.stage, own)]
+    networks = [*_networks(settings, model.plans), ("density", model.plans)]
     if model.stage == "density":
-        networks = _networks(settings, model.plans, settings.condition.kind)
-        return [*networks, ("density", model.plans)]
+        return networks
     if settings.distillation.density_plans:
         return [(model.stage, own)]
-    networks = _networks(settings, model.plans, settings.condition.kind)
-    return [*networks, ("density", model.plans), (model.stage, own)]
+    return [*networks, (model.stage, own)]
 
 
-def _networks(settings: ScreenerSettings, plans: str, condition: str) -> list[tuple[str, str]]:
+def _networks(settings: ScreenerSettings, plans: str) -> list[tuple[str, str]]:
     """The stages of descriptor and condition that belong to the plan itself."""
-    density = settings.density
-    stages = [] if density.descriptor_plans else [("descriptor", plans)]
+    density, condition = settings.density, settings.condition.kind
+    own = density.descriptor in OF_THE_PLAN and not density.descriptor_plans
+    stages = [("descriptor", plans)] if own else []
     if condition in TRAINED_BY and not density.condition_plans:
         stages.append((TRAINED_BY[condition], plans))
     return stages

@@ -126,12 +126,13 @@ def _request(arguments: argparse.Namespace, model: ModelRef) -> OutputRequest:
         trained_identity,
     )
     from screener_nnu.outputs.request import OutputRequest
+    from screener_nnu.score_units import behind
 
     identity = trained_identity(model)
     threshold = None
     if arguments.threshold is not None:
         threshold = resolve_threshold(arguments.threshold, model, arguments.min_ml)
-        print(f"threshold: {threshold:.4f}{model.spec.unit_text}")
+        print(f"threshold: {threshold:.4f}{behind(model.spec.unit)}")
     return OutputRequest(
         threshold=threshold,
         findings=arguments.findings,

@@ -1,1 +1,35 @@
 """What a detector sees of an image: descriptor maps from networks that others or we trained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from screener_nnu.errors import ScreenerError
+from screener_nnu.stages import load_object
+
+if TYPE_CHECKING:
+    from screener_nnu.descriptors.base import Descriptor
+
+#: The last layer of the plan's own trained UNet, and several layers of it.
+DENSE, LEVELS = "dense", "levels"
+#: Class of a descriptor by the name that a plan uses, `module:class`; `dense` has none.
+DESCRIPTORS: dict[str, str] = {
+    DENSE: "",
+    LEVELS: "screener_nnu.descriptors.levels:LevelsDescriptor",
+    "imagenet": "screener_nnu.descriptors.imagenet:ImageNetSlices",
+    "file": "screener_nnu.descriptors.file_network:FileDescriptor",
+}
+#: Those that need the plan's trained UNet.
+OF_THE_PLAN = (DENSE, LEVELS)
+
+
+def descriptor_class(name: str) -> type[Descriptor]:
+    """The class of a descriptor other than `dense`.
+
+    Raises:
+        ScreenerError: the name is not known.
+    """
+    if name not in DESCRIPTORS:
+        raise ScreenerError(f"there is no descriptor '{name}'; known: {', '.join(DESCRIPTORS)}")
+    found: type[Descriptor] = load_object(DESCRIPTORS[name])
+    return found

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from screener_nnu.descriptors import DENSE, LEVELS
 from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import (
     dataset_name,
@@ -48,19 +49,23 @@ class DetectorSpec:
     overrides: tuple[str, ...] = ()
     unit: str = "nats"
 
-    @property
-    def unit_text(self) -> str:
-        """The unit behind a number; empty where there is none."""
-        return "" if self.unit == "none" else f" {self.unit}"
-
 
 _TEACHER = "screener_nnu.inference.models:load_teacher"
 
 
-def _fitted(title: str, density: str, condition: str = "none", unit: str = "nats") -> DetectorSpec:
-    """A density that is fitted in one pass to the descriptor of the plan."""
+def _fitted(
+    title: str,
+    density: str,
+    condition: str = "none",
+    unit: str = "nats",
+    descriptor: str = DENSE,
+    options: tuple[str, ...] = (),
+) -> DetectorSpec:
+    """A density that is fitted in one pass."""
     overrides = (
+        *(f"density.options.{option}" for option in options),
         f"density.kind={density}",
+        f"density.descriptor={descriptor}",
         f"condition.kind={condition}",
         "density.whole_scans=true",
         "density.positions=0",
@@ -77,7 +82,17 @@ DETECTORS: dict[str, DetectorSpec] = {
     TEACHER: DetectorSpec("descriptor, condition and density of the plan", "density", _TEACHER),
     "padim": _fitted("Gaussian of each place in the body (PaDiM)", "full_gaussian", "position"),
     "pca": _fitted("Gaussian in the space of principal components", "gaussian_pca"),
-    "knn": _fitted("distance to the nearest descriptors", "knn", unit="none"),
+    # A bank of 1000 takes the time of the flow; one of 10,000 ten times as long.
+    "knn": _fitted(
+        "distance to the nearest descriptors", "knn", unit="none", options=("bank=1000",)
+    ),
+    "msde": _fitted("mean-shift density enhancement", "msde", unit="none", options=("bank=2000",)),
+    "padim_levels": _fitted(
+        "PaDiM on the levels of the encoder", "full_gaussian", "position", descriptor=LEVELS
+    ),
+    "padim_imagenet": _fitted(
+        "PaDiM on ImageNet features of slices", "full_gaussian", "position", descriptor="imagenet"
+    ),
 }
 
 

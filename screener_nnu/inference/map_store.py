@@ -16,6 +16,7 @@ from screener_nnu.checkpoints import write_array
 from screener_nnu.errors import CaseError
 from screener_nnu.inference.sliding_window import Part
 from screener_nnu.inference.volume import stitched_maps
+from screener_nnu.networks.unet import shape_divisor
 from screener_nnu.plans import ScreenerSettings, Shape
 from screener_nnu.scoring.teacher import FeatureExtractor, weights_hash
 
@@ -144,7 +145,8 @@ class MapStore:
             return
         pooling, given = self.features.pooling, image().to(self.device)
         place = None if part is None else part()
-        made = stitched_maps(function, pooling, given, self.plan, part=place)
+        divisor = self.features.divisor(shape_divisor(self.plan))
+        made = stitched_maps(function, pooling, given, self.plan, part=place, divisor=divisor)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_array(path, made.cpu().numpy())
 

@@ -10,6 +10,8 @@ from torch import nn
 from screener_nnu.conditions import TRAINED_BY, Condition, build_condition
 from screener_nnu.conditions.ape import POSITION_CHANNELS
 from screener_nnu.densities import new_density
+from screener_nnu.descriptors import DENSE, OF_THE_PLAN, descriptor_class
+from screener_nnu.descriptors.base import EQUALISED
 from screener_nnu.detectors import ModelRef
 from screener_nnu.detectors.base import LoadedDetector
 from screener_nnu.errors import ScreenerError
@@ -35,13 +37,34 @@ def load_features(
         ScreenerError: a stage is missing; the message holds the command that trains it.
     """
     own = ScreenerSettings.from_dict(plan["screener"])
-    source = settings.descriptor_plans or plan["plans_name"]
-    if source == UNTRAINED:
-        descriptor = stage_unet(plan, own, "descriptor", own.seed)
-    else:
-        descriptor, _ = _trained_unet(dataset, "descriptor", source)
+    descriptor = _load_descriptor(dataset, plan, own, settings)
     condition = _load_condition(dataset, plan, own, settings.condition_plans)
     return FeatureExtractor(descriptor, condition, settings.pooling, own.low_precision_cpu)
+
+
+def _load_descriptor(
+    dataset: str, plan: dict[str, Any], own: ScreenerSettings, settings: DensitySettings
+) -> nn.Module:
+    """The plan's UNet, levels of it, or a network that came from elsewhere."""
+    unet: list[nn.Module] = []
+    if settings.descriptor in OF_THE_PLAN:
+        source = settings.descriptor_plans or plan["plans_name"]
+        if source == UNTRAINED:
+            unet = [stage_unet(plan, own, "descriptor", own.seed)]
+        else:
+            unet = [_trained_unet(dataset, "descriptor", source)[0]]
+    if settings.descriptor == DENSE:
+        return unet[0]
+    kind: Any = descriptor_class(settings.descriptor)
+    options = kind.options(settings.descriptor_options, "screener.density.descriptor_options")
+    descriptor = kind(*unet, **options)
+    descriptor.check_spacing(own.preprocessing.spacing)
+    if descriptor.reads != EQUALISED:
+        raise ScreenerError(
+            f"the network of the descriptor reads {descriptor.reads}, and a density gives it the "
+            "equalised image in [0, 1]: export it with that as its input"
+        )
+    return descriptor
 
 
 def _load_condition(

@@ -66,6 +66,7 @@ def stitched_maps(
     needed: np.ndarray | None = None,
     tile: Shape | None = None,
     part: Part | None = None,
+    divisor: Shape | None = None,
 ) -> torch.Tensor:
     """Pooled maps of a whole image, averaged where tiles overlap.
 
@@ -77,6 +78,7 @@ def stitched_maps(
         needed: (D, H, W) voxels whose maps are asked for; all by default.
         tile: another one than the plan's.
         part: of which scan the image is a part; by default it is the whole scan.
+        divisor: what starts of tiles are multiples of; by default the strides of the plan.
 
     Returns:
         (1, channels, d, h, w) float32 on the device of the image.
@@ -86,7 +88,7 @@ def stitched_maps(
     batch = 1
     if needed is not None:
         batch = tiles_at_once(tile, inference.teacher_tile, image.device)
-    scorer, divisor = _Maps(cell, maps), shape_divisor(plan)
+    scorer, divisor = _Maps(cell, maps), divisor or shape_divisor(plan)
     overlap = inference.overlap
     return score_volume(scorer, image, tile, overlap, divisor, 0.0, needed, batch, part)[None]
 
@@ -113,7 +115,10 @@ def teacher_cells(
         z, y, x = equalised.shape
         reach = teacher.density.density.reach
         voxels = voxels_of_cells(needed_cells(needed, cell, reach), cell, (z, y, x))
-    y_map = stitched_maps(features.descriptor_maps, cell, equalised, plan, voxels, tile)
+    divisor = features.divisor(shape_divisor(plan))
+    y_map = stitched_maps(
+        features.descriptor_maps, cell, equalised, plan, voxels, tile, divisor=divisor
+    )
     c_map = None
     if features.condition.channels:
         c_map = stitched_maps(features.condition_maps, cell, equalised, plan, voxels, tile)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from screener_nnu.conditions.base import Condition
 from screener_nnu.densities.standardised import StandardisedDensity
+from screener_nnu.descriptors.base import Descriptor
 from screener_nnu.networks.unet import low_precision
 from screener_nnu.plans import Shape
 
@@ -47,6 +49,25 @@ class FeatureExtractor(nn.Module):
         """Stays in evaluation mode."""
         return super().train(False)
 
+    @property
+    def descriptor_channels(self) -> int:
+        """Channels of y."""
+        if isinstance(self.descriptor, Descriptor):
+            return self.descriptor.channels
+        network: Any = self.descriptor
+        return int(network.decoder.seg_layers[-1].out_channels)
+
+    def divisor(self, of_plan: Shape) -> Shape:
+        """What starts of tiles are multiples of, so that tiles meet the cells of all networks.
+
+        Args:
+            of_plan: strides of the plan's UNet.
+        """
+        if not isinstance(self.descriptor, Descriptor):
+            return of_plan
+        z, y, x = np.lcm(of_plan, self.descriptor.divisor).tolist()
+        return z, y, x
+
     def identity(self) -> str:
         """Hash of the weights: a density belongs to exactly these networks."""
         return weights_hash(self)
@@ -65,6 +86,8 @@ class FeatureExtractor(nn.Module):
     ) -> torch.Tensor:
         """Pooled y (B, d, ...) alone; the place is not used."""
         with low_precision(image.device, self.low_precision_cpu):
+            if isinstance(self.descriptor, Descriptor):
+                return self.descriptor.pooled(image, self.pooling).float()
             y = self.descriptor(image)
         return F.avg_pool3d(y.float(), self.pooling)
 

@@ -190,8 +190,8 @@ def test_missing_stage_names_its_command(world: Any, removed: str, wanted: str) 
     (world.stage(removed) / "checkpoint_final.pth").unlink()
     with pytest.raises(ScreenerError, match=rf"screener_train 901 3d_fullres {wanted}$"):
         world.trainer("density")
-    with pytest.raises(ScreenerError, match=rf"screener_train 901 3d_fullres {wanted} -p Other$"):
-        world.trainer("density", *(f"density.{s}_plans=Other" for s in (removed,)))
+    with pytest.raises(ScreenerError, match=rf"screener_train 901 3d_fullres {wanted} -p Fine$"):
+        world.trainer("density", *(f"density.{s}_plans=Fine" for s in (removed,)))
 
 
 def test_integer_fold_and_foreign_plan_are_refused(world: Any) -> None:
