@@ -202,6 +202,8 @@ def _sentence(done: Done, says: tuple[str, ...], root: Path) -> str:
     found = [line for line in lines if any(re.search(words, line) for words in says)]
     chosen = list(dict.fromkeys(found or lines[-1:]))[:2]
     text = " / ".join(chosen).replace(f"{root}{os.sep}", "").replace(str(root), ".")
+    # A name of 240 letters is not for a table.
+    text = re.sub(r"(.)\1{30,}", r"\1\1\1...", text)
     return re.sub(r"(/tmp/|/private/)\S*?/", ".../", text)
 
 
