@@ -58,18 +58,16 @@ def taken_names(cases: Collection[str]) -> dict[str, str]:
         first = folded.setdefault(unicodedata.normalize("NFC", case).casefold(), case)
         length = len(os.fsencode(case))
         if owner in names:
-            unusable[case] = (
-                f"its map would replace {case}.nii.gz of the case {owner}: rename the scan"
-            )
+            unusable[case] = f"its map would replace {case}.nii.gz of the case {owner}: rename it"
         elif first != case:
             unusable[case] = (
                 f"its name differs from {first} in letter case or accents alone, and on many disks "
-                "one map would replace the other: rename the scan"
+                "one map would replace the other: rename it"
             )
         elif length > _LONGEST_NAME:
             unusable[case] = (
                 f"its name has {length} bytes, and those of its map and findings would be too "
-                f"long: rename the scan, to {_LONGEST_NAME} at most"
+                f"long: rename it, to {_LONGEST_NAME} at most"
             )
     return unusable
 
