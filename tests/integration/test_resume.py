@@ -19,7 +19,8 @@ def lengthen(world: Any, stage: str) -> None:
     """More epochs of two steps, so that there is time for a kill between the first and last."""
     where = {"condition": "condition.contrast", "position": "condition.position"}.get(stage, stage)
     kind = "ape" if stage == "position" else "masking_invariant"
-    lengths = [f"{where}.optimiser.{s}" for s in (f"steps={2 * EPOCHS}", "steps_per_epoch=2")]
+    settings = (f"steps={2 * EPOCHS}", "steps_per_epoch=2", "warmup_steps=1")
+    lengths = [f"{where}.optimiser.{setting}" for setting in settings]
     plan = world.plan(f"condition.kind={kind}", *lengths)
     (world.preprocessed / "ScreenerPlans.json").write_text(json.dumps(plan))
 
