@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from screener_nnu.calibration.components import count_components, tail_of
 from screener_nnu.calibration.false_positives import FalsePositives
 from screener_nnu.calibration.measure import each_usable
-from screener_nnu.calibration.record import case_value
 from screener_nnu.calibration.scans import ScanSource, ScoredScan
+from screener_nnu.case_score import case_score
 from screener_nnu.errors import ScreenerError
 
 _NOT_COUNTED = -1
@@ -51,7 +51,7 @@ class Checked:
         if reached.any():
             counts[:, reached] = count_components(tail, thresholds[reached], volumes)
         self.counts.append(counts)
-        self.case_scores.append(case_value(scores))
+        self.case_scores.append(case_score(scores))
 
     def above(self, threshold: float, volume_ml: float) -> NDArray[np.int32]:
         """Components of each scan `(N,)` above one of the calibration's thresholds (nats).

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from screener_nnu.errors import ScreenerError
 from screener_nnu.evaluation.bootstrap import case_weights
+from screener_nnu.least_volume import MINIMUM_ML
 
 VOLUMES_ML = (0.03, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Least volumes (ml) of components that are counted side by side."""
-DEFAULT_VOLUME_ML = 0.1
 SAMPLES = 1000
 _INTERVAL = (2.5, 97.5)
 
@@ -69,7 +69,7 @@ class FalsePositives:
         return int(self.counts.shape[0])
 
     def threshold_for(
-        self, per_scan: float, volume_ml: float = DEFAULT_VOLUME_ML
+        self, per_scan: float, volume_ml: float = MINIMUM_ML
     ) -> FalsePositiveThreshold:
         """The lowest threshold from which on up there are no more than so many per scan.
 
@@ -97,7 +97,7 @@ class FalsePositives:
             _range(weights @ left_out) if left_out.size else (float("nan"), float("nan")),
         )
 
-    def per_scan(self, threshold: float, volume_ml: float = DEFAULT_VOLUME_ML) -> float:
+    def per_scan(self, threshold: float, volume_ml: float = MINIMUM_ML) -> float:
         """Components per held-out scan above a threshold (nats); NaN below all counted ones."""
         _, counts = self._counts(volume_ml)
         place = int(np.searchsorted(self.thresholds, threshold, side="right")) - 1

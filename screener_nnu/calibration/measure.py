@@ -16,8 +16,9 @@ from screener_nnu.calibration.annotated import AnnotatedThresholds, choose_thres
 from screener_nnu.calibration.components import Tail, count_components, shared_thresholds, tail_of
 from screener_nnu.calibration.false_positives import VOLUMES_ML, FalsePositives
 from screener_nnu.calibration.percentiles import PercentileMap, ScoreHistogram
-from screener_nnu.calibration.record import CASE_PERCENTILE, Calibration, case_value
+from screener_nnu.calibration.record import Calibration
 from screener_nnu.calibration.scans import ScanSource, ScoredScan
+from screener_nnu.case_score import CASE_PERCENTILE, case_score
 from screener_nnu.errors import ScreenerError
 from screener_nnu.evaluation.binning import BinIndex
 from screener_nnu.evaluation.histograms import CaseHistogram
@@ -57,7 +58,7 @@ class Measured:
         """
         scores = scan.in_body(case)
         tail = tail_of(scan.score, scan.body, scan.voxel_ml, self.reach)
-        value = case_value(scores)
+        value = case_score(scores)
         self.histogram.add(scores)
         self.tails.append(tail)
         self.case_scores.append(value)

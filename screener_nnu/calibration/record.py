@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from screener_nnu.calibration.annotated import AnnotatedThresholds
-from screener_nnu.calibration.false_positives import DEFAULT_VOLUME_ML, FalsePositives
+from screener_nnu.calibration.false_positives import FalsePositives
 from screener_nnu.calibration.percentiles import PercentileMap
+from screener_nnu.case_score import case_score
 from screener_nnu.errors import ScreenerError
+from screener_nnu.least_volume import MINIMUM_ML
 
 VERSION = 1
-CASE_PERCENTILE = 99.95
-"""The percentile of a scan's own voxels that is its case score; chosen by measurement."""
 THRESHOLD_FORMS = "a number of nats, p99.9, fp1, dice or recall0.8"
 _NUMBER = r"\d+\.?\d*|\.\d+"
 _SPECIAL = re.compile(rf"(p|fp|recall)({_NUMBER})")
@@ -99,7 +99,7 @@ class Calibration:
         Raises:
             ScreenerError: no voxels, or scores that are no finite numbers.
         """
-        value = case_value(scores, self.case_percentile)
+        value = case_score(scores, self.case_percentile)
         lower = int(np.searchsorted(self.case_scores, value, side="left"))
         return CaseScore(value, 100.0 * lower / self.scans)
 
@@ -108,7 +108,7 @@ class Calibration:
         lower = round(score.percentile * self.scans / 100.0)
         return f"{score.value:.4g} nats, higher than {lower} of {self.scans} held-out scans"
 
-    def parse_threshold(self, text: str, volume_ml: float = DEFAULT_VOLUME_ML) -> float:
+    def parse_threshold(self, text: str, volume_ml: float = MINIMUM_ML) -> float:
         """A threshold (nats; voxels above it are positive) from what a user wrote.
 
         Args:
@@ -211,20 +211,6 @@ class Calibration:
     def with_annotated(self, annotated: AnnotatedThresholds) -> Calibration:
         """The same with thresholds of annotated cases."""
         return replace(self, annotated=annotated)
-
-
-def case_value(scores: NDArray[np.floating], percentile: float = CASE_PERCENTILE) -> float:
-    """The case score (nats) of the scores of a body's voxels, of any shape.
-
-    Raises:
-        ScreenerError: no voxels, or scores that are no finite numbers.
-    """
-    if not scores.size:
-        raise ScreenerError("a scan without body voxels has no case score")
-    value = float(np.percentile(scores, percentile))
-    if not np.isfinite(value):
-        raise ScreenerError("the map holds NaN or infinite scores: predict this scan again")
-    return value
 
 
 def plain_threshold(text: str) -> float | None:

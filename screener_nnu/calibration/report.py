@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from screener_nnu.calibration.annotated import RECALLS
 from screener_nnu.calibration.check import Checked
-from screener_nnu.calibration.false_positives import DEFAULT_VOLUME_ML, SAMPLES
+from screener_nnu.calibration.false_positives import SAMPLES
 from screener_nnu.calibration.record import Calibration
 from screener_nnu.errors import ScreenerError
 from screener_nnu.evaluation.bootstrap import case_weights
+from screener_nnu.least_volume import MINIMUM_ML
 
 ASKED = (0.5, 1.0, 2.0, 5.0)
 # Where no more of the held-out voxels lie below the best threshold, lesions do not stand out.
@@ -20,7 +21,7 @@ _USELESS = 80.0
 _PERCENTILES = (50.0, 90.0, 99.0, 99.9, 99.99, 99.999)
 
 
-def describe(calibration: Calibration, volume_ml: float = DEFAULT_VOLUME_ML) -> Iterator[str]:
+def describe(calibration: Calibration, volume_ml: float = MINIMUM_ML) -> Iterator[str]:
     """The lines of a report.
 
     Args:
@@ -93,7 +94,7 @@ def _annotated(calibration: Calibration) -> Iterator[str]:
 
 
 def compare(
-    calibration: Calibration, checked: Checked, volume_ml: float = DEFAULT_VOLUME_ML
+    calibration: Calibration, checked: Checked, volume_ml: float = MINIMUM_ML
 ) -> Iterator[str]:
     """Asked-for and obtained false positives on other scans, and where their case scores lie.
 

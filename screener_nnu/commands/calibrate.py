@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from screener_nnu.commands._detector import add_model_options, chosen_model
 from screener_nnu.commands._run import run, user_path
+from screener_nnu.least_volume import MINIMUM_ML
 
 if TYPE_CHECKING:
     from screener_nnu.calibration.run import Calibrator
@@ -62,7 +63,6 @@ def _calibrate(arguments: argparse.Namespace) -> None:
 
     _refuse_contradictions(arguments)
     set_default_folders()
-    from screener_nnu.calibration.false_positives import DEFAULT_VOLUME_ML
     from screener_nnu.calibration.report import describe
     from screener_nnu.calibration.run import Calibrator
     from screener_nnu.devices import choose_device
@@ -70,7 +70,7 @@ def _calibrate(arguments: argparse.Namespace) -> None:
     calibrator = Calibrator(
         chosen_model(arguments), choose_device(arguments.device), arguments.max_scans
     )
-    volume = arguments.min_volume_ml or DEFAULT_VOLUME_ML
+    volume = arguments.min_volume_ml or MINIMUM_ML
     if arguments.check:
         _check(calibrator, arguments.images, volume)
         return

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from screener_nnu.commands._run import run, user_path
 from screener_nnu.errors import ScreenerError
+from screener_nnu.least_volume import MINIMUM_ML
 
 if TYPE_CHECKING:
     from screener_nnu.evaluation.cases import HuHistogram
@@ -74,8 +75,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threshold",
         type=float,
-        help="score, chosen elsewhere, at which Dice of the maps is taken (default: the best one "
-        "on these cases, which is optimistic)",
+        help="score, chosen elsewhere: Dice of the voxels above it, those of screener_predict "
+        "--threshold (default: the best one on these cases, which is optimistic)",
     )
     parser.add_argument(
         "--bins",
@@ -93,9 +94,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--min_volume",
         type=float,
-        default=30.0,
+        default=1000 * MINIMUM_ML,
         metavar="MM3",
-        help="FROC: least volume of a detection and of a lesion in mm^3 (30)",
+        help="FROC: least volume of a detection and of a lesion in mm^3 (%(default)g)",
     )
     parser.add_argument(
         "--no_bootstrap", action="store_true", help="leave out the intervals over cases"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from screener_nnu.commands._detector import add_model_options, chosen_model
 from screener_nnu.commands._run import run, user_path
+from screener_nnu.least_volume import MINIMUM_ML
 
 if TYPE_CHECKING:
     from screener_nnu.detectors import ModelRef
@@ -39,7 +40,9 @@ def _parser() -> argparse.ArgumentParser:
         "positives a scan), dice, recall0.8",
     )
     parser.add_argument("--findings", action="store_true", help="list the places above it")
-    parser.add_argument("--min_ml", type=float, default=0.1, help="smallest volume of one [0.1]")
+    parser.add_argument(
+        "--min_ml", type=float, default=MINIMUM_ML, help="smallest volume of one [%(default)g]"
+    )
     parser.add_argument("--dicom", action="store_true", help="DICOM objects of DICOM scans")
     parser.add_argument("--page", action="store_true", help="a page to look at, of each scan")
     parser.add_argument("--overwrite", action="store_true", help="predict again what is there")

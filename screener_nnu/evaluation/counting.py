@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from screener_nnu.case_score import case_score
 from screener_nnu.errors import CaseError
 from screener_nnu.evaluation.binning import BinIndex
 from screener_nnu.evaluation.bins import Bins, MethodBins
-from screener_nnu.evaluation.case_level import case_score
 from screener_nnu.evaluation.cases import CaseFiles, CaseLabels, iterate_scores, load_labels
 from screener_nnu.evaluation.froc import count_froc, least_voxels
 from screener_nnu.evaluation.histograms import CaseHistogram
@@ -121,7 +121,7 @@ def count_scores(
             bins.froc_thresholds,
             least_voxels(measurement.min_volume_mm3, labels.spacing),
         ),
-        case_score(scores if in_body.all() else scores[in_body], labels.spacing),
+        case_score(scores if in_body.all() else scores[in_body]),
         sample_scores(scores, draw_voxels(labels.annotated, case, measurement.seed)),
         int(np.count_nonzero(scores < bins.edges[0]) + np.count_nonzero(scores > bins.edges[-1])),
     )

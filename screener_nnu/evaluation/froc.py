@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from screener_nnu.evaluation.components import detect
 from screener_nnu.evaluation.lesions import Lesions
+from screener_nnu.least_volume import MINIMUM_ML
 
 FloatArray = NDArray[np.float64]
 
@@ -22,8 +23,8 @@ THRESHOLD_FPR = np.logspace(-6, -1, 26)
 """False positive rates of the voxels at which the thresholds are placed, five a decade."""
 FALSE_POSITIVES_PER_SCAN = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Where sensitivity is reported and averaged (LUNA16; Setio et al., 2017)."""
-MIN_VOLUME_MM3 = 30.0
-"""Least volume of a detection and of a lesion: a sphere of 4 mm."""
+MIN_VOLUME_MM3 = 1000 * MINIMUM_ML
+"""Least volume of a detection and of a lesion: that of a finding."""
 LEAST_ANNOTATED_SHARE = 0.1
 """Share of a detection that must be annotated; without it one that fills the body finds all."""
 

@@ -29,8 +29,8 @@ class Scores:
         auroc_fpr30: area under the ROC curve up to a false positive rate of 0.3, divided by 0.3.
         average_precision: average precision as scikit-learn defines it.
         best_dice: highest Dice over all thresholds (optimistic: it has seen the annotation).
-        best_threshold: score at and above which voxels are positive for `best_dice`.
-        threshold: score at which `dice` was measured.
+        best_threshold: score above which voxels are positive for `best_dice`.
+        threshold: score above which they are for `dice`.
         dice: Dice at `threshold`.
     """
 
@@ -113,12 +113,23 @@ def best_bin(dice: NDArray[np.float64]) -> NDArray[np.intp]:
     return dice.shape[-1] - 1 - np.argmax(filled[..., ::-1], axis=-1)
 
 
-def threshold_bin(edges: NDArray[np.float32], threshold: float) -> int:
-    """First bin that lies wholly at or above a threshold, `K` when none does.
+def lowest_above(threshold: float) -> np.float32:
+    """The lowest score above a threshold: voxels above it are positive, as in a prediction."""
+    return np.nextafter(np.float32(threshold), np.float32(np.inf))
 
-    Exact when the threshold is one of the edges; otherwise off by less than one bin.
+
+def highest_below(score: np.float32) -> float:
+    """The highest threshold that a score is above."""
+    return float(np.nextafter(score, np.float32(-np.inf)))
+
+
+def threshold_bin(edges: NDArray[np.float32], threshold: float) -> int:
+    """First bin that lies wholly above a threshold, `K` when none does.
+
+    Exact when `lowest_above` the threshold is one of the edges; otherwise off by less than one
+    bin.
     """
-    return int(np.searchsorted(edges, np.float32(threshold), side="left"))
+    return int(np.searchsorted(edges, lowest_above(threshold), side="left"))
 
 
 def score_histogram(
@@ -129,7 +140,7 @@ def score_histogram(
     Args:
         histogram: counts over K bins.
         edges: lower bounds of the bins `(K,)`.
-        threshold: score at which to measure `dice`; None takes the best one.
+        threshold: score above which `dice` is measured; None takes the best one.
     """
     positive, negative = histogram.positive, histogram.negative
     annotated = int(positive.sum(dtype=np.int64))
@@ -138,7 +149,7 @@ def score_histogram(
     chosen = best if threshold is None else threshold_bin(edges, threshold)
     # Above every bin nothing is found, which is a Dice of zero.
     above_all = 0.0 if annotated else float("nan")
-    best_threshold = float(edges[best]) if annotated else float("nan")
+    best_threshold = highest_below(edges[best]) if annotated else float("nan")
     return Scores(
         voxels=annotated + int(negative.sum(dtype=np.int64)),
         annotated=annotated,

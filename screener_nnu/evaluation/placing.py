@@ -15,6 +15,7 @@ from screener_nnu.evaluation.bins import Bins, MethodBins
 from screener_nnu.evaluation.cases import CaseFiles, iterate_scores, load_labels
 from screener_nnu.evaluation.froc import place_thresholds
 from screener_nnu.evaluation.histograms import quantile_edges
+from screener_nnu.evaluation.metrics import lowest_above
 from screener_nnu.evaluation.settings import Measurement
 from screener_nnu.evaluation.workers import for_each_case
 
@@ -93,7 +94,9 @@ def place_bins(
     if not gathered:
         raise no_case_left(skipped)
     methods = {
-        method: samples.place([thresholds[method]] if method in thresholds else [])
+        method: samples.place(
+            [float(lowest_above(thresholds[method]))] if method in thresholds else []
+        )
         for method, samples in gathered.items()
     }
     return Bins(methods, skipped=skipped)

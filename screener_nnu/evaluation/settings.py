@@ -15,7 +15,7 @@ from screener_nnu.evaluation.cases import CaseFiles, HuHistogram
 from screener_nnu.evaluation.froc import MIN_VOLUME_MM3
 
 # Part of every signature: a change of what is counted must count anew.
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)

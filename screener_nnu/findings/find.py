@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.findings.components import Components, label_components
 from screener_nnu.findings.finding import Finding, Findings, LeftOut, Point, Voxel
+from screener_nnu.least_volume import MINIMUM_ML
 from screener_nnu.score_units import NATS, behind
 
-MINIMUM_ML = 0.1
 LIMIT = 50
 # A label has 16 bits.
 _MOST_LABELS = 65535

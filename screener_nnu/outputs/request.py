@@ -9,7 +9,8 @@ import numpy as np
 
 from screener_nnu.calibration.record import Calibration
 from screener_nnu.errors import ScreenerError
-from screener_nnu.findings.find import LIMIT, MINIMUM_ML
+from screener_nnu.findings.find import LIMIT
+from screener_nnu.least_volume import MINIMUM_ML
 from screener_nnu.score_units import NATS
 
 REQUEST_VERSION = 1

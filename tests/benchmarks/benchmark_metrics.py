@@ -13,8 +13,8 @@ import numpy as np
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from screener_nnu.case_score import case_score
 from screener_nnu.evaluation.binning import BinIndex
-from screener_nnu.evaluation.case_level import case_score
 from screener_nnu.evaluation.froc import count_froc, least_voxels, place_thresholds
 from screener_nnu.evaluation.histograms import CaseHistogram, merge_histograms, quantile_edges
 from screener_nnu.evaluation.lesions import LesionHistograms, find_lesions
@@ -75,7 +75,7 @@ def main() -> None:
     body = np.ones(shape, dtype=bool)
     count_froc(scores, body, annotated, lesions, thresholds, least_voxels(30, SPACING))
     timed(f"FROC at {thresholds.size} thresholds")
-    case_score(scores, SPACING)
+    case_score(scores)
     timed("score of the case")
     pooled = merge_histograms(counted)
     streamed = score_histogram(pooled, edges)

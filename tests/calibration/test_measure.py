@@ -17,10 +17,11 @@ from screener_nnu.calibration.measure import (
     measure_annotated,
     measure_scans,
 )
-from screener_nnu.calibration.record import CASE_PERCENTILE, SOURCES, Calibration
+from screener_nnu.calibration.record import SOURCES, Calibration
 from screener_nnu.calibration.report import describe
 from screener_nnu.calibration.scans import ScoredScan
 from screener_nnu.calibration.store import read_calibration, save_calibration
+from screener_nnu.case_score import CASE_PERCENTILE
 from screener_nnu.errors import CaseError, ScreenerError
 
 SHAPE = (12, 30, 30)

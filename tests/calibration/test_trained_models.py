@@ -14,7 +14,6 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 
 from screener_nnu.calibration.annotated import AnnotatedThresholds
-from screener_nnu.calibration.record import CASE_PERCENTILE
 from screener_nnu.calibration.run import Calibrator, calibrate_trained
 from screener_nnu.calibration.scans import image_scans, load_predictor, stored_scans
 from screener_nnu.calibration.store import (
@@ -25,6 +24,7 @@ from screener_nnu.calibration.store import (
     save_calibration,
     trained_identity,
 )
+from screener_nnu.case_score import CASE_PERCENTILE
 from screener_nnu.commands.calibrate import main as calibrate
 from screener_nnu.detectors import ModelRef
 from screener_nnu.errors import ScreenerError

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from screener_nnu.evaluation.histograms import CaseHistogram, quantile_edges
-from screener_nnu.evaluation.metrics import Scores, score_histogram
+from screener_nnu.evaluation.metrics import Scores, lowest_above, score_histogram
 
 
 def make_data(kind: str) -> tuple[np.ndarray, np.ndarray]:
@@ -38,7 +38,7 @@ KINDS = ["continuous", "ties", "skewed", "few positives"] + [
 def streamed(
     scores: np.ndarray, annotated: np.ndarray, threshold: float | None = None, bins: int = 65_536
 ) -> Scores:
-    include = [float(scores.min())] + ([] if threshold is None else [threshold])
+    include = [scores.min()] + ([] if threshold is None else [lowest_above(threshold)])
     edges = quantile_edges([scores[annotated], scores[~annotated]], bins, include)
     return score_histogram(CaseHistogram.count("a", scores, annotated, edges), edges, threshold)
 
@@ -53,7 +53,7 @@ def explicit_partial_auroc(scores: np.ndarray, annotated: np.ndarray, limit: flo
 
 
 def explicit_dice(scores: np.ndarray, annotated: np.ndarray, threshold: float) -> float:
-    found = scores >= threshold
+    found = scores > np.float32(threshold)
     return 2 * (found & annotated).sum() / (found.sum() + annotated.sum())
 
 
@@ -67,7 +67,8 @@ def test_every_metric_is_exact_when_each_value_has_its_bin(kind: str) -> None:
     assert result.average_precision == pytest.approx(precision, abs=1e-12)
     partial = explicit_partial_auroc(scores, annotated, 0.3)
     assert result.auroc_fpr30 == pytest.approx(partial, abs=1e-12)
-    dice = {t: explicit_dice(scores, annotated, t) for t in np.unique(scores)}
+    below = np.nextafter(np.unique(scores), np.float32(-np.inf))
+    dice = {t: explicit_dice(scores, annotated, t) for t in below}
     assert result.best_dice == pytest.approx(max(dice.values()), abs=1e-12)
     assert dice[np.float32(result.best_threshold)] == pytest.approx(result.best_dice, abs=1e-12)
     assert (result.threshold, result.dice) == (result.best_threshold, result.best_dice)
@@ -79,8 +80,7 @@ def test_dice_at_a_given_threshold(kind: str, threshold: float) -> None:
     scores, annotated = make_data(kind)
     result = streamed(scores, annotated, threshold)
     assert result.threshold == threshold
-    threshold32 = float(np.float32(threshold))
-    assert result.dice == pytest.approx(explicit_dice(scores, annotated, threshold32), abs=1e-12)
+    assert result.dice == pytest.approx(explicit_dice(scores, annotated, threshold), abs=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["continuous", "skewed"])

@@ -168,7 +168,7 @@ def test_what_cannot_be_merged_is_said(tmp_path: Path) -> None:
     with pytest.raises(ScreenerError, match=f"other bins of screener .* --bins .*{BINS_FILE}"):
         merge_evaluations([out, twin], tmp_path / "merged")
     evaluate(other, twin, bins=out, min_volume_mm3=3.0)
-    with pytest.raises(ScreenerError, match="differ in min_volume_mm3: 30.0 and 3.0"):
+    with pytest.raises(ScreenerError, match="differ in min_volume_mm3: 100.0 and 3.0"):
         merge_evaluations([out, twin], tmp_path / "merged")
     evaluate(other, twin, images=other / "images")
     with pytest.raises(ScreenerError, match="evaluate the same methods in both"):
