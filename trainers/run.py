@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn
 
 import torch
 
@@ -18,17 +16,13 @@ from screener_nnu.calibration.store import FILE as CALIBRATION_FILE
 from screener_nnu.checkpoints import load_plain
 from screener_nnu.detectors import ModelRef, detectors_of
 from screener_nnu.errors import ScreenerError
+from screener_nnu.locks import locked
 from screener_nnu.paths import dataset_name, plan_file, preprocessed_folder, stage_folder
 from screener_nnu.plans import CONFIGURATION, read_plan
 from screener_nnu.stage_checkpoint import finished_stage
 from screener_nnu.trainers.base import ScreenerTrainer
 from screener_nnu.trainers.stages import trainer_of
 from screener_nnu.trainers.state import OTHER_UPSTREAM
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
@@ -58,33 +52,12 @@ def train_stage(
     """
     trainer_of(stage)
     folder = stage_folder(dataset, stage, plans_name)
-    with _only_run(folder):
+
+    def refuse() -> NoReturn:
+        raise ScreenerError(f"another process is training {folder}: wait for it or stop it")
+
+    with locked(folder.parent / "running.lock", "nnUNet_results", refuse):
         _train_or_leave(dataset, stage, plans_name, device, restart, num_gpus)
-
-
-@contextmanager
-def _only_run(folder: Path) -> Iterator[None]:
-    """Refuses to train a stage that another process is training; a killed one leaves no lock."""
-    with _opened(folder.parent / "running.lock") as lock:
-        if fcntl is not None:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise ScreenerError(
-                    f"another process is training {folder}: wait for it or stop it"
-                ) from error
-        yield
-
-
-def _opened(path: Path) -> TextIO:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("w")
-    except OSError as error:
-        raise ScreenerError(
-            f"{path.absolute()} cannot be written ({error.strerror}): see to the rights and the "
-            "free space of that folder, or name another one in nnUNet_results"
-        ) from error
 
 
 def _forget(folder: Path) -> None:

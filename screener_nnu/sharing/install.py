@@ -12,6 +12,7 @@ from typing import Any
 from screener_nnu.calibration.store import FILE as CALIBRATION
 from screener_nnu.errors import ScreenerError
 from screener_nnu.files import file_sha256
+from screener_nnu.locks import locked
 from screener_nnu.paths import (
     FINGERPRINT_FILE,
     dataset_folders,
@@ -34,7 +35,7 @@ from screener_nnu.sharing.manifest import (
     plan_member,
     read_manifest,
 )
-from screener_nnu.sharing.placing import aside, move_all, one_at_a_time, staging_folders
+from screener_nnu.sharing.placing import aside, move_all, staging_folders
 
 _SPARE_BYTES = 64 << 20
 
@@ -73,7 +74,7 @@ def install_model(path: Path, number: int | None = None, overwrite: bool = False
         ScreenerError: the file cannot be trusted or used, or the number is taken.
     """
     digest = file_sha256(path)
-    with one_at_a_time(preprocessed_root()):
+    with locked(preprocessed_root() / ".screener_install.lock", "nnUNet_preprocessed"):
         known = _find_installed(digest, number)
         if known is not None and (not overwrite or _is_intact(known.dataset)):
             return _require_intact(known)

@@ -9,22 +9,7 @@ from pathlib import Path
 
 from screener_nnu.errors import ScreenerError
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None  # type: ignore[assignment]
-
 _STAGING = ".installing_"
-
-
-@contextmanager
-def one_at_a_time(root: Path) -> Iterator[None]:
-    """Waits for another process that is installing into the same folder."""
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / ".screener_install.lock").open("w") as lock:
-        if fcntl is not None:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 @contextmanager

@@ -74,7 +74,7 @@ def test_output_is_a_file(place: Any, out: str) -> None:
 @situation(
     "nothing can be written into `nnUNet_preprocessed`",
     1,
-    "Dataset901_Tiny cannot be written .*see to its rights, or name another place in nnUNet_prep",
+    "Dataset901_Tiny.* cannot be written .*see to the rights.*another one in nnUNet_preprocessed",
 )
 def test_preprocessed_is_a_file(planned: Any) -> None:
     shutil.rmtree(planned.world.root / "preprocessed")
