@@ -205,10 +205,11 @@ class ScreenerTrainer(StageState):
         if self.global_step == 0:
             self.prepare()
             self.stage_log.reference = self._shared_figure()
-            self.print_to_log_file(
-                f"{self.stage}: {self.figure_name} of the untrained network "
-                f"{self.stage_log.reference:.4f}"
-            )
+            if self.num_epochs:
+                self.print_to_log_file(
+                    f"{self.stage}: {self.figure_name} of the untrained network "
+                    f"{self.stage_log.reference:.4f}"
+                )
         self.dataloader_train = self.training_batches(self.global_step)
         self._progress = tqdm(
             total=self.optimiser_settings.steps,
@@ -354,9 +355,10 @@ class ScreenerTrainer(StageState):
         self.current_epoch += 1
         if self.local_rank == 0:
             (folder / "checkpoint_latest.pth").unlink(missing_ok=True)
+        # A density that is fitted has no state before its training.
+        untrained = f" (untrained {self.stage_log.reference:.4f})" if self.num_epochs else ""
         self.print_to_log_file(
-            f"{self.stage} finished: {self.figure_name} {self._final_figure():.4f} "
-            f"(untrained {self.stage_log.reference:.4f})"
+            f"{self.stage} finished: {self.figure_name} {self._final_figure():.4f}{untrained}"
         )
         if self.local_rank == 0:
             self.calibrate()

@@ -44,6 +44,9 @@ def test_from_training_to_comparison(
     trained: Any, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trained.train(name)
+    ends = re.findall("density finished: .*", capsys.readouterr().out)
+    # What is fitted has no state before its training.
+    assert not any("untrained" in end for end in ends) and (ends or name in ("teacher", "student"))
     model = ModelRef("901", detector=name)
     first = trained_identity(model)
     trained.train(name)  # finished: left alone
