@@ -216,7 +216,7 @@ class ScreenerTrainer(StageState):
             initial=self.global_step,
             desc=self.stage,
             unit="step",
-            disable=self.local_rank != 0,
+            disable=self.local_rank != 0 or not self.num_epochs,
         )
 
     def check_cases(self) -> None:
