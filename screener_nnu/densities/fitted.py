@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from screener_nnu.densities.base import ConditionalDensity
+from screener_nnu.densities.sized_by_data import SizedByData
 from screener_nnu.errors import ScreenerError
 
 # Rows that are scored at a time.
 _ROWS = 1 << 15
 
 
-class FittedDensity(ConditionalDensity):
+class FittedDensity(SizedByData, ConditionalDensity):
     """A density of rows whose state is computed from a sample of them.
 
     A subclass registers its state as buffers, empty ones where their size depends on the data, and
@@ -83,20 +83,3 @@ class FittedDensity(ConditionalDensity):
             for first in range(0, len(rows), _ROWS)
         ]
         return torch.cat(parts).view(shape)
-
-    def resize_to(self, state: Mapping[str, Any], prefix: str = "") -> None:
-        """Gives buffers, whose size depends on the data, the size that they have in a state.
-
-        Args:
-            state: names and tensors; what does not fit is left for the one who loads it.
-            prefix: of the names.
-        """
-        for name, buffer in list(self._buffers.items()):
-            stored = state.get(prefix + name)
-            if buffer is not None and torch.is_tensor(stored) and stored.ndim == buffer.ndim:
-                self._buffers[name] = buffer.new_zeros(stored.shape)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Takes buffers in the size that they were saved in."""
-        self.resize_to(state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *rest)

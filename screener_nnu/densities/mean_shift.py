@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from screener_nnu.densities.density_weights import WeightSettings, density_weights
 from screener_nnu.densities.neighbour_search import nearest_rows, row_distances
+from screener_nnu.densities.sized_by_data import SizedByData
 from screener_nnu.errors import ScreenerError
 from screener_nnu.setting_values import Count, Fraction, NotNegative
 
@@ -128,21 +128,6 @@ def shift_together(rows: Tensor, weights: Tensor, settings: MeanShiftSettings) -
         if moves.mean() < settings.tolerance:
             break
     return Shifted(positions, displacement, torch.stack(trajectory))
-
-
-class SizedByData(nn.Module):
-    """A module whose buffers take the size that they were saved in."""
-
-    def resize_to(self, state: Mapping[str, Any], prefix: str = "") -> None:
-        """Gives its buffers the size that they have in a state; see `FittedDensity.resize_to`."""
-        for name, buffer in list(self._buffers.items()):
-            stored = state.get(prefix + name)
-            if buffer is not None and torch.is_tensor(stored) and stored.ndim == buffer.ndim:
-                self._buffers[name] = buffer.new_zeros(stored.shape)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        self.resize_to(state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 class ReferenceShift(SizedByData):

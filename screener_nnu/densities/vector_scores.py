@@ -17,10 +17,10 @@ from screener_nnu.densities.mahalanobis import mahalanobis, new_gaussian
 from screener_nnu.densities.mean_shift import (
     MeanShiftSettings,
     ReferenceShift,
-    SizedByData,
     shift_together,
 )
 from screener_nnu.densities.neighbour_search import nearest_rows, row_distances
+from screener_nnu.densities.sized_by_data import SizedByData
 from screener_nnu.errors import ScreenerError, some
 from screener_nnu.setting_values import Count, OneOf
 
