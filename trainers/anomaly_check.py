@@ -104,9 +104,13 @@ class AnomalyCheck:
         if not self._voxels:
             self.prepare()
         figures = {}
+        progress = tqdm(
+            total=len(KINDS) * len(self.names), desc="figure", unit="scan", delay=10, leave=False
+        )
         for kind in KINDS:
             scores, pairs = [], []
             for case in self.names:
+                progress.update()
                 voxels = np.stack([counts.ravel() for counts in self._voxels[case, kind]])
                 y, c = self.store.files.read(self._name(case, kind))
                 if not reach:
@@ -120,6 +124,7 @@ class AnomalyCheck:
                 pairs.append(voxels)
             positive, negative = np.concatenate(pairs, axis=1)
             figures[kind] = weighted_auroc(np.concatenate(scores), positive, negative)
+        progress.close()
         figures["mean"] = float(np.nanmean(list(figures.values())))
         return figures
 

@@ -203,7 +203,9 @@ class ScreenerTrainer(StageState):
             write_json(base / "plans.json", self.plan)
             write_json(base / "dataset.json", self.dataset_json)
         if self.global_step == 0:
+            self.logger.log("preparation_start_timestamps", time(), 0)
             self.prepare()
+            self.logger.log("preparation_end_timestamps", time(), 0)
             self.stage_log.reference = self._shared_figure()
             if self.num_epochs:
                 self.print_to_log_file(

@@ -242,7 +242,8 @@ class DensityTrainer(ScreenerTrainer):
             self.print_to_log_file(f"epoch {best['current_epoch']} is kept, the best one")
         if self.local_rank != 0:  # the first process writes the checkpoint
             return
-        self.final_figure = self.validation_figure()
+        # What is fitted was measured as soon as it was.
+        self.final_figure = self.stage_log.reference if self.fitted else self.validation_figure()
         teacher = Teacher(self.features, self.model).eval()
         self.score_statistics = measure_scores(
             teacher, self.cases_folder, self.settings.split.train, self.plan, self.device

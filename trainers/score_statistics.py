@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from screener_nnu.errors import CaseError, ScreenerError
+from screener_nnu.inference.map_store import MapStore, maps_folder
+from screener_nnu.inference.tiles import needed_voxels
 from screener_nnu.inference.volume import teacher_cells, teacher_input
 from screener_nnu.plans import Shape
 from screener_nnu.preprocessing.case_files import CaseFolder
@@ -26,19 +28,36 @@ MOST_SCANS = 24
 
 
 def case_scores(
-    teacher: Teacher, cases: CaseFolder, case: str, plan: dict[str, Any], device: torch.device
+    teacher: Teacher, store: MapStore, cases: CaseFolder, case: str, body_only: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scores (d, h, w) in nats of a stored case and which cells lie in the body, both on CPU.
+    """Scores (d, h, w) of a stored case and which cells lie in the body, both on the CPU.
+
+    Args:
+        teacher: on the device of the store.
+        store: of its maps; those that a density has left there are used again.
+        cases: folder of the cases.
+        case: name.
+        body_only: scores outside the body may be 0, which spares their time.
 
     Raises:
         ScreenerError: a score is no finite number.
     """
     grid_shape = cases.shape(case, "hu")
-    equalised = torch.from_numpy(cases.read(case, "equalised")).to(device)
-    scores = teacher_cells(teacher, teacher_input(equalised, grid_shape), plan).cpu()
+    body = cases.read(case, "body")
+    shape = tuple(-(-n // edge) for n, edge in zip(grid_shape, teacher.cell, strict=True))
+    inside = body_cells(torch.from_numpy(body), grid_shape, teacher.cell, shape) > 0.5  # type: ignore[arg-type]
+    stored = store.stored(case, cases.changed(case))
+    if stored is None:
+        equalised = torch.from_numpy(cases.read(case, "equalised")).to(store.device)
+        needed = needed_voxels(body, grid_shape) if body_only else None
+        image = teacher_input(equalised, grid_shape)
+        scores = teacher_cells(teacher, image, store.plan, needed).cpu()
+    else:
+        y, c = (None if maps is None else maps.to(store.device) for maps in stored)
+        assert y is not None
+        scores = teacher.score(y, c, inside.to(store.device) if body_only else None)[0].cpu()
     require_finite(f"the teacher's scores of {case}", scores)
-    body = torch.from_numpy(cases.read(case, "body"))
-    return scores, body_cells(body, grid_shape, teacher.cell, tuple(scores.shape)) > 0.5  # type: ignore[arg-type]
+    return scores, inside
 
 
 def require_finite(what: str, *values: torch.Tensor | None) -> None:
@@ -78,10 +97,11 @@ def measure_scores(
 ) -> dict[str, float]:
     """Mean, standard deviation, lowest and highest score (nats) in the body of up to 24 scans."""
     cases = CaseFolder(folder)
+    store = MapStore(maps_folder(folder), teacher.features, plan, device)
     values = []
     for case in tqdm(spread(names, MOST_SCANS), desc="score statistics", unit="scan"):
         try:
-            scores, inside = case_scores(teacher, cases, case, plan, device)
+            scores, inside = case_scores(teacher, store, cases, case, body_only=True)
         except CaseError as error:
             logger.warning("left out: %s", error)
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ class StageLogger(LocalLogger):
                 "figures",
                 "validation_terms",
                 "lrs",
+                "preparation_start_timestamps",
+                "preparation_end_timestamps",
                 "epoch_start_timestamps",
                 "epoch_end_timestamps",
             )
@@ -60,3 +63,17 @@ class StageLogger(LocalLogger):
         for axis in (loss, score, rate):
             axis.grid(alpha=0.3)
         write_whole(Path(output_folder) / "progress.png", FigureCanvasAgg(figure).print_png)
+
+
+def training_seconds(values: Mapping[str, Any]) -> float:
+    """Seconds that a stage took, from the values of its log.
+
+    The preparation counts, in which some densities are fitted, and all epochs of a run that was
+    resumed, but not the time between its parts.
+    """
+    kept = ("preparation", "epoch")
+    starts, ends = (
+        [time for name in kept for time in values.get(f"{name}_{what}_timestamps", [])]
+        for what in ("start", "end")
+    )
+    return float(sum(end - start for start, end in zip(starts, ends, strict=False)))

@@ -17,7 +17,7 @@ from screener_nnu.inference.volume import teacher_input
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.scoring.teacher import Teacher
 from screener_nnu.trainers.distillation_reading import TargetFiles
-from screener_nnu.trainers.score_statistics import case_scores, require_finite
+from screener_nnu.trainers.score_statistics import case_scores
 
 logger = logging.getLogger(__name__)
 
@@ -63,27 +63,15 @@ class TeacherTargets:
             write_array(self.files.scores / f"{case}.npy", scores.numpy())
 
     def _scores(self, case: str) -> torch.Tensor:
-        """Scores (d, h, w); with descriptors, their maps are stored before.
-
-        Maps that the density has stored are used again: the networks take most of the time.
-        """
+        """Scores (d, h, w); with descriptors, their maps are stored before."""
 
         def image() -> torch.Tensor:
             equalised = torch.from_numpy(self.cases.read(case, "equalised"))
             return teacher_input(equalised, self.cases.shape(case, "hu"))
 
-        changed = self.cases.changed(case)
-        if self.files.maps is None:
-            stored = self.store.stored(case, changed)
-            if stored is None:
-                return case_scores(self.teacher, self.cases, case, self.plan, self.device)[0]
-            y, c = stored
-        else:
-            y, c = self.store.maps(case, image, changed)
-        on_device = None if c is None else c.to(self.device)
-        scores = self.teacher.score(y.to(self.device), on_device)[0].cpu()
-        require_finite(f"the teacher's scores of {case}", scores)
-        return scores
+        if self.files.maps is not None:
+            self.store.maps(case, image, self.cases.changed(case))
+        return case_scores(self.teacher, self.store, self.cases, case)[0]
 
     def _is_current(self, case: str) -> bool:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from screener_nnu.detectors import ModelRef
 from screener_nnu.errors import ScreenerError
+from screener_nnu.inference.map_store import MapStore
 from screener_nnu.networks.unet import build_unet
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.scoring.teacher import Teacher
@@ -223,7 +225,9 @@ WHOLE = (
 
 
 @pytest.mark.parametrize("kind", ["masking_invariant", "sincos", "none"])
-def test_whole_scans_are_fitted_to_what_prediction_sees(world: Any, kind: str) -> None:
+def test_whole_scans_are_fitted_to_what_prediction_sees(
+    world: Any, kind: str, tmp_path: Path
+) -> None:
     """Loss of a step on stored maps = mean of the teacher's scores in the body of that scan."""
     trainer = world.trainer("density", *WHOLE, f"condition.kind={kind}")
     trainer.source.fill(trainer.settings.split.train)
@@ -233,9 +237,10 @@ def test_whole_scans_are_fitted_to_what_prediction_sees(world: Any, kind: str) -
     loss, _ = trainer.compute_loss(batch, 3)
     teacher = Teacher(trainer.features, trainer.model)
     cases = CaseFolder(world.cases)
+    store = MapStore(tmp_path, trainer.features, trainer.plan, CPU)
     means = {}
     for case in trainer.settings.split.train:
-        scores, inside = case_scores(teacher, cases, case, trainer.plan, CPU)
+        scores, inside = case_scores(teacher, store, cases, case)
         means[case] = float(scores[inside].mean())
     matching = [case for case, mean in means.items() if abs(mean - float(loss)) < 1e-3]
     assert len(matching) == 1, (float(loss), means)
@@ -316,3 +321,23 @@ def test_epoch_that_is_kept(world: Any, keep: str, monkeypatch: pytest.MonkeyPat
 def test_a_wrong_rule_is_refused(world: Any) -> None:
     with pytest.raises(ScreenerError, match="density.keep must be best or last, but is first"):
         world.trainer("density", "density.keep=first")
+
+
+@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.parametrize("kind", ["flow", "gaussian"])
+def test_scores_in_the_body_alone_are_those_of_the_whole(
+    world: Any, kind: str, stored: bool, tmp_path: Path
+) -> None:
+    trainer = world.trainer("density", *WHOLE, f"density.kind={kind}")
+    trainer.source.fill(trainer.settings.split.train)
+    trainer.prepare()
+    teacher = Teacher(trainer.features, trainer.model).eval()
+    store = (
+        trainer.check.store if stored else MapStore(tmp_path, trainer.features, trainer.plan, CPU)
+    )
+    cases, case = CaseFolder(world.cases), trainer.settings.split.train[0]
+    assert (store.stored(case) is not None) is stored
+    whole, inside = case_scores(teacher, store, cases, case)
+    alone, same = case_scores(teacher, store, cases, case, body_only=True)
+    assert torch.equal(inside, same) and 0 < inside.float().mean() < 1
+    torch.testing.assert_close(alone[inside], whole[inside], rtol=1e-5, atol=1e-5)

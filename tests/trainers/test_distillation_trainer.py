@@ -18,7 +18,7 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.evaluation.training_histogram import training_histogram
 from screener_nnu.inference.volume import normalise_hu, score_map, stitched_maps
 from screener_nnu.preprocessing.case_files import CaseFolder
-from screener_nnu.trainers import teacher_targets
+from screener_nnu.trainers import score_statistics
 
 CPU = torch.device("cpu")
 
@@ -255,7 +255,7 @@ def test_maps_of_the_density_are_used_again(trained: Any, monkeypatch: pytest.Mo
     def never(*_: Any) -> None:
         raise AssertionError("its maps are there")
 
-    monkeypatch.setattr(teacher_targets, "case_scores", never)
+    monkeypatch.setattr(score_statistics, "teacher_cells", never)
     again = prepared(trained)
     for name, scores in before.items():
         np.testing.assert_allclose(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.image import imread
 
-from screener_nnu.trainers.stage_logger import StageLogger
+from screener_nnu.trainers.stage_logger import StageLogger, training_seconds
 
 
 def filled(figures: list[float]) -> StageLogger:
@@ -53,3 +53,17 @@ def test_checkpoint_brings_everything_back() -> None:
     assert fresh.get_value("figures", -1) == 0.2
     fresh.log("figures", 0.7, 2)
     assert fresh.my_fantastic_logging["figures"] == [0.1, 0.2, 0.7]
+
+
+def test_time_between_the_parts_of_a_run_does_not_count() -> None:
+    log = StageLogger("AUROC")
+    log.log("preparation_start_timestamps", 10.0, 0)
+    log.log("preparation_end_timestamps", 14.0, 0)
+    for epoch, start in enumerate((15.0, 500.0)):
+        log.log("epoch_start_timestamps", start, epoch)
+        log.log("epoch_end_timestamps", start + 3, epoch)
+    log.log("epoch_start_timestamps", 900.0, 2)  # killed in it
+    values = log.get_checkpoint()["values"]
+    assert training_seconds(values) == 4 + 3 + 3
+    older = {k: v for k, v in values.items() if "preparation" not in k}
+    assert training_seconds(older) == 3 + 3
