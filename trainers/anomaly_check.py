@@ -19,13 +19,14 @@ from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.evaluation.weighted import weighted_auroc
 from screener_nnu.inference.map_store import MapStore, positions_of
 from screener_nnu.inference.sliding_window import Part
-from screener_nnu.plans import ScreenerSettings, Shape
+from screener_nnu.inference.volume import body_cells
+from screener_nnu.plans import ScreenerSettings
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.sampling.spread import spread
 from screener_nnu.synthetic.anomalies import KINDS
 from screener_nnu.synthetic.anomaly_settings import BlobSettings
 from screener_nnu.synthetic.cases import PAINTING_VERSION, AnomalousCase, anomalous_case
-from screener_nnu.trainers.score_statistics import body_cells, require_finite
+from screener_nnu.trainers.score_statistics import require_finite
 
 logger = logging.getLogger(__name__)
 
@@ -155,24 +156,21 @@ class AnomalyCheck:
         changed = self.cases.changed(case)
         path = self.store.files.y_folder / f"{self._name(case, kind)}_voxels.npy"
         painted = functools.cache(lambda: self._anomalous(case, kind))
-        y, _ = self.store.maps(
+        self.store.maps(
             self._name(case, kind),
             lambda: torch.from_numpy(painted()[0].equalised),
             changed,
             lambda: painted()[1],
         )
         if not path.is_file() or path.stat().st_mtime < changed:
-            write_array(path, np.stack(self._counts(painted()[0], tuple(y.shape[2:]))))  # type: ignore[arg-type]
+            write_array(path, np.stack(self._counts(painted()[0])))
         positive, negative = np.load(path).astype(np.float64)
         return positive, negative
 
-    def _counts(self, made: AnomalousCase, cells: Shape) -> tuple[np.ndarray, np.ndarray]:
+    def _counts(self, made: AnomalousCase) -> tuple[np.ndarray, np.ndarray]:
         """Voxels of anomalies and other voxels of the body in each position."""
         cell = self.store.features.pooling
-        grid: Shape = made.hu.shape  # type: ignore[assignment]
         masks = (made.mask & made.body, made.body & ~made.mask)
-        counts = [
-            body_cells(torch.from_numpy(m.astype(np.uint8)), grid, cell, cells) for m in masks
-        ]
+        counts = [body_cells(mask, made.hu.shape, cell) for mask in masks]
         positive, negative = (count.numpy() * np.prod(cell) for count in counts)
         return positive, negative

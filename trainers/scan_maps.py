@@ -14,12 +14,12 @@ from tqdm import tqdm
 
 from screener_nnu.errors import CaseError
 from screener_nnu.inference.map_store import MapFiles, MapStore, positions_of
-from screener_nnu.inference.volume import teacher_input
+from screener_nnu.inference.volume import cells_in_body, teacher_input
 from screener_nnu.plans import Shape
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.trainers.density_maps import Maps
 from screener_nnu.trainers.reading import CaseReader, Pinnable
-from screener_nnu.trainers.score_statistics import body_cells, require_finite
+from screener_nnu.trainers.score_statistics import require_finite
 
 logger = logging.getLogger(__name__)
 
@@ -113,15 +113,15 @@ class ScanReader(CaseReader[ScanSample]):
 
 def _inside(folder: Path, case: str, pooling: Shape, cells: tuple[int, ...]) -> np.ndarray:
     """Positions more than half of which lie in the body."""
-    bits = _packed_body(folder, case, pooling, cells)
+    bits = _packed_body(folder, case, pooling)
     return np.unpackbits(bits, count=int(np.prod(cells))).astype(bool).reshape(cells)
 
 
 @lru_cache(maxsize=_KEPT_BODIES)
-def _packed_body(folder: Path, case: str, pooling: Shape, cells: Shape) -> np.ndarray:
+def _packed_body(folder: Path, case: str, pooling: Shape) -> np.ndarray:
     cases = CaseFolder(folder)
-    body = torch.from_numpy(cases.read(case, "body"))
-    return np.packbits((body_cells(body, cases.shape(case, "hu"), pooling, cells) > 0.5).numpy())
+    inside = cells_in_body(cases.read(case, "body"), cases.shape(case, "hu"), pooling)
+    return np.packbits(inside.numpy())
 
 
 def _block(

@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from tqdm import tqdm
 
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.inference.map_store import MapStore, maps_folder
 from screener_nnu.inference.tiles import needed_voxels
-from screener_nnu.inference.volume import teacher_cells, teacher_input
-from screener_nnu.plans import Shape
+from screener_nnu.inference.volume import cells_in_body, teacher_cells, teacher_input
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.sampling.spread import spread
 from screener_nnu.scoring.teacher import Teacher
@@ -44,14 +42,13 @@ def case_scores(
     """
     grid_shape = cases.shape(case, "hu")
     body = cases.read(case, "body")
-    shape = tuple(-(-n // edge) for n, edge in zip(grid_shape, teacher.cell, strict=True))
-    inside = body_cells(torch.from_numpy(body), grid_shape, teacher.cell, shape) > 0.5  # type: ignore[arg-type]
+    inside = cells_in_body(body, grid_shape, teacher.cell)
     stored = store.stored(case, cases.changed(case))
     if stored is None:
         equalised = torch.from_numpy(cases.read(case, "equalised")).to(store.device)
         needed = needed_voxels(body, grid_shape) if body_only else None
         image = teacher_input(equalised, grid_shape)
-        scores = teacher_cells(teacher, image, store.plan, needed).cpu()
+        scores = teacher_cells(teacher, image, store.plan, needed).scores.cpu()
     else:
         y, c = (None if maps is None else maps.to(store.device) for maps in stored)
         assert y is not None
@@ -76,16 +73,6 @@ def require_finite(what: str, *values: torch.Tensor | None) -> None:
             "if it is damaged; if it is sound, train the stage that gave them anew, with a lower "
             "learning_rate"
         )
-
-
-def body_cells(body: torch.Tensor, grid_shape: Shape, cell: Shape, cells: Shape) -> torch.Tensor:
-    """Fraction of body in each cell of the plan's grid."""
-    mask = body[None, None].float()
-    if tuple(body.shape) != tuple(grid_shape):
-        mask = F.interpolate(mask, grid_shape, mode="nearest-exact")
-    missing = [n * c - g for n, c, g in zip(cells, cell, grid_shape, strict=True)]
-    mask = F.pad(mask, [v for m in missing[::-1] for v in (0, m)])
-    return F.avg_pool3d(mask, cell)[0, 0]
 
 
 def measure_scores(

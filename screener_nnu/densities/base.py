@@ -111,6 +111,17 @@ class ConditionalDensity(nn.Module, ABC):
             self._initialise(y, c)
         self.initialised.fill_(True)
 
+    def vector_scores(self, vector: Tensor) -> dict[str, float]:
+        """Scores of a scan by the mean of its descriptors, by name; higher is more anomalous.
+
+        Args:
+            vector: mean over the positions in the body, (d,).
+
+        Returns:
+            None, unless a subclass was fitted to such vectors.
+        """
+        return {}
+
     @abstractmethod
     def _log_prob(self, y: Tensor, c: Tensor | None) -> Tensor:
         """Log-density (B, D, H, W) of checked maps."""

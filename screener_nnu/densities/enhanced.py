@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -12,12 +11,10 @@ from torch import Tensor
 from screener_nnu.densities.fitted import FittedDensity
 from screener_nnu.densities.gaussian_pca import GaussianPcaSettings
 from screener_nnu.densities.mahalanobis import mahalanobis, new_gaussian
-from screener_nnu.densities.mean_shift import MeanShiftSettings, ReferenceShift
+from screener_nnu.densities.mean_shift import LEAST_ROWS, MeanShiftSettings, ReferenceShift
+from screener_nnu.densities.vector_scores import VECTOR_COLUMNS, VectorScores, VectorScoreSettings
 from screener_nnu.errors import ScreenerError
 from screener_nnu.setting_values import OneOf, Within, parse
-
-#: Fewer rows say nothing about what is typical.
-LEAST_ROWS = 10
 
 
 @dataclass(frozen=True)
@@ -75,17 +72,14 @@ class MeanShiftDensity(FittedDensity):
         self.settings: EnhancedSettings = parse(self.Settings, settings, "msde")
         self.shift = ReferenceShift(self.settings)
         self.gaussian = new_gaussian(dim, self.settings)
+        known = {field.name for field in fields(VectorScoreSettings)}
+        shared = {name: value for name, value in asdict(self.settings).items() if name in known}
+        self.vectors = VectorScores(dim, VectorScoreSettings(**shared))
 
     @property
     def least_rows(self) -> int:
         """Fewer rows cannot be fitted."""
         return LEAST_ROWS
-
-    def resize_to(self, state: Mapping[str, Any], prefix: str = "") -> None:
-        """Resizes bank and Gaussian, too."""
-        super().resize_to(state, prefix)
-        self.shift.resize_to(state, f"{prefix}shift.")
-        self.gaussian.resize_to(state, f"{prefix}gaussian.")
 
     def _fit(self, y: Tensor, c: Tensor | None, generator: torch.Generator) -> None:
         drawn = torch.randperm(len(y), generator=generator)[: self.settings.bank]
@@ -93,6 +87,18 @@ class MeanShiftDensity(FittedDensity):
         # Any order of the bank is random as far as places go; blocks are drawn once more.
         keys = torch.randperm(len(bank), generator=generator)
         self.gaussian.fit(self.shift.fit(bank, keys).positions, None, generator)
+
+    def fit_vectors(self, vectors: Tensor) -> None:
+        """Takes the mean descriptor of each training scan; too few of them are left."""
+        if len(vectors) >= LEAST_ROWS:
+            self.vectors.fit(vectors.to(self.initialised.device))
+
+    def vector_scores(self, vector: Tensor) -> dict[str, float]:
+        """Scores of a scan by its mean descriptor, see `VectorScores`."""
+        if not self.vectors.is_fitted:
+            return {}
+        columns = self.vectors.score(vector[None], names=("this scan",))
+        return {name: float(columns[name]) for name in VECTOR_COLUMNS}
 
     def _score_rows(self, y: Tensor, c: Tensor | None) -> Tensor:
         ends, displacement = self.shift(y)

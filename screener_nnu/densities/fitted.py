@@ -60,6 +60,9 @@ class FittedDensity(SizedByData, ConditionalDensity):
             self._fit(y.float(), None if c is None else c.float(), generator)
         self.initialised.fill_(True)
 
+    def fit_vectors(self, vectors: Tensor) -> None:  # noqa: B027 (optional)
+        """Takes the mean descriptor (n, d) of each training scan; nothing unless overridden."""
+
     @abstractmethod
     def _fit(self, y: Tensor, c: Tensor | None, generator: torch.Generator) -> None:
         """Computes the buffers from checked rows, float32."""

@@ -18,6 +18,8 @@ from screener_nnu.setting_values import Count, Fraction, NotNegative
 
 logger = logging.getLogger(__name__)
 
+#: Fewer rows say nothing about what is typical.
+LEAST_ROWS = 10
 _FEW_ROWS = 100
 
 

@@ -13,7 +13,7 @@ class SizedByData(nn.Module):
     """A module whose buffers take the size that they were saved in."""
 
     def resize_to(self, state: Mapping[str, Any], prefix: str = "") -> None:
-        """Gives buffers, whose size depends on the data, the size that they have in a state.
+        """Gives its buffers, and those of its parts, the size that they have in a state.
 
         Args:
             state: names and tensors; what does not fit is left for the one who loads it.
@@ -23,6 +23,9 @@ class SizedByData(nn.Module):
             stored = state.get(prefix + name)
             if buffer is not None and torch.is_tensor(stored) and stored.ndim == buffer.ndim:
                 self._buffers[name] = buffer.new_zeros(stored.shape)
+        for name, part in self.named_children():
+            if isinstance(part, SizedByData):
+                part.resize_to(state, f"{prefix}{name}.")
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Takes buffers in the size that they were saved in."""

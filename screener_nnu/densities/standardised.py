@@ -168,6 +168,17 @@ class StandardisedDensity(nn.Module):
         )
         self.density.fit(_as_rows(y_map), None if c_map is None else _as_rows(c_map), generator)
 
+    def fit_vectors(self, vectors: Tensor) -> None:
+        """Fits it to the mean descriptors (n, d) of training scans, see `vector_scores`."""
+        assert isinstance(self.density, FittedDensity)
+        rows = _as_rows(self._standardised(_as_map(vectors), None, False, None)[0])
+        self.density.fit_vectors(rows)
+
+    def vector_scores(self, vector: Tensor) -> dict[str, float]:
+        """Scores of a scan by the mean (d,) of its descriptors as the network gives them."""
+        rows = _as_rows(self._standardised(_as_map(vector[None]), None, False, None)[0])
+        return self.density.vector_scores(rows[0])
+
     def _standardised(
         self, y: Tensor, c: Tensor | None, noisy: bool, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor | None]:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from screener_nnu.densities.density_weights import density_weights, order_keys
-from screener_nnu.densities.enhanced import LEAST_ROWS
 from screener_nnu.densities.gaussian_pca import GaussianPcaDensity, GaussianPcaSettings
 from screener_nnu.densities.mahalanobis import mahalanobis, new_gaussian
 from screener_nnu.densities.mean_shift import (
+    LEAST_ROWS,
     MeanShiftSettings,
     ReferenceShift,
     shift_together,
@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 #: How queries are moved: by the training vectors alone, or together with each other.
 REFERENCE, COHORT = "reference", "cohort"
+#: Names of the scores, that of the reference mode first.
+VECTOR_COLUMNS = ("displacement", "gaussian", "rank_mean", "plain", "distance", "knn")
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,11 @@ class VectorScores(SizedByData):
         self.shifted = new_gaussian(width, self.settings)
         self.plain = new_gaussian(width, self.settings)
 
+    @property
+    def is_fitted(self) -> bool:
+        """Whether there are training vectors."""
+        return len(self.keys) > 0
+
     @torch.no_grad()
     def fit(self, vectors: Tensor, names: Sequence[str] | None = None) -> None:
         """Takes training vectors, all normal; a second call starts anew.
@@ -149,7 +156,7 @@ class VectorScores(SizedByData):
         self._check(vectors, names)
         if mode not in (REFERENCE, COHORT):
             raise ScreenerError(f"there is no mode '{mode}'; known: {REFERENCE}, {COHORT}")
-        if not len(self.keys):
+        if not self.is_fitted:
             raise RuntimeError("fit training vectors first")
         rows = self._standardised(vectors.to(self.mean))
         if mode == COHORT and len(rows) < 2:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,7 +25,7 @@ from screener_nnu.inference.output_folder import (
 )
 from screener_nnu.inference.pipeline import Pipeline, attempt, memory_budget, scan_bytes
 from screener_nnu.inference.source_identity import source_identity
-from screener_nnu.inference.volume import score_map
+from screener_nnu.inference.volume import score_scan
 from screener_nnu.ownership import foreign_files, not_ours
 from screener_nnu.plans import ScreenerSettings
 from screener_nnu.preprocessing.mapping import mask_to_input_geometry, to_input_geometry
@@ -45,10 +45,15 @@ _BYTES_PER_VOXEL = 2
 
 @dataclass(frozen=True)
 class AnomalyMap:
-    """Map (float32, nats) and body mask (uint8) in the geometry of the scan."""
+    """Map (float32) and body mask (uint8) in the geometry of the scan.
+
+    Attributes:
+        vector_scores: by name, of the scan as a whole; none of most detectors.
+    """
 
     score: sitk.Image
     body: sitk.Image
+    vector_scores: Mapping[str, float] = field(default_factory=dict)
 
 
 class Extras(Protocol):
@@ -77,8 +82,8 @@ class Extras(Protocol):
     def forget(self, case: str) -> None:
         """Removes all of it: the map that it was made of is about to be replaced."""
 
-    def begin(self, case: str, identity: str) -> None:
-        """Notes what the map is made by and of, before it is there."""
+    def begin(self, case: str, identity: str, vector_scores: Mapping[str, float]) -> None:
+        """Notes what the map is made by and of, before it is there, and what no map holds."""
 
     def write(self, case: str, raw: RawImage, result: AnomalyMap) -> None:
         """Makes it; what fails is noted, and costs neither the map nor the other scans."""
@@ -114,12 +119,12 @@ class Predictor:
         settings = ScreenerSettings.from_dict(self.plan["screener"]).preprocessing
         prepared = prepare_image(raw, settings)
         body, frame = prepared.body, prepared.frame
-        scores = score_map(
+        scores, vectors = score_scan(
             self.scorer, prepared.hu, prepared.equalised, self.plan, self.device, body
         )
         check_scores(scores, raw.case)
         score = to_input_geometry(scores, frame, self.lowest, body, self.device)
-        return AnomalyMap(score, mask_to_input_geometry(body, frame))
+        return AnomalyMap(score, mask_to_input_geometry(body, frame), vectors)
 
 
 def check_scores(scores: np.ndarray, case: str) -> None:
@@ -199,7 +204,7 @@ def predict_files(
             remove(output / f"{case}.nii.gz")
             if extras is not None:
                 extras.forget(case)
-                extras.begin(case, source_identity(source))
+                extras.begin(case, source_identity(source), result.vector_scores)
             write_image(result.body, output / f"{case}_body.nii.gz")
             if threshold is not None:
                 write_image(_above(result.score, result.body, threshold), _mask_path(output, case))

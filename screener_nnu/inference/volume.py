@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -93,20 +93,35 @@ def stitched_maps(
     return score_volume(scorer, image, tile, overlap, divisor, 0.0, needed, batch, part)[None]
 
 
+class ScanScores(NamedTuple):
+    """What a detector says of a scan.
+
+    Attributes:
+        scores: of each cell (d, h, w) or, once resampled, of each voxel.
+        vector_scores: by name, of the whole scan; none of most detectors, see
+            `ConditionalDensity.vector_scores`.
+    """
+
+    scores: Any
+    vector_scores: dict[str, float]
+
+
 def teacher_cells(
     teacher: Teacher,
     equalised: torch.Tensor,
     plan: dict[str, Any],
     needed: np.ndarray | None = None,
     tile: Shape | None = None,
-) -> torch.Tensor:
-    """Scores (d, h, w) in nats on the teacher's cell grid of an image on the plan's grid.
+    body: np.ndarray | None = None,
+) -> ScanScores:
+    """Scores on the teacher's cell grid of an image on the plan's grid.
 
     The maps of overlapping tiles are averaged and the density is evaluated once a position.
 
     Args:
         teacher, equalised, plan, tile: as for `stitched_maps`.
         needed: (D, H, W) voxels whose scores are asked for; those of other cells may be 0.
+        body: mask on the storage grid; without it there are no `vector_scores`.
     """
     features, cell = teacher.features, teacher.cell
     cells = voxels = None
@@ -122,7 +137,32 @@ def teacher_cells(
     c_map = None
     if features.condition.channels:
         c_map = stitched_maps(features.condition_maps, cell, equalised, plan, voxels, tile)
-    return teacher.score(y_map, c_map, cells)[0]
+    vectors: dict[str, float] = {}
+    if body is not None:
+        inside = cells_in_body(body, equalised.shape, cell)
+        vectors = teacher.vector_scores(y_map, inside.to(y_map.device))
+    return ScanScores(teacher.score(y_map, c_map, cells)[0], vectors)
+
+
+def body_cells(body: np.ndarray, grid_shape: Sequence[int], cell: Shape) -> torch.Tensor:
+    """Fraction of body in each cell (d, h, w) of the plan's grid.
+
+    Args:
+        body: mask on any grid that covers the same box.
+        grid_shape: of the plan's grid.
+        cell: voxels of a cell per axis; the last cells may reach beyond the grid.
+    """
+    mask = torch.from_numpy(body)[None, None].float()
+    if tuple(body.shape) != tuple(grid_shape):
+        mask = F.interpolate(mask, tuple(grid_shape), mode="nearest-exact")
+    missing = [-size % edge for size, edge in zip(grid_shape, cell, strict=True)]
+    mask = F.pad(mask, [v for m in missing[::-1] for v in (0, m)])
+    return F.avg_pool3d(mask, cell)[0, 0]
+
+
+def cells_in_body(body: np.ndarray, grid_shape: Sequence[int], cell: Shape) -> torch.Tensor:
+    """Cells more than half of which lie in the body, bool (d, h, w); see `body_cells`."""
+    return body_cells(body, grid_shape, cell) > 0.5
 
 
 def score_map(
@@ -133,7 +173,19 @@ def score_map(
     device: torch.device,
     body: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The anomaly map (D, H, W) in nats, float32, on the plan's grid.
+    """The anomaly map (D, H, W), float32, on the plan's grid; see `score_scan`."""
+    return score_scan(scorer, hu, equalised, plan, device, body).scores
+
+
+def score_scan(
+    scorer: Detector,
+    hu: np.ndarray,
+    equalised: np.ndarray,
+    plan: dict[str, Any],
+    device: torch.device,
+    body: np.ndarray | None = None,
+) -> ScanScores:
+    """The anomaly map (D, H, W) in the detector's unit, float32, and what it says of the scan.
 
     Args:
         scorer: any detector, on the device.
@@ -141,38 +193,47 @@ def score_map(
         plan: nnU-Net's plan dictionary of the model.
         device: of the scorer.
         body: mask on the storage grid; with it, what no voxel of the body is interpolated from is
-            not computed, and 0 or the score of fewer tiles.
+            not computed, and 0 or the score of fewer tiles; without it there are no scores of
+            the scan as a whole.
     """
     z, y, x = hu.shape
-    needed = None if body is None else needed_voxels(body, (z, y, x))
     if scorer.reads == "equalised":
         image, air = teacher_input(torch.from_numpy(equalised).to(device), (z, y, x)), 0.0
     else:
         image = normalise_hu(torch.from_numpy(hu).to(device), plan)
         air = float(normalise_hu(torch.tensor(-1024.0), plan))
     scored = _scores_of_positions if scorer.by_position else _scores_of_tiles
-    cells = scored(scorer, image, plan, needed, air)
-    return cells_to_voxels(cells, scorer.cell, (0, 0, 0), (z, y, x)).cpu().numpy()
+    cells, vectors = scored(scorer, image, plan, body, air)
+    scores = cells_to_voxels(cells, scorer.cell, (0, 0, 0), (z, y, x)).cpu().numpy()
+    return ScanScores(scores, vectors)
 
 
 def _scores_of_positions(
-    teacher: Any, image: torch.Tensor, plan: dict[str, Any], needed: np.ndarray | None, _: float
-) -> torch.Tensor:
+    teacher: Any, image: torch.Tensor, plan: dict[str, Any], body: np.ndarray | None, _: float
+) -> ScanScores:
     largest = inference_settings(plan).teacher_tile
     outputs = ScreenerSettings.from_dict(plan["screener"]).descriptor.channels
     tile = affordable_tile(largest, plan, outputs, image.device, teacher.low_precision_cpu)
-    return teacher_cells(teacher, image, plan, needed, tile)
+    return teacher_cells(teacher, image, plan, _needed(body, image), tile, body)
 
 
 def _scores_of_tiles(
     scorer: Detector,
     image: torch.Tensor,
     plan: dict[str, Any],
-    needed: np.ndarray | None,
+    body: np.ndarray | None,
     air: float,
-) -> torch.Tensor:
+) -> ScanScores:
     inference, divisor = inference_settings(plan), shape_divisor(plan)
     largest = inference.student_tile
     tile = affordable_tile(largest, plan, 1, image.device, scorer.low_precision_cpu)
     batch = tiles_at_once(tile, largest, image.device)
-    return score_volume(scorer, image, tile, inference.overlap, divisor, air, needed, batch)
+    needed, overlap = _needed(body, image), inference.overlap
+    cells = score_volume(scorer, image, tile, overlap, divisor, air, needed, batch)
+    return ScanScores(cells, {})
+
+
+def _needed(body: np.ndarray | None, image: torch.Tensor) -> np.ndarray | None:
+    """Voxels of the plan's grid that the map of the body is interpolated from."""
+    z, y, x = image.shape
+    return None if body is None else needed_voxels(body, (z, y, x))

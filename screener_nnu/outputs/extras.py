@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -48,6 +48,8 @@ _PRODUCTS = {
     "dicom": ("_findings.dcm", "_map.dcm"),
     "page": (".png",),
 }
+# What a record holds of a scan before there is a map.
+_OF_SCAN = ("scan", "vector_scores")
 # Values of a DICOM map without a DICOM SEG, see `OutputRequest.products`.
 _MAP_ALONE = [None]
 
@@ -90,9 +92,10 @@ class CaseExtras:
             reason = "the map that is there is that of another scan of this name"
         return f"{reason}: add --overwrite, or give another -o" if reason else ""
 
-    def begin(self, case: str, identity: str) -> None:
+    def begin(self, case: str, identity: str, vector_scores: Mapping[str, float]) -> None:
         """Writes the record of a map that is about to be written: a kill leaves none without."""
-        self._note(case, {"scan": identity})
+        scores = {"vector_scores": dict(vector_scores)} if vector_scores else {}
+        self._note(case, {"scan": identity, **scores})
 
     def _note(self, case: str, values: dict[str, Any]) -> None:
         head = {"case": case, "model": self.request.model}
@@ -115,7 +118,7 @@ class CaseExtras:
         """Makes what earlier runs have not made; what there is then is recorded last."""
         request, attempts = self.request, _Attempts(case)
         earlier = read_record(self.folder, case)
-        scan = {"scan": earlier.get("scan", "")}
+        scan = {"scan": "", **{key: earlier[key] for key in _OF_SCAN if key in earlier}}
         self._note(case, scan)
         if earlier.get("base") != request.base():
             earlier = scan

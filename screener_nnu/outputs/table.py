@@ -19,10 +19,13 @@ COLUMNS = (
     "findings_ml",
     "problem",
 )
+VECTOR = "vector_"
 
 
 def write_table(folder: Path, cases: Iterable[str], skipped: Mapping[str, str]) -> Path:
     """Writes `cases.csv`, the scan with the highest case score first.
+
+    Scores of a scan that are not made of its map follow, as columns `vector_<name>`.
 
     Args:
         folder: of the maps and their records.
@@ -30,10 +33,11 @@ def write_table(folder: Path, cases: Iterable[str], skipped: Mapping[str, str]) 
         skipped: why some have no map.
     """
     rows = [_row(folder, case, skipped.get(case, "")) for case in cases]
+    vectors = sorted({name for row in rows for name in row if name.startswith(VECTOR)})
     rows.sort(key=lambda row: (-_number(row["case_score"]), -_number(row["peak_score"])))
     with replacing(folder / TABLE) as temporary:
         with temporary.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, COLUMNS)
+            writer = csv.DictWriter(stream, [*COLUMNS, *vectors])
             writer.writeheader()
             writer.writerows(rows)
     return folder / TABLE
@@ -42,6 +46,7 @@ def write_table(folder: Path, cases: Iterable[str], skipped: Mapping[str, str]) 
 def _row(folder: Path, case: str, reason: str) -> dict[str, object]:
     record = {} if reason else read_record(folder, case)
     row: dict[str, object] = {key: _cell(record.get(key)) for key in COLUMNS}
+    row |= {f"{VECTOR}{name}": _cell(v) for name, v in record.get("vector_scores", {}).items()}
     row["case"], row["problem"] = case, reason or "; ".join(record.get("failed", []))
     return row
 

@@ -138,6 +138,18 @@ class Teacher(nn.Module):
         return self.score(*self.features(image, start, extent))
 
     @torch.no_grad()
+    def vector_scores(self, y: torch.Tensor, inside: torch.Tensor) -> dict[str, float]:
+        """Scores of a scan by the mean of its descriptors, of a density that has such scores.
+
+        Args:
+            y: descriptor map (1, channels, d, h, w).
+            inside: bool (d, h, w), positions in the body; without one there is no score.
+        """
+        if not inside.any():
+            return {}
+        return self.density.vector_scores(y[0][:, inside].mean(dim=1))
+
+    @torch.no_grad()
     def score(
         self, y: torch.Tensor, c: torch.Tensor | None, needed: torch.Tensor | None = None
     ) -> torch.Tensor:

@@ -358,7 +358,7 @@ class Noted:
     def foreign(self, case: str, identity: str) -> str:
         return ""
 
-    def begin(self, case: str, identity: str) -> None:
+    def begin(self, case: str, identity: str, vector_scores: object) -> None:
         assert not (self.out / f"{case}.nii.gz").exists()
 
     def current(self, case: str) -> bool:

@@ -54,14 +54,14 @@ def test_stage_of_nan(place: Any, stage: str) -> None:
 def test_scores_of_nan(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from screener_nnu.inference import predict
 
-    kept = predict.score_map
+    kept = predict.score_scan
 
-    def spoilt(*given: Any) -> np.ndarray:
-        scores = kept(*given).copy()
-        scores.flat[0] = np.nan
-        return scores
+    def spoilt(*given: Any) -> Any:
+        found = kept(*given)
+        found.scores.flat[0] = np.nan
+        return found
 
-    monkeypatch.setattr(predict, "score_map", spoilt)
+    monkeypatch.setattr(predict, "score_scan", spoilt)
     place.person()
     place.predict("--threshold", 5, "--findings", "--page")
     assert not list(place.root.glob("out/anna*"))
