@@ -26,10 +26,12 @@ def stages_of(model: ModelRef, restart: bool = False) -> list[tuple[str, str]]:
     _, settings = read_plan(plan_file(model.dataset, model.plans))
     own = model.trained_plans
     if model.spec.overrides:
-        source = settings.density.descriptor_plans or model.plans
-        overrides = [*model.spec.overrides, f"density.descriptor_plans={source}"]
-        derive_plan(model.dataset, own, overrides, model.plans, restart)
         changed = settings.override(list(model.spec.overrides))
+        shared = ["descriptor_plans"]
+        shared += ["condition_plans"] if changed.condition.kind in TRAINED_BY else []
+        sources = [f"density.{k}={getattr(changed.density, k) or model.plans}" for k in shared]
+        overrides = [*model.spec.overrides, *sources]
+        derive_plan(model.dataset, own, overrides, model.plans, restart)
         return [*_networks(changed, model.plans), (model.stage, own)]
     networks = [*_networks(settings, model.plans), ("density", model.plans)]
     if model.stage == "density":

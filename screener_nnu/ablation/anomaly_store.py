@@ -18,9 +18,16 @@ from screener_nnu.plans import ScreenerSettings
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.synthetic.anomalies import KINDS
 from screener_nnu.synthetic.anomaly_settings import BlobSettings
-from screener_nnu.synthetic.cases import PAINTING_VERSION, AnomalousCase, anomalous_case
+from screener_nnu.synthetic.cases import (
+    PAINTING_VERSION,
+    AnomalousCase,
+    anomalous_case,
+    plain_case,
+)
 
 logger = logging.getLogger(__name__)
+#: In place of a kind of anomalies: the scan as it is.
+NONE = "none"
 
 
 class AnomalyStore:
@@ -90,12 +97,20 @@ class AnomalyStore:
             self.masks(name, kind)
 
     def paint(self, case: str, kind: str) -> AnomalousCase:
-        """Paints a case; every draw is a function of seed, case and kind."""
+        """Paints a case; every draw is a function of seed, case and kind, none of them for `NONE`.
+
+        What is not painted is equalised on the plan's grid, too, so that only anomalies differ.
+        """
         settings = self.settings.preprocessing
+        if kind == NONE:
+            return plain_case(self.cases, case, settings)
         return anomalous_case(self.cases, case, self.names, kind, settings, self.seed)
 
     def masks(self, case: str, kind: str) -> tuple[np.ndarray, np.ndarray]:
         """Anomalies, and the voxels that count: those and the body's, both bool (D, H, W)."""
+        if kind == NONE:
+            body = self.paint(case, kind).body
+            return np.zeros_like(body), body
         path = self.folder / f"{case}__{kind}_{self.identity}.npz"
         if path.is_file():
             with np.load(path) as stored:

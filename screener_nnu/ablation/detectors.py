@@ -16,17 +16,18 @@ import torch
 from screener_nnu.ablation.anomaly_store import AnomalyStore
 from screener_nnu.ablation.figures import COLUMNS, Figure, Row, difference, table_row
 from screener_nnu.ablation.report import draw, short
-from screener_nnu.ablation.scoring import Judged, judge_baselines, judge_detector
-from screener_nnu.checkpoints import write_bytes
+from screener_nnu.ablation.scoring import CASE_SCORE, Judged, judge_baselines, judge_detector
+from screener_nnu.checkpoints import read_checkpoint, write_bytes
 from screener_nnu.detectors import ModelRef
 from screener_nnu.detectors.base import LoadedDetector
 from screener_nnu.evaluation.training_histogram import training_histogram
 from screener_nnu.inference.volume import score_map
-from screener_nnu.paths import cases_folder, dataset_name, plan_file
+from screener_nnu.paths import cases_folder, dataset_name, finished_checkpoint, plan_file
 from screener_nnu.plans import read_plan, write_json
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.trainers.detector import stages_of
 from screener_nnu.trainers.run import train_stage
+from screener_nnu.trainers.stage_logger import training_seconds
 
 #: First part of the names of the report's files.
 REPORT = "detectors"
@@ -42,6 +43,8 @@ class Compared:
         difference: of the mean AUROC to the first detector, on the same draws of scans.
         seconds: to score a prepared scan, the median of a few, on the device and its processors.
         megabytes: of weights and of what was fitted.
+        parameters: numbers that were learned by gradient, of all its networks.
+        training_seconds: of all stages that it is made of, alone or shared.
         unit: of the scores.
     """
 
@@ -49,6 +52,8 @@ class Compared:
     difference: Figure
     seconds: float
     megabytes: float
+    parameters: int
+    training_seconds: float
     unit: str
 
 
@@ -86,13 +91,15 @@ def compare_detectors(
         for stage, own_plans in stages_of(model):
             train_stage(model.dataset, stage, own_plans, device)
     judged: dict[str, Judged] = {}
-    costs: dict[str, tuple[float, float]] = {}
+    costs: dict[str, tuple[float, float, int, float]] = {}
     for model in models:
         loaded = model.load(device)
         judged[model.detector] = judge_detector(model, loaded, anomalies, device, folder / "counts")
         costs[model.detector] = (
             _seconds(loaded, stored, anomalies.names, device),
             _megabytes(loaded.module),
+            sum(p.numel() for p in loaded.module.parameters()),
+            sum(_training_seconds(model.dataset, *stage) for stage in stages_of(model)),
         )
     first = judged[models[0].detector]
     compared = [
@@ -128,6 +135,11 @@ def _megabytes(module: torch.nn.Module) -> float:
     return sum(v.numel() * v.element_size() for v in module.state_dict().values()) / 1e6
 
 
+def _training_seconds(dataset: int | str, stage: str, plans: str) -> float:
+    log = read_checkpoint(finished_checkpoint(dataset, stage, plans))["logging"]
+    return training_seconds(log["values"])
+
+
 def _write(
     compared: Sequence[Compared], baselines: Sequence[Row], folder: Path, settings: dict[str, Any]
 ) -> str:
@@ -149,14 +161,34 @@ def _write(
 def _table(compared: Sequence[Compared], baselines: Sequence[Row]) -> str:
     first = compared[0].row.method
     header = ["detector", *COLUMNS[:-1], "mean [95 %]", "@0.3", f"less {first} [95 %]"]
-    header += ["s a scan", "MB"]
+    header += ["cases [95 %]", "s a scan", "MB", "parameters", "training, min"]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for one in compared:
         less = "" if one.row.method == first else _with_interval(one.difference, signed=True)
-        costs = [f"{one.seconds:.2f}", f"{one.megabytes:.1f}"]
-        lines.append("| " + " | ".join([*_figures(one.row), less, *costs]) + " |")
-    lines += ["| " + " | ".join([*_figures(row), "", "", ""]) + " |" for row in baselines]
-    return "\n".join(lines) + "\n"
+        costs = [f"{one.seconds:.2f}", f"{one.megabytes:.1f}", f"{one.parameters / 1e6:.2f} M"]
+        costs.append(f"{one.training_seconds / 60:.1f}")
+        cases = _with_interval(one.row.case_auroc[CASE_SCORE])
+        lines.append("| " + " | ".join([*_figures(one.row), less, cases, *costs]) + " |")
+    for row in baselines:
+        cases = _with_interval(row.case_auroc[CASE_SCORE])
+        lines.append("| " + " | ".join([*_figures(row), "", cases, *[""] * 4]) + " |")
+    return "\n".join([*lines, "", _CASES_NOTE, *_vector_lines(compared)]) + "\n"
+
+
+_CASES_NOTE = (
+    "cases: AUROC of the case score, scans with anomalies of a kind against the same scans without."
+)
+
+
+def _vector_lines(compared: Sequence[Compared]) -> list[str]:
+    """The case scores that are not made of a map."""
+    lines = []
+    for one in compared:
+        others = {name: f for name, f in one.row.case_auroc.items() if name != CASE_SCORE}
+        if others:
+            listed = ", ".join(f"{name} {_with_interval(f)}" for name, f in others.items())
+            lines.append(f"Of the mean descriptor of a scan, {one.row.method}: {listed}.")
+    return lines
 
 
 def _figures(row: Row) -> list[str]:
@@ -180,17 +212,18 @@ def _csv(compared: Sequence[Compared], baselines: Sequence[Row]) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     figures = [f"auroc_{name}{end}" for name in COLUMNS for end in ("", "_low", "_high")]
     ends = ["difference", "difference_low", "difference_high", "seconds", "megabytes"]
-    writer.writerow(["method", "unit", *figures, *ends])
+    ends += ["parameters", "training_seconds"]
+    cases = [f"case_auroc{end}" for end in ("", "_low", "_high")]
+    writer.writerow(["method", "unit", *figures, *cases, *ends])
     for one in compared:
         less = (one.difference.value, one.difference.low, one.difference.high)
-        writer.writerow(
-            [one.row.method, one.unit, *_values(one.row), *less, one.seconds, one.megabytes]
-        )
+        costs = (one.seconds, one.megabytes, one.parameters, one.training_seconds)
+        writer.writerow([one.row.method, one.unit, *_values(one.row), *less, *costs])
     for row in baselines:
         writer.writerow([row.method, "", *_values(row)])
     return buffer.getvalue()
 
 
 def _values(row: Row) -> list[float | None]:
-    found = [row.auroc[name] for name in COLUMNS]
+    found = [*(row.auroc[name] for name in COLUMNS), row.case_auroc[CASE_SCORE]]
     return [value for one in found for value in (one.value, one.low, one.high)]

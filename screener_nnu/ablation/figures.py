@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from screener_nnu.ablation.scoring import Judged
+from screener_nnu.evaluation.case_level import case_auroc
 from screener_nnu.evaluation.metrics import MAX_FPR, area_under_roc
 from screener_nnu.synthetic.anomalies import KINDS
 
@@ -34,6 +35,8 @@ class Row:
             `mean`; averaged over seeds.
         seeds: mean AUROC of each seed.
         nll: held-out negative log-likelihood (nats), averaged over seeds; None for baselines.
+        case_auroc: scans with anomalies of a kind against the same scans without, the mean over
+            the kinds, by name of the case score; averaged over seeds.
     """
 
     method: str
@@ -41,6 +44,7 @@ class Row:
     auroc_fpr30: dict[str, Figure]
     seeds: tuple[float, ...]
     nll: float | None = None
+    case_auroc: dict[str, Figure] = field(default_factory=dict)
 
 
 def table_row(method: str, runs: Sequence[Judged], nll: Sequence[float] = ()) -> Row:
@@ -56,7 +60,31 @@ def table_row(method: str, runs: Sequence[Judged], nll: Sequence[float] = ()) ->
         _average(start, len(runs[0].cases)),
         tuple(float(run["mean"][0]) for run in full),
         float(np.mean(nll)) if len(nll) else None,
+        {
+            name: _case_figure([run.case_scores[name] for run in runs])
+            for name in runs[0].case_scores
+        },
     )
+
+
+def _case_figure(runs: Sequence[np.ndarray]) -> Figure:
+    """AUROC of case scores (1 + kinds, scans) of runs, those without anomalies first."""
+    scans = runs[0].shape[1]
+    weights = np.tile(_draws(scans), 2)
+    ill = [False] * scans + [True] * scans
+    areas = [
+        case_auroc([*scores[0], *of_kind], ill, weights)
+        for scores in runs
+        for of_kind in scores[1:]
+    ]
+    return _figure(np.mean(areas, axis=0), scans)
+
+
+def _draws(scans: int) -> np.ndarray:
+    """How often each scan counts: all once, then in each bootstrap sample, (1 + samples, scans)."""
+    rng = np.random.default_rng(0)
+    drawn = rng.multinomial(scans, np.full(scans, 1 / scans), size=_SAMPLES)
+    return np.concatenate([np.ones((1, scans)), drawn])
 
 
 def difference(run: Judged, first: Judged) -> Figure:
@@ -67,10 +95,7 @@ def difference(run: Judged, first: Judged) -> Figure:
 
 def _areas(run: Judged, max_fpr: float) -> dict[str, np.ndarray]:
     """The area on all scans, then on each bootstrap sample of them, by column."""
-    scans = len(run.cases)
-    rng = np.random.default_rng(0)
-    drawn = rng.multinomial(scans, np.full(scans, 1 / scans), size=_SAMPLES)
-    weights = np.concatenate([np.ones((1, scans)), drawn])
+    weights = _draws(len(run.cases))
     areas = {}
     for kind, counts in run.counts.items():
         positive, negative = (weights @ counts[:, side].astype(float) for side in (0, 1))

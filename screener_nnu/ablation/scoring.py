@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from screener_nnu.ablation.anomaly_store import AnomalyStore
+from screener_nnu.ablation.anomaly_store import NONE, AnomalyStore
+from screener_nnu.case_score import case_score
 from screener_nnu.checkpoints import write_bytes
 from screener_nnu.detectors import TEACHER, ModelRef
 from screener_nnu.detectors.base import LoadedDetector
@@ -26,16 +27,22 @@ from screener_nnu.evaluation.histograms import CaseHistogram, quantile_edges
 from screener_nnu.files import file_sha256
 from screener_nnu.inference.map_store import MapStore, maps_folder
 from screener_nnu.inference.sliding_window import cells_to_voxels
-from screener_nnu.inference.volume import score_map
+from screener_nnu.inference.volume import ScanScores, cells_in_body, score_scan
 from screener_nnu.sampling.spread import spread
 from screener_nnu.synthetic.anomalies import KINDS
 
 _BINS = 4096
 _SAMPLE = 200_000
 _SCANS = 20
+_SCORES = "score_"
 
-#: (case, kind) -> scores (D, H, W) on the plan's grid by method, higher is more anomalous.
-ScoreFunction = Callable[[str, str], dict[str, np.ndarray]]
+#: Of stored counts; raised with every change of what they hold.
+_VERSION = 2
+#: The case score that is made of a map, beside those of `vector_scores`.
+CASE_SCORE = "case_score"
+
+#: (case, kind) -> what each method says of a scan with such anomalies, on the plan's grid.
+ScoreFunction = Callable[[str, str], dict[str, ScanScores]]
 
 
 @dataclass(frozen=True)
@@ -45,15 +52,19 @@ class Judged:
     Attributes:
         cases: names of the scans.
         counts: annotated and other voxels a bin, (scans, 2, K), by kind of anomaly.
+        case_scores: by name, of each scan without anomalies, then with each kind,
+            (1 + kinds, scans).
     """
 
     cases: tuple[str, ...]
     counts: dict[str, np.ndarray]
+    case_scores: dict[str, np.ndarray] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """A compressed NumPy archive."""
         buffer = io.BytesIO()
         arrays: dict[str, Any] = {"cases": np.array(self.cases), **self.counts}
+        arrays |= {f"{_SCORES}{name}": values for name, values in self.case_scores.items()}
         np.savez_compressed(buffer, **arrays)
         return buffer.getvalue()
 
@@ -62,14 +73,15 @@ class Judged:
         """Reads what `to_bytes` gave."""
         with np.load(path) as stored:
             counts = {kind: stored[kind] for kind in KINDS}
-            return cls(tuple(str(case) for case in stored["cases"]), counts)
+            scores = {k.removeprefix(_SCORES): stored[k] for k in stored if k.startswith(_SCORES)}
+            return cls(tuple(str(case) for case in stored["cases"]), counts, scores)
 
 
 def judge_baselines(
     anomalies: AnomalyStore, histogram: HuHistogram, folder: Path
 ) -> dict[str, Judged]:
     """Counts of every baseline without learning, kept in `folder`."""
-    paths = {name: folder / f"{name}_{anomalies.identity}.npz" for name in BASELINES}
+    paths = {name: folder / f"{name}_{anomalies.identity}_{_VERSION}.npz" for name in BASELINES}
     missing = [name for name, path in paths.items() if not path.is_file()]
     if missing:
         made = _judge("baselines", anomalies, _baselines(missing, anomalies, histogram))
@@ -108,7 +120,7 @@ def judge_detector(
 def _counts_file(folder: Path, model: ModelRef, anomalies: AnomalyStore) -> Path:
     weights = file_sha256(model.file)[:12]
     kind = "" if model.stage == "density" else f"_{model.detector}"
-    return folder / f"{model.trained_plans}{kind}_{weights}_{anomalies.identity}.npz"
+    return folder / f"{model.trained_plans}{kind}_{weights}_{anomalies.identity}_{_VERSION}.npz"
 
 
 def _keep(path: Path, judged: Judged) -> None:
@@ -121,9 +133,9 @@ def _of_images(
 ) -> ScoreFunction:
     """Scores of a detector that sees images."""
 
-    def scores(case: str, kind: str) -> dict[str, np.ndarray]:
+    def scores(case: str, kind: str) -> dict[str, ScanScores]:
         made = anomalies.paint(case, kind)
-        return {name: score_map(loaded.module, made.hu, made.equalised, loaded.plan, device)}
+        return {name: score_scan(loaded.module, made.hu, made.equalised, loaded.plan, device)}
 
     return scores
 
@@ -135,12 +147,15 @@ def _of_positions(
     teacher, plan, _ = loaded
     store = MapStore(maps_folder(anomalies.cases.folder), teacher.features, plan, device)
 
-    def scores(case: str, kind: str) -> dict[str, np.ndarray]:
+    def scores(case: str, kind: str) -> dict[str, ScanScores]:
         name = f"{case}__{kind}_{anomalies.identity}"
         y, c = store.maps(name, lambda: torch.from_numpy(anomalies.paint(case, kind).equalised))
-        cells = teacher.score(y.to(device), None if c is None else c.to(device))[0]
-        shape = anomalies.cases.shape(case, "hu")
-        return {plans_name: cells_to_voxels(cells, teacher.cell, (0, 0, 0), shape).cpu().numpy()}
+        y, c = y.to(device), None if c is None else c.to(device)
+        _, counted = anomalies.masks(case, kind)
+        inside = cells_in_body(counted, counted.shape, teacher.cell).to(device)
+        cells = teacher.score(y, c)[0]
+        voxels = cells_to_voxels(cells, teacher.cell, (0, 0, 0), counted.shape).cpu().numpy()
+        return {plans_name: ScanScores(voxels, teacher.vector_scores(y, inside))}
 
     return scores
 
@@ -148,11 +163,11 @@ def _of_positions(
 def _baselines(
     names: Sequence[str], anomalies: AnomalyStore, histogram: HuHistogram
 ) -> ScoreFunction:
-    def scores(case: str, kind: str) -> dict[str, np.ndarray]:
+    def scores(case: str, kind: str) -> dict[str, ScanScores]:
         made = anomalies.paint(case, kind)
         spacing = anomalies.settings.preprocessing.spacing
         given = BaselineInput(made.hu, made.body, spacing, histogram.edges, histogram.counts)
-        return {name: BASELINES[name](given) for name in names}
+        return {name: ScanScores(BASELINES[name](given), {}) for name in names}
 
     return scores
 
@@ -163,33 +178,52 @@ def _judge(title: str, anomalies: AnomalyStore, scores: ScoreFunction) -> dict[s
     Bins are placed by the scores of a few scans, which are kept until they are counted.
     """
     counts: dict[str, dict[str, np.ndarray]] = {}
+    of_cases: dict[str, list[list[dict[str, float]]]] = {}
     names = anomalies.names
     some = spread(names, _SCANS)
-    for kind in KINDS:
+    for kind in (NONE, *KINDS):
         first = {case: _voxels(anomalies, scores, case, kind) for case in dict.fromkeys(some)}
         methods = list(next(iter(first.values()))[1])
-        edges = {
-            method: _edges([(found[method], mask) for mask, found in first.values()])
-            for method in methods
-        }
+        edges = {}
+        if kind != NONE:
+            edges = {
+                m: _edges([(found[m][0], mask) for mask, found in first.values()]) for m in methods
+            }
         rows: dict[str, list[list[np.ndarray]]] = {method: [] for method in methods}
+        for method in methods:
+            of_cases.setdefault(method, []).append([])
         for case in tqdm(names, desc=f"{title}: {kind}", unit="scan"):
             known = first.pop(case, None)
             mask, found = known or _voxels(anomalies, scores, case, kind)
             for method in methods:
-                counted = CaseHistogram.count("", found[method], mask, edges[method])
-                rows[method].append([counted.positive, counted.negative])
-        for method in methods:
+                voxels, cases = found[method]
+                of_cases[method][-1].append(cases)
+                if kind != NONE:
+                    counted = CaseHistogram.count("", voxels, mask, edges[method])
+                    rows[method].append([counted.positive, counted.negative])
+        for method in methods if kind != NONE else ():
             counts.setdefault(method, {})[kind] = np.stack([np.stack(row) for row in rows[method]])
-    return {method: Judged(names, of_kinds) for method, of_kinds in counts.items()}
+    return {
+        method: Judged(names, of_kinds, _columns(of_cases[method]))
+        for method, of_kinds in counts.items()
+    }
+
+
+def _columns(found: Sequence[Sequence[dict[str, float]]]) -> dict[str, np.ndarray]:
+    """Case scores (kinds, scans) by name."""
+    return {name: np.array([[case[name] for case in row] for row in found]) for name in found[0][0]}
 
 
 def _voxels(
     anomalies: AnomalyStore, scores: ScoreFunction, case: str, kind: str
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Which of the voxels that count are anomalous, and their scores by method."""
+) -> tuple[np.ndarray, dict[str, tuple[np.ndarray, dict[str, float]]]]:
+    """Which of the voxels that count are anomalous; their scores and the case scores by method."""
     mask, counted = anomalies.masks(case, kind)
-    return mask[counted], {name: found[counted] for name, found in scores(case, kind).items()}
+    found = {}
+    for method, (map_, vectors) in scores(case, kind).items():
+        voxels = map_[counted]
+        found[method] = voxels, {CASE_SCORE: case_score(voxels), **vectors}
+    return mask[counted], found
 
 
 def _edges(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:

@@ -6,7 +6,7 @@ thresholds, comparison) is written once, for all names. Nothing here imports tor
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,14 +58,13 @@ def _fitted(
     density: str,
     condition: str = "none",
     unit: str = "nats",
-    descriptor: str = DENSE,
     options: tuple[str, ...] = (),
 ) -> DetectorSpec:
-    """A density that is fitted in one pass."""
+    """A density that is fitted in one pass, on the descriptor of the plan."""
     overrides = (
         *(f"density.options.{option}" for option in options),
         f"density.kind={density}",
-        f"density.descriptor={descriptor}",
+        f"density.descriptor={DENSE}",
         f"condition.kind={condition}",
         "density.whole_scans=true",
         "density.positions=0",
@@ -74,11 +73,8 @@ def _fitted(
     return DetectorSpec(title, "density", _TEACHER, overrides, unit)
 
 
-#: Detector by name.
-DETECTORS: dict[str, DetectorSpec] = {
-    STUDENT: DetectorSpec(
-        "distilled UNet", "distillation", "screener_nnu.inference.models:load_student"
-    ),
+# On descriptors of which each detector of this kind exists.
+_OF_POSITIONS = {
     TEACHER: DetectorSpec("descriptor, condition and density of the plan", "density", _TEACHER),
     "padim": _fitted("Gaussian of each place in the body (PaDiM)", "full_gaussian", "position"),
     "pca": _fitted("Gaussian in the space of principal components", "gaussian_pca"),
@@ -87,12 +83,27 @@ DETECTORS: dict[str, DetectorSpec] = {
         "distance to the nearest descriptors", "knn", unit="none", options=("bank=1000",)
     ),
     "msde": _fitted("mean-shift density enhancement", "msde", unit="none", options=("bank=2000",)),
-    "padim_levels": _fitted(
-        "PaDiM on the levels of the encoder", "full_gaussian", "position", descriptor=LEVELS
+}
+#: Other descriptors than the plan's, by the end of a detector's name: title and settings.
+OTHER_DESCRIPTORS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "levels": ("on levels of the UNet", (f"density.descriptor={LEVELS}",)),
+    "imagenet": ("on ImageNet features of slices", ("density.descriptor=imagenet",)),
+    "untrained": ("on an untrained UNet", ("density.descriptor_plans=untrained",)),
+}
+
+#: Detector by name.
+DETECTORS: dict[str, DetectorSpec] = {
+    STUDENT: DetectorSpec(
+        "distilled UNet", "distillation", "screener_nnu.inference.models:load_student"
     ),
-    "padim_imagenet": _fitted(
-        "PaDiM on ImageNet features of slices", "full_gaussian", "position", descriptor="imagenet"
-    ),
+    **_OF_POSITIONS,
+    **{
+        f"{name}_{end}": replace(
+            spec, title=f"`{name}` {where}", overrides=(*spec.overrides, *settings)
+        )
+        for end, (where, settings) in OTHER_DESCRIPTORS.items()
+        for name, spec in _OF_POSITIONS.items()
+    },
 }
 
 

@@ -71,6 +71,16 @@ def anomalous_case(
     return AnomalousCase(changed, equalise(changed, settings), mask > 0, body)
 
 
+def plain_case(cases: CaseFolder, case: str, settings: PreprocessingSettings) -> AnomalousCase:
+    """A case without anomalies, which is otherwise made as one with them.
+
+    Raises:
+        CaseError: it cannot be read.
+    """
+    hu, body = _read(cases, case)
+    return AnomalousCase(hu, equalise(hu, settings), np.zeros_like(body), body)
+
+
 def _read(cases: CaseFolder, case: str) -> tuple[np.ndarray, np.ndarray]:
     hu = cases.read(case, "hu")
     body = cases.read(case, "body")

@@ -9,12 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from sklearn.metrics import roc_auc_score
 
 from screener_nnu.ablation.figures import COLUMNS, difference, table_row
 from screener_nnu.ablation.scoring import Judged
 from screener_nnu.commands.ablate import main
+from screener_nnu.detectors import ModelRef
 from screener_nnu.evaluation.baselines import BASELINES
+from screener_nnu.inference.volume import score_map
+from screener_nnu.plans import ScreenerSettings
+from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.synthetic.anomalies import KINDS
+from screener_nnu.synthetic.cases import anomalous_case, plain_case
 
 
 def judged(shift: float, scans: int = 5) -> Judged:
@@ -43,6 +50,38 @@ def test_differences_are_those_of_the_same_draws() -> None:
     assert difference(judged(1, 1), judged(0, 1)).low is None
 
 
+def test_case_auroc_is_the_share_of_pairs_in_order() -> None:
+    """Over all pairs of a scan with an anomaly and one without, a tie for a half."""
+    rng = np.random.default_rng(1)
+    plain, ill = rng.integers(0, 6, 5), rng.integers(1, 8, (len(KINDS), 5))
+    run = judged(1.0)
+    run = Judged(run.cases, run.counts, {"case_score": np.vstack([plain, ill])})
+    pairs = (ill[:, :, None] > plain) + 0.5 * (ill[:, :, None] == plain)
+    figure = table_row("x", [run]).case_auroc["case_score"]
+    assert figure.value == pytest.approx(pairs.mean())
+    assert figure.low is not None and figure.high is not None
+    assert figure.low < figure.value < figure.high
+
+
+def case_auroc_of(trained: Any, name: str) -> float:
+    """The figure from maps of painted and plain scans, and scikit-learn."""
+    model, plan, _ = ModelRef("901", detector=name).load(torch.device("cpu"))
+    settings = ScreenerSettings.from_dict(plan["screener"])
+    names, cases = settings.split.test, CaseFolder(trained.cases)
+    scores: dict[str, list[float]] = {}
+    for kind in ("none", *KINDS):
+        for case in names:
+            if kind == "none":
+                made = plain_case(cases, case, settings.preprocessing)
+            else:
+                made = anomalous_case(cases, case, names, kind, settings.preprocessing, 1)
+            found = score_map(model, made.hu, made.equalised, plan, torch.device("cpu"))
+            value = np.percentile(found[made.body | made.mask], 99.95)
+            scores.setdefault(kind, []).append(float(value))
+    labels = [0] * len(names) + [1] * len(names)
+    return float(np.mean([roc_auc_score(labels, scores["none"] + scores[k]) for k in KINDS]))
+
+
 @pytest.mark.slow
 def test_one_table_of_any_detectors(
     trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -60,8 +99,13 @@ def test_one_table_of_any_detectors(
         assert float(rows[name]["auroc_mean"]) == pytest.approx(np.mean(kinds), abs=1e-6)
         less = float(rows[name]["auroc_mean"]) - float(rows["teacher"]["auroc_mean"])
         assert float(rows[name]["difference"]) == pytest.approx(less, abs=1e-6)
-        assert float(rows[name]["seconds"]) > 0
+        assert float(rows[name]["seconds"]) > 0 and float(rows[name]["training_seconds"]) > 0
+        assert 0 <= float(rows[name]["case_auroc"]) <= 1
+    # The networks of the teacher, which padim shares, and a density of each.
+    parameters = {name: int(rows[name]["parameters"]) for name in words[2:6]}
+    assert parameters["student"] < parameters["knn"] < parameters["teacher"]
     assert rows["knn"]["unit"] == "none" and rows["padim"]["unit"] == "nats"
+    assert case_auroc_of(trained, "padim") == pytest.approx(float(rows["padim"]["case_auroc"]))
     stored = json.loads((tmp_path / "a" / "detectors.json").read_text())
     assert stored["settings"]["scans"] and (tmp_path / "a" / "detectors.png").stat().st_size > 1000
     # What was judged is not judged again, and more detectors join the same table.

@@ -93,10 +93,13 @@ def test_report_holds_every_row(tmp_path: Path) -> None:
 
 
 def test_counts_survive_their_file(tmp_path: Path) -> None:
-    run, _ = judged(4)
+    made, _ = judged(4)
+    case_scores = {"case_score": np.arange(12.0).reshape(2, 6)}
+    run = Judged(made.cases, made.counts, case_scores)
     (tmp_path / "x.npz").write_bytes(run.to_bytes())
     again = Judged.from_file(tmp_path / "x.npz")
-    assert again.cases == run.cases
+    assert again.cases == run.cases and list(again.case_scores) == ["case_score"]
+    np.testing.assert_array_equal(again.case_scores["case_score"], case_scores["case_score"])
     for kind in KINDS:
         np.testing.assert_array_equal(again.counts[kind], run.counts[kind])
 
