@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from screener_nnu.commands._run import run, user_path
+from screener_nnu.detectors import STUDENT
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -18,7 +19,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-p", dest="plans", default="ScreenerPlans", metavar="PLANS")
     parser.add_argument("-o", dest="output", type=user_path, required=True, metavar="FILE.zip")
     parser.add_argument(
-        "--teacher", action="store_true", help="descriptor, condition and density as well"
+        "--detector", metavar="NAME", default=STUDENT, help="which detector of the plan [student]"
+    )
+    parser.add_argument(
+        "--teacher",
+        action="store_true",
+        help="with the student, descriptor, condition and density as well",
     )
     parser.add_argument("--license", metavar="TEXT", help="terms of the weights, for the card")
     parser.add_argument("--description", default="", metavar="TEXT", help="for the card")
@@ -50,6 +56,7 @@ def _export(arguments: argparse.Namespace) -> None:
             arguments.teacher,
             arguments.license,
             arguments.description,
+            arguments.detector,
         ),
         arguments.output,
     )

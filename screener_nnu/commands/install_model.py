@@ -29,9 +29,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _install(arguments: argparse.Namespace) -> None:
+    from screener_nnu.detectors import ModelRef
     from screener_nnu.files import refuse_missing
     from screener_nnu.paths import results_folder, set_default_folders
-    from screener_nnu.plans import DEFAULT_PLANS_NAME
 
     refuse_missing(arguments.file)
     set_default_folders()
@@ -44,9 +44,8 @@ def _install(arguments: argparse.Namespace) -> None:
         return
     for place in model.replaced:
         print(f"what was there is now {place}; delete it when you are sure")
-    number, plans = int(model.dataset[7:10]), model.manifest.plans_name
-    words = "" if plans == DEFAULT_PLANS_NAME else f" -p {plans}"
     print(f"{model.dataset}: {', '.join(file.stage for file in model.manifest.stages)}")
     print(f"sha256 {model.sha256}")
     print(f"card: {results_folder(model.dataset) / CARD}")
-    print(f"next: screener_predict -d {number}{words} -i SCANS -o MAPS")
+    detector = ModelRef(model.dataset, model.manifest.plans_name, model.manifest.detector)
+    print(f"next: {detector.command('predict')} -i SCANS -o MAPS")

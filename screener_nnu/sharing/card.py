@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from screener_nnu.plans import CONFIGURATION, DEFAULT_PLANS_NAME
+from screener_nnu.detectors import STUDENT, TEACHER, ModelRef
+from screener_nnu.plans import CONFIGURATION
+from screener_nnu.score_units import NO_UNIT
 
 _NOTICE = (
     "This is research software and no medical device: a map shows what is rare, not what is ill. "
@@ -22,8 +25,11 @@ def model_card(description: Mapping[str, Any]) -> str:
     Args:
         description: the values of `model.json`.
     """
+    model = ModelRef(
+        description["dataset"], description["plans_name"], description.get("detector", STUDENT)
+    )
     parts = [
-        f"# {description['dataset']}, {description['plans_name']}",
+        f"# {model.title}",
         description["description"] or "No description was given.",
         f"**Licence of the weights:** {description['license'] or _UNSTATED}",
         "## Data",
@@ -33,10 +39,10 @@ def model_card(description: Mapping[str, Any]) -> str:
         "## Training",
         _training(description["training"]),
         "## Scores",
-        _scores(description["score_statistics"]),
-        _calibration(description["calibration"]),
+        _scores(model, description["score_statistics"]),
+        _calibration(model, description["calibration"]),
         "## Use",
-        _use(description),
+        _use(model, description["teacher_plans"]),
         "## Limits",
         _NOTICE,
         "## Versions",
@@ -68,15 +74,20 @@ def _training(stages: Mapping[str, Mapping[str, Any]]) -> str:
     return _table(header, rows)
 
 
-def _scores(statistics: Mapping[str, float]) -> str:
+def _scores(model: ModelRef, statistics: Mapping[str, float]) -> str:
+    learned = "what the student learned" if model.detector == STUDENT else f"the {model.detector}"
     return (
-        "Of what the student learned, on body positions of training scans, in nats: "
+        f"Of {learned}, on body positions of training scans{_in_unit(model)}: "
         + ", ".join(f"{key} {value:.3f}" for key, value in statistics.items())
         + ". Outside the body a map holds the lowest."
     )
 
 
-def _calibration(calibrations: Mapping[str, Mapping[str, Any]]) -> str:
+def _in_unit(model: ModelRef) -> str:
+    return "" if model.spec.unit == NO_UNIT else f", in {model.spec.unit}"
+
+
+def _calibration(model: ModelRef, calibrations: Mapping[str, Mapping[str, Any]]) -> str:
     if not calibrations:
         return "Not calibrated: screener_calibrate does it with scans of your own."
     lines = []
@@ -84,26 +95,22 @@ def _calibration(calibrations: Mapping[str, Mapping[str, Any]]) -> str:
         scores = ", ".join(f"{key} {value:.3f}" for key, value in values["percentiles"].items())
         lines.append(
             f"Calibrated ({stage}) on {values['scans']} held-out scans ({values['source']}); "
-            f"percentiles of their body voxels in nats: {scores}."
+            f"percentiles of their body voxels{_in_unit(model)}: {scores}."
         )
     return "\n\n".join(lines)
 
 
-def _use(description: Mapping[str, Any]) -> str:
-    number = int(description["dataset"][7:10])
-    plans = description["plans_name"]
-    words = "" if plans == DEFAULT_PLANS_NAME else f" -p {plans}"
-    lines = [
-        "screener_install_model FILE.zip",
-        f"screener_predict -d {number}{words} -i scans -o maps",
-        f"screener_finetune -d 502 --source {number}{words} -f 0",
-    ]
-    teacher = description["teacher_plans"]
-    if teacher:
-        words = "" if teacher == DEFAULT_PLANS_NAME else f" -p {teacher}"
-        lines.insert(2, f"screener_predict -d {number}{words} --teacher -i scans -o teacher_maps")
-    text = "\n".join(f"    {line}" for line in lines)
-    return f"{text}\n\nThe student is nnU-Net's network of `{CONFIGURATION}`, with one output."
+def _use(model: ModelRef, teacher_plans: str | None) -> str:
+    lines = ["screener_install_model FILE.zip", f"{model.command('predict')} -i scans -o maps"]
+    if teacher_plans:
+        teacher = replace(model, plans=teacher_plans, detector=TEACHER)
+        lines.append(f"{teacher.command('predict')} -i scans -o teacher_maps")
+    end = ""
+    if model.detector == STUDENT:
+        source = model.command("finetune").removeprefix("screener_finetune -d ")
+        lines.append(f"screener_finetune -d 502 --source {source} -f 0")
+        end = f"\n\nThe student is nnU-Net's network of `{CONFIGURATION}`, with one output."
+    return "\n".join(f"    {line}" for line in lines) + end
 
 
 def _figure(value: float | None) -> str:

@@ -40,8 +40,10 @@ def check_contents(manifest: Manifest, places: dict[str, Path]) -> None:
         plan = checkpoint["plan"]
         if file.stage == "density":
             _check_teacher(manifest, file, ScreenerSettings.from_dict(plan["screener"]))
-        if file == manifest.student and not same_values(plan, plans[file.plans_name]):
-            raise ScreenerError(f"the student was trained with another plan than {file.plans_name}")
+        if file == manifest.last_stage and not same_values(plan, plans[file.plans_name]):
+            raise ScreenerError(
+                f"{file.member} was trained with another plan than {file.plans_name}"
+            )
         if file in manifest.calibrations:
             _check_calibration(places[file.calibration_member], checkpoint, file)
     for file in set(manifest.calibrations) - set(manifest.stages):

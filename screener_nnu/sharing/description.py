@@ -57,7 +57,7 @@ def training_figures(stage: str, checkpoint: Mapping[str, Any]) -> dict[str, Any
     values = log["values"]
     return {
         "figure": trainer_of(stage).figure_name,
-        "untrained": _number(log["reference"]),
+        "untrained": _number(log["reference"]) if values["figures"] else None,
         "trained": _kept_figure(stage, checkpoint),
         "best": _number(checkpoint["best_figure"]),
         "loss": _last(values["train_losses"]),
@@ -69,6 +69,8 @@ def training_figures(stage: str, checkpoint: Mapping[str, Any]) -> dict[str, Any
 def _kept_figure(stage: str, checkpoint: Mapping[str, Any]) -> float | None:
     """The figure of the weights in the checkpoint, which a density takes from its best epoch."""
     keep = checkpoint["plan"]["screener"]["density"].get("keep")
+    if not checkpoint["logging"]["values"]["figures"]:
+        return _number(checkpoint["logging"]["reference"])  # fitted, and measured then
     if stage == "density" and keep == "best":
         return _number(checkpoint["best_figure"])
     return _last(checkpoint["logging"]["values"]["figures"])

@@ -14,8 +14,8 @@ import torch
 from screener_nnu.calibration.record import Calibration
 from screener_nnu.calibration.store import load_calibration
 from screener_nnu.checkpoints import write_whole
+from screener_nnu.detectors import STUDENT, ModelRef
 from screener_nnu.detectors import TEACHER as TEACHER_DETECTOR
-from screener_nnu.detectors import ModelRef
 from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import (
     FINGERPRINT_FILE,
@@ -32,11 +32,12 @@ from screener_nnu.sharing.manifest import (
     CARD,
     DATASET,
     FORMAT,
-    FORMAT_VERSION,
     HISTOGRAM,
     MARKER,
     StageFile,
+    format_version,
     is_dataset_name,
+    last_stage,
     plan_member,
 )
 from screener_nnu.sharing.plan_check import check_plan
@@ -49,7 +50,7 @@ from screener_nnu.sharing.scrub import (
     refuse_names,
 )
 from screener_nnu.sharing.stages import teacher_stages
-from screener_nnu.stage_checkpoint import finished_stage
+from screener_nnu.stage_checkpoint import StageCheckpoint, finished_stage
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,11 @@ class ExportRequest:
 
     Attributes:
         dataset: data set that the model learned from, number or name.
-        plans_name: plan of the student.
-        teacher: whether descriptor, condition and density go along.
+        plans_name: plan of the detector.
+        teacher: whether descriptor, condition and density go along with a student.
         license: terms of the weights, for the card.
         description: free text for the card.
+        detector: that the file is made for.
     """
 
     dataset: int | str
@@ -69,6 +71,12 @@ class ExportRequest:
     teacher: bool = False
     license: str | None = None
     description: str = ""
+    detector: str = STUDENT
+
+    @property
+    def model(self) -> ModelRef:
+        """The detector."""
+        return ModelRef(dataset_name(self.dataset), self.plans_name, self.detector)
 
 
 def export_model(request: ExportRequest, output: Path) -> dict[str, Any]:
@@ -82,26 +90,19 @@ def export_model(request: ExportRequest, output: Path) -> dict[str, Any]:
     """
     dataset = dataset_name(request.dataset)
     _check_source(dataset)
-    student = StageFile(request.plans_name, "distillation")
-    checkpoint = _read(dataset, student)
-    distillation = _settings(checkpoint).distillation
-    teacher_plans = distillation.density_plans or request.plans_name
-    teacher: list[StageFile] = []
-    if distillation.target == TEACHER:
-        teacher = _teacher_files(dataset, teacher_plans, request.teacher)
-    elif request.teacher:
-        raise ScreenerError(
-            f"the student of {request.plans_name} learned {distillation.target} and has no "
-            "teacher: leave --teacher out"
-        )
-    if teacher:
-        _check_teacher(dataset, teacher_plans, checkpoint, request.teacher)
-    included = [*(teacher if request.teacher else []), student]
-    description = _description(request, dataset, checkpoint, teacher_plans)
-    description["training"] = _training(dataset, [*teacher, student], included)
+    last, file = last_stage(request.model), request.model.file
+    checkpoint = StageCheckpoint(file, request.model.stage, request.model.train_command).read()
+    if request.detector == STUDENT:
+        before, included = _behind_student(request, dataset, last, checkpoint)
+    else:
+        before = included = _behind_density(request, checkpoint)
+    described = list(dict.fromkeys([*before, last]))
+    included = list(dict.fromkeys([*included, last]))
+    description = _description(request, dataset, checkpoint)
+    description["training"] = _training(dataset, described, included)
     calibrations = _calibrations(dataset, included)
     description["calibration"] = {f.stage: _summary(c) for f, c in calibrations.items()}
-    names = _all_names(dataset, [*teacher, student])
+    names = _all_names(dataset, described)
     refuse_names(description, names, "the description or the licence")
 
     def write(stream: BinaryIO) -> None:
@@ -116,6 +117,49 @@ def export_model(request: ExportRequest, output: Path) -> dict[str, Any]:
     output.parent.mkdir(parents=True, exist_ok=True)
     write_whole(output, write)
     return description
+
+
+def _behind_student(
+    request: ExportRequest, dataset: str, student: StageFile, checkpoint: Mapping[str, Any]
+) -> tuple[list[StageFile], list[StageFile]]:
+    """Stages of the teacher, for the card, and those of them that go into the file.
+
+    Raises:
+        ScreenerError: the student has no teacher, or another one than it was trained with.
+    """
+    target = _settings(checkpoint).distillation.target
+    if target != TEACHER:
+        if request.teacher:
+            raise ScreenerError(
+                f"the student of {request.plans_name} learned {target} and has no teacher: leave "
+                "--teacher out"
+            )
+        return [], []
+    plans = _teacher_plans(request, checkpoint)
+    teacher = _teacher_files(dataset, plans, request.teacher)
+    if teacher:
+        _check_teacher(dataset, plans, checkpoint, request.teacher)
+    return teacher, teacher if request.teacher else []
+
+
+def _behind_density(request: ExportRequest, checkpoint: Mapping[str, Any]) -> list[StageFile]:
+    """All stages of a detector whose last one is a density.
+
+    Raises:
+        ScreenerError: the teacher is asked for as well, or the stages do not belong together.
+    """
+    if request.teacher:
+        raise ScreenerError(
+            f"--teacher goes along with a student; a file of {request.detector} has all of its "
+            "stages: leave it out"
+        )
+    stages = teacher_stages(request.model.trained_plans, _settings(checkpoint))
+    request.model.load(torch.device("cpu"))
+    return stages
+
+
+def _teacher_plans(request: ExportRequest, student: Mapping[str, Any]) -> str:
+    return _settings(student).distillation.density_plans or request.plans_name
 
 
 def _check_source(dataset: str) -> None:
@@ -212,15 +256,16 @@ def _path(dataset: str, file: StageFile) -> Path:
 
 
 def _description(
-    request: ExportRequest, dataset: str, checkpoint: Mapping[str, Any], teacher_plans: str
+    request: ExportRequest, dataset: str, checkpoint: Mapping[str, Any]
 ) -> dict[str, Any]:
     plan = checkpoint["plan"]
     return {
         "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format_version": format_version(request.detector),
         "dataset": dataset,
         "plans_name": request.plans_name,
-        "teacher_plans": teacher_plans if request.teacher else None,
+        "detector": request.detector,
+        "teacher_plans": _teacher_plans(request, checkpoint) if request.teacher else None,
         "license": request.license,
         "description": request.description,
         "scans": case_counts(plan),

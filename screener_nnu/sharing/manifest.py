@@ -7,11 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from screener_nnu.detectors import detectors_of
+from screener_nnu.detectors import DETECTORS, STUDENT, ModelRef, detectors_of
 from screener_nnu.errors import ScreenerError
 from screener_nnu.stages import STAGES
 
-FORMAT, FORMAT_VERSION = "screener_model", 1
+FORMAT = "screener_model"
+# Version 2 may have another detector than a student.
+FORMAT_VERSIONS = (1, 2)
 CARD, DESCRIPTION, DATASET, HISTOGRAM = (
     "MODEL_CARD.md",
     "model.json",
@@ -62,20 +64,22 @@ class Manifest:
 
     Attributes:
         dataset: full name of the pre-training data set.
-        plans_name: plan of the student.
+        plans_name: plan of the detector.
+        detector: what the file was made for; earlier ones hold a student.
         files: size in bytes and SHA-256 of every other member.
         description: the whole of `model.json`.
     """
 
     dataset: str
     plans_name: str
+    detector: str
     files: dict[str, tuple[int, str]]
     description: dict[str, Any]
 
     @property
-    def student(self) -> StageFile:
-        """The stage that every model file has."""
-        return StageFile(self.plans_name, "distillation")
+    def last_stage(self) -> StageFile:
+        """The stage that holds the detector."""
+        return last_stage(ModelRef(self.dataset, self.plans_name, self.detector))
 
     @property
     def plans(self) -> list[str]:
@@ -94,6 +98,16 @@ class Manifest:
         """The stages whose calibrations are inside."""
         found = (_CALIBRATION.fullmatch(name) for name in self.files)
         return sorted(StageFile(m.group(1), m.group(2)) for m in found if m)
+
+
+def last_stage(model: ModelRef) -> StageFile:
+    """The stage that holds a detector, under the plan that it was trained with."""
+    return StageFile(model.trained_plans, model.stage)
+
+
+def format_version(detector: str) -> int:
+    """The oldest version that can hold a detector."""
+    return FORMAT_VERSIONS[0 if detector == STUDENT else 1]
 
 
 def plan_member(plans_name: str) -> str:
@@ -131,20 +145,28 @@ def read_manifest(values: Any, members: Iterable[str]) -> Manifest:
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise ScreenerError(f"it does not say that it is a '{FORMAT}'")
     version = values.get("format_version")
-    if version != FORMAT_VERSION:
+    if version not in FORMAT_VERSIONS or isinstance(version, bool):
+        known = " and ".join(map(str, FORMAT_VERSIONS))
         raise ScreenerError(
-            f"its format version is {version!r}, and this installation reads {FORMAT_VERSION}: "
+            f"its format version is {version!r}, and this installation reads {known}: "
             "install the version of screener_nnu that wrote it, or ask for the file in this format"
         )
     dataset, plans_name = values.get("dataset"), values.get("plans_name")
     if not is_dataset_name(dataset) or not is_plain_name(plans_name):
         raise ScreenerError(f"{dataset!r} with {plans_name!r} cannot name a data set and a plan")
     assert isinstance(dataset, str) and isinstance(plans_name, str)
-    manifest = Manifest(dataset, plans_name, _files(values.get("files")), values)
+    detector = values.get("detector", STUDENT)
+    if not isinstance(detector, str) or detector not in DETECTORS:
+        raise ScreenerError(
+            f"it holds the detector {detector!r}, which this installation does not know (known: "
+            f"{', '.join(DETECTORS)}): install the version of screener_nnu that wrote it"
+        )
+    manifest = Manifest(dataset, plans_name, detector, _files(values.get("files")), values)
     differing = {*manifest.files, DESCRIPTION} ^ set(members)
     if differing:
         raise ScreenerError(f"model.json and the members differ in {sorted(differing)[:5]}")
-    needed = {CARD, DATASET, plan_member(plans_name), manifest.student.member}
+    last = manifest.last_stage
+    needed = {CARD, DATASET, plan_member(last.plans_name), last.member}
     missing = sorted(needed - set(manifest.files))
     if missing:
         raise ScreenerError(f"it lacks {', '.join(missing)}")

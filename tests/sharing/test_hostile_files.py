@@ -350,7 +350,11 @@ def test_plans_cannot_name_code_or_places(
 @pytest.mark.parametrize(
     ("path", "value", "reason"),
     [
-        ("format_version", 2, "format version is 2, and this installation reads 1"),
+        ("format_version", 3, "format version is 3, and this installation reads 1 and 2"),
+        ("format_version", True, "format version is True"),
+        ("detector", "oracle", "holds the detector 'oracle', which this .*known: student, teach"),
+        ("detector", [], r"holds the detector \[\]"),
+        ("detector", "padim", "lacks checkpoints/ScreenerPlans_padim/density.pth"),
         ("format_version", None, "format version is None"),
         ("format", "other", "does not say that it is a 'screener_model'"),
         ("dataset", "../../x", "cannot name a data set"),
