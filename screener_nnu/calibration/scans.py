@@ -83,12 +83,11 @@ def stored_scans(predictor: Predictor, folder: Path, names: Sequence[str]) -> Sc
     def source(case: str) -> Callable[[], ScoredScan]:
         def scan() -> ScoredScan:
             frame = cases.frame(case)
-            images = (cases.read(case, "hu"), cases.read(case, "equalised"))
-            scores = score_map(predictor.scorer, *images, predictor.plan, predictor.device)
-            score = to_input_geometry(scores, frame, predictor.lowest)
-            return _scored(
-                AnomalyMap(score, mask_to_input_geometry(cases.read(case, "body"), frame))
-            )
+            hu, equalised, body = (cases.read(case, kind) for kind in ("hu", "equalised", "body"))
+            plan, device = predictor.plan, predictor.device
+            scores = score_map(predictor.scorer, hu, equalised, plan, device, body)
+            score = to_input_geometry(scores, frame, predictor.lowest, body, device)
+            return _scored(AnomalyMap(score, mask_to_input_geometry(body, frame)))
 
         return scan
 
