@@ -1,6 +1,7 @@
 """Where the body is: its bounding box in a scan, and the mask of its voxels, lungs included.
 
 Array axes are (z, y, x), z along the body; spacings likewise (mm); intensities are HU.
+This file is copied beside exported networks, so it needs NumPy and SciPy alone.
 """
 
 from __future__ import annotations
@@ -8,8 +9,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from screener_nnu.plans import Spacing
-
+Spacing = tuple[float, float, float]
 Slices = tuple[slice, slice, slice]
 
 # Parts (legs, arms) with less dense volume than this share of the largest are not body.
@@ -179,13 +179,3 @@ def _extent(mask: np.ndarray) -> list[tuple[int, int]]:
 def _slices(bounds: list[tuple[int, int]]) -> Slices:
     z, y, x = (slice(start, stop) for start, stop in bounds)
     return z, y, x
-
-
-def body_rule() -> dict[str, float]:
-    """The fixed numbers of `body_box` and `body_mask`, for a program that finds the same body."""
-    return {
-        "wall_mm": _WALL_MM,
-        "part_grid_mm": _PART_GRID_MM,
-        "smallest_part": _SMALLEST_PART,
-        "dense_share": _DENSE_SHARE,
-    }

@@ -128,7 +128,7 @@ def test_files_say_nothing_of_this_machine(exported: Path, students: Any) -> Non
 def test_json_belongs_to_its_files(exported: Path, students: Any) -> None:
     description = json.loads((exported / "network.json").read_text())
     names = {path.name for path in exported.glob("[!.]*")}
-    assert names == {"network.json", "network.onnx", "network.pt2", "make_map.py"}
+    assert names == {"network.json", "network.onnx", "network.pt2", "make_map.py", "body.py"}
     for file in description["files"].values():
         content = (exported / file["file"]).read_bytes()
         assert file["sha256"] == sha256(content).hexdigest() and file["bytes"] == len(content)
@@ -161,7 +161,7 @@ def test_torch_export_needs_none_of_them(
     main(
         ["-d", "901", "-p", "Fine", "-o", str(tmp_path), "--format", "torch_export", "--no-dynamic"]
     )
-    assert {p.name for p in tmp_path.glob("[!.]*")} == {"network.json", "network.pt2"}
+    assert {p.name for p in tmp_path.glob("[!.]*")} == {"network.json", "network.pt2", "body.py"}
 
 
 def test_torchscript_is_refused_with_the_reason(tmp_path: Path, capsys: Any) -> None:
