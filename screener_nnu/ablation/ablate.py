@@ -18,7 +18,7 @@ from screener_nnu.ablation.report import write_ablation
 from screener_nnu.ablation.run import train_cells
 from screener_nnu.ablation.scoring import Judged, judge_baselines, judge_teacher
 from screener_nnu.checkpoints import read_checkpoint
-from screener_nnu.evaluation.training_histogram import training_histogram
+from screener_nnu.evaluation.baselines import training_histogram
 from screener_nnu.paths import cases_folder, dataset_name, finished_checkpoint, plan_file
 from screener_nnu.plans import read_plan
 from screener_nnu.preprocessing.case_files import CaseFolder

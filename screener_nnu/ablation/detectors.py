@@ -20,7 +20,7 @@ from screener_nnu.ablation.scoring import Judged, judge_baselines, judge_detecto
 from screener_nnu.checkpoints import write_bytes
 from screener_nnu.detectors import ModelRef
 from screener_nnu.detectors.base import LoadedDetector
-from screener_nnu.evaluation.training_histogram import training_histogram
+from screener_nnu.evaluation.baselines import training_histogram
 from screener_nnu.inference.volume import score_map
 from screener_nnu.paths import cases_folder, dataset_name, plan_file
 from screener_nnu.plans import read_plan, write_json

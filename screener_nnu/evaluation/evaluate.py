@@ -8,14 +8,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.evaluation.baselines import BASELINES
-from screener_nnu.evaluation.bins import BINS_FILE, Bins
-from screener_nnu.evaluation.cases import CaseFiles, HuHistogram, baseline_names, pair_cases
+from screener_nnu.evaluation.baselines import BASELINES, HuHistogram
+from screener_nnu.evaluation.bins import (
+    BINS_FILE,
+    Bins,
+    evaluation_signature,
+    no_case_left,
+    place_bins,
+)
+from screener_nnu.evaluation.cases import CaseFiles, Measurement, baseline_names, pair_cases
 from screener_nnu.evaluation.counting import count_cases
 from screener_nnu.evaluation.froc import MIN_VOLUME_MM3
-from screener_nnu.evaluation.placing import no_case_left, place_bins
 from screener_nnu.evaluation.records import CaseRecord, record_path
-from screener_nnu.evaluation.settings import Measurement, evaluation_signature
 from screener_nnu.evaluation.summarise import (
     MethodResult,
     case_notes,

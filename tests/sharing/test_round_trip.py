@@ -233,7 +233,7 @@ def test_without_licence_the_card_says_so(
 def test_the_baseline_of_rare_hu_needs_no_scans(
     model_files: dict[str, Path], trained_once: Any, empty_world: Any
 ) -> None:
-    from screener_nnu.evaluation.training_histogram import training_histogram
+    from screener_nnu.evaluation.baselines import training_histogram
 
     install([str(model_files["student"])])
     stored = json.loads((trained_once.preprocessed / "screener_fingerprint.json").read_text())
