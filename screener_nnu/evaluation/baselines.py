@@ -47,7 +47,8 @@ class BaselineInput:
         if not self.body.any():
             return depth
         # The distance transform is slow, so it sees the body with one voxel of surroundings.
-        box = tuple(_reach(self.body, axis) for axis in range(3))
+        extent = ndimage.find_objects(self.body.view(np.uint8))[0]
+        box = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in extent)
         inside = self.body[box]
         if inside.all():
             # The body fills its box, so there is no outside; the border then counts as skin.
@@ -66,13 +67,6 @@ class BaselineInput:
             along = tuple(-1 if other == axis else 1 for other in range(3))
             squared = squared + np.square(offset).reshape(along)
         return np.sqrt(squared).astype(np.float32, copy=False)
-
-
-def _reach(body: NDArray[np.bool_], axis: int) -> slice:
-    """Extent of the body along an axis, one voxel wider where the volume allows it."""
-    others = tuple(other for other in range(3) if other != axis)
-    occupied = np.flatnonzero(body.any(axis=others))
-    return slice(max(int(occupied[0]) - 1, 0), int(occupied[-1]) + 2)
 
 
 Baseline = Callable[[BaselineInput], NDArray[np.float32]]
