@@ -13,13 +13,10 @@ from typing import Any
 
 import torch
 
+from screener_nnu.descriptors.network_files import load_network
 from screener_nnu.detectors import ModelRef
 from screener_nnu.files import file_sha256, replacing
-from screener_nnu.network_export.agreement import (
-    check_agreement,
-    onnx_runner,
-    torch_export_runner,
-)
+from screener_nnu.network_export.agreement import check_agreement
 from screener_nnu.network_export.description import NetworkModel, describe
 from screener_nnu.network_export.graph import torch_export_bytes, trace
 from screener_nnu.network_export.onnx_file import OPSET, onnx_bytes, require_onnx
@@ -120,8 +117,8 @@ def _file_values(
 ) -> dict[str, Any]:
     """What the JSON says of a file, after it was read back and run."""
     divisor = shape_divisor(model.plan)
-    run = onnx_runner(content) if kind == "onnx" else torch_export_runner(content)
-    agreement = check_agreement(run, student, divisor, model.fixed, FILES[kind])
+    network = load_network(Path(FILES[kind]), content)
+    agreement = check_agreement(network, student, divisor, model.fixed, FILES[kind])
     values: dict[str, Any] = {
         "file": FILES[kind],
         "bytes": len(content),
