@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from screener_nnu.checkpoints import write_array
 from screener_nnu.errors import CaseError, ScreenerError
-from screener_nnu.evaluation.weighted import weighted_auroc
+from screener_nnu.evaluation.metrics import weighted_auroc
 from screener_nnu.inference.map_store import MapStore, positions_of
 from screener_nnu.inference.sliding_window import Part
 from screener_nnu.inference.volume import body_cells
@@ -124,7 +124,7 @@ class AnomalyCheck:
                 scores.append(found.cpu().double().numpy().ravel())
                 pairs.append(voxels)
             positive, negative = np.concatenate(pairs, axis=1)
-            figures[kind] = weighted_auroc(np.concatenate(scores), positive, negative)
+            figures[kind] = float(weighted_auroc(np.concatenate(scores), positive, negative))
         progress.close()
         figures["mean"] = float(np.nanmean(list(figures.values())))
         return figures

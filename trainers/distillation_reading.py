@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 
 from screener_nnu.errors import CaseError
 from screener_nnu.inference.map_store import MapFiles
@@ -95,9 +96,7 @@ class DistillationReader(CaseReader[DistillationSample]):
         if self.cases.shape(case, "body") == extent:
             return read_padded(self.cases, case, "body", box, 0)
         body = resample_mask_to_shape(self.cases.read(case, "body"), extent)
-        window = tuple(slice(a, b) for a, b in zip(box.start, box.stop, strict=True))
-        missing = [(0, n - m) for n, m in zip(box.size, body[window].shape, strict=True)]
-        return np.pad(body[window], missing)
+        return crop_and_pad_nd(body, np.transpose([box.start, box.stop]).tolist())
 
     def _descriptors(self, case: str, box: Box) -> tuple[torch.Tensor, Shape]:
         """Of the cells that a crop touches, and one more on each side to interpolate with."""

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 
 from screener_nnu.errors import CaseError, ScreenerError
-from screener_nnu.evaluation.baselines import BaselineInput, hu_rarity
-from screener_nnu.evaluation.training_histogram import training_histogram
+from screener_nnu.evaluation.baselines import BaselineInput, hu_rarity, training_histogram
 from screener_nnu.plans import Spacing
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.sampling.spread import spread

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
+from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 from torch.utils.data import Dataset
 
 from screener_nnu.errors import CaseError, ScreenerError
@@ -26,15 +27,10 @@ _MAX_PAIRS = 20
 
 def read_padded(cases: CaseFolder, case: str, kind: Kind, box: Box, fill: float) -> np.ndarray:
     """A box of a stored image; what lies outside the volume is `fill`."""
-    volume = Box((0, 0, 0), cases.shape(case, kind))
-    inside = intersect(box, volume)
-    if inside == box:
-        return cases.read_box(case, kind, box.start, box.stop)
+    inside = intersect(box, Box((0, 0, 0), cases.shape(case, kind)))
     values = cases.read_box(case, kind, inside.start, inside.stop)
-    padded = np.full(box.size, fill, dtype=values.dtype)
-    offset = np.subtract(inside.start, box.start)
-    padded[tuple(slice(o, o + n) for o, n in zip(offset, inside.size, strict=True))] = values
-    return padded
+    sides = np.subtract([box.start, box.stop], inside.start).T.tolist()
+    return crop_and_pad_nd(values, sides, fill)
 
 
 class CaseReader(Dataset[Sample], Generic[Sample]):

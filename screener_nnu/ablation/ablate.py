@@ -18,7 +18,7 @@ from screener_nnu.ablation.report import write_ablation
 from screener_nnu.ablation.run import train_cells
 from screener_nnu.ablation.scoring import Judged, judge_baselines, judge_teacher
 from screener_nnu.checkpoints import read_checkpoint
-from screener_nnu.evaluation.training_histogram import training_histogram
+from screener_nnu.evaluation.baselines import training_histogram
 from screener_nnu.paths import cases_folder, dataset_name, finished_checkpoint, plan_file
 from screener_nnu.plans import read_plan
 from screener_nnu.preprocessing.case_files import CaseFolder
@@ -50,11 +50,7 @@ def ablate(
         The table.
     """
     name = dataset_name(dataset)
-    _, settings = read_plan(plan_file(name, base_name))
-    stored = CaseFolder(cases_folder(name, settings.data_identifier))
-    names = getattr(settings.split, use)
-    anomalies = AnomalyStore(stored, names, settings, seed, folder / "anomalies")
-    anomalies.fill()
+    anomalies, baselines = open_comparison(name, base_name, use, seed, folder)
     plans = train_cells(name, base_name, cells, device)
     judged: dict[str, list[Judged]] = defaultdict(list)
     likelihoods: dict[str, list[float]] = defaultdict(list)
@@ -65,22 +61,41 @@ def ablate(
         likelihoods[cell.name].append(_held_out_nll(name, plans[cell]))
     ordered = list(dict.fromkeys(cell.name for cell in cells))
     rows = [table_row(method, judged[method], likelihoods[method]) for method in ordered]
-    baselines = judge_baselines(anomalies, training_histogram(name), folder / "counts")
-    lines = [table_row(method, [counts]) for method, counts in baselines.items()]
-    best_first = sorted(lines, key=_mean, reverse=True)
-    left_out = [case for case in names if case not in anomalies.names]
+    drawn = getattr(anomalies.settings.split, use)
+    left_out = [case for case in drawn if case not in anomalies.names]
     values = _settings(name, base_name, anomalies.names, left_out, use, seed)
-    return write_ablation(rows, best_first, folder, values)
+    return write_ablation(rows, baselines, folder, values)
+
+
+def open_comparison(
+    dataset: int | str, plans: str, use: str, seed: int, folder: Path
+) -> tuple[AnomalyStore, list[Row]]:
+    """What every comparison begins with: anomalies in scans, and rows of the baselines.
+
+    Args:
+        dataset: number or name.
+        plans: plan that has the split.
+        use: `test` or `validation`, the scans of the split that get anomalies.
+        seed: of the anomalies.
+        folder: where anomalies and counts are kept for the next run.
+
+    Returns:
+        The anomalies, painted, and the baselines without learning, the best first.
+    """
+    _, settings = read_plan(plan_file(dataset, plans))
+    cases = CaseFolder(cases_folder(dataset, settings.data_identifier))
+    names = getattr(settings.split, use)
+    anomalies = AnomalyStore(cases, names, settings, seed, folder / "anomalies")
+    anomalies.fill()
+    counts = judge_baselines(anomalies, training_histogram(dataset), folder / "counts")
+    rows = [table_row(name, [one]) for name, one in counts.items()]
+    return anomalies, sorted(rows, key=lambda row: row.auroc["mean"].value, reverse=True)
 
 
 def _held_out_nll(dataset: str, plans_name: str) -> float:
     """NLL of the epoch that was kept, on validation scans."""
     found = read_checkpoint(finished_checkpoint(dataset, "density", plans_name))["nll"]
     return math.nan if found is None else float(found)
-
-
-def _mean(row: Row) -> float:
-    return row.auroc["mean"].value
 
 
 def _settings(

@@ -13,17 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from screener_nnu.ablation.anomaly_store import AnomalyStore
+from screener_nnu.ablation.ablate import open_comparison
 from screener_nnu.ablation.figures import COLUMNS, Figure, Row, difference, table_row
 from screener_nnu.ablation.report import draw, short
-from screener_nnu.ablation.scoring import CASE_SCORE, Judged, judge_baselines, judge_detector
+from screener_nnu.ablation.scoring import CASE_SCORE, Judged, judge_detector
 from screener_nnu.checkpoints import read_checkpoint, write_bytes
 from screener_nnu.detectors import ModelRef
 from screener_nnu.detectors.base import LoadedDetector
-from screener_nnu.evaluation.training_histogram import training_histogram
 from screener_nnu.inference.volume import score_map
-from screener_nnu.paths import cases_folder, dataset_name, finished_checkpoint, plan_file
-from screener_nnu.plans import read_plan, write_json
+from screener_nnu.paths import dataset_name, finished_checkpoint
+from screener_nnu.plans import write_json
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.trainers.detector import stages_of
 from screener_nnu.trainers.run import train_stage
@@ -81,12 +80,7 @@ def compare_detectors(
         The table.
     """
     models = [ModelRef(dataset_name(dataset), plans, name) for name in dict.fromkeys(names)]
-    _, settings = read_plan(plan_file(models[0].dataset, plans))
-    stored = CaseFolder(cases_folder(models[0].dataset, settings.data_identifier))
-    anomalies = AnomalyStore(
-        stored, getattr(settings.split, use), settings, seed, folder / "anomalies"
-    )
-    anomalies.fill()
+    anomalies, baselines = open_comparison(models[0].dataset, plans, use, seed, folder)
     for model in models:
         for stage, own_plans in stages_of(model):
             train_stage(model.dataset, stage, own_plans, device)
@@ -96,7 +90,7 @@ def compare_detectors(
         loaded = model.load(device)
         judged[model.detector] = judge_detector(model, loaded, anomalies, device, folder / "counts")
         costs[model.detector] = (
-            _seconds(loaded, stored, anomalies.names, device),
+            _seconds(loaded, anomalies.cases, anomalies.names, device),
             _megabytes(loaded.module),
             sum(p.numel() for p in loaded.module.parameters()),
             sum(_training_seconds(model.dataset, *stage) for stage in stages_of(model)),
@@ -111,10 +105,6 @@ def compare_detectors(
         )
         for model in models
     ]
-    histogram = training_histogram(models[0].dataset)
-    counts = judge_baselines(anomalies, histogram, folder / "counts")
-    baselines = [table_row(name, [one]) for name, one in counts.items()]
-    baselines.sort(key=lambda row: row.auroc["mean"].value, reverse=True)
     about = {"dataset": models[0].dataset, "plans": plans, "use": use, "anomaly_seed": seed}
     return _write(compared, baselines, folder, {**about, "scans": list(anomalies.names)})
 

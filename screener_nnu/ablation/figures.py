@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from screener_nnu.ablation.scoring import Judged
-from screener_nnu.evaluation.case_level import case_auroc
-from screener_nnu.evaluation.metrics import MAX_FPR, area_under_roc
+from screener_nnu.evaluation.metrics import MAX_FPR, area_under_roc, weighted_auroc
 from screener_nnu.synthetic.anomalies import KINDS
 
 COLUMNS = (*KINDS, "mean")
@@ -69,15 +68,15 @@ def table_row(method: str, runs: Sequence[Judged], nll: Sequence[float] = ()) ->
 
 def _case_figure(runs: Sequence[np.ndarray]) -> Figure:
     """AUROC of case scores (1 + kinds, scans) of runs, those without anomalies first."""
-    scans = runs[0].shape[1]
-    weights = np.tile(_draws(scans), 2)
-    ill = [False] * scans + [True] * scans
+    drawn = _draws(runs[0].shape[1])
+    none = np.zeros_like(drawn)
+    positive, negative = np.hstack([none, drawn]), np.hstack([drawn, none])
     areas = [
-        case_auroc([*scores[0], *of_kind], ill, weights)
+        weighted_auroc([*scores[0], *of_kind], positive, negative)
         for scores in runs
         for of_kind in scores[1:]
     ]
-    return _figure(np.mean(areas, axis=0), scans)
+    return _figure(np.mean(areas, axis=0), runs[0].shape[1])
 
 
 def _draws(scans: int) -> np.ndarray:

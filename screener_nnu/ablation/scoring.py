@@ -21,8 +21,7 @@ from screener_nnu.case_score import case_score
 from screener_nnu.checkpoints import write_bytes
 from screener_nnu.detectors import TEACHER, ModelRef
 from screener_nnu.detectors.base import LoadedDetector
-from screener_nnu.evaluation.baselines import BASELINES, BaselineInput
-from screener_nnu.evaluation.cases import HuHistogram
+from screener_nnu.evaluation.baselines import BASELINES, BaselineInput, HuHistogram
 from screener_nnu.evaluation.histograms import CaseHistogram, quantile_edges
 from screener_nnu.files import file_sha256
 from screener_nnu.inference.map_store import MapStore, maps_folder

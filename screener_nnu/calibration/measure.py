@@ -20,8 +20,7 @@ from screener_nnu.calibration.record import Calibration
 from screener_nnu.calibration.scans import ScanSource, ScoredScan
 from screener_nnu.case_score import CASE_PERCENTILE, case_score
 from screener_nnu.errors import ScreenerError
-from screener_nnu.evaluation.binning import BinIndex
-from screener_nnu.evaluation.histograms import CaseHistogram
+from screener_nnu.evaluation.histograms import BinIndex, CaseHistogram
 from screener_nnu.inference.pipeline import attempt
 
 logger = logging.getLogger(__name__)

@@ -103,11 +103,6 @@ class Calibration:
         lower = int(np.searchsorted(self.case_scores, value, side="left"))
         return CaseScore(value, 100.0 * lower / self.scans)
 
-    def describe_case(self, score: CaseScore) -> str:
-        """A case score as a sentence with its resolution."""
-        lower = round(score.percentile * self.scans / 100.0)
-        return f"{score.value:.4g} nats, higher than {lower} of {self.scans} held-out scans"
-
     def parse_threshold(self, text: str, volume_ml: float = MINIMUM_ML) -> float:
         """A threshold (nats; voxels above it are positive) from what a user wrote.
 

@@ -12,7 +12,7 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.least_volume import MINIMUM_ML
 
 if TYPE_CHECKING:
-    from screener_nnu.evaluation.cases import HuHistogram
+    from screener_nnu.evaluation.baselines import HuHistogram
 
 logger = logging.getLogger(__name__)
 
@@ -210,6 +210,6 @@ def parse_methods(entries: list[str]) -> dict[str, Path]:
 
 def _histogram(dataset: str) -> HuHistogram:
     """Read before anything slow is imported, so that a wrong data set is answered at once."""
-    from screener_nnu.evaluation.training_histogram import training_histogram
+    from screener_nnu.evaluation.baselines import training_histogram
 
     return training_histogram(dataset)

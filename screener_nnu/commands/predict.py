@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from screener_nnu.commands._detector import add_model_options, chosen_model
@@ -12,6 +13,7 @@ from screener_nnu.least_volume import MINIMUM_ML
 
 if TYPE_CHECKING:
     from screener_nnu.detectors import ModelRef
+    from screener_nnu.outputs.extras import CaseExtras
     from screener_nnu.outputs.request import OutputRequest
 
 _COST_OF_FAST = (
@@ -57,7 +59,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _predict(arguments: argparse.Namespace) -> None:
-    from screener_nnu.errors import ScreenerError, some
     from screener_nnu.paths import set_default_folders
 
     set_default_folders()
@@ -106,19 +107,24 @@ def _predict(arguments: argparse.Namespace) -> None:
     write_table(folder, every, skipped)
     if request.page:
         write_index(folder, page_rows(folder, every), skipped)
-    print(f"{len(images) - len(skipped)} maps in {folder}, {len(skipped)} scans skipped")
+    _say(len(images), skipped, extras, folder / TABLE)
+
+
+def _say(scans: int, skipped: Mapping[str, str], extras: CaseExtras, table: Path) -> None:
+    """What there is, and what is not."""
+    from screener_nnu.errors import ScreenerError, some
+
+    print(f"{scans - len(skipped)} maps in {table.parent}, {len(skipped)} scans skipped")
     if extras.not_dicom:
         print(
             f"no DICOM objects of {some(extras.not_dicom)}: they have to refer to a DICOM series, "
             "and this was none"
         )
     if skipped or extras.failures:
-        lacking = f"{len(skipped)} of {len(images)} scans have no map"
+        lacking = f"{len(skipped)} of {scans} scans have no map"
         if not skipped:
-            lacking = (
-                f"{len(extras.failures)} of {len(images)} scans lack something that was asked for"
-            )
-        raise ScreenerError(f"{lacking}; the reasons stand above and in {folder / TABLE}")
+            lacking = f"{len(extras.failures)} of {scans} scans lack something that was asked for"
+        raise ScreenerError(f"{lacking}; the reasons stand above and in {table}")
 
 
 def _request(arguments: argparse.Namespace, model: ModelRef) -> OutputRequest:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from screener_nnu.densities.base import ConditionalDensity
@@ -68,39 +67,6 @@ class FlowDensity(ConditionalDensity):
         columns = None if c is None else c.T
         z, logabsdet = glow_pass(y.T, columns, matrices, recompute=self.checkpointing)
         return z.T, logabsdet + constant
-
-    def decode(self, z: Tensor, c: Tensor | None = None) -> Tensor:
-        """Maps vectors of the base, (M, d), back to descriptors, (M, d)."""
-        for step in reversed(self.steps):
-            z, _ = step.inverse(z, c)  # type: ignore[operator]
-        return z
-
-    @torch.no_grad()
-    def sample(
-        self,
-        shape: tuple[int, int, int, int],
-        c: Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Draws a descriptor map.
-
-        Args:
-            shape: (B, D, H, W) of the map.
-            c: condition map, (B, d_cond, D, H, W), or `None`.
-            generator: source of randomness, on the device of the density.
-
-        Returns:
-            A sample of q(y | c), (B, d, D, H, W).
-        """
-        like = next(self.parameters())
-        z = torch.randn(
-            math.prod(shape), self.dim, generator=generator, dtype=like.dtype, device=like.device
-        )
-        batch, *space = shape
-        y, c = self._checked(z.new_empty(batch, self.dim, *space), c)
-        with torch.autocast(z.device.type, enabled=False):
-            decoded = self.decode(z, None if c is None else _vectors(c))
-        return decoded.view(batch, *space, self.dim).movedim(-1, 1)
 
     def _log_prob(self, y: Tensor, c: Tensor | None) -> Tensor:
         z, logabsdet = self.encode(_vectors(y), None if c is None else _vectors(c))

@@ -44,10 +44,6 @@ class ConditionalActNorm(ActNorm):
         logabsdet = self.log_scale.sum() * inputs.new_ones(len(inputs))
         return scale * inputs + shift + self._shift_of(context), logabsdet
 
-    def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Undoes `forward`."""
-        return super().inverse(inputs - self._shift_of(context))
-
     @torch.no_grad()
     def initialise(self, inputs: Tensor) -> None:
         """Makes the outputs of this batch (M, d), without condition, zero-mean, unit-variance."""
@@ -101,29 +97,15 @@ class PLULinear(Transform):
         """Maps vectors (M, d) to W x, (M, d), and log|det W|, (M,)."""
         return F.linear(inputs, self.weight()), self.log_diagonal.sum().expand(len(inputs))
 
-    def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Undoes `forward` by two triangular solves."""
-        lower, upper = (triangle[0] for triangle in _triangles([self]))
-        outputs = inputs[:, self.permutation.argsort()].T
-        outputs = torch.linalg.solve_triangular(lower, outputs, upper=False, unitriangular=True)
-        outputs = torch.linalg.solve_triangular(upper, outputs, upper=True)
-        return outputs.T, -self.log_diagonal.sum().expand(len(inputs))
 
-
-def _triangles(layers: Sequence[PLULinear]) -> tuple[Tensor, Tensor]:
-    """L and U + diag(sign exp(log_diagonal)) of S layers, each (S, d, d)."""
+def stacked_weights(layers: Sequence[PLULinear]) -> Tensor:
+    """The matrices W of S layers, (S, d, d), in a few operations for all."""
     below, above = layers[0].below, layers[0].above
     log_diagonal = torch.stack([layer.log_diagonal for layer in layers])
     lower = torch.diag_embed(torch.ones_like(log_diagonal))
     lower[:, below[0], below[1]] = torch.stack([layer.lower_entries for layer in layers])
     upper = torch.diag_embed(torch.stack([layer.signs for layer in layers]) * log_diagonal.exp())
     upper[:, above[0], above[1]] = torch.stack([layer.upper_entries for layer in layers])
-    return lower, upper
-
-
-def stacked_weights(layers: Sequence[PLULinear]) -> Tensor:
-    """The matrices W of S layers, (S, d, d), in a few operations for all."""
-    lower, upper = _triangles(layers)
     permutations = torch.stack([layer.permutation for layer in layers])
     return torch.take_along_dim(lower @ upper, permutations[:, :, None], dim=1)
 
@@ -181,13 +163,6 @@ class GlowCoupling(AffineCouplingTransform):
         shift, raw = transform_params.chunk(2, dim=1)
         log_scale = F.logsigmoid(raw + 2)
         return inputs * log_scale.exp() + shift, log_scale.sum(dim=1)
-
-    def _coupling_transform_inverse(
-        self, inputs: Tensor, transform_params: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        shift, raw = transform_params.chunk(2, dim=1)
-        log_scale = F.logsigmoid(raw + 2)
-        return (inputs - shift) * torch.exp(-log_scale), -log_scale.sum(dim=1)
 
 
 class GlowStep(CompositeTransform):

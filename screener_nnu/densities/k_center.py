@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from screener_nnu.densities.neighbour_search import table_of_distances
+
 
 def greedy_k_center(rows: Tensor, count: int) -> Tensor:
     """Chooses rows one after the other, each the farthest from those chosen before.
@@ -30,21 +32,12 @@ def greedy_k_center(rows: Tensor, count: int) -> Tensor:
         [3, 2, 0]
     """
     mean = rows.cpu().double().mean(dim=0).to(rows)
-    chosen = [distances(rows, mean[None])[:, 0].argmin()]
+    chosen = [table_of_distances(rows, mean[None])[:, 0].argmin()]
     nearest = torch.full_like(rows[:, 0], torch.inf)
     for _ in tqdm(range(count - 1), desc="choosing rows", unit="row", disable=None, leave=False):
-        torch.minimum(nearest, distances(rows, rows[chosen[-1]][None])[:, 0], out=nearest)
+        torch.minimum(nearest, table_of_distances(rows, rows[chosen[-1]][None])[:, 0], out=nearest)
         farthest = nearest.argmax()
         if nearest[farthest] == 0:
             break
         chosen.append(farthest)
     return torch.stack(chosen)
-
-
-def distances(a: Tensor, b: Tensor) -> Tensor:
-    """Euclidean distances (..., N, M) of rows (..., N, d) and (..., M, d), pair by pair.
-
-    A matrix product would be faster, but cancels where rows lie close together, and its rounding
-    depends on how many rows there are.
-    """
-    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")

@@ -9,16 +9,13 @@ import torch
 from torch import Tensor
 
 from screener_nnu.densities.fitted import FittedDensity
-from screener_nnu.densities.k_center import distances, greedy_k_center
+from screener_nnu.densities.k_center import greedy_k_center
+from screener_nnu.densities.neighbour_search import nearest_rows, row_distances
 from screener_nnu.errors import ScreenerError
 from screener_nnu.setting_values import Count, OneOf, parse
 
-# Distances that are held at a time: 10 MB stay near a core's cache.
-_BLOCK_NUMBERS = 5 << 19
-# Candidates beyond the neighbours, and the size of a bank below which they do not pay.
-_SPARE, _SMALL_BANK = 11, 256
-# Largest relative error of rounding, by the precision that matrix products are allowed.
-_ROUNDING = {"highest": 2.0**-24, "high": 2.0**-11, "medium": 2.0**-8}
+# Of distances that are held at a time: they stay near a core's cache.
+_CHUNK_BYTES = 10 << 20
 
 
 @dataclass(frozen=True)
@@ -61,10 +58,7 @@ class NearestNeighboursDensity(FittedDensity):
     The bank is what was fitted to, or a coreset of it. There is no likelihood: the score has no
     unit, and tells which of two rows is the more typical one.
 
-    Neighbours are searched by matrix products and measured pair by pair. A product rounds
-    differently with the number of rows, so a row counts as searched only if its candidates must be
-    the nearest ones whatever the rounding; the others, which lie far from the bank, are compared
-    with all of it. A score thus depends on its row alone, to the last bit.
+    A score depends on its row alone, to the last bit.
 
     References:
         Roth et al., Towards Total Recall in Industrial Anomaly Detection (PatchCore), CVPR 2022,
@@ -135,38 +129,9 @@ class NearestNeighboursDensity(FittedDensity):
         return rows[greedy_k_center(projected, size)]
 
     def _score_rows(self, y: Tensor, c: Tensor | None) -> Tensor:
-        block = max(1, _BLOCK_NUMBERS // len(self.bank))
-        return torch.cat([-self._mean_distance(rows) for rows in y.split(block)])
-
-    def _mean_distance(self, rows: Tensor) -> Tensor:
-        """Mean distance (N,) of rows (N, d) to their nearest neighbours."""
         count = min(self.settings.neighbours, len(self.bank))
-        if len(self.bank) <= max(_SMALL_BANK, count + _SPARE):
-            nearest = self._compared_with_all(rows, count)
-        else:
-            nearest, certain = self._searched(rows, count)
-            rest = (~certain).nonzero()[:, 0]
-            if len(rest):
-                nearest = nearest.index_copy(0, rest, self._compared_with_all(rows[rest], count))
+        index = nearest_rows(y, self.bank, count, _CHUNK_BYTES, self.bank.dtype)
+        found = [row_distances(y, self.bank[column]) for column in index.T]
+        nearest = torch.stack(found, dim=1).sort(dim=1).values
         # One addition after the other: the order of a reduction may depend on the shape.
-        return sum(nearest.unbind(dim=1), start=torch.zeros_like(nearest[:, 0])) / count
-
-    def _compared_with_all(self, rows: Tensor, count: int) -> Tensor:
-        """Distances (N, count) to the nearest rows of the bank, ascending."""
-        return distances(rows, self.bank).topk(count, dim=1, largest=False).values
-
-    def _searched(self, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Distances (N, count) to the nearest of a few candidates, and if they are certain (N,).
-
-        |y - b|^2 - |y|^2 = |b|^2 - 2 y.b is computed with an error of at most
-        e (|b|^2 + 2 |y| |b|) <= e (2 |b|^2 + |y|^2), so (1 - 2 e) |b|^2 - 2 y.b - e |y|^2 is never
-        above it. Candidates are the rows of the bank where that bound is lowest.
-        """
-        error = 4 * (self.dim + 4) * _ROUNDING[torch.get_float32_matmul_precision()]
-        squares = self.bank.square().sum(dim=1)
-        bounds = torch.addmm((1 - 2 * error) * squares, rows, self.bank.T, alpha=-2)
-        lowest, candidates = bounds.topk(count + _SPARE, dim=1, largest=False)
-        found = distances(rows[:, None], self.bank[candidates])[:, 0]
-        nearest = found.topk(count, dim=1, largest=False).values
-        others = lowest[:, -1] + (1 - 2 * error) * rows.square().sum(dim=1)
-        return nearest, (1 + error) * nearest[:, -1].square() < others
+        return -sum(nearest.unbind(dim=1), start=torch.zeros_like(nearest[:, 0])) / count

@@ -14,7 +14,6 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -36,7 +35,7 @@ _TARGET = re.compile(
 _NAME = re.compile(r"[\w.]*")
 _TEXT = re.compile(r"[\w., >+-]*")
 _FORMULA: tuple[type[ast.AST], ...] = (
-    ast.Expression, ast.Call, ast.keyword, ast.Name, ast.Load, ast.Constant, ast.UnaryOp, ast.USub,
+    ast.Expression, ast.keyword, ast.Load, ast.Constant, ast.UnaryOp, ast.USub,
     ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Pow, ast.Compare, ast.Eq, ast.NotEq, ast.Lt, ast.LtE,
     ast.Gt, ast.GtE,
 )  # fmt: skip
@@ -166,35 +165,31 @@ def _check_text(text: str, allowed: re.Pattern[str]) -> None:
 def _check_formula(text: str) -> None:
     """Refuses what is no arithmetic of symbols: the text is evaluated as Python."""
     try:
-        nodes = list(ast.walk(ast.parse(text, mode="eval")))
-    except SyntaxError as error:
-        raise _RefusedError(f"'{text[:60]}' as a size") from error
-    if not all(isinstance(node, _FORMULA) for node in nodes):
+        plain = all(map(_is_arithmetic, ast.walk(ast.parse(text, mode="eval"))))
+    except SyntaxError:
+        plain = False
+    if not plain:
         raise _RefusedError(f"'{text[:60]}' as a size")
-    for node in nodes:
-        if isinstance(node, ast.Call) and not isinstance(node.func, ast.Name):
-            raise _RefusedError(f"'{text[:60]}' as a size")
-    texts = [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
-    named = [n.id for n in nodes if isinstance(n, ast.Name)]
-    plain = [n for n in named if n in _FUNCTIONS or re.fullmatch(r"[su]\d+|true|false", n)]
-    if len(plain) < len(named) or not all(re.fullmatch(r"[a-z]\w*", t) for t in texts):
-        raise _RefusedError(f"'{text[:60]}' as a size")
+
+
+def _is_arithmetic(node: ast.AST) -> bool:
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Name)
+    if isinstance(node, ast.Name):
+        return node.id in _FUNCTIONS or bool(re.fullmatch(r"[su]\d+|true|false", node.id))
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return bool(re.fullmatch(r"[a-z]\w*", node.value))
+    return isinstance(node, _FORMULA)
 
 
 def _check_tree(tree: dict[str, Any]) -> None:
     """Refuses inputs and outputs that are more than tuples, lists and dictionaries of tensors."""
-    for node in _trees(tree):
-        context = json.loads(node["context"]) if node["context"] else None
-        if node["type"] not in _TREES or not (
-            context is None or isinstance(context, list) and all(map(_is_name, context))
-        ):
-            raise _RefusedError(f"inputs or outputs of the kind {node['type']}")
-
-
-def _trees(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield tree
+    keys = json.loads(tree["context"] or "null")
+    named = keys is None or isinstance(keys, list) and all(map(_is_name, keys))
+    if tree["type"] not in _TREES or not named:
+        raise _RefusedError(f"inputs or outputs of the kind {tree['type']}")
     for child in tree["children_spec"]:
-        yield from _trees(child)
+        _check_tree(child)
 
 
 def _is_name(value: Any) -> bool:

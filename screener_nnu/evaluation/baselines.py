@@ -7,6 +7,7 @@ All arrays are `(z, y, x)`, spacing is in mm in the same order, and higher means
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from screener_nnu.errors import ScreenerError
+from screener_nnu.paths import FINGERPRINT_FILE, preprocessed_folder
 
 SMOOTHING_MM = 2.0
 
@@ -45,7 +47,8 @@ class BaselineInput:
         if not self.body.any():
             return depth
         # The distance transform is slow, so it sees the body with one voxel of surroundings.
-        box = tuple(_reach(self.body, axis) for axis in range(3))
+        extent = ndimage.find_objects(self.body.view(np.uint8))[0]
+        box = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in extent)
         inside = self.body[box]
         if inside.all():
             # The body fills its box, so there is no outside; the border then counts as skin.
@@ -64,13 +67,6 @@ class BaselineInput:
             along = tuple(-1 if other == axis else 1 for other in range(3))
             squared = squared + np.square(offset).reshape(along)
         return np.sqrt(squared).astype(np.float32, copy=False)
-
-
-def _reach(body: NDArray[np.bool_], axis: int) -> slice:
-    """Extent of the body along an axis, one voxel wider where the volume allows it."""
-    others = tuple(other for other in range(3) if other != axis)
-    occupied = np.flatnonzero(body.any(axis=others))
-    return slice(max(int(occupied[0]) - 1, 0), int(occupied[-1]) + 2)
 
 
 Baseline = Callable[[BaselineInput], NDArray[np.float32]]
@@ -146,3 +142,44 @@ BASELINES: dict[str, Baseline] = {
     "skin_proximity": skin_proximity,
 }
 NEED_HISTOGRAM = frozenset({"hu_rarity", "smoothed_hu_rarity"})
+
+
+@dataclass(frozen=True)
+class HuHistogram:
+    """HU values of the bodies of all planned scans.
+
+    Attributes:
+        edges: edges of the bins in HU `(N + 1,)`.
+        counts: voxels in the bins `(N,)`.
+    """
+
+    edges: NDArray[np.float64]
+    counts: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        """Refuses a histogram whose edges and counts do not belong together."""
+        fitting = self.counts.size and self.edges.size == self.counts.size + 1
+        if not fitting or not (np.diff(self.edges) > 0).all():
+            raise ScreenerError(
+                "the HU histogram of the training set is damaged; plan the data set again"
+            )
+
+
+def training_histogram(dataset: int | str) -> HuHistogram:
+    """HU histogram of the bodies of a data set, from its fingerprint.
+
+    Like nnU-Net's fingerprint it is of all scans, those that are kept for evaluation among them.
+
+    Raises:
+        ScreenerError: the data set was not planned, or by a version without that histogram.
+    """
+    path = preprocessed_folder(dataset) / FINGERPRINT_FILE
+    if not path.is_file():
+        raise ScreenerError(f"{path} does not exist; run screener_plan_and_preprocess -d {dataset}")
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))["hu_histogram"]
+        edges = np.asarray(stored["edges"], dtype=float)
+        counts = np.asarray(stored["counts"], dtype=float)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ScreenerError(f"{path} has no HU histogram; plan the data set again") from error
+    return HuHistogram(edges, counts)

@@ -1,16 +1,24 @@
-"""Anomaly map, body mask, annotation and CT of one case: paired by name, checked, read."""
+"""Files of one case (map, body, annotation, CT): paired by name, checked, read, and how."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from screener_nnu.errors import CaseError, ScreenerError
-from screener_nnu.evaluation.baselines import BASELINES, NEED_HISTOGRAM, BaselineInput
+from screener_nnu.evaluation.baselines import (
+    BASELINES,
+    NEED_HISTOGRAM,
+    BaselineInput,
+    HuHistogram,
+)
+from screener_nnu.evaluation.froc import MIN_VOLUME_MM3
 from screener_nnu.files import refuse_missing
 from screener_nnu.preprocessing.volumes import (
     Geometry,
@@ -22,27 +30,39 @@ from screener_nnu.preprocessing.volumes import (
 ENDING = ".nii.gz"
 BODY = "_body"
 _BESIDE_MAPS = (BODY, "_mask", "_findings")
+# Part of every signature: a change of what is counted must count anew.
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
-class HuHistogram:
-    """HU values of the bodies of all planned scans.
+class Measurement:
+    """Settings of the counts; travels to worker processes.
 
     Attributes:
-        edges: edges of the bins in HU `(N + 1,)`.
-        counts: voxels in the bins `(N,)`.
+        labels: annotation values that are pathology; None takes all above zero.
+        hu_histogram: HU of the bodies of all planned scans, for the rarity baselines.
+        seed: seed of everything drawn.
+        min_volume_mm3: least volume of a detection and of a lesion in the FROC.
     """
 
-    edges: NDArray[np.float64]
-    counts: NDArray[np.float64]
+    labels: tuple[int, ...] | None = None
+    hu_histogram: HuHistogram | None = None
+    seed: int = 0
+    min_volume_mm3: float = MIN_VOLUME_MM3
 
-    def __post_init__(self) -> None:
-        """Refuses a histogram whose edges and counts do not belong together."""
-        fitting = self.counts.size and self.edges.size == self.counts.size + 1
-        if not fitting or not (np.diff(self.edges) > 0).all():
-            raise ScreenerError(
-                "the HU histogram of the training set is damaged; plan the data set again"
-            )
+    def describe(self, methods: Iterable[str]) -> dict[str, Any]:
+        """The settings that change the counts of some methods, for a signature."""
+        histogram = None
+        if self.hu_histogram is not None and not NEED_HISTOGRAM.isdisjoint(methods):
+            content = self.hu_histogram.edges.tobytes() + self.hu_histogram.counts.tobytes()
+            histogram = hashlib.sha256(content).hexdigest()[:16]
+        return {
+            "format": _FORMAT,
+            "labels": sorted(self.labels) if self.labels is not None else None,
+            "hu_histogram": histogram,
+            "seed": self.seed,
+            "min_volume_mm3": self.min_volume_mm3,
+        }
 
 
 @dataclass(frozen=True)
@@ -92,6 +112,14 @@ class CaseLabels:
         volume = np.zeros(self.counted.shape, dtype=bool)
         volume[self.counted] = self.annotated
         return volume
+
+
+def file_state(path: Path | None) -> list[Any] | None:
+    """Name, size in bytes and time of the last change of a file."""
+    if path is None:
+        return None
+    status = path.stat()
+    return [path.name, status.st_size, status.st_mtime_ns]
 
 
 def pair_cases(

@@ -7,21 +7,31 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from screener_nnu.case_score import case_score
 from screener_nnu.errors import CaseError
-from screener_nnu.evaluation.binning import BinIndex
 from screener_nnu.evaluation.bins import Bins, MethodBins
-from screener_nnu.evaluation.cases import CaseFiles, CaseLabels, iterate_scores, load_labels
+from screener_nnu.evaluation.cases import (
+    CaseFiles,
+    CaseLabels,
+    Measurement,
+    file_state,
+    iterate_scores,
+    load_labels,
+)
 from screener_nnu.evaluation.froc import count_froc, least_voxels
-from screener_nnu.evaluation.histograms import CaseHistogram
+from screener_nnu.evaluation.histograms import BinIndex, CaseHistogram
 from screener_nnu.evaluation.lesions import LesionHistograms, Lesions, find_lesions
-from screener_nnu.evaluation.paper_protocol import draw_voxels, sample_scores
-from screener_nnu.evaluation.records import CaseRecord, record_path, stored_signature
-from screener_nnu.evaluation.settings import Measurement, record_signature
+from screener_nnu.evaluation.records import (
+    CaseRecord,
+    SampledScores,
+    record_path,
+    stored_signature,
+)
 from screener_nnu.evaluation.workers import for_each_case
 
 logger = logging.getLogger(__name__)
@@ -122,6 +132,20 @@ def count_scores(
             least_voxels(measurement.min_volume_mm3, labels.spacing),
         ),
         case_score(scores if in_body.all() else scores[in_body]),
-        sample_scores(scores, draw_voxels(labels.annotated, case, measurement.seed)),
+        SampledScores.draw(scores, labels.annotated, case, measurement.seed),
         int(np.count_nonzero(scores < bins.edges[0]) + np.count_nonzero(scores > bins.edges[-1])),
     )
+
+
+def record_signature(
+    files: CaseFiles, method: str, measurement: Measurement, bins: MethodBins
+) -> dict[str, Any]:
+    """What a record belongs to: names, sizes and times of the files, settings and bins."""
+    scores = files.maps.get(method, files.image)
+    # The first map sets the geometry that all other files are held against.
+    used = [next(iter(files.maps.values())), scores, files.body, files.mask]
+    return {
+        "files": [file_state(path) for path in used if path is not None],
+        "settings": measurement.describe([method]),
+        "bins": bins.digest,
+    }

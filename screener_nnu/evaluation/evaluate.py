@@ -8,14 +8,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.evaluation.baselines import BASELINES
-from screener_nnu.evaluation.bins import BINS_FILE, Bins
-from screener_nnu.evaluation.cases import CaseFiles, HuHistogram, baseline_names, pair_cases
+from screener_nnu.evaluation.baselines import BASELINES, HuHistogram
+from screener_nnu.evaluation.bins import (
+    BINS_FILE,
+    Bins,
+    evaluation_signature,
+    no_case_left,
+    place_bins,
+)
+from screener_nnu.evaluation.cases import CaseFiles, Measurement, baseline_names, pair_cases
 from screener_nnu.evaluation.counting import count_cases
 from screener_nnu.evaluation.froc import MIN_VOLUME_MM3
-from screener_nnu.evaluation.placing import no_case_left, place_bins
 from screener_nnu.evaluation.records import CaseRecord, record_path
-from screener_nnu.evaluation.settings import Measurement, evaluation_signature
 from screener_nnu.evaluation.summarise import (
     MethodResult,
     case_notes,
@@ -86,9 +90,7 @@ def evaluate_maps(
         ScreenerError: when a folder does not exist, a method has an unfit name, the given bins
             do not fit, or no case can be used.
     """
-    _check_names(methods)
-    if protocol not in PROTOCOLS:
-        raise ScreenerError(f"{protocol}: no protocol; choose one of {', '.join(PROTOCOLS)}")
+    _check(methods, protocol)
     found, skipped = pair_cases(methods, masks, images)
     if not found:
         raise no_case_left(skipped)
@@ -99,10 +101,7 @@ def evaluate_maps(
     chosen = dict(thresholds or {})
     with tempfile.TemporaryDirectory() as temporary:
         kept = folder or Path(temporary)
-        if bins is not None:
-            placed = Bins.load(bins).restrict(names)
-        else:
-            placed = _own_bins(found, names, measurement, chosen, kept, processes)
+        placed = _bins(bins, found, names, measurement, chosen, kept, processes)
         placed.save(kept / BINS_FILE)
         usable = [files for files in found if files.case not in placed.skipped]
         complete, failed = count_cases(usable, measurement, placed, kept, processes)
@@ -150,16 +149,19 @@ def summarise_records(
     return Evaluation(results, skipped, notes, undefined, protocol)
 
 
-def _check_names(methods: Mapping[str, Path]) -> None:
-    """Refuses names that a baseline has or that are no name of a folder."""
+def _check(methods: Mapping[str, Path], protocol: str) -> None:
+    """Refuses names that a baseline has or that are no name of a folder, and other protocols."""
     if taken := set(methods) & set(BASELINES):
         raise ScreenerError(f"{', '.join(sorted(taken))}: the name of a baseline; choose another")
     for name in methods:
         if name != Path(name).name or name.startswith("."):
             raise ScreenerError(f"{name}: no name for a folder of records; choose another")
+    if protocol not in PROTOCOLS:
+        raise ScreenerError(f"{protocol}: no protocol; choose one of {', '.join(PROTOCOLS)}")
 
 
-def _own_bins(
+def _bins(
+    given: Path | None,
     found: Sequence[CaseFiles],
     names: list[str],
     measurement: Measurement,
@@ -167,7 +169,9 @@ def _own_bins(
     folder: Path,
     processes: int,
 ) -> Bins:
-    """Bins in the folder if they were placed by the same files and settings, else new ones."""
+    """Bins given, else those in the folder if placed by the same files and settings, or new."""
+    if given is not None:
+        return Bins.load(given).restrict(names)
     signature = evaluation_signature(found, names, measurement, thresholds)
     path = folder / BINS_FILE
     if path.is_file():

@@ -7,6 +7,7 @@ are no annotated voxels or nothing else, is NaN.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,6 +80,34 @@ def _rate(cumulated: FloatArray) -> FloatArray:
     """Cumulated counts as shares of the total, NaN where the total is zero."""
     total = cumulated[..., -1:]
     return np.divide(cumulated, total, out=np.full_like(cumulated, np.nan), where=total > 0)
+
+
+def weighted_auroc(
+    scores: Sequence[float] | NDArray[np.floating],
+    positive: NDArray[np.number],
+    negative: NDArray[np.number],
+) -> FloatArray:
+    """Exact area under the ROC curve of scores that stand for several voxels or cases each.
+
+    Args:
+        scores: `(n,)`.
+        positive: how often each counts as annotated `(..., n)`, not necessarily whole.
+        negative: how often as not annotated `(..., n)`.
+
+    Returns:
+        Areas `(...)`, NaN where one of the two kinds is missing.
+    """
+    order = np.argsort(scores, kind="stable")
+    ordered = np.asarray(scores)[order]
+    first = np.flatnonzero(np.concatenate([[True], ordered[1:] > ordered[:-1]]))
+    above, below = (
+        np.add.reduceat(np.asarray(counts, np.float64)[..., order], first, axis=-1)
+        for counts in (positive, negative)
+    )
+    # Whole counts stay whole up to the division. Half of the pairs of a tie are in the right order.
+    ordered_pairs = (above * (np.cumsum(below, axis=-1) - below / 2)).sum(axis=-1)
+    pairs = above.sum(axis=-1) * below.sum(axis=-1)
+    return np.divide(ordered_pairs, pairs, out=np.full_like(pairs, np.nan), where=pairs > 0)
 
 
 def average_precision(positive: NDArray[np.number], negative: NDArray[np.number]) -> FloatArray:

@@ -14,16 +14,57 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from screener_nnu.errors import ScreenerError
 from screener_nnu.evaluation.froc import FrocCounts
 from screener_nnu.evaluation.histograms import CaseHistogram
 from screener_nnu.evaluation.lesions import LesionHistograms
-from screener_nnu.evaluation.paper_protocol import SampledScores
 from screener_nnu.files import replacing
 
 HISTOGRAMS = "histograms"
 DAMAGED = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error)
+VOXELS_PER_CLASS = 1000
+"""Voxels that the paper's protocol draws of each class and scan, fewer where there are fewer."""
+
+
+@dataclass(frozen=True)
+class SampledScores:
+    """The sampling of the paper: a thousand lesion and a thousand other voxels of each scan.
+
+    Pooled, they give AUROC at equal weight of scans and classes. Small and large lesions, short
+    and long scans then weigh alike, which the figures over all voxels do not do; it is kept to
+    compare with the paper.
+
+    References:
+        Goncharov et al., ICLR 2026 (https://arxiv.org/abs/2502.08321).
+
+    Attributes:
+        annotated: scores of annotated voxels, up to `VOXELS_PER_CLASS`.
+        other: of other voxels that count, up to `VOXELS_PER_CLASS`.
+    """
+
+    annotated: NDArray[np.float32]
+    other: NDArray[np.float32]
+
+    @classmethod
+    def draw(
+        cls, scores: NDArray[np.float32], annotated: NDArray[np.bool_], case: str, seed: int
+    ) -> SampledScores:
+        """Draws voxels of a case without repeats, the same ones for every method.
+
+        Args:
+            scores: of the counted voxels `(n,)`.
+            annotated: which of them are annotated `(n,)`.
+            case: name of the case, part of the seed.
+            seed: seed of the evaluation.
+        """
+        rng = np.random.default_rng([seed, zlib.crc32(case.encode())])
+        places = [np.flatnonzero(annotated), np.flatnonzero(~annotated)]
+        for kind, here in enumerate(places):
+            if here.size > VOXELS_PER_CLASS:
+                places[kind] = rng.choice(here, VOXELS_PER_CLASS, replace=False, shuffle=False)
+        return cls(*(scores[here] for here in places))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from screener_nnu.evaluation.binning import BinIndex
 from screener_nnu.evaluation.bins import MethodBins
 from screener_nnu.evaluation.bootstrap import (
     SAMPLES,
@@ -18,15 +17,20 @@ from screener_nnu.evaluation.bootstrap import (
     case_weights,
     interval,
 )
-from screener_nnu.evaluation.case_level import case_auroc
 from screener_nnu.evaluation.froc import (
     FALSE_POSITIVES_PER_SCAN,
     froc_curve,
     froc_figures,
     sensitivity_name,
 )
-from screener_nnu.evaluation.histograms import CaseHistogram, merge_histograms
-from screener_nnu.evaluation.metrics import MAX_FPR, Scores, area_under_roc, score_histogram
+from screener_nnu.evaluation.histograms import BinIndex, CaseHistogram, merge_histograms
+from screener_nnu.evaluation.metrics import (
+    MAX_FPR,
+    Scores,
+    area_under_roc,
+    score_histogram,
+    weighted_auroc,
+)
 from screener_nnu.evaluation.records import CaseRecord
 from screener_nnu.evaluation.threshold_choice import CASES, annotated_cases, dice_after_choice
 
@@ -135,15 +139,14 @@ def _counted_figures(
         "lesions": sum(record.lesions.sizes.size for record in records),
         "aupro_fpr30": float(area_under_roc(overlap, negative, MAX_FPR)),
         **{name: float(value) for name, value in froc.items()},
-        "case_auroc": float(case_auroc(*_case_labels(records), weights)),
+        "case_auroc": float(_case_auroc(records, weights)),
     }
 
 
-def _case_labels(records: Sequence[CaseRecord]) -> tuple[list[float], list[bool]]:
-    """Score of each case, and whether it has an annotation."""
-    return [record.case_score for record in records], [
-        bool(record.lesions.sizes.size) for record in records
-    ]
+def _case_auroc(records: Sequence[CaseRecord], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Whether a case has an annotation, told by its score: areas (...) of weights (..., C)."""
+    ill = np.array([record.lesions.sizes.size > 0 for record in records])
+    return weighted_auroc([r.case_score for r in records], weights * ill, weights * ~ill)
 
 
 def _sampled_histograms(records: Sequence[CaseRecord], bins: MethodBins) -> list[CaseHistogram]:
@@ -182,7 +185,7 @@ def _intervals(
     )
     weights = case_weights(len(records), SAMPLES, seed)
     drawn = froc_figures([record.froc for record in records], weights)
-    drawn["case_auroc"] = case_auroc(*_case_labels(records), weights)
+    drawn["case_auroc"] = _case_auroc(records, weights)
     intervals |= {name: interval(values, len(records)) for name, values in drawn.items()}
     if protocol == "paper":
         sampled = _sampled_histograms(records, bins)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
+from scipy import ndimage
 
 
 @dataclass(frozen=True)
@@ -33,18 +34,9 @@ def label_components(mask: NDArray[np.bool_]) -> Components:
     places = np.flatnonzero(mask)
     if places.size == 0:
         return Components(places, np.zeros(0, np.int64), 0)
-    box = _bounding_box(mask)
+    box = ndimage.find_objects(mask.view(np.uint8))[0]
     inside = np.ascontiguousarray(mask[box]).view(np.uint8)
     labelled = sitk.ConnectedComponent(sitk.GetImageFromArray(inside), True)
     # Raster order is the same in the box as in the whole, so the labels meet their places.
     labels = sitk.GetArrayViewFromImage(labelled)[mask[box]].astype(np.int64)
     return Components(places, labels, int(labels.max()))
-
-
-def _bounding_box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
-    box = []
-    for axis in range(mask.ndim):
-        others = tuple(other for other in range(mask.ndim) if other != axis)
-        used = np.flatnonzero(mask.any(axis=others))
-        box.append(slice(int(used[0]), int(used[-1]) + 1))
-    return tuple(box)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
@@ -16,15 +16,16 @@ from tqdm import tqdm
 
 from screener_nnu.detectors.base import Detector, LoadedDetector
 from screener_nnu.errors import CaseError
-from screener_nnu.files import OutputError, disk_is_full, remove
-from screener_nnu.inference.images import write_image
+from screener_nnu.files import OutputError, disk_is_full
 from screener_nnu.inference.output_folder import (
+    AnomalyMap,
+    Extras,
+    MapFolder,
     refuse_folder_of_scans,
     remove_half_written,
     taken_names,
 )
 from screener_nnu.inference.pipeline import Pipeline, attempt, memory_budget, scan_bytes
-from screener_nnu.inference.source_identity import source_identity
 from screener_nnu.inference.volume import score_scan
 from screener_nnu.ownership import foreign_files, not_ours
 from screener_nnu.plans import ScreenerSettings
@@ -32,61 +33,11 @@ from screener_nnu.preprocessing.mapping import mask_to_input_geometry, to_input_
 from screener_nnu.preprocessing.prepare import prepare_image
 from screener_nnu.preprocessing.reading import RawImage, Source, read_image, read_size
 from screener_nnu.preprocessing.units import warn_of_full_views
-from screener_nnu.preprocessing.volumes import Geometry, read_volume
 
 logger = logging.getLogger(__name__)
 
-_PLACE = ("spacing", "origin", "direction")
-# mm; NIfTI files hold a place in single precision.
-_CLOSE = 0.01
 # Of a map on disk: the scores of the body as they are, half of a scan.
 _BYTES_PER_VOXEL = 2
-
-
-@dataclass(frozen=True)
-class AnomalyMap:
-    """Map (float32) and body mask (uint8) in the geometry of the scan.
-
-    Attributes:
-        vector_scores: by name, of the scan as a whole; none of most detectors.
-    """
-
-    score: sitk.Image
-    body: sitk.Image
-    vector_scores: Mapping[str, float] = field(default_factory=dict)
-
-
-class Extras(Protocol):
-    """What is made of a scan and its map beside the map; see `outputs.extras.CaseExtras`.
-
-    Attributes:
-        bytes_per_voxel: memory that it takes to make it.
-    """
-
-    bytes_per_voxel: int
-
-    def files(self, case: str) -> list[Path]:
-        """Every file that may be made of a case."""
-
-    def foreign(self, case: str, identity: str) -> str:
-        """Why the map that is there is not the one that is asked for; empty where it is.
-
-        Args:
-            case: its name.
-            identity: of the scan, see `source_identity`.
-        """
-
-    def current(self, case: str) -> bool:
-        """Whether all of it is there already."""
-
-    def forget(self, case: str) -> None:
-        """Removes all of it: the map that it was made of is about to be replaced."""
-
-    def begin(self, case: str, identity: str, vector_scores: Mapping[str, float]) -> None:
-        """Notes what the map is made by and of, before it is there, and what no map holds."""
-
-    def write(self, case: str, raw: RawImage, result: AnomalyMap) -> None:
-        """Makes it; what fails is noted, and costs neither the map nor the other scans."""
 
 
 @dataclass(frozen=True)
@@ -173,43 +124,20 @@ def predict_files(
     """
     refuse_folder_of_scans(images, output)
     remove_half_written(output)
-    skipped = taken_names(images)
-    there = set()
-    for case, source in sorted(images.items()):
-        if case in skipped:
-            continue
-        stranger = foreign_files(_files(output, case, extras))
-        if stranger:
-            skipped[case] = not_ours(stranger)
-        elif not overwrite and (output / f"{case}.nii.gz").is_file():
-            there.add(case)
-            reason = attempt(partial(_refuse_or_mask, output, case, source, threshold, extras))[1]
-            if reason:
-                skipped[case] = reason
-    for case, reason in sorted(skipped.items()):
-        logger.warning("skipped %s: %s", case, reason)
+    maps = MapFolder(output, threshold, extras)
+    there, skipped = _sort_out(images, maps, overwrite)
     body_shares: dict[str, float] = {}
-    done = {c for c in there if extras is None or extras.current(c)} | set(skipped)
 
     def compute(raw: RawImage) -> AnomalyMap:
         if raw.case in there:
-            return _stored_of(raw, output)
+            return maps.read_of(raw)
         result = predictor.predict(raw)
         body_shares[raw.case] = float(sitk.GetArrayViewFromImage(result.body).mean())
         return result
 
     def write(case: str, source: Source, raw: RawImage, result: AnomalyMap) -> None:
         if case not in there:
-            # Killed half-way, nothing old may stand beside what is new.
-            remove(output / f"{case}.nii.gz")
-            if extras is not None:
-                extras.forget(case)
-                extras.begin(case, source_identity(source), result.vector_scores)
-            write_image(result.body, output / f"{case}_body.nii.gz")
-            if threshold is not None:
-                write_image(_above(result.score, result.body, threshold), _mask_path(output, case))
-            # Last of the three: it stands for a finished case.
-            write_image(result.score, output / f"{case}.nii.gz")
+            maps.write(case, source, result)
         if extras is not None:
             extras.write(case, raw, result)
 
@@ -222,9 +150,43 @@ def predict_files(
         lambda source: scan_bytes(source, settings, extra_bytes),
         memory_budget(),
     )
+    done = {c for c in there if extras is None or extras.current(c)} | set(skipped)
     wanted = {case: source for case, source in images.items() if case not in done}
+    skipped |= _run(pipeline, wanted, len(images))
+    warn_of_full_views(body_shares)
+    return skipped
+
+
+def _sort_out(
+    images: Mapping[str, Source], maps: MapFolder, overwrite: bool
+) -> tuple[set[str], dict[str, str]]:
+    """Cases that have a map already, and why cases are skipped, those of unfit maps among them."""
+    skipped = taken_names(images)
+    there = set()
+    for case, source in sorted(images.items()):
+        if case in skipped:
+            continue
+        stranger = foreign_files(maps.files(case))
+        if stranger:
+            skipped[case] = not_ours(stranger)
+        elif not overwrite and maps.path(case).is_file():
+            there.add(case)
+            reason = attempt(partial(maps.refuse_or_mask, case, source))[1]
+            if reason:
+                skipped[case] = reason
+    for case, reason in sorted(skipped.items()):
+        logger.warning("skipped %s: %s", case, reason)
+    return there, skipped
+
+
+def _run(
+    pipeline: Pipeline[RawImage, AnomalyMap], wanted: Mapping[str, Source], total: int
+) -> dict[str, str]:
+    """Works all scans off under a bar of `total`; returns why scans were skipped."""
+    skipped: dict[str, str] = {}
     left = dict(wanted)
-    with tqdm(total=len(images), initial=len(done), desc="prediction", unit="scan") as progress:
+    start = total - len(wanted)
+    with tqdm(total=total, initial=start, desc="prediction", unit="scan") as progress:
         try:
             for outcome in pipeline.run(wanted):
                 progress.update()
@@ -237,68 +199,4 @@ def predict_files(
                 raise
             needed = _BYTES_PER_VOXEL * sum(read_size(source)[0] for source in left.values())
             raise OutputError.of(error.path, error.__cause__, needed) from error
-    warn_of_full_views(body_shares)
     return skipped
-
-
-def _files(output: Path, case: str, extras: Extras | None) -> list[Path]:
-    """Every file that may be written or removed for a case."""
-    maps = [output / f"{case}.nii.gz", output / f"{case}_body.nii.gz", _mask_path(output, case)]
-    return list(dict.fromkeys(maps + (extras.files(case) if extras is not None else [])))
-
-
-def _stored(output: Path, case: str) -> AnomalyMap:
-    """The map of an earlier run.
-
-    Raises:
-        CaseError: it cannot be read.
-    """
-    try:
-        score, body = (
-            read_volume(output / f"{name}.nii.gz", case) for name in (case, f"{case}_body")
-        )
-    except CaseError as error:
-        raise CaseError(
-            case, f"its map of an earlier run cannot be used; add --overwrite ({error.reason})"
-        ) from error
-    return AnomalyMap(score, body)
-
-
-def _stored_of(raw: RawImage, output: Path) -> AnomalyMap:
-    """The map of an earlier run, which has to lie where the scan does.
-
-    Raises:
-        CaseError: it cannot be read, or is that of another scan.
-    """
-    stored = _stored(output, raw.case)
-    found, expected = Geometry.of_image(stored.score), raw.geometry
-    close = (
-        np.allclose(getattr(found, name), getattr(expected, name), atol=_CLOSE) for name in _PLACE
-    )
-    if found.size != expected.size or not all(close):
-        raise CaseError(
-            raw.case,
-            "the map that is there is that of another scan: add --overwrite, or give another -o",
-        )
-    return stored
-
-
-def _refuse_or_mask(
-    output: Path, case: str, source: Source, threshold: float | None, extras: Extras | None
-) -> None:
-    """Refuses the map of an earlier run if it is not the one asked for; writes its mask."""
-    foreign = extras.foreign(case, source_identity(source)) if extras else ""
-    if foreign:
-        raise CaseError(case, foreign)
-    if threshold is not None:
-        stored = _stored(output, case)
-        write_image(_above(stored.score, stored.body, threshold), _mask_path(output, case))
-
-
-def _mask_path(output: Path, case: str) -> Path:
-    return output / f"{case}_mask.nii.gz"
-
-
-def _above(score: sitk.Image, body: sitk.Image, threshold: float) -> sitk.Image:
-    """Voxels of the body above the threshold, uint8."""
-    return sitk.Cast(score > threshold, sitk.sitkUInt8) * body

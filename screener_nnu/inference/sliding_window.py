@@ -71,33 +71,39 @@ def score_volume(
         (d, h, w) float32, with d = ceil(D / cell) and so on; channels that the scorer gives come
         first.
     """
-    d, h, w = image.shape
-    cells = np.array(scorer.cell)
-    tiling = Tiling.of((d, h, w), tile, overlap, np.lcm(divisor, cells))
+    whole: Shape = tuple(image.shape)  # type: ignore[assignment]
+    tiling = Tiling.of(whole, tile, overlap, np.lcm(divisor, scorer.cell))
     if needed is not None and needed.any():
         tiling = tiling.holding(needed)
-    padding = [int(p) for n, m in zip(tiling.padded, image.shape, strict=True) for p in (n - m, 0)]
+    padding = [int(p) for n, m in zip(tiling.padded, whole, strict=True) for p in (n - m, 0)]
     padded = F.pad(image[None, None].float(), padding[::-1], value=pad_value)
+    mean = _mean_of_tiles(scorer, padded, tiling, batch, part or Part((0, 0, 0), whole))
+    z, y, x = (slice(0, -(-n // c)) for n, c in zip(whole, scorer.cell, strict=True))
+    return mean[..., z, y, x]
 
-    part = part or Part((0, 0, 0), (d, h, w))
-    offset = torch.tensor(part.start, device=image.device)
+
+def _mean_of_tiles(
+    scorer: Scorer, padded: torch.Tensor, tiling: Tiling, batch: int, part: Part
+) -> torch.Tensor:
+    """Scores on the cell grid of a padded image (1, 1, D, H, W); 0 where there is no tile."""
+    device, cells = padded.device, np.array(scorer.cell)
+    offset = torch.tensor(part.start, device=device)
     grid_shape = tuple(int(n) for n in np.array(tiling.padded) // cells)
     total: torch.Tensor | None = None
-    weight = torch.zeros(grid_shape, device=image.device)
+    weight = torch.zeros(grid_shape, device=device)
     for starts in _batches(tiling.starts, batch):
         images = torch.cat([padded[(..., *tiling.window(start))] for start in starts])
-        extent = torch.tensor([part.extent] * len(starts), device=image.device)
-        scores = scorer(images, torch.tensor(starts, device=image.device) + offset, extent)
+        extent = torch.tensor([part.extent] * len(starts), device=device)
+        scores = scorer(images, torch.tensor(starts, device=device) + offset, extent)
         if total is None:
-            total = torch.zeros((*scores.shape[1:-3], *grid_shape), device=image.device)
+            total = torch.zeros((*scores.shape[1:-3], *grid_shape), device=device)
         for start, score in zip(starts, scores, strict=True):
             first = np.array(start) // cells
             z, y, x = (slice(a, a + n) for a, n in zip(first, score.shape[-3:], strict=True))
             total[..., z, y, x] += score.float()
             weight[z, y, x] += 1
     assert total is not None  # there is always a tile
-    z, y, x = (slice(0, -(-n // c)) for n, c in zip(image.shape, scorer.cell, strict=True))
-    return (total / weight.clamp_min(1))[..., z, y, x]
+    return total / weight.clamp_min(1)
 
 
 def _batches(starts: tuple[Shape, ...], size: int) -> Iterator[tuple[Shape, ...]]:

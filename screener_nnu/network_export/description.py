@@ -1,12 +1,13 @@
 """The JSON beside an exported network: all that another program needs to make our map.
 
-This file is the only one that writes it. `make_map.py` reads it and nothing else.
+This file is the only one that writes it. `make_map.py` reads it, and nothing else but
+the body's `body.py`.
 Array axes are (z, y, x), spacings likewise (mm); intensities are HU, scores nats.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,11 +16,10 @@ from screener_nnu.inference.volume import normalise_hu
 from screener_nnu.network_export.graph import INPUT_NAME, OUTPUT_NAME
 from screener_nnu.networks.unet import shape_divisor
 from screener_nnu.plans import CONFIGURATION, ScreenerSettings, Shape
-from screener_nnu.preprocessing.body import body_rule
 from screener_nnu.preprocessing.reading import CANONICAL
 
 FORMAT = "screener_nnu network"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _AIR_HU = -1024.0
 
 _STEPS = (
@@ -50,37 +50,6 @@ _RESAMPLING = {
     "axis (trilinear). An image that has the wanted shape is left as it is.",
     "nearest": "output voxel i is input voxel floor((2 i + 1) * n_in / (2 n_out)), per axis",
 }
-_BOX_RULE = (
-    "Edge of a block per axis: max(1, round(block_mm / voxel size)) voxels, from the first "
-    "voxel on; the last block of an axis may be smaller. A block is dense when its minimum "
-    "reaches threshold_hu.",
-    "Parts of the dense blocks: see body_mask.parts, with 1 for a dense block and 0 for "
-    "others as its share; then every dense block that hangs together with a part (6 "
-    "neighbours).",
-    "The box is that of these blocks and one block more on each side, clipped to the scan.",
-    "No block is dense: the box of all voxels that reach threshold_hu; none does: the whole scan.",
-)
-_MASK_RULE = (
-    "Air is what lies below threshold_hu. In each axial slice (fixed z) label the air, 4 "
-    "neighbours.",
-    "Outside is each label that touches one of the four sides of the slice, with an "
-    "exception: on a side, find the runs of voxels that are not air and at least max(1, "
-    "round(wall_mm / voxel size)) long; air between the first and the last voxel of such runs "
-    "does not count.",
-    "Inside is all that is not outside.",
-    "Cells: blocks of max(1, round(part_grid_mm / voxel size)) voxels per axis, the last of "
-    "an axis may be smaller. A cell is body when at least half of its voxels are inside; its "
-    "share is the fraction of voxels that reach threshold_hu. Find the parts, and grow them "
-    "twice by the 6 neighbours.",
-    "The mask is inside, in the cells that remain.",
-)
-_PARTS_RULE = (
-    "Erode by the 6 neighbours (beyond the border counts as body), dilate by the 6 "
-    "neighbours; without a cell left, take the cells as they were. Label, 6 neighbours. The "
-    "mass of a part is the sum of its shares. Keep a part when its mass is at least "
-    "smallest_part of the largest mass and at least dense_share of its number of cells; keep "
-    "the one of the largest mass in any case."
-)
 _TILE_RULE = (
     "Pad the end of each axis with pad_value to a multiple of the divisor.",
     "Tile per axis: the largest tile, rounded down to a multiple of the divisor (at least "
@@ -170,8 +139,6 @@ def _settings(plan: dict[str, Any]) -> ScreenerSettings:
 def _preprocessing(plan: dict[str, Any]) -> dict[str, Any]:
     settings = _settings(plan).preprocessing
     values = plan["foreground_intensity_properties_per_channel"]["0"]
-    constants = body_rule()
-    parts = {name: constants.pop(name) for name in ("smallest_part", "dense_share")}
     return {
         "orientation": {
             "code": CANONICAL,
@@ -181,7 +148,7 @@ def _preprocessing(plan: dict[str, Any]) -> dict[str, Any]:
         "body_box": {
             "threshold_hu": settings.body_threshold,
             "block_mm": settings.body_block_mm,
-            "rule": list(_BOX_RULE),
+            "rule": "body_box() of body.py",
         },
         "image": {"clip_hu": list(settings.hu_clip), "spacing_mm": list(settings.spacing)},
         "normalisation": {
@@ -195,9 +162,7 @@ def _preprocessing(plan: dict[str, Any]) -> dict[str, Any]:
             "clip_hu": list(settings.hu_window),
             "spacing_mm": list(settings.storage_spacing),
             "threshold_hu": settings.body_threshold,
-            **constants,
-            "rule": list(_MASK_RULE),
-            "parts": {**parts, "rule": _PARTS_RULE},
+            "rule": "body_mask() of body.py",
         },
     }
 
@@ -232,8 +197,3 @@ def _tiles(model: NetworkModel) -> dict[str, Any]:
         "average": "equal weights",
         "rule": list(_TILE_RULE),
     }
-
-
-def agreement_values(agreement: Any) -> dict[str, Any]:
-    """How well a file agrees with the student, for `files`."""
-    return {**asdict(agreement), "reference": "PyTorch float32 on the CPU, on noise in air"}

@@ -6,32 +6,30 @@ import hashlib
 import json
 import platform
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from screener_nnu.descriptors.network_files import load_network
 from screener_nnu.detectors import ModelRef
 from screener_nnu.files import file_sha256, replacing
-from screener_nnu.network_export.agreement import (
-    check_agreement,
-    onnx_runner,
-    torch_export_runner,
-)
-from screener_nnu.network_export.description import NetworkModel, agreement_values, describe
+from screener_nnu.network_export.agreement import check_agreement
+from screener_nnu.network_export.description import NetworkModel, describe
 from screener_nnu.network_export.graph import torch_export_bytes, trace
 from screener_nnu.network_export.onnx_file import OPSET, onnx_bytes, require_onnx
 from screener_nnu.networks.unet import shape_divisor
 from screener_nnu.ownership import own_folder
 from screener_nnu.paths import dataset_name, finished_checkpoint
 from screener_nnu.plans import ScreenerSettings, Shape
+from screener_nnu.preprocessing import body
 from screener_nnu.scoring.student import Student
 
 JSON_NAME = "network.json"
 FILES = {"onnx": "network.onnx", "torch_export": "network.pt2"}
-PROGRAM = "make_map.py"
+PROGRAM, BODY = "make_map.py", "body.py"
 _PACKAGES = ("screener_nnu", "nnunetv2", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 
@@ -85,6 +83,7 @@ def export_network(request: NetworkRequest, folder: Path) -> dict[str, Any]:
     }
     values = describe(model, files, _versions())
     written = {FILES[kind]: content for kind, content in contents.items()}
+    written[BODY] = Path(body.__file__).read_bytes()
     if "onnx" in contents:
         written[PROGRAM] = Path(__file__).with_name(PROGRAM).read_bytes()
     _write(folder, {**written, JSON_NAME: json.dumps(values, indent=2).encode() + b"\n"})
@@ -118,8 +117,8 @@ def _file_values(
 ) -> dict[str, Any]:
     """What the JSON says of a file, after it was read back and run."""
     divisor = shape_divisor(model.plan)
-    run = onnx_runner(content) if kind == "onnx" else torch_export_runner(content)
-    agreement = check_agreement(run, student, divisor, model.fixed, FILES[kind])
+    network = load_network(Path(FILES[kind]), content)
+    agreement = check_agreement(network, student, divisor, model.fixed, FILES[kind])
     values: dict[str, Any] = {
         "file": FILES[kind],
         "bytes": len(content),
@@ -131,7 +130,8 @@ def _file_values(
         # The tracer takes it for granted that no axis of the deepest layer has one voxel.
         least = 1 if kind == "onnx" else 2
         values["smallest_axes"] = [least * n for n in divisor]
-    return {**values, "agreement": agreement_values(agreement)}
+    reference = "PyTorch float32 on the CPU, on noise in air"
+    return {**values, "agreement": {**asdict(agreement), "reference": reference}}
 
 
 def _versions() -> dict[str, str]:

@@ -1,10 +1,11 @@
 """The anomaly map of one CT scan from network.onnx and network.json, without screener_nnu or torch.
 
-    pip install numpy SimpleITK onnxruntime
+    pip install numpy scipy SimpleITK onnxruntime
     python make_map.py network.json scan.nii.gz map.nii.gz
 
 It writes the map (float32, nats) and beside it the body mask, in the geometry of the scan. It is
-written to be read: all numbers come from the JSON, whose rules it follows step by step.
+written to be read: all settings come from the JSON, whose rules it follows step by step. What is
+body says body.py, which has to lie beside it.
 Arrays are (z, y, x), spacings likewise (mm).
 """
 
@@ -21,9 +22,10 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import SimpleITK as sitk  # noqa: N813
+from body import body_box, body_mask
 
 Triple = tuple[int, ...]
-FORMAT = ("screener_nnu network", 1)
+FORMAT = ("screener_nnu network", 2)
 
 
 def read_description(path: Path) -> dict[str, Any]:
@@ -81,117 +83,6 @@ def resample_nearest(mask: np.ndarray, shape: Triple) -> np.ndarray:
     ])]  # fmt: skip
 
 
-# Body
-
-
-def label(mask: np.ndarray) -> np.ndarray:
-    """Numbers of the parts that hang together over faces; 0 is outside."""
-    image = sitk.GetImageFromArray(mask.astype(np.uint8))
-    return sitk.GetArrayFromImage(sitk.ConnectedComponent(image, False)).astype(np.int64)
-
-
-def dilate(mask: np.ndarray) -> np.ndarray:
-    """Grows by the six neighbours."""
-    grown = mask.copy()
-    for axis in range(3):
-        a, b = (np.moveaxis(array, axis, 0) for array in (mask, grown))
-        b[1:] |= a[:-1]
-        b[:-1] |= a[1:]
-    return grown
-
-
-def erode(mask: np.ndarray) -> np.ndarray:
-    """Shrinks by the six neighbours; what lies beyond the border counts as body."""
-    return ~dilate(~mask)
-
-
-def reduce_blocks(function: np.ufunc, array: np.ndarray, edges: list[int]) -> np.ndarray:
-    """Reduces blocks of voxels; the last one of an axis may be smaller."""
-    for axis in (2, 1, 0):
-        starts = np.arange(0, array.shape[axis], edges[axis])
-        array = function.reduceat(array, starts, axis=axis)
-    return array
-
-
-def share(mask: np.ndarray, edges: list[int]) -> np.ndarray:
-    """Fraction of true voxels of each block."""
-    counts = reduce_blocks(np.add, mask.astype(np.uint32), edges)
-    return counts / reduce_blocks(np.add, np.ones(mask.shape, np.uint32), edges)
-
-
-def find_parts(cells: np.ndarray, shares: np.ndarray, rule: dict[str, Any]) -> np.ndarray:
-    """Cells of the parts that are body: preprocessing.body_mask.parts."""
-    opened = erode(cells)
-    opened = dilate(opened) if opened.any() else cells
-    labels = label(opened)
-    volume = np.bincount(labels.ravel())
-    mass = np.bincount(labels.ravel(), weights=shares.ravel())
-    mass[0] = -1.0
-    keep = (mass >= rule["smallest_part"] * mass.max()) & (mass >= rule["dense_share"] * volume)
-    keep[mass.argmax()] = True
-    keep[0] = False
-    return keep[labels]
-
-
-def bounds(mask: np.ndarray, edges: list[int], grow: int, shape: Triple) -> tuple[slice, ...]:
-    """The box of the true blocks and `grow` blocks more on each side, in voxels."""
-    found = []
-    for axis, (edge, n) in enumerate(zip(edges, shape, strict=True)):
-        hits = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-        found.append(slice(max(0, (hits[0] - grow) * edge), min((hits[-1] + 1 + grow) * edge, n)))
-    return tuple(found)
-
-
-def body_box(hu: np.ndarray, spacing: tuple[float, ...], rules: dict[str, Any]) -> Any:
-    """Step 2: the box of the body as slices."""
-    rule = rules["body_box"]
-    edges = [max(1, round(rule["block_mm"] / size)) for size in spacing]
-    dense = reduce_blocks(np.minimum, hu, edges) >= rule["threshold_hu"]
-    if not dense.any():
-        voxels = hu >= rule["threshold_hu"]
-        whole = voxels if voxels.any() else np.ones_like(voxels)
-        return bounds(whole, [1, 1, 1], 0, hu.shape)
-    parts = find_parts(dense, dense.astype(float), rules["body_mask"]["parts"])
-    labels = label(dense)
-    return bounds(np.isin(labels, np.unique(labels[parts])), edges, 1, hu.shape)
-
-
-def body_mask(hu: np.ndarray, rule: dict[str, Any]) -> np.ndarray:
-    """Step 6: voxels of the body at preprocessing.body_mask.spacing_mm."""
-    spacing, threshold = rule["spacing_mm"], rule["threshold_hu"]
-    walls = [max(1, round(rule["wall_mm"] / size)) for size in spacing[1:]]
-    inside = np.stack([~outside_air(plane < threshold, walls) for plane in hu])
-    if not inside.any():
-        return inside
-    edges = [max(1, round(rule["part_grid_mm"] / size)) for size in spacing]
-    parts = find_parts(share(inside, edges) >= 0.5, share(hu >= threshold, edges), rule["parts"])
-    cells = dilate(dilate(parts))
-    return (
-        inside & cells[np.ix_(*[np.arange(n) // e for n, e in zip(hu.shape, edges, strict=True)])]
-    )
-
-
-def outside_air(air: np.ndarray, walls: list[int]) -> np.ndarray:
-    """Air of one slice (y, x) that touches a side, but not between two walls of that side."""
-    labels = label(air)
-    outside = np.zeros(labels.max() + 1, dtype=bool)
-    for side in (labels[0], labels[-1]):
-        outside[open_ends(side, walls[1])] = True
-    for side in (labels[:, 0], labels[:, -1]):
-        outside[open_ends(side, walls[0])] = True
-    outside[0] = False
-    return outside[labels]
-
-
-def open_ends(side: np.ndarray, length: int) -> np.ndarray:
-    """Labels along a side, before the first and after the last of the long runs of tissue."""
-    edges = np.flatnonzero(np.diff(np.pad((side == 0).astype(int), 1)))
-    runs = [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a >= length]
-    if not runs:
-        return side
-    return np.concatenate([side[: runs[0][0]], side[runs[-1][1] :]])
-
-
 # Network
 
 
@@ -241,7 +132,8 @@ def make_map(
     rules, lowest = description["preprocessing"], description["postprocessing"]["outside_body_nats"]
     turned = sitk.DICOMOrient(scan, rules["orientation"]["code"])
     hu, spacing = sitk.GetArrayFromImage(turned).astype(np.float32), turned.GetSpacing()[::-1]
-    box = body_box(hu, spacing, rules)
+    rule = rules["body_box"]
+    box = body_box(hu, spacing, rule["threshold_hu"], rule["block_mm"])
     crop = hu[box]
 
     grid = new_shape(crop.shape, spacing, rules["image"]["spacing_mm"])
@@ -252,7 +144,8 @@ def make_map(
 
     rule = rules["body_mask"]
     mask_grid = new_shape(crop.shape, spacing, rule["spacing_mm"])
-    body = body_mask(resample(crop.clip(*rule["clip_hu"]), mask_grid), rule)
+    clipped = resample(crop.clip(*rule["clip_hu"]), mask_grid)
+    body = body_mask(clipped, rule["spacing_mm"], rule["threshold_hu"])
 
     whole_body = np.zeros(hu.shape, np.uint8)
     whole_body[box] = resample_nearest(body, crop.shape)

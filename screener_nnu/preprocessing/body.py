@@ -1,6 +1,7 @@
 """Where the body is: its bounding box in a scan, and the mask of its voxels, lungs included.
 
 Array axes are (z, y, x), z along the body; spacings likewise (mm); intensities are HU.
+This file is copied beside exported networks, so it needs NumPy and SciPy alone.
 """
 
 from __future__ import annotations
@@ -8,8 +9,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from screener_nnu.plans import Spacing
-
+Spacing = tuple[float, float, float]
 Slices = tuple[slice, slice, slice]
 
 # Parts (legs, arms) with less dense volume than this share of the largest are not body.
@@ -43,17 +43,15 @@ def body_box(image_hu: np.ndarray, spacing: Spacing, threshold: float, block_mm:
     block = [max(1, round(block_mm / size)) for size in spacing]
     dense = _reduce(np.minimum, image_hu, block) >= threshold
     if not dense.any():
-        block, dense = [1, 1, 1], image_hu >= threshold
-        if not dense.any():
-            return _slices([(0, n) for n in image_hu.shape])
-        return _slices(_extent(dense))
+        voxels = image_hu >= threshold
+        return _extent(voxels if voxels.any() else np.ones_like(voxels))
     # A thin chest wall does not outlast the opening that tells parts apart: take it back.
     parts = ndimage.binary_propagation(_parts(dense, dense.astype(np.float64)), mask=dense)
-    bounds = [
-        (max(0, (start - 1) * edge), min((stop + 1) * edge, n))
-        for (start, stop), edge, n in zip(_extent(parts), block, image_hu.shape, strict=True)
-    ]
-    return _slices(bounds)
+    z, y, x = (
+        slice(max(0, (blocks.start - 1) * edge), min((blocks.stop + 1) * edge, n))
+        for blocks, edge, n in zip(_extent(parts), block, image_hu.shape, strict=True)
+    )
+    return z, y, x
 
 
 def body_mask(image_hu: np.ndarray, spacing: Spacing, threshold: float = -500.0) -> np.ndarray:
@@ -166,26 +164,6 @@ def _share(mask: np.ndarray, block: list[int]) -> np.ndarray:
     return _reduce(np.add, mask.astype(np.uint32), block) / (z * y * x)
 
 
-def _extent(mask: np.ndarray) -> list[tuple[int, int]]:
-    """First voxel and the one after the last, per axis, of a mask that is not empty."""
-    found = []
-    for axis in range(mask.ndim):
-        others = tuple(a for a in range(mask.ndim) if a != axis)
-        hits = np.flatnonzero(mask.any(axis=others))
-        found.append((int(hits[0]), int(hits[-1]) + 1))
-    return found
-
-
-def _slices(bounds: list[tuple[int, int]]) -> Slices:
-    z, y, x = (slice(start, stop) for start, stop in bounds)
-    return z, y, x
-
-
-def body_rule() -> dict[str, float]:
-    """The fixed numbers of `body_box` and `body_mask`, for a program that finds the same body."""
-    return {
-        "wall_mm": _WALL_MM,
-        "part_grid_mm": _PART_GRID_MM,
-        "smallest_part": _SMALLEST_PART,
-        "dense_share": _DENSE_SHARE,
-    }
+def _extent(mask: np.ndarray) -> Slices:
+    """Bounding box of a bool mask that is not empty."""
+    return ndimage.find_objects(mask.view(np.uint8))[0]

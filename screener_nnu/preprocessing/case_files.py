@@ -145,10 +145,6 @@ class CaseFolder:
         except OSError as error:
             raise self._unreadable(case, file, error) from error
 
-    def is_whole(self, case: str) -> bool:
-        """Whether the marker can be read and every array has the size that it states."""
-        return self.whole_marker(case) is not None
-
     def whole_marker(self, case: str) -> Marker | None:
         """The marker of a case whose arrays have the sizes that it states; None for any other."""
         try:

@@ -54,6 +54,9 @@ class ConditionShift(Transform):
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return inputs + self.linear(context), inputs.new_zeros(len(inputs))
 
+    def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return inputs - self.linear(context), inputs.new_zeros(len(inputs))
+
 
 class ConditionedMLP(MLP):
     """The MLP of nflows, of the vector and the condition."""

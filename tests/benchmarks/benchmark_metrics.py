@@ -14,9 +14,13 @@ from scipy import ndimage
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from screener_nnu.case_score import case_score
-from screener_nnu.evaluation.binning import BinIndex
 from screener_nnu.evaluation.froc import count_froc, least_voxels, place_thresholds
-from screener_nnu.evaluation.histograms import CaseHistogram, merge_histograms, quantile_edges
+from screener_nnu.evaluation.histograms import (
+    BinIndex,
+    CaseHistogram,
+    merge_histograms,
+    quantile_edges,
+)
 from screener_nnu.evaluation.lesions import LesionHistograms, find_lesions
 from screener_nnu.evaluation.metrics import MAX_FPR, area_under_roc, score_histogram
 

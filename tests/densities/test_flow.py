@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from screener_nnu.densities import FlowDensity, build_density
-from screener_nnu.densities.glow import ConditionalActNorm, GlowCoupling, PLULinear
+from screener_nnu.densities.glow import PLULinear
 from screener_nnu.errors import ScreenerError
 
 torch.set_num_threads(1)
@@ -107,33 +107,6 @@ def test_log_determinant_equals_that_of_the_jacobian(d, d_cond):
         assert torch.linalg.slogdet(jacobian)[1].item() == pytest.approx(logabsdet[n].item())
 
 
-@pytest.mark.parametrize("d,d_cond", [(4, 3), (5, 0)])
-def test_inverse_undoes_forward(d, d_cond):
-    density = perturbed(FlowDensity(d, d_cond, steps=4, hidden=8))
-    y = torch.randn(20, d, dtype=torch.float64)
-    c = torch.randn(20, d_cond, dtype=torch.float64) if d_cond else None
-    z, _ = density.encode(y, c)
-    assert (z - y).abs().max() > 0.1
-    torch.testing.assert_close(density.decode(z, c), y, rtol=1e-8, atol=1e-8)
-    torch.testing.assert_close(density.encode(density.decode(y, c), c)[0], y, rtol=1e-8, atol=1e-8)
-
-
-@pytest.mark.parametrize("layer", ["actnorm", "linear", "coupling"])
-def test_log_determinants_of_the_two_directions_cancel(layer):
-    layers = {
-        "actnorm": ConditionalActNorm(4, 3),
-        "linear": PLULinear(4),
-        "coupling": GlowCoupling(4, 3, 8),
-    }
-    module = perturbed(layers[layer])
-    x, c = torch.randn(6, 4, dtype=torch.float64), torch.randn(6, 3, dtype=torch.float64)
-    y, forward = module(x, c)
-    back, inverse = module.inverse(y, c)
-    torch.testing.assert_close(back, x)
-    torch.testing.assert_close(forward, -inverse)
-    assert forward.shape == (6,) and forward.abs().min() > 1e-3
-
-
 @pytest.mark.parametrize("features", [1, 2, 7, 32])
 def test_linear_starts_orthogonal_and_keeps_a_cheap_determinant(features):
     linear = PLULinear(features)
@@ -147,17 +120,6 @@ def test_linear_starts_orthogonal_and_keeps_a_cheap_determinant(features):
     torch.testing.assert_close(y, x @ linear.weight().T)
     expected = torch.linalg.slogdet(linear.weight())[1].expand(5)
     torch.testing.assert_close(logabsdet, expected)
-
-
-def test_sample_inverts_the_base_sample_and_follows_the_condition():
-    density = perturbed(FlowDensity(3, 2, steps=3, hidden=8), 0.2)
-    _, c = maps(3, 2)
-    y = density.sample((2, 3, 4, 5), c, torch.Generator().manual_seed(3))
-    z = torch.randn(120, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    z = z.view(2, 3, 4, 5, 3)
-    for b, i, j, k in [(0, 0, 0, 0), (1, 2, 3, 4), (0, 1, 2, 3)]:
-        back, _ = density.encode(y[b, :, i, j, k][None], c[b, :, i, j, k][None])
-        torch.testing.assert_close(back[0], z[b, i, j, k], rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("d_cond", [0, 2])
@@ -250,8 +212,7 @@ def test_autocast_and_half_inputs_give_float32(checkpointing):
     expected_gradients = torch.autograd.grad(expected.mean(), list(density.parameters()))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         actual = density.log_prob(y, c)
-        sample = density.sample((2, 3, 4, 5), c)
-    assert actual.dtype == sample.dtype == torch.float32
+    assert actual.dtype == torch.float32
     assert torch.equal(actual, expected)
     gradients = torch.autograd.grad(actual.mean(), list(density.parameters()))
     assert all(torch.equal(a, b) for a, b in zip(gradients, expected_gradients, strict=True))

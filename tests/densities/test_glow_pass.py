@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from nflows.transforms import LULinear
 
 from screener_nnu.densities import FlowDensity, glow_pass
 from screener_nnu.densities.glow_pass import GlowMatrices
@@ -59,6 +60,25 @@ def test_values_and_gradients_equal_those_of_nflows(d, d_cond, hidden, checkpoin
         size = expected.abs().max().item()
         assert size > 0
         torch.testing.assert_close(actual, expected, rtol=1e-8, atol=1e-8 * size)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("d,d_cond", [(4, 3), (5, 0)])
+def test_nflows_takes_the_vectors_back(d, d_cond):
+    stock, ours = both(d, d_cond, 4, 8)
+    y, c = vectors(20, d, d_cond)
+    z, logabsdet = ours.encode(y, c)
+    assert (z - y).abs().max() > 0.1
+    for layer in stock._transform._transforms:
+        if isinstance(layer, LULinear):
+            layer.bias = torch.nn.Parameter(
+                torch.zeros(d, dtype=y.dtype)
+            )  # its inverse asks for it
+    back, inverse = stock._transform.inverse(z, c)
+    torch.testing.assert_close(back, y, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(inverse, -logabsdet)
+    # The other way round: every vector is reached.
+    torch.testing.assert_close(ours.encode(stock._transform.inverse(y, c)[0], c)[0], y)
 
 
 @pytest.mark.parametrize(

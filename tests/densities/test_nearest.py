@@ -11,6 +11,7 @@ from screener_nnu.densities import fitted as fitted_module
 from screener_nnu.densities import nearest
 from screener_nnu.densities.k_center import greedy_k_center
 from screener_nnu.densities.nearest import NearestNeighboursDensity
+from screener_nnu.densities.neighbour_search import table_of_distances
 from screener_nnu.errors import ScreenerError
 
 torch.set_num_threads(1)
@@ -67,7 +68,7 @@ def test_chunks_change_no_bit(d, neighbours, monkeypatch):
     expected = scores(density, queries)
     for block in (1, 7, 26, 64, 1000):
         for chunk in (1, 13, 100):
-            monkeypatch.setattr(nearest, "_BLOCK_NUMBERS", block * 900)
+            monkeypatch.setattr(nearest, "_CHUNK_BYTES", 4 * block * 900)
             monkeypatch.setattr(fitted_module, "_ROWS", chunk)
             assert np.array_equal(scores(density, queries), expected), (block, chunk)
 
@@ -85,59 +86,27 @@ def test_order_of_rows_and_neighbours_in_a_batch_change_no_bit():
     assert np.array_equal(scores(turned, queries), expected)
 
 
-@pytest.mark.parametrize("precision,bits", [("high", 10), ("medium", 7)])
-def test_search_is_exact_where_products_are_allowed_to_round(precision, bits, monkeypatch):
-    """Rounds the factors to so many bits behind the point, as accelerators do."""
-    rows = 5 + sample(900, 2)
-    queries = torch.cat([awkward(rows), 5 + sample(300, 2, 1)])
-    density = fitted(rows, neighbours=1)
-    expected = scores(density, queries)
-    product = torch.addmm
-
-    def rounded(x):
-        fraction, exponent = x.frexp()
-        return (fraction * 2 ** (bits + 1)).round().ldexp(exponent - bits - 1)
-
-    def coarse(start, a, b, alpha):
-        return product(start, rounded(a), rounded(b), alpha=alpha)
-
-    monkeypatch.setattr(torch, "addmm", coarse)
-    _, certain = density._searched(queries, 1)
-    assert not torch.equal(density._searched(queries, 1)[0], density._compared_with_all(queries, 1))
-    before = torch.get_float32_matmul_precision()
-    try:
-        torch.set_float32_matmul_precision(precision)
-        assert np.array_equal(scores(density, queries), expected)
-        assert density._searched(queries, 1)[1].sum() < certain.sum()
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-def test_search_is_certain_of_typical_rows_and_leaves_the_others():
-    rows = sample(3000)
-    density = fitted(rows)
-    found, certain = density._searched(sample(500, seed=1), 5)
-    assert certain.float().mean() > 0.99
-    everything = density._compared_with_all(sample(500, seed=1), 5)
-    assert torch.equal(found[certain], everything[certain])
-    # Far from the origin products cancel: candidates are wrong, and known to be doubtful.
-    moved = fitted(1000 + rows)
-    queries = 1000 + sample(500, seed=1)
-    found, certain = moved._searched(queries, 5)
-    wrong = (found != moved._compared_with_all(queries, 5)).any(dim=1)
-    assert wrong.any() and not (wrong & certain).any()
+def compared_with_all(rows, queries, neighbours):
+    """Mean of the smallest distances of a whole table."""
+    nearest = table_of_distances(queries, rows).topk(neighbours, dim=1, largest=False).values
+    return -(sum(nearest.unbind(1)) / neighbours).numpy()
 
 
 @pytest.mark.parametrize("noise", [0.0, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3])
-def test_certain_rows_are_right_where_the_bank_nearly_coincides(noise):
-    rows = 1 + noise * sample(2000)
-    queries = 1 + noise * sample(300, seed=1)
-    density = fitted(rows)
-    found, certain = density._searched(queries, 5)
-    everything = density._compared_with_all(queries, 5)
-    assert torch.equal(found[certain], everything[certain])
-    expected = -sum(everything.unbind(1)) / 5
-    assert np.array_equal(scores(density, queries), expected.numpy())
+@pytest.mark.parametrize("place", [1, 1000])
+def test_no_bit_is_lost_where_the_bank_nearly_coincides(noise, place):
+    rows = place + noise * sample(2000)
+    queries = place + noise * sample(300, seed=1)
+    expected = compared_with_all(rows, queries, 5)
+    assert np.array_equal(scores(fitted(rows), queries), expected)
+
+
+@pytest.mark.parametrize("neighbours", [1, 5])
+def test_no_bit_is_lost_far_from_the_bank(neighbours):
+    rows = sample(900)
+    queries = awkward(rows)
+    expected = compared_with_all(rows, queries, neighbours)
+    assert np.array_equal(scores(fitted(rows, neighbours=neighbours), queries), expected)
 
 
 def test_scores_of_far_rows_are_finite_and_fall():

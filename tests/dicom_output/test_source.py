@@ -134,21 +134,17 @@ def test_a_missing_slice_is_refused(series, tools, tmp_path: Path) -> None:
     refuse(series.files[1:], series.read(), tools, tmp_path, message)
 
 
-def test_a_map_of_another_place_is_refused(series, tools, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda image: image.SetOrigin(np.add(image.GetOrigin(), [0.0, 0.3, 0.0]).tolist()),
+        lambda image: image.SetSpacing((0.72, 0.9, 2.5)),
+        lambda image: image.SetDirection(np.eye(3).ravel().tolist()),
+    ],
+)
+def test_a_map_of_another_place_is_refused(series, tools, tmp_path: Path, change) -> None:
     image = series.read()
-    image.SetOrigin(np.add(image.GetOrigin(), [0.0, 0.3, 0.0]).tolist())
-    refuse(series.files, image, tools, tmp_path, "columns away")
-
-
-def test_a_map_with_other_spacing_is_refused(series, tools, tmp_path: Path) -> None:
-    image = series.read()
-    image.SetSpacing((0.72, 0.9, 2.5))
-    refuse(series.files, image, tools, tmp_path, "columns away")
-
-
-def test_a_map_that_is_turned_is_refused(series, tools, tmp_path: Path) -> None:
-    image = series.read()
-    image.SetDirection(np.eye(3).ravel().tolist())
+    change(image)
     refuse(series.files, image, tools, tmp_path, "columns away")
 
 
@@ -182,23 +178,25 @@ def test_two_scans_in_one_series_are_refused(series, tools, tmp_path: Path) -> N
     refuse(files, series.read(), tools, tmp_path, "two slices lie at")
 
 
-def test_a_localiser_in_the_series_is_refused(series, tools, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "keyword,value,message",
+    [
+        ("ImageOrientationPatient", [1, 0, 0, 0, 0, -1], "leave localisers out"),
+        ("NumberOfFrames", 4, "has 4 frames"),
+        ("ImagePositionPatient", None, "has no ImagePositionPatient"),
+        ("FrameOfReferenceUID", None, "has no FrameOfReferenceUID"),
+        ("Rows", None, "has no Rows"),
+    ],
+)
+def test_a_slice_that_does_not_belong_is_refused(
+    series, tools, tmp_path: Path, keyword: str, value: object, message: str
+) -> None:
     datasets = series.datasets()
-    datasets[2].ImageOrientationPatient = [1, 0, 0, 0, 0, -1]
-    refuse(datasets, series.read(), tools, tmp_path, "leave localisers out")
-
-
-def test_an_image_of_many_frames_is_refused(series, tools, tmp_path: Path) -> None:
-    datasets = series.datasets()
-    datasets[2].NumberOfFrames = 4
-    refuse(datasets, series.read(), tools, tmp_path, "has 4 frames")
-
-
-@pytest.mark.parametrize("keyword", ["ImagePositionPatient", "FrameOfReferenceUID", "Rows"])
-def test_a_slice_without_a_place_is_refused(series, tools, tmp_path: Path, keyword: str) -> None:
-    datasets = series.datasets()
-    delattr(datasets[2], keyword)
-    refuse(datasets, series.read(), tools, tmp_path, f"has no {keyword}")
+    if value is None:
+        delattr(datasets[2], keyword)
+    else:
+        setattr(datasets[2], keyword, value)
+    refuse(datasets, series.read(), tools, tmp_path, message)
 
 
 def test_a_file_that_is_no_dicom_is_named(series, tools, tmp_path: Path) -> None:

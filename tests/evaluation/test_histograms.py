@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from screener_nnu.errors import CaseError, ScreenerError
-from screener_nnu.evaluation.binning import BinIndex
 from screener_nnu.evaluation.histograms import (
+    BinIndex,
     CaseHistogram,
     merge_histograms,
     quantile_edges,
@@ -76,7 +76,7 @@ def test_merged_histograms_equal_the_joint_one() -> None:
     edges = quantile_edges([scores.ravel()], bins=64)
     cases = [CaseHistogram.count(f"case{i}", scores[i], annotated[i], edges) for i in range(3)]
     joint = CaseHistogram.count("joint", scores, annotated, edges)
-    chained = cases[0].merge(cases[1]).merge(cases[2], "all")
+    chained = merge_histograms([merge_histograms(cases[:2]), cases[2]], "all")
     for merged in (merge_histograms(cases), chained):
         np.testing.assert_array_equal(merged.positive, joint.positive)
         np.testing.assert_array_equal(merged.negative, joint.negative)
@@ -86,7 +86,7 @@ def test_merged_histograms_equal_the_joint_one() -> None:
 def test_merging_does_not_overflow_32_bits() -> None:
     full = np.array([2**32 - 1], dtype=np.uint32)
     half = CaseHistogram("a", full, full)
-    assert half.merge(half).positive[0] == 2 * (2**32 - 1)
+    assert merge_histograms([half, half]).positive[0] == 2 * (2**32 - 1)
 
 
 def test_merging_refuses_nothing_and_other_bins() -> None:
@@ -95,7 +95,7 @@ def test_merging_refuses_nothing_and_other_bins() -> None:
     one = CaseHistogram("a", np.zeros(3, int), np.zeros(3, int))
     other = CaseHistogram("b", np.zeros(4, int), np.zeros(4, int))
     with pytest.raises(ScreenerError, match="different bins"):
-        one.merge(other)
+        merge_histograms([one, other])
 
 
 def test_nan_is_refused_by_the_name_of_the_case() -> None:
@@ -113,3 +113,47 @@ def test_neighbouring_floats_stay_apart() -> None:
     sample = np.array(values, dtype=np.float32)
     edges = quantile_edges([sample], bins=500)
     assert BinIndex(edges).count(sample).max() <= 3
+
+
+def make_edges(kind: str, rng: np.random.Generator) -> np.ndarray:
+    normal = rng.normal(size=40_000)
+    made = {
+        "normal": normal,
+        "skewed": np.exp(6 * normal),
+        "far": 1e4 + 1e-2 * normal,
+        "crowded": np.concatenate([1e-3 * normal, [-1e30, 1e30]]),
+        "both signs": np.sign(normal) * np.exp(5 * normal),
+        "integers": np.arange(-50, 50),
+        "one": np.array([0.5]),
+        "whole range": np.array([-3.4e38, -1.0, 0.0, 1.0, 3.4e38]),
+    }
+    return np.unique(made[kind].astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["normal", "skewed", "far", "crowded", "both signs", "integers", "one", "whole range"],
+)
+def test_bins_equal_a_binary_search(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    edges = make_edges(kind, rng)
+    values = np.concatenate(
+        [
+            edges,
+            np.nextafter(edges, np.float32(np.inf)),
+            np.nextafter(edges, np.float32(-np.inf)),
+            rng.choice(edges, 20_000) * rng.uniform(0.9, 1, 20_000).astype(np.float32),
+            np.array([-np.inf, np.inf, 0.0, -0.0, 1e-40, -1e-40], dtype=np.float32),
+        ]
+    )
+    expected = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, None)
+    np.testing.assert_array_equal(BinIndex(edges).find(values), expected)
+
+
+def test_counting_in_chunks_counts_every_value_of_any_shape() -> None:
+    rng = np.random.default_rng(1)
+    edges = make_edges("normal", rng)
+    values = rng.normal(size=(31, 100, 7)).astype(np.float32)
+    whole = BinIndex(edges).count(values)
+    np.testing.assert_array_equal(BinIndex(edges).count(values, chunk=999), whole)
+    assert whole.sum() == values.size

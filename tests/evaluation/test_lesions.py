@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from screener_nnu.evaluation.binning import BinIndex
-from screener_nnu.evaluation.histograms import CaseHistogram, quantile_edges
+from screener_nnu.evaluation.histograms import BinIndex, CaseHistogram, quantile_edges
 from screener_nnu.evaluation.lesions import LesionHistograms, find_lesions
 from screener_nnu.evaluation.metrics import MAX_FPR, area_under_roc
 

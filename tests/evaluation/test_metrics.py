@@ -5,7 +5,12 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from screener_nnu.evaluation.histograms import CaseHistogram, quantile_edges
-from screener_nnu.evaluation.metrics import Scores, lowest_above, score_histogram
+from screener_nnu.evaluation.metrics import (
+    Scores,
+    lowest_above,
+    score_histogram,
+    weighted_auroc,
+)
 
 
 def make_data(kind: str) -> tuple[np.ndarray, np.ndarray]:
@@ -108,3 +113,49 @@ def test_one_class_alone_is_undefined(all_annotated: bool) -> None:
     assert np.isnan(result.average_precision) != all_annotated
     assert np.isnan(result.dice) != all_annotated
     assert np.isnan(result.best_threshold) != all_annotated
+
+
+@pytest.mark.parametrize("levels", [3, 50, 10_000])
+def test_weighted_auroc_equals_scikit_learn_on_single_voxels(levels: int) -> None:
+    rng = np.random.default_rng(levels)
+    scores = rng.integers(0, levels, 400).astype(np.float32)
+    positive, negative = rng.integers(0, 4, 400), rng.integers(0, 9, 400)
+    voxels = np.concatenate([np.repeat(scores, positive), np.repeat(scores, negative)])
+    labels = np.repeat([1, 0], [positive.sum(), negative.sum()])
+    expected = roc_auc_score(labels, voxels)
+    assert weighted_auroc(scores, positive, negative) == pytest.approx(expected, abs=1e-12)
+
+
+def test_fractions_of_voxels_are_weights() -> None:
+    rng = np.random.default_rng(1)
+    scores, positive, negative = rng.normal(size=300), rng.random(300), rng.random(300)
+    expected = roc_auc_score(
+        np.repeat([1, 0], 300),
+        np.tile(scores, 2),
+        sample_weight=np.concatenate([positive, negative]),
+    )
+    assert weighted_auroc(scores, positive, negative) == pytest.approx(expected, abs=1e-12)
+
+
+def test_infinite_scores_are_the_lowest_and_the_highest() -> None:
+    scores = np.array([-np.inf, 0.0, np.inf])
+    assert weighted_auroc(scores, np.array([0, 0, 1]), np.array([1, 1, 0])) == 1.0
+    assert weighted_auroc(scores, np.array([1, 0, 0]), np.array([0, 1, 1])) == 0.0
+
+
+def test_weighted_auroc_of_one_class_alone_is_undefined() -> None:
+    assert np.isnan(weighted_auroc(np.arange(3.0), np.zeros(3), np.ones(3)))
+    assert np.isnan(weighted_auroc(np.arange(3.0), np.ones(3), np.zeros(3)))
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_weighted_auroc_of_resampled_cases(ties: bool) -> None:
+    rng = np.random.default_rng(0)
+    ill = rng.random(40) < 0.4
+    scores = rng.normal(size=40) + ill
+    scores = np.round(scores) if ties else scores
+    weights = rng.multinomial(40, np.full(40, 1 / 40), size=5).astype(float)
+    areas = weighted_auroc(scores, weights * ill, weights * ~ill)
+    for area, row in zip(areas, weights.astype(int), strict=True):
+        expected = roc_auc_score(np.repeat(ill, row), np.repeat(scores, row))
+        assert area == pytest.approx(expected, abs=1e-12)

@@ -108,7 +108,7 @@ def test_a_stopped_evaluation_goes_on_and_counts_nothing_twice(
     before = states(out)
     assert len(before) == 8 and not (out / "summary.json").exists()
     with monkeypatch.context() as patch:
-        patch.setattr("screener_nnu.evaluation.placing._sample_case", None)
+        patch.setattr("screener_nnu.evaluation.bins._sample_case", None)
         evaluate(root, out, images=root / "images")
     after = states(out)
     assert len(after) == 3 * 6 and before.items() <= after.items()

@@ -106,6 +106,7 @@ def predicted(students: Any) -> Callable[..., tuple[sitk.Image, sitk.Image]]:
 
 
 @pytest.fixture
-def program(exported: Path) -> dict[str, Any]:
+def program(exported: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the exported `make_map.py` defines."""
+    monkeypatch.syspath_prepend(exported)
     return run_path(str(exported / "make_map.py"), run_name="make_map")

@@ -17,6 +17,8 @@ import pytest
 import torch
 
 from screener_nnu.commands.export_network import main
+from screener_nnu.descriptors.exported_program import load_exported_program
+from screener_nnu.descriptors.network_files import OnnxNetwork
 from screener_nnu.detectors import ModelRef
 from screener_nnu.errors import ScreenerError
 from screener_nnu.files import replacing
@@ -71,7 +73,6 @@ def test_one_axis_may_be_as_short_as_the_json_says(exported: Path, students: Any
 
 @pytest.mark.slow
 def test_residual_encoder_is_exported_as_well(students: Any) -> None:
-    from screener_nnu.network_export.agreement import onnx_runner, torch_export_runner
     from screener_nnu.network_export.graph import torch_export_bytes
     from screener_nnu.network_export.onnx_file import onnx_bytes
     from screener_nnu.networks.unet import build_unet, shape_divisor
@@ -92,11 +93,11 @@ def test_residual_encoder_is_exported_as_well(students: Any) -> None:
     divisor = shape_divisor(plan)
     assert divisor[0] == 1 and divisor[1] > 1
     program = trace(student, divisor)
-    for run in (
-        onnx_runner(onnx_bytes(program, {})),
-        torch_export_runner(torch_export_bytes(program)),
+    for network in (
+        OnnxNetwork(onnx_bytes(program, {})),
+        load_exported_program(torch_export_bytes(program)),
     ):
-        agreement = check_agreement(run, student, divisor, None, "test")
+        agreement = check_agreement(network, student, divisor, None, "test")
         assert agreement.max_relative < 1e-4
 
 
@@ -128,7 +129,7 @@ def test_files_say_nothing_of_this_machine(exported: Path, students: Any) -> Non
 def test_json_belongs_to_its_files(exported: Path, students: Any) -> None:
     description = json.loads((exported / "network.json").read_text())
     names = {path.name for path in exported.glob("[!.]*")}
-    assert names == {"network.json", "network.onnx", "network.pt2", "make_map.py"}
+    assert names == {"network.json", "network.onnx", "network.pt2", "make_map.py", "body.py"}
     for file in description["files"].values():
         content = (exported / file["file"]).read_bytes()
         assert file["sha256"] == sha256(content).hexdigest() and file["bytes"] == len(content)
@@ -161,7 +162,7 @@ def test_torch_export_needs_none_of_them(
     main(
         ["-d", "901", "-p", "Fine", "-o", str(tmp_path), "--format", "torch_export", "--no-dynamic"]
     )
-    assert {p.name for p in tmp_path.glob("[!.]*")} == {"network.json", "network.pt2"}
+    assert {p.name for p in tmp_path.glob("[!.]*")} == {"network.json", "network.pt2", "body.py"}
 
 
 def test_torchscript_is_refused_with_the_reason(tmp_path: Path, capsys: Any) -> None:
@@ -180,9 +181,9 @@ def test_a_graph_with_other_scores_is_not_written(
 ) -> None:
     from screener_nnu.network_export import export
 
-    real = export.torch_export_runner
+    real = export.load_network
     monkeypatch.setattr(
-        export, "torch_export_runner", lambda content: lambda image: real(content)(image) + 0.1
+        export, "load_network", lambda *file: lambda image: real(*file)(image) + 0.1
     )
     with pytest.raises(ScreenerError, match="nothing was written"):
         export_network(
@@ -225,7 +226,6 @@ def test_onnx_stays_exact_on_scans_that_are_mostly_air() -> None:
     pytest.importorskip("onnxruntime")
     from torch import nn
 
-    from screener_nnu.network_export.agreement import onnx_runner
     from screener_nnu.network_export.onnx_file import onnx_bytes
     from screener_nnu.scoring.student import Student
 
@@ -236,7 +236,8 @@ def test_onnx_stays_exact_on_scans_that_are_mostly_air() -> None:
     axes = np.meshgrid(*[np.linspace(-1, 1, 64)] * 3, indexing="ij")
     noise = np.random.default_rng(0).normal(0, 1, (1, 1, 64, 64, 64))
     image = np.where(sum(axis**2 for axis in axes) < 1, noise, -2.5).astype(np.float32)
-    found = onnx_runner(onnx_bytes(trace(Student(network, 0.0, 1.0), (4, 4, 4)), {}))(image)
+    file = onnx_bytes(trace(Student(network, 0.0, 1.0), (4, 4, 4)), {})
+    found = OnnxNetwork(file)(torch.from_numpy(image)).numpy()
     with torch.no_grad():
         expected = network.double()(torch.from_numpy(image).double())[:, 0].numpy()
     assert expected.std() > 0.3

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -122,3 +123,43 @@ def test_blocks_equal_a_loop(block: tuple[int, int, int]) -> None:
             ]
             wanted[place] = function.reduce(part, axis=None)
         np.testing.assert_array_equal(_reduce(function, array, list(block)), wanted)
+
+
+# Box, voxels of the mask and their checksum, of a second program, written on SimpleITK.
+ODD_BODIES = [
+    ([(0, 27), (0, 20), (10, 36)], 10105, 1174077402),
+    ([(0, 34), (0, 36), (0, 48)], 20124, 780487996),
+    ([(0, 52), (0, 24), (3, 17)], 5054, 2219989030),
+    ([(0, 50), (0, 16), (0, 15)], 4008, 3305642275),
+    ([(0, 46), (0, 57), (0, 54)], 15159, 257829493),
+    ([(0, 44), (0, 50), (0, 13)], 3451, 2985167699),
+    ([(0, 33), (0, 28), (0, 36)], 7826, 3224153633),
+    ([(5, 57), (1, 30), (0, 41)], 12911, 556344324),
+    ([(0, 46), (1, 27), (0, 23)], 2958, 1406595609),
+    ([(0, 32), (16, 53), (1, 58)], 29478, 2956931382),
+    ([(0, 49), (0, 57), (1, 24)], 14279, 3469581809),
+    ([(0, 18), (0, 18), (0, 49)], 2629, 98887645),
+]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_odd_shapes(seed: int) -> None:
+    """Blobs, holes, specks and a shell, unlike any person."""
+    rng = np.random.default_rng(seed)
+    spacing = tuple(np.random.default_rng(seed).uniform(0.8, 6, 3).tolist())
+    shape = tuple(rng.integers(12, 60, 3))
+    z, y, x = np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij")
+    hu = np.full(shape, -1000.0)
+    for value in (40, 60, -850, 30, -900):
+        centre, radius = rng.uniform(-1, 1, 3), rng.uniform(0.2, 1.0, 3)
+        distance = sum(
+            ((a - c) / r) ** 2 for a, c, r in zip((z, y, x), centre, radius, strict=True)
+        )
+        hu[distance < 1] = value
+    hu[:, -3:-1, 2:-2] = 100
+    hu[rng.random(shape) < 0.01] = 300
+    hu = (hu + rng.normal(0, 30, shape)).astype(np.float32)
+    box = [(side.start, side.stop) for side in body_box(hu, spacing, -500.0, 5.0)]
+    mask = body_mask(hu, spacing, -500.0)
+    found = (box, np.count_nonzero(mask), crc32(np.packbits(mask).tobytes()))
+    assert found == ODD_BODIES[seed]

@@ -36,7 +36,7 @@ def test_what_is_written_is_read(prepared: PreparedImage, tmp_path: Path) -> Non
         "a.1_hu.b2nd",
     ]
     cases = CaseFolder(folder)
-    assert cases.finished() == ["a.1"] and cases.is_whole("a.1")
+    assert cases.finished() == ["a.1"] and cases.whole_marker("a.1")
     assert cases.frame("a.1") == prepared.frame
     hu, equalised = cases.read("a.1", "hu"), cases.read("a.1", "equalised")
     assert (hu.dtype, equalised.dtype) == (np.int16, np.float16)
@@ -90,9 +90,9 @@ def test_damaged_files_name_the_case(prepared: PreparedImage, tmp_path: Path, ke
         (tmp_path / name).write_bytes(content[: int(kept * len(content) if kept < 1 else kept)])
         with pytest.raises(CaseError, match="delete it and run screener_plan_and_preprocess again"):
             read()
-        assert not cases.is_whole("a")
+        assert cases.whole_marker("a") is None
         (tmp_path / name).write_bytes(content)
-    assert cases.is_whole("a")
+    assert cases.whole_marker("a")
 
 
 class FullDisk:

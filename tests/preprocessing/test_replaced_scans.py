@@ -214,4 +214,4 @@ def test_a_torn_marker_beside_its_arrays_is_ours(
         del cases[case]
     prepare()
     (folder / "case_0.json").write_text('{"frame": {')
-    assert prepare().done == 1 and CaseFolder(folder).is_whole("case_0")
+    assert prepare().done == 1 and CaseFolder(folder).whole_marker("case_0")

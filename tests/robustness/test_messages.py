@@ -71,22 +71,26 @@ def test_output_is_a_file(place: Any, out: str) -> None:
     place.predict(out=out)
 
 
-@situation(
-    "nothing can be written into `nnUNet_preprocessed`",
-    1,
-    "Dataset901_Tiny.* cannot be written .*see to the rights.*another one in nnUNet_preprocessed",
-)
-def test_preprocessed_is_a_file(planned: Any) -> None:
-    shutil.rmtree(planned.world.root / "preprocessed")
-    planned.mine(planned.world.root / "preprocessed", b"notes")
-    planned.run("plan_and_preprocess", "-d", 901, "-np", 1)
-
-
-@situation("nothing can be written into `nnUNet_results`", 1, "cannot be written .*nnUNet_results")
-def test_results_is_a_file(planned: Any) -> None:
-    shutil.rmtree(planned.world.root / "results")
-    planned.mine(planned.world.root / "results", b"notes")
-    planned.run("train", 901, "3d_fullres", "descriptor", "-device", "cpu")
+@pytest.mark.parametrize(
+    "words",
+    [
+        case(
+            ("plan_and_preprocess", "-d", 901, "-np", 1),
+            "nothing can be written into `nnUNet_preprocessed`", 1,
+            "Dataset901_Tiny.* cannot be written .*see to the rights.*another one in "
+            "nnUNet_preprocessed",
+        ),
+        case(
+            ("train", 901, "3d_fullres", "descriptor", "-device", "cpu"),
+            "nothing can be written into `nnUNet_results`", 1, "cannot be written .*nnUNet_results",
+        ),
+    ],
+)  # fmt: skip
+def test_a_folder_of_nnunet_is_a_file(planned: Any, words: tuple[Any, ...]) -> None:
+    folder = "results" if "train" in words else "preprocessed"
+    shutil.rmtree(planned.world.root / folder)
+    planned.mine(planned.world.root / folder, b"notes")
+    planned.run(*words)
 
 
 @situation(

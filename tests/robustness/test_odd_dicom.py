@@ -53,12 +53,6 @@ def _both(place: Any, code: int, *says: str) -> None:
     place.run("import_dicom", "-i", place.root / "in", "-d", 510, "--name", "My", "-np", 0)
 
 
-def _maps_agree(place: Any, one: str, other: str) -> None:
-    maps = (sitk.ReadImage(str(place.root / f"out/{name}.nii.gz")) for name in (one, other))
-    first, second = (sitk.GetArrayFromImage(image) for image in maps)
-    np.testing.assert_array_equal(first, second)
-
-
 def _signed(one: Any, _: int) -> None:
     """Stores HU as they are."""
     values = np.frombuffer(one.PixelData, "<u2").astype(np.int32) - 1024
@@ -78,6 +72,14 @@ def _no_slope(one: Any, _: int) -> None:
     del one.RescaleSlope
 
 
+def _rle(one: Any, _: int) -> None:
+    one.compress(RLELossless)
+
+
+def _deflated(one: Any, _: int) -> None:
+    one.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+
+
 def _set(**values: Any) -> Change:
     def change(one: Any, _: int) -> None:
         for name, value in values.items():
@@ -89,49 +91,31 @@ def _set(**values: Any) -> Change:
     return change
 
 
-@situation(
-    "signed values, no rescale slope, instance numbers backwards: the map is that of the plain one",
-    0,
-    "2 maps in .*, 0 scans skipped",
-)
-@pytest.mark.parametrize("change", [_signed, _no_slope, _backwards])
-def test_legitimate_headers(place: Any, series: Series, change: Change) -> None:
-    series("in/plain", uid="1.2.826.2")
-    series("in/odd", change)
-    place.predict()
-    _maps_agree(place, "odd", "plain")
+SAME = "the map is that of the plain one"
+MAPS = "2 maps in .*, 0 scans skipped"
+HEADERS = situation(f"signed values, no rescale slope, instance numbers backwards: {SAME}", 0, MAPS)
+PACKED = situation(f"RLE and deflated series: {SAME}", 0, MAPS)
+ONE_UID = f"all slices have one SOP Instance UID, as some tools do: {SAME}"
 
 
-@situation(
-    "all slices have one SOP Instance UID, as some tools do: the map is that of the plain one",
-    0,
-    "2 maps in .*, 0 scans skipped",
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(pytest.param(change, marks=HEADERS) for change in (_signed, _no_slope, _backwards)),
+        case(lambda one, _: _identify(one, "1.2.3"), ONE_UID, 0, MAPS),
+        *(pytest.param(change, marks=PACKED) for change in (_rle, _deflated)),
+    ],
 )
-def test_one_uid_for_all(place: Any, series: Series) -> None:
+def test_map_is_that_of_the_plain_series(place: Any, series: Series, change: Change) -> None:
     series("in/plain", uid="1.2.826.2")
-    for path in series("in/odd"):
+    for index, path in enumerate(series("in/odd")):
         one: Any = pydicom.dcmread(path)
-        _identify(one, "1.2.3")
+        change(one, index)
         one.save_as(path)
     place.predict()
-    _maps_agree(place, "odd", "plain")
-
-
-@situation(
-    "RLE and deflated series: the map is that of the plain one", 0, "2 maps in .*, 0 scans skipped"
-)
-@pytest.mark.parametrize("packed", ["rle", "deflated"])
-def test_packed_pixels(place: Any, series: Series, packed: str) -> None:
-    series("in/plain", uid="1.2.826.2")
-    for path in series("in/odd"):
-        one: Any = pydicom.dcmread(path)
-        if packed == "rle":
-            one.compress(RLELossless)
-        else:
-            one.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
-        one.save_as(path)
-    place.predict()
-    _maps_agree(place, "odd", "plain")
+    maps = (sitk.ReadImage(str(place.root / f"out/{name}.nii.gz")) for name in ("odd", "plain"))
+    odd, plain = (sitk.GetArrayFromImage(image) for image in maps)
+    np.testing.assert_array_equal(odd, plain)
 
 
 @situation(

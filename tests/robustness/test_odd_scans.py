@@ -25,6 +25,12 @@ def case(value: Any, given: str, code: int, *says: str) -> Any:
     return pytest.param(value, marks=situation(given, code, *says), id=given)
 
 
+def each(writers: dict[str, Callable[[Any], object]], given: str, code: int, *says: str) -> list:
+    """Parameters that are one situation, and so one row, together."""
+    marks = situation(given, code, *says)
+    return [pytest.param(write, marks=marks, id=name) for name, write in writers.items()]
+
+
 def _source(place: Any) -> Path:
     return sorted((place.world.raw / "imagesTr").iterdir())[0]
 
@@ -71,18 +77,6 @@ def _nifti(
     return place.mine(place.root / "in/anna.nii.gz", content)
 
 
-def _same_as_plain(place: Any) -> None:
-    """Predicts the scan beside the plain file, and compares the maps voxel by voxel."""
-    place.person("in/plain.nii.gz")
-    place.predict("--threshold", 5)
-    for name in ("", "_body", "_mask"):
-        odd, plain = (
-            sitk.GetArrayFromImage(sitk.ReadImage(str(place.root / f"out/{one}{name}.nii.gz")))
-            for one in ("anna", "plain")
-        )
-        np.testing.assert_array_equal(odd, plain)
-
-
 def _set(name: str, value: Any) -> Callable[[Header], object]:
     return lambda header: header.__setitem__(name, value)
 
@@ -113,56 +107,64 @@ LEGITIMATE: dict[str, Callable[[Any], object]] = {
 }
 
 
-@situation(
-    "NIfTI-2, big-endian, float64, int32, int64, 4D of one volume, a slope of NaN or 0, sizes in "
-    "metres: the map is that of the plain file",
-    0,
-    "2 maps in .*, 0 scans skipped",
-)
-@pytest.mark.parametrize("kind", LEGITIMATE)
-def test_legitimate_nifti(place: Any, kind: str) -> None:
-    LEGITIMATE[kind](place)
-    _same_as_plain(place)
-
-
-@situation(
-    "values are stored as unsigned HU + 1024 with an intercept of -1024, or as halves with a slope "
-    "of 2: the map is that of the plain file",
-    0,
-    "2 maps in .*, 0 scans skipped",
-)
-@pytest.mark.parametrize(("slope", "intercept"), [(1, -1024), (2, 0)])
-def test_rescaled_values(place: Any, slope: float, intercept: float) -> None:
+def _rescaled(slope: float, intercept: float, kind: type) -> Callable[[Any], object]:
     def rescale(header: Header) -> None:
         header["scl_slope"], header["scl_inter"] = slope, intercept
 
-    stored = (_voxels(place).astype(np.float64) - intercept) / slope
-    _nifti(place, stored.astype(np.float32 if slope == 2 else np.uint16), change=rescale)
-    _same_as_plain(place)
+    def write(place: Any) -> object:
+        stored = (_voxels(place).astype(np.float64) - intercept) / slope
+        return _nifti(place, stored.astype(kind), change=rescale)
+
+    return write
 
 
-@situation(
-    "a gzip file of several members, or with zeros behind it: the map is that of the plain file",
-    0,
-    "2 maps in .*, 0 scans skipped",
+def _members(place: Any) -> object:
+    plain = gzip.decompress(_source(place).read_bytes())
+    parts = (plain[first : first + 20000] for first in range(0, len(plain), 20000))
+    content = b"".join(gzip.compress(part, 1) for part in parts)
+    return place.mine(place.root / "in/anna.nii.gz", content)
+
+
+def _copy(name: str, behind: bytes = b"") -> Callable[[Any], object]:
+    return lambda place: place.mine(place.root / name, _source(place).read_bytes() + behind)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        *each(
+            LEGITIMATE,
+            "NIfTI-2, big-endian, float64, int32, int64, 4D of one volume, a slope of NaN or 0, "
+            "sizes in metres: the map is that of the plain file",
+            0,
+            "2 maps in .*, 0 scans skipped",
+        ),
+        *each(
+            {"uint16": _rescaled(1, -1024, np.uint16), "halves": _rescaled(2, 0, np.float32)},
+            "values are stored as unsigned HU + 1024 with an intercept of -1024, or as halves with "
+            "a slope of 2: the map is that of the plain file",
+            0,
+            "2 maps in .*, 0 scans skipped",
+        ),
+        *each(
+            {"members": _members, "zeros": _copy("in/anna.nii.gz", bytes(700))},
+            "a gzip file of several members, or with zeros behind it: the map is that of the plain "
+            "file",
+            0,
+            "2 maps in .*, 0 scans skipped",
+        ),
+    ],
 )
-@pytest.mark.parametrize("members", [True, False])
-def test_gzip_members(place: Any, members: bool) -> None:
-    content = _source(place).read_bytes()
-    if members:
-        plain = gzip.decompress(content)
-        parts = (plain[first : first + 20000] for first in range(0, len(plain), 20000))
-        content = b"".join(gzip.compress(part, 1) for part in parts)
-    else:
-        content += bytes(700)
-    place.mine(place.root / "in/anna.nii.gz", content)
-    _same_as_plain(place)
-
-
-@situation("a name in capitals, `ANNA.NII.GZ`", 0, "1 maps in .*, 0 scans skipped")
-def test_name_in_capitals(place: Any) -> None:
-    place.mine(place.root / "in/ANNA.NII.GZ", _source(place).read_bytes())
-    place.predict()
+def test_map_is_that_of_the_plain_file(place: Any, write: Callable[[Any], object]) -> None:
+    write(place)
+    place.person("in/plain.nii.gz")
+    place.predict("--threshold", 5)
+    for name in ("", "_body", "_mask"):
+        odd, plain = (
+            sitk.GetArrayFromImage(sitk.ReadImage(str(place.root / f"out/{one}{name}.nii.gz")))
+            for one in ("anna", "plain")
+        )
+        np.testing.assert_array_equal(odd, plain)
 
 
 def _complex(place: Any) -> object:
@@ -185,6 +187,18 @@ def _spot(value: float, kind: str = "f4") -> Callable[[Any], object]:
 
 def _no_intercept(header: Header) -> None:
     header["scl_slope"], header["scl_inter"] = 1, np.nan
+
+
+def _text(name: str, pattern: bytes, by: bytes) -> Callable[[Any], object]:
+    """A scan whose text header is changed."""
+
+    def write(place: Any) -> object:
+        path = place.person(name)
+        content, count = re.subn(pattern, by, path.read_bytes(), flags=re.MULTILINE)
+        assert count
+        return place.mine(path, content)
+
+    return write
 
 
 LARGE = [3, 32767, 32767, 32767, 1, 1, 1, 1]
@@ -230,6 +244,26 @@ LARGE = [3, 32767, 32767, 32767, 1, 1, 1, 1]
         case(_spot(1e30), "one voxel of 1e30", 1, "it holds values such as 1e\\+30, far beyond"),
         case(_spot(1e300, "f8"), "one voxel of 1e300", 1, "it holds values such as 1e\\+300, far"),
         case(_spot(-1e30), "one voxel of -1e30", 1, "it holds values such as -1e\\+30, far beyond"),
+        case(
+            _text("in/anna.mha", rb"^ElementSpacing = \S+", rb"ElementSpacing = -9"),
+            "an `.mha` with a negative voxel size", 1, "its voxel sizes are \\(-9",
+        ),
+        case(
+            _text("in/anna.mha", rb"^ElementSpacing = .*\n", b""),
+            "an `.mha` without voxel sizes", 1, "its header does not say how large a voxel is",
+        ),
+        case(
+            _text("in/anna.nrrd", rb"^space.*\n", b""),
+            "a `.nrrd` without voxel sizes", 1, "its header does not say how large a voxel is",
+        ),
+        case(
+            _text("in/anna.mha", rb"^DimSize = .*", b"DimSize = 32767 32767 32767"),
+            "a small `.mha` that states 32767^3 voxels", 1, "far more than the file can hold",
+        ),
+        case(
+            _text("in/anna.nrrd", rb"^sizes: .*", b"sizes: 32767 32767 32767"),
+            "a small `.nrrd` that states 32767^3 voxels", 1, "far more than the file can hold",
+        ),
     ],
 )  # fmt: skip
 def test_what_no_scan_is(place: Any, write: Callable[[Any], object]) -> None:
@@ -237,12 +271,6 @@ def test_what_no_scan_is(place: Any, write: Callable[[Any], object]) -> None:
     place.says = (f"skipped anna: .*{place.says[0]}",)
     place.predict()
     assert not list(place.root.glob("out/anna*"))
-
-
-@situation("garbage follows a gzip file", 1, "skipped anna: .*the file is damaged .*Not a gzipped")
-def test_garbage_behind(place: Any) -> None:
-    place.mine(place.root / "in/anna.nii.gz", _source(place).read_bytes() + b"--boundary--")
-    place.predict()
 
 
 @situation(
@@ -268,122 +296,89 @@ def test_extremes(place: Any, kind: str) -> None:
     assert np.isfinite(score).all()
 
 
-@situation(
-    "voxels of 0.1 mm or 9 um (metres taken for mm), or of 900 mm: 4 mm or 35 m in all",
-    1,
-    "skipped anna: it is .* mm large \\(x, y, z\\), as no scan of a person is: correct its voxel",
-)
-@pytest.mark.parametrize("factor", [0.01, 0.001, 100.0])
-def test_sizes_of_no_person(place: Any, factor: float) -> None:
-    path = place.person()
-    image = sitk.ReadImage(str(path))
-    image.SetSpacing([size * factor for size in image.GetSpacing()])
-    sitk.WriteImage(image, str(path))
-    place.mine(path)
-    place.predict()
+def _changed(
+    change: Callable[[sitk.Image], sitk.Image], name: str = "in/anna.nii.gz"
+) -> Callable[[Any], object]:
+    def write(place: Any) -> object:
+        path = place.path(name)
+        sitk.WriteImage(change(sitk.ReadImage(str(_source(place)))), str(path))
+        return place.mine(path)
+
+    return write
 
 
-@situation("a scan of two slices, or of 12 mm", 0, "1 maps in .*, 0 scans skipped")
-@pytest.mark.parametrize("slices", [True, False])
-def test_small_scan(place: Any, slices: bool) -> None:
-    path = place.person()
-    image = sitk.ReadImage(str(path))
-    if slices:
-        image = image[:, :, 10:12]
-    else:
-        image.SetSpacing([0.3, 0.3, 0.3])
-    sitk.WriteImage(image, str(path))
-    place.mine(path)
-    place.predict()
+def _voxel(image: sitk.Image, *sizes: float) -> sitk.Image:
+    image.SetSpacing(sizes)
+    return image
 
 
-def _replace(place: Any, name: str, pattern: bytes, by: bytes) -> None:
-    """A scan whose text header was changed."""
-    path = place.person(name)
-    content, count = re.subn(pattern, by, path.read_bytes(), flags=re.MULTILINE)
-    assert count
-    place.mine(path, content)
+def _scaled(factor: float) -> Callable[[Any], object]:
+    return _changed(lambda image: _voxel(image, *(size * factor for size in image.GetSpacing())))
+
+
+def _beside(make: Callable[[Path], object]) -> Callable[[Any], object]:
+    """A good scan, and what is made by the name of one."""
+
+    def write(place: Any) -> object:
+        place.person()
+        return make(place.root / "in/x.nii.gz")
+
+    return write
+
+
+def _pipes(path: Path) -> None:
+    os.mkfifo(path)
+    os.mkfifo(path.with_name("pipe"))
 
 
 @pytest.mark.parametrize(
-    ("name", "pattern", "by"),
+    "write",
     [
-        pytest.param(
-            "in/anna.mha", rb"^ElementSpacing = \S+", rb"ElementSpacing = -9",
-            marks=situation("an `.mha` with a negative voxel size", 1, "its voxel sizes are \\(-9"),
+        case(
+            _copy("in/ANNA.NII.GZ"),
+            "a name in capitals, `ANNA.NII.GZ`", 0, "1 maps in .*, 0 scans skipped",
         ),
-        pytest.param(
-            "in/anna.mha", rb"^ElementSpacing = .*\n", b"",
-            marks=situation(
-                "an `.mha` without voxel sizes", 1, "its header does not say how large a voxel is"
-            ),
+        case(
+            _copy("in/anna.nii.gz", b"--boundary--"),
+            "garbage follows a gzip file", 1,
+            "skipped anna: .*the file is damaged .*Not a gzipped",
         ),
-        pytest.param(
-            "in/anna.nrrd", rb"^space.*\n", b"",
-            marks=situation(
-                "a `.nrrd` without voxel sizes", 1, "its header does not say how large a voxel is"
-            ),
+        *each(
+            {f"voxels times {factor}": _scaled(factor) for factor in (0.01, 0.001, 100.0)},
+            "voxels of 0.1 mm or 9 um (metres taken for mm), or of 900 mm: 4 mm or 35 m in all", 1,
+            "skipped anna: it is .* mm large \\(x, y, z\\), as no scan of a person is: correct its "
+            "voxel",
         ),
-        pytest.param(
-            "in/anna.mha", rb"^DimSize = .*", b"DimSize = 32767 32767 32767",
-            marks=situation(
-                "a small `.mha` that states 32767^3 voxels", 1, "far more than the file can hold"
-            ),
+        *each(
+            {
+                "two slices": _changed(lambda image: image[:, :, 10:12]),
+                "12 mm": _changed(lambda image: _voxel(image, 0.3, 0.3, 0.3)),
+            },
+            "a scan of two slices, or of 12 mm", 0, "1 maps in .*, 0 scans skipped",
         ),
-        pytest.param(
-            "in/anna.nrrd", rb"^sizes: .*", b"sizes: 32767 32767 32767",
-            marks=situation(
-                "a small `.nrrd` that states 32767^3 voxels", 1, "far more than the file can hold"
-            ),
+        *each(
+            {
+                "axes": _changed(lambda image: sitk.JoinSeries([image] * 2), "in/anna.nrrd"),
+                "values": _changed(lambda image: sitk.Compose(image, image), "in/anna.nrrd"),
+            },
+            "a `.nrrd` of four axes, or of two values a voxel", 1, "skipped anna: the image is",
+        ),
+        *each(
+            {"pipe": _beside(_pipes), "device": _beside(lambda path: path.symlink_to("/dev/zero"))},
+            "a pipe, a socket or a device has the name of a scan; a good scan lies beside it", 1,
+            "skipped x: .*x.nii.gz is a pipe, a socket or a device: give a file, or remove it",
+            "1 maps in .*, 1 scans skipped",
+        ),
+        *each(
+            {"folder": _beside(Path.mkdir), "link": _beside(lambda path: path.symlink_to("gone"))},
+            "a folder or a broken link has the name of a scan; a good scan lies beside it", 1,
+            "skipped x: .*(is a folder that holds 0 DICOM series|there is no such file)",
+            "1 maps in .*, 1 scans skipped",
         ),
     ],
 )  # fmt: skip
-def test_text_headers(place: Any, name: str, pattern: bytes, by: bytes) -> None:
-    _replace(place, name, pattern, by)
-    place.says = (f"skipped anna: .*{place.says[0]}",)
-    place.predict()
-
-
-@situation("a `.nrrd` of four axes, or of two values a voxel", 1, "skipped anna: the image is")
-@pytest.mark.parametrize("axes", [True, False])
-def test_nrrd_of_more(place: Any, axes: bool) -> None:
-    image = sitk.ReadImage(str(_source(place)))
-    image = sitk.JoinSeries([image] * 2) if axes else sitk.Compose(image, image)
-    path = place.path("in/anna.nrrd")
-    sitk.WriteImage(image, str(path))
-    place.mine(path)
-    place.predict()
-
-
-@situation(
-    "a pipe, a socket or a device has the name of a scan; a good scan lies beside it",
-    1,
-    "skipped x: .*x.nii.gz is a pipe, a socket or a device: give a file, or remove it",
-    "1 maps in .*, 1 scans skipped",
-)
-@pytest.mark.parametrize("kind", ["pipe", "device"])
-def test_pipe(place: Any, kind: str) -> None:
-    place.person()
-    path = place.root / "in/x.nii.gz"
-    if kind == "pipe":
-        os.mkfifo(path)
-        os.mkfifo(place.root / "in/pipe")
-    else:
-        path.symlink_to("/dev/zero")
-    place.predict()
-
-
-@situation(
-    "a folder or a broken link has the name of a scan; a good scan lies beside it",
-    1,
-    "skipped x: .*(is a folder that holds 0 DICOM series|there is no such file)",
-    "1 maps in .*, 1 scans skipped",
-)
-@pytest.mark.parametrize("kind", ["folder", "link"])
-def test_folder_by_the_name_of_a_scan(place: Any, kind: str) -> None:
-    place.person()
-    path = place.root / "in/x.nii.gz"
-    path.mkdir() if kind == "folder" else path.symlink_to("gone")
+def test_what_is_said(place: Any, write: Callable[[Any], object]) -> None:
+    write(place)
     place.predict()
 
 

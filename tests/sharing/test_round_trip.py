@@ -233,7 +233,7 @@ def test_without_licence_the_card_says_so(
 def test_the_baseline_of_rare_hu_needs_no_scans(
     model_files: dict[str, Path], trained_once: Any, empty_world: Any
 ) -> None:
-    from screener_nnu.evaluation.training_histogram import training_histogram
+    from screener_nnu.evaluation.baselines import training_histogram
 
     install([str(model_files["student"])])
     stored = json.loads((trained_once.preprocessed / "screener_fingerprint.json").read_text())
@@ -308,12 +308,24 @@ def test_export_needs_what_it_is_asked_for(
     assert "screener_train 901 3d_fullres distillation" in message
 
 
-def test_a_descriptor_of_another_run_is_refused(
-    trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    "stage,words,says",
+    [
+        ("descriptor", ["--teacher"], "trained anew after the density"),
+        ("density", [], "was trained anew after its student"),
+    ],
+)
+def test_a_teacher_of_another_run_is_refused(
+    stage: str,
+    words: list[str],
+    says: str,
+    trained: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    train_anew(trained, "descriptor")
-    message = error_of(capsys, export, "901", "-o", str(tmp_path / "m.zip"), "--teacher")
-    assert "trained anew after the density" in message
+    train_anew(trained, stage)
+    message = error_of(capsys, export, "901", "-o", str(tmp_path / "m.zip"), *words)
+    assert says in message
 
 
 def test_a_density_that_is_not_the_students_is_refused(
@@ -325,14 +337,6 @@ def test_a_density_that_is_not_the_students_is_refused(
     torch.save(checkpoint, path)
     message = error_of(capsys, export, "901", "-o", str(tmp_path / "m.zip"), "--teacher")
     assert message.rstrip().endswith("screener_train 901 3d_fullres distillation --restart")
-
-
-def test_the_card_shows_no_teacher_that_the_student_has_not_seen(
-    trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    train_anew(trained, "density")
-    message = error_of(capsys, export, "901", "-o", str(tmp_path / "m.zip"))
-    assert "was trained anew after its student" in message
 
 
 def test_a_student_of_rarity_has_no_teacher(

@@ -15,7 +15,7 @@ from scipy.ndimage import map_coordinates, zoom
 
 from screener_nnu.detectors import ModelRef
 from screener_nnu.errors import ScreenerError
-from screener_nnu.evaluation.training_histogram import training_histogram
+from screener_nnu.evaluation.baselines import training_histogram
 from screener_nnu.inference.volume import normalise_hu, score_map, stitched_maps
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.trainers import score_statistics
