@@ -6,10 +6,13 @@ Array axes are (z, y, x); spacings have the same order and are in mm.
 
 from __future__ import annotations
 
+import copy
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from screener_nnu.errors import ScreenerError
 from screener_nnu.files import replacing
@@ -227,9 +230,9 @@ class DensitySettings:
     keep: Annotated[str, OneOf("best", "last")] = "best"
     descriptor_plans: str = ""
     condition_plans: str = ""
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
     descriptor: str = "dense"
-    descriptor_options: dict[str, Any] = field(default_factory=dict)
+    descriptor_options: dict[str, Any] = field(default_factory=dict, hash=False)
 
 
 #: What a student may learn.
@@ -330,8 +333,8 @@ class ScreenerSettings:
     calibration: CalibrationSettings = CalibrationSettings()
     low_precision_cpu: bool = True
     workers: CountOrNone = 4
-    reasons: dict[str, str] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict, hash=False)
+    left_out: dict[str, str] = field(default_factory=dict, hash=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -361,8 +364,92 @@ def replace_nested(settings: Any, path: str, value: Any) -> Any:
     return replace(settings, **{head: inner})
 
 
-def read_plan(path: Path) -> tuple[dict[str, Any], ScreenerSettings]:
-    """Reads a plan file: nnU-Net's dictionary and our typed part of it.
+class Intensities(NamedTuple):
+    """Values of nnU-Net's `CTNormalization` (HU): bounds, mean and standard deviation."""
+
+    low: float
+    high: float
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True)
+class StockPlan:
+    """A plan as stock nnU-Net has it; with our settings in it, it is a `Plan`.
+
+    Attributes:
+        values: nnU-Net's dictionary as it is on disk, which is never changed.
+    """
+
+    values: Mapping[str, Any] = field(hash=False)
+
+    @property
+    def name(self) -> str:
+        """Of the plan, `plans_name`."""
+        return self.values["plans_name"]
+
+    @property
+    def dataset(self) -> str:
+        """Full name of the data set."""
+        return self.values["dataset_name"]
+
+    @property
+    def configuration(self) -> Mapping[str, Any]:
+        """The block of the one configuration that we use."""
+        return self.values["configurations"][CONFIGURATION]
+
+    @property
+    def architecture(self) -> Mapping[str, Any]:
+        """Class and arguments of the network."""
+        return self.configuration["architecture"]
+
+    @property
+    def divisor(self) -> Shape:
+        """Voxels per axis that the network's input must be a multiple of."""
+        strides = self.architecture["arch_kwargs"]["strides"]
+        z, y, x = (int(math.prod(axis)) for axis in zip(*strides, strict=True))
+        return z, y, x
+
+    @property
+    def intensities(self) -> Intensities:
+        """What HU are clipped to and standardised by."""
+        found = self.values["foreground_intensity_properties_per_channel"]["0"]
+        keys = ("percentile_00_5", "percentile_99_5", "mean", "std")
+        return Intensities(*(found[key] for key in keys))
+
+    def with_settings(self, settings: ScreenerSettings) -> Plan:
+        """The same plan with these settings of ours."""
+        return Plan({**self.values, "screener": settings.to_dict()}, settings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A copy of the dictionary, as a file gives it back: for JSON, checkpoints and nnU-Net."""
+        return json.loads(json.dumps(dict(self.values)))
+
+
+@dataclass(frozen=True)
+class Plan(StockPlan):
+    """nnU-Net's plan with our typed settings, read once.
+
+    Attributes:
+        settings: what stands under the key `screener`; what an older plan lacks has its default.
+    """
+
+    settings: ScreenerSettings
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Plan:
+        """Reads nnU-Net's dictionary.
+
+        Raises:
+            ScreenerError: it is none of ours, or its settings do not fit.
+        """
+        if "screener" not in values:
+            raise ScreenerError("it is a plan of stock nnU-Net, without screener's settings")
+        return cls(copy.deepcopy(dict(values)), ScreenerSettings.from_dict(values["screener"]))
+
+
+def read_plan(path: Path) -> Plan:
+    """Reads a plan file.
 
     Raises:
         ScreenerError: the file is missing, is no JSON or is not one of ours; the message holds the
@@ -372,10 +459,7 @@ def read_plan(path: Path) -> tuple[dict[str, Any], ScreenerSettings]:
     if not path.is_file():
         raise ScreenerError(f"no plan {path}: run screener_plan_and_preprocess first")
     try:
-        plan = json.loads(path.read_text())
-        if "screener" not in plan:
-            raise ScreenerError("it is a plan of stock nnU-Net, without screener's settings")
-        return plan, ScreenerSettings.from_dict(plan["screener"])
+        return Plan.from_dict(json.loads(path.read_text()))
     except ScreenerError as error:
         raise ScreenerError(f"{path}: {error}") from error
     except (TypeError, ValueError, AttributeError, KeyError) as error:

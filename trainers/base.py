@@ -21,7 +21,7 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.networks.unet import low_precision
 from screener_nnu.paths import cases_folder
 from screener_nnu.planners.settings_check import check_settings
-from screener_nnu.plans import OptimiserSettings, ScreenerSettings, write_json
+from screener_nnu.plans import OptimiserSettings, Plan, write_json
 from screener_nnu.trainers.loading import lost_workers_named
 from screener_nnu.trainers.stage_logger import StageLogger
 from screener_nnu.trainers.state import StageState
@@ -58,9 +58,9 @@ class ScreenerTrainer(StageState):
                 "screener_plan_and_preprocess and name it with -p"
             )
         super().__init__(plans, configuration, fold, dataset_json, device)  # type: ignore[arg-type]
-        self.plan = plans
-        self.settings = ScreenerSettings.from_dict(plans["screener"])
-        check_settings(self.settings, plans)
+        self.plan = Plan.from_dict(plans)
+        self.settings = self.plan.settings
+        check_settings(self.plan)
         self.stage_settings_check()
         steps = self.optimiser_settings
         self.num_iterations_per_epoch = min(steps.steps_per_epoch, steps.steps)
@@ -200,7 +200,7 @@ class ScreenerTrainer(StageState):
         Path(self.output_folder).mkdir(parents=True, exist_ok=True)
         if self.local_rank == 0:
             base = Path(self.output_folder_base)
-            write_json(base / "plans.json", self.plan)
+            write_json(base / "plans.json", self.plan.to_dict())
             write_json(base / "dataset.json", self.dataset_json)
         if self.global_step == 0:
             self.prepare()

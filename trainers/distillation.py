@@ -19,13 +19,7 @@ from screener_nnu.losses.distillation import distillation_loss
 from screener_nnu.networks.outputs import join_outputs, split_outputs
 from screener_nnu.networks.unet import build_unet
 from screener_nnu.paths import finished_checkpoint
-from screener_nnu.plans import (
-    RARITY,
-    TEACHER,
-    DistillationSettings,
-    OptimiserSettings,
-    ScreenerSettings,
-)
+from screener_nnu.plans import RARITY, TEACHER, DistillationSettings, OptimiserSettings, Plan
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.sampling.randomness import torch_generator
 from screener_nnu.stage_checkpoint import finished_stage
@@ -217,7 +211,7 @@ class DistillationTrainer(ScreenerTrainer):
                 images[index] = images[index].flip(flips)
                 targets[index] = targets[index].flip(flips)
         if self.distillation.jitter:
-            images = jittered_hu(images, self.plan, self.settings, generator)
+            images = jittered_hu(images, self.plan, generator)
         with self.autocast():
             outputs = self.network(normalise_hu(images, self.plan))
         if self.distillation.deep_supervision:
@@ -248,12 +242,12 @@ class DistillationTrainer(ScreenerTrainer):
         self.calibrate_as(STUDENT)
 
     @classmethod
-    def upstream(cls, dataset: str, plan: dict[str, Any]) -> str:
+    def upstream(cls, dataset: str, plan: Plan) -> str:
         """Hash of the teacher's checkpoint."""
-        settings = ScreenerSettings.from_dict(plan["screener"]).distillation
+        settings = plan.settings.distillation
         if settings.target != TEACHER:
             return settings.target
-        teacher = settings.density_plans or plan["plans_name"]
+        teacher = settings.density_plans or plan.name
         return file_sha256(finished_checkpoint(dataset, "density", teacher))[:12]
 
     def extra_state(self) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +13,7 @@ from tqdm import tqdm
 
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.inference.volume import teacher_cells, teacher_input
-from screener_nnu.plans import Shape
+from screener_nnu.plans import Plan, Shape
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.sampling.spread import spread
 from screener_nnu.scoring.teacher import Teacher
@@ -26,7 +25,7 @@ MOST_SCANS = 24
 
 
 def case_scores(
-    teacher: Teacher, cases: CaseFolder, case: str, plan: dict[str, Any], device: torch.device
+    teacher: Teacher, cases: CaseFolder, case: str, plan: Plan, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Scores (d, h, w) in nats of a stored case and which cells lie in the body, both on CPU.
 
@@ -73,7 +72,7 @@ def measure_scores(
     teacher: Teacher,
     folder: Path,
     names: Iterable[str],
-    plan: dict[str, Any],
+    plan: Plan,
     device: torch.device,
 ) -> dict[str, float]:
     """Mean, standard deviation, lowest and highest score (nats) in the body of up to 24 scans."""

@@ -50,7 +50,7 @@ def ablate(
         The table.
     """
     name = dataset_name(dataset)
-    _, settings = read_plan(plan_file(name, base_name))
+    settings = read_plan(plan_file(name, base_name)).settings
     stored = CaseFolder(cases_folder(name, settings.data_identifier))
     names = getattr(settings.split, use)
     anomalies = AnomalyStore(stored, names, settings, seed, folder / "anomalies")

@@ -76,7 +76,7 @@ def compare_detectors(
         The table.
     """
     models = [ModelRef(dataset_name(dataset), plans, name) for name in dict.fromkeys(names)]
-    _, settings = read_plan(plan_file(models[0].dataset, plans))
+    settings = read_plan(plan_file(models[0].dataset, plans)).settings
     stored = CaseFolder(cases_folder(models[0].dataset, settings.data_identifier))
     anomalies = AnomalyStore(
         stored, getattr(settings.split, use), settings, seed, folder / "anomalies"
