@@ -27,7 +27,6 @@ from screener_nnu.plans import (
     SplitSettings,
     StockPlan,
     read_plan,
-    replace_nested,
     write_json,
 )
 
@@ -206,14 +205,6 @@ def test_override_leaves_the_original_alone() -> None:
     assert after.density.pooling == (1, 2, 2) and after.seed == 3
     assert before == settings()
     assert before.override([]) == before
-
-
-def test_replace_nested_changes_one_leaf() -> None:
-    before = settings()
-    after = replace_nested(before, "condition.contrast.optimiser.steps", 99)
-    assert after.condition.contrast.optimiser.steps == 99
-    assert before.override(["condition.contrast.optimiser.steps=99"]) == after
-    assert before == settings()
 
 
 VALUES: dict[str, Any] = {

@@ -69,7 +69,7 @@ class ScreenerTrainer(StageState):
         self.enable_deep_supervision = False
         self.save_every = 1
         self.logger.local_logger = StageLogger(self.figure_name)
-        self.cases_folder = cases_folder(self.plans_manager.dataset_name, self.data_identifier)
+        self.cases_folder = cases_folder(self.plan.dataset, self.data_identifier)
         self.preprocessed_dataset_folder = str(self.cases_folder)
         self.global_step = 0
         self.best_figure: float | None = None
@@ -116,12 +116,8 @@ class ScreenerTrainer(StageState):
 
     def calibrate_as(self, detector: str) -> None:
         """Measures on validation scans what the scores of this plan's detector mean."""
-        names = self.plans_manager
-        calibrate_trained(
-            ModelRef(names.dataset_name, names.plans_name, detector),
-            self.device,
-            self.settings.calibration.max_scans,
-        )
+        model = ModelRef(self.plan.dataset, self.plan.name, detector)
+        calibrate_trained(model, self.device, self.settings.calibration.max_scans)
 
     def calibrate(self) -> None:
         """Work of the first process after the final checkpoint; it must not fail."""
@@ -142,7 +138,7 @@ class ScreenerTrainer(StageState):
         if self.was_initialized:
             raise RuntimeError("initialize was called twice")
         torch.manual_seed(self.settings.seed)
-        self.upstream_identity = self.upstream(self.plans_manager.dataset_name, self.plan)
+        self.upstream_identity = self.upstream(self.plan.dataset, self.plan)
         self.network = self.build_model().to(self.device)
         self.optimizer, self.lr_scheduler = self.configure_optimizers()
         if self.is_ddp:
@@ -223,13 +219,13 @@ class ScreenerTrainer(StageState):
         """Refuses to start without the plan's cases."""
         if not self.settings.split.train:
             raise ScreenerError(
-                f"{self.plans_manager.plans_name} names no scans to train the {self.stage} stage "
+                f"{self.plan.name} names no scans to train the {self.stage} stage "
                 "on, as plans out of a model file do: plan scans of your own with "
                 "screener_plan_and_preprocess, or take a file made with --teacher"
             )
         if not self.settings.split.validation:
             raise ScreenerError(
-                f"{self.plans_manager.plans_name} names no validation scans, on which every stage "
+                f"{self.plan.name} names no validation scans, on which every stage "
                 "is measured: plan anew with more scans, or list some under screener.split"
             )
         missing = [

@@ -67,7 +67,7 @@ class DensityTrainer(ScreenerTrainer):
                     f"a density of kind {self.density.kind} is fitted in one pass by one process: "
                     "leave -num_gpus out"
                 )
-        dataset, folder = self.plans_manager.dataset_name, self.cases_folder
+        dataset, folder = self.plan.dataset, self.cases_folder
         self.features: FeatureExtractor = load_features(dataset, self.plan)
         self.features.to(self.device)
         self.channels = self._feature_channels()

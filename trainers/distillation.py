@@ -68,7 +68,7 @@ class DistillationTrainer(ScreenerTrainer):
 
     def build_model(self) -> nn.Module:
         """The student: the plan's UNet with one linear output, and in training the descriptors."""
-        self.teacher_plans = self.distillation.density_plans or self.plans_manager.plans_name
+        self.teacher_plans = self.distillation.density_plans or self.plan.name
         self.descriptors = self._descriptor_channels()
         network = build_unet(
             self.plan,
@@ -85,7 +85,7 @@ class DistillationTrainer(ScreenerTrainer):
         if not self.distillation.descriptor_weight:
             return 0
         # Of the file: a plan may take the descriptor of another one.
-        density = finished_stage(self.plans_manager.dataset_name, "density", self.teacher_plans)
+        density = finished_stage(self.plan.dataset, "density", self.teacher_plans)
         return int(density.read()["channels"][0])
 
     def weights(self) -> dict[str, dict[str, torch.Tensor]]:
@@ -111,8 +111,7 @@ class DistillationTrainer(ScreenerTrainer):
         super().on_train_start()
 
     def _measure_rarity(self) -> None:
-        name = self.plans_manager.dataset_name
-        self.rarity = RarityTarget(name, self.settings.preprocessing.spacing)
+        self.rarity = RarityTarget(self.plan.dataset, self.settings.preprocessing.spacing)
         cases = CaseFolder(self.cases_folder)
         self.score_statistics = self.rarity.statistics(cases, self.settings.split.train)
 
@@ -124,7 +123,7 @@ class DistillationTrainer(ScreenerTrainer):
 
     def _store_teacher_scores(self) -> None:
         """Makes the targets, shared among the processes."""
-        model = ModelRef(self.plans_manager.dataset_name, self.teacher_plans, DETECTOR_TEACHER)
+        model = ModelRef(self.plan.dataset, self.teacher_plans, DETECTOR_TEACHER)
         teacher, plan, self.score_statistics = model.load(self.device)
         self._y_scale = teacher.density.y_mean.clone(), teacher.density.y_std.clone()
         store = TeacherTargets(

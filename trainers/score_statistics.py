@@ -69,11 +69,7 @@ def body_cells(body: torch.Tensor, grid_shape: Shape, cell: Shape, cells: Shape)
 
 
 def measure_scores(
-    teacher: Teacher,
-    folder: Path,
-    names: Iterable[str],
-    plan: Plan,
-    device: torch.device,
+    teacher: Teacher, folder: Path, names: Iterable[str], plan: Plan, device: torch.device
 ) -> dict[str, float]:
     """Mean, standard deviation, lowest and highest score (nats) in the body of up to 24 scans."""
     cases = CaseFolder(folder)

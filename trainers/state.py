@@ -102,9 +102,7 @@ class StageState(nnUNetTrainer):
 
     def own_checkpoint(self, name: str) -> StageCheckpoint:
         """A checkpoint of this run by its name in the results folder, or by its path."""
-        command = train_command(
-            self.plans_manager.dataset_name, self.stage, self.plans_manager.plans_name
-        )
+        command = train_command(self.plan.dataset, self.stage, self.plan.name)
         return StageCheckpoint(Path(self.output_folder) / name, self.stage, command)
 
     def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:

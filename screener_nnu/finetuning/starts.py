@@ -55,11 +55,7 @@ class Start:
 
 
 def find_start(
-    wanted: str,
-    source: str,
-    plans_name: str,
-    plan: StockPlan,
-    settings: Sequence[str] = (),
+    wanted: str, source: str, plans_name: str, plan: StockPlan, settings: Sequence[str] = ()
 ) -> Start:
     """The start of a name, or of a checkpoint file.
 

@@ -13,7 +13,7 @@ from screener_nnu.detectors.base import Detector
 from screener_nnu.inference.sliding_window import Part, cells_to_voxels, score_volume
 from screener_nnu.inference.tile_memory import affordable_tile, tiles_at_once
 from screener_nnu.inference.tiles import needed_cells, needed_voxels, voxels_of_cells
-from screener_nnu.plans import Plan, Shape, StockPlan, replace_nested
+from screener_nnu.plans import Plan, Shape, StockPlan
 from screener_nnu.scoring.teacher import Teacher
 
 
@@ -32,7 +32,7 @@ def teacher_input(equalised: torch.Tensor, grid_shape: Shape) -> torch.Tensor:
 
 def with_overlap(plan: Plan, overlap: float) -> Plan:
     """The same plan whose tiles overlap by another fraction."""
-    return plan.with_settings(replace_nested(plan.settings, "inference.overlap", overlap))
+    return plan.with_settings(plan.settings.override([f"inference.overlap={overlap}"]))
 
 
 class _Maps:
@@ -154,11 +154,7 @@ def _scores_of_positions(
 
 
 def _scores_of_tiles(
-    scorer: Detector,
-    image: torch.Tensor,
-    plan: Plan,
-    needed: np.ndarray | None,
-    air: float,
+    scorer: Detector, image: torch.Tensor, plan: Plan, needed: np.ndarray | None, air: float
 ) -> torch.Tensor:
     inference = plan.settings.inference
     largest = inference.student_tile
