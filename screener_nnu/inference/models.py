@@ -128,6 +128,6 @@ def load_student(model: ModelRef, device: torch.device) -> LoadedDetector:
     statistics = checkpoint["score_statistics"]
     network = build_unet(plan, 1, 1)
     file.fill(network, checkpoint["network_weights"])
-    low_precision = plan.settings.low_precision_cpu
-    student = Student(network, statistics["mean"], statistics["std"], low_precision)
+    low_precision_cpu = plan.settings.low_precision_cpu
+    student = Student(network, statistics["mean"], statistics["std"], low_precision_cpu)
     return LoadedDetector(student.to(device).eval(), plan, statistics)
