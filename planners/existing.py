@@ -5,24 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from screener_nnu.errors import ScreenerError, some
 from screener_nnu.paths import begun_stages
 from screener_nnu.planners.stored import Fingerprint, planned_from
-from screener_nnu.plans import read_plan
+from screener_nnu.plans import Plan, ScreenerSettings, SplitSettings, read_plan
 
 logger = logging.getLogger(__name__)
 
-Split = dict[str, list[str]]
-
 
 def existing_plan_stays(
-    dataset: str,
-    path: Path,
-    fingerprint: Fingerprint,
-    now: dict[str, Any],
-    planned: Callable[[Fingerprint], dict[str, Any]],
+    path: Path, fingerprint: Fingerprint, plan: Plan, planned: Callable[[Fingerprint], Plan]
 ) -> bool:
     """Whether a plan stays, because something was made with it; logs why.
 
@@ -30,10 +23,9 @@ def existing_plan_stays(
     same as then when it makes the same plan of the fingerprint that the plan came from.
 
     Args:
-        dataset: full name.
-        path: of the plan.
+        path: of the plan that may be there.
         fingerprint: of the scans as they are now.
-        now: settings that are planned from it, as plain values.
+        plan: that is made from it.
         planned: makes the plan that is asked for from another fingerprint.
 
     Raises:
@@ -41,13 +33,13 @@ def existing_plan_stays(
     """
     if not path.is_file():
         return False
-    old, settings = read_plan(path)
-    was = settings.to_dict()
-    folder = path.parent / settings.data_identifier
+    old = read_plan(path)
+    now, was = plan.settings, old.settings
+    folder = path.parent / was.data_identifier
     if not (folder.is_dir() and any(folder.iterdir())):
         return False
     if _fits(now, was):
-        if begun_stages(dataset, path.stem) or was["split"] != now["split"]:
+        if begun_stages(plan.dataset, path.stem) or was.split != now.split:
             logger.info("%s stays as it is: its cases and stages were made with it", path)
             return True
         return False
@@ -55,45 +47,45 @@ def existing_plan_stays(
     others = _other_scans(fingerprint, now, was)
     if others:
         raise ScreenerError(f"the scans or the split of {path} have changed ({others}); {way_out}")
-    if any(_fits(planned(earlier)["screener"], was) for earlier in planned_from(path.parent, old)):
+    if any(_fits(planned(earlier).settings, was) for earlier in planned_from(path.parent, old)):
         logger.info(
             "%s stays as it is, though its scans are not what they were: cases and stages go on "
             "with its settings; a plan of the scans as they are now needs another name (-p)",
             path,
         )
         return True
-    if _split_without_gone(now, was) != was["split"]:
+    if _split_without_gone(now, was) != was.split:
         raise ScreenerError(f"the scans or the split of {path} have changed; {way_out}")
     raise ScreenerError(f"{path} was planned with other settings; {way_out}")
 
 
-def _fits(now: dict[str, Any], was: dict[str, Any]) -> bool:
+def _fits(now: ScreenerSettings, was: ScreenerSettings) -> bool:
     """Whether today's settings need the same cases in the same use."""
-    same_cases = now["preprocessing"] == was["preprocessing"]
-    return same_cases and _split_without_gone(now, was) == was["split"]
+    return now.preprocessing == was.preprocessing and _split_without_gone(now, was) == was.split
 
 
-def _split_without_gone(now: dict[str, Any], was: dict[str, Any]) -> Split:
+def _split_without_gone(now: ScreenerSettings, was: ScreenerSettings) -> SplitSettings:
     # Cases that could not be preprocessed have left the old plan: the new one still names them.
-    return without(now["split"], set(was["left_out"]) - set(now["left_out"]))
+    return without(now.split, set(was.left_out) - set(now.left_out))
 
 
-def _other_scans(fingerprint: Fingerprint, now: dict[str, Any], was: dict[str, Any]) -> str:
+def _other_scans(fingerprint: Fingerprint, now: ScreenerSettings, was: ScreenerSettings) -> str:
     """Scans of the plan that are no longer there, and new ones; empty without either."""
-    gone = names_of(was["split"]) - fingerprint["sources"].keys()
-    new = names_of(now["split"]) - names_of(was["split"]) - was["left_out"].keys()
+    gone = names_of(was.split) - fingerprint["sources"].keys()
+    new = names_of(now.split) - names_of(was.split) - was.left_out.keys()
     parts = [("no longer there: ", gone), ("new: ", new)]
     return "; ".join(text + some(names) for text, names in parts if names)
 
 
-def names_of(split: Split) -> set[str]:
+def names_of(split: SplitSettings) -> set[str]:
     """All cases of a split."""
-    return {case for cases in split.values() for case in cases}
+    return {*split.train, *split.validation, *split.test}
 
 
-def without(split: Split, gone: set[str]) -> Split:
+def without(split: SplitSettings, gone: set[str]) -> SplitSettings:
     """A split without some cases; a training case stands in when none is left to validate."""
-    kept = {use: [case for case in cases if case not in gone] for use, cases in split.items()}
-    if not kept["validation"]:
-        kept["validation"] = kept["train"][:1]
-    return kept
+    train, validation, test = (
+        tuple(case for case in cases if case not in gone)
+        for cases in (split.train, split.validation, split.test)
+    )
+    return SplitSettings(train, validation or train[:1], test)

@@ -21,10 +21,12 @@ from screener_nnu.plans import (
     DensitySettings,
     DistillationSettings,
     InferenceSettings,
+    Plan,
     PositionSettings,
     PreprocessingSettings,
     ScreenerSettings,
     Shape,
+    StockPlan,
 )
 from screener_nnu.preprocessing.equalise import global_levels
 from screener_nnu.preprocessing.resampling import (
@@ -75,10 +77,10 @@ class ScreenerPlanner:
         self.median_spacing = tuple(np.median(fingerprint["spacings"], axis=0))
         self.median_extent = tuple(np.median(fingerprint["body_extents_mm"], axis=0))
 
-    def plan(self) -> dict[str, Any]:
+    def plan(self) -> Plan:
         """The whole plan: nnU-Net's keys and `screener`."""
         fit = fit_to_memory(self.preset, self.median_spacing, self.median_extent, self.memory_gb)
-        return {
+        values = {
             "dataset_name": self.dataset,
             "plans_name": self.plans_name,
             "original_median_spacing_after_transp": [float(s) for s in self.median_spacing],
@@ -92,8 +94,8 @@ class ScreenerPlanner:
             "foreground_intensity_properties_per_channel": self.fingerprint[
                 "foreground_intensity_properties_per_channel"
             ],
-            "screener": self._settings(fit).to_dict(),
         }
+        return StockPlan(values).with_settings(self._settings(fit))
 
     def _median_shape(self, spacing: tuple[float, ...]) -> list[int]:
         return [int(round(e / s)) for e, s in zip(self.median_extent, spacing, strict=True)]

@@ -27,9 +27,9 @@ def warn_of_dependents(
         scans: how the scans are now.
     """
     stages, commands, others = [], [], []
-    for path, _, settings in plans_of(preprocessed_folder(dataset)):
-        affected = names_of(settings.to_dict()["split"]) & set(replaced)
-        own = path.with_name(settings.data_identifier)
+    for path, plan in plans_of(preprocessed_folder(dataset)):
+        affected = names_of(plan.settings.split) & set(replaced)
+        own = path.with_name(plan.settings.data_identifier)
         if affected and own == folder:
             begun = begun_stages(dataset, path.stem)
             stages += [f"{', '.join(begun)} of {path.stem}"] if begun else []

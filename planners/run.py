@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from screener_nnu.planners.stored import (
     read_fingerprint,
     read_sources,
 )
-from screener_nnu.plans import ScreenerSettings, read_plan, write_json
+from screener_nnu.plans import Plan, read_plan, write_json
 from screener_nnu.preprocessing.pipeline import preprocess_dataset
 from screener_nnu.preprocessing.reading import find_cases
 from screener_nnu.preprocessing.units import warn_of_full_views
@@ -77,9 +78,9 @@ def plan_dataset(
         write_json(folder / FINGERPRINT_FILE, fingerprint)
         _describe(folder / "dataset.json", datasets, pool, len(fingerprint["cases"]))
         path = plan_file(name, request["plans_name"])
-        if not existing_plan_stays(name, path, fingerprint, plan["screener"], planned):
-            write_json(path, plan)
-            _explain(plan["screener"], path)
+        if not existing_plan_stays(path, fingerprint, plan, planned):
+            write_json(path, plan.to_dict())
+            _explain(plan, path)
     return name
 
 
@@ -89,18 +90,18 @@ def _plan(
     request: dict[str, Any],
     overrides: Sequence[str],
     fingerprint: Fingerprint,
-) -> dict[str, Any]:
+) -> Plan:
     used = {case: sources.get(case, name) for case in fingerprint["cases"]}
     plan = ScreenerPlanner(fingerprint, name, sources=used, **request).plan()
-    settings = ScreenerSettings.from_dict(plan["screener"]).override(list(overrides))
-    check_settings(settings, plan)
-    return {**plan, "screener": settings.to_dict()}
+    plan = plan.with_settings(plan.settings.override(list(overrides)))
+    check_settings(plan)
+    return plan
 
 
-def _explain(settings: dict[str, Any], path: Path) -> None:
-    for key, reason in settings["reasons"].items():
+def _explain(plan: Plan, path: Path) -> None:
+    for key, reason in plan.settings.reasons.items():
         logger.info("%s: %s", key, reason)
-    for case, reason in settings["left_out"].items():
+    for case, reason in plan.settings.left_out.items():
         logger.warning("left out %s: %s", case, reason)
     logger.info("plan written to %s", path)
 
@@ -160,9 +161,9 @@ def preprocess_planned(
         ScreenerError: no plan or no fingerprint, or scans of the plan that nothing is known of.
     """
     path = plan_file(dataset, plans_name)
-    _, settings = read_plan(path)
+    settings = read_plan(path).settings
     known = read_sources(path.parent)
-    cases = sorted(names_of(settings.to_dict()["split"]))
+    cases = sorted(names_of(settings.split))
     missing = [case for case in cases if case not in known]
     if missing:
         raise ScreenerError(
@@ -190,20 +191,20 @@ def _drop_cases(path: Path, data_identifier: str, reasons: dict[str, str]) -> No
     """Takes cases out of a plan, and out of those that share its cases."""
     with only_run(path.parent):
         # Read again: another part may have dropped cases of its own in the meantime.
-        for other, plan, settings in list(plans_of(path.parent)):
-            if settings.data_identifier == data_identifier:
+        for other, plan in list(plans_of(path.parent)):
+            if plan.settings.data_identifier == data_identifier:
                 _drop_from(other, plan, reasons)
 
 
-def _drop_from(path: Path, plan: dict[str, Any], reasons: dict[str, str]) -> None:
-    split = plan["screener"]["split"]
-    dropped = {case: reasons[case] for case in names_of(split) & reasons.keys()}
+def _drop_from(path: Path, plan: Plan, reasons: dict[str, str]) -> None:
+    settings = plan.settings
+    dropped = {case: reasons[case] for case in names_of(settings.split) & reasons.keys()}
     if not dropped:
         return
-    split = without(split, set(dropped))
-    if not split["train"]:
+    split = without(settings.split, set(dropped))
+    if not split.train:
         raise ScreenerError(f"no training case of {path} is left; see the reasons above")
-    plan["screener"]["split"] = split
-    plan["screener"].setdefault("left_out", {}).update(dropped)
-    write_json(path, plan)
+    left_out = {**settings.left_out, **dropped}
+    changed = plan.with_settings(replace(settings, split=split, left_out=left_out))
+    write_json(path, changed.to_dict())
     logger.info("%d cases left out of %s", len(dropped), path)

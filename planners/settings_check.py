@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from screener_nnu.conditions import CONDITIONS
 from screener_nnu.densities import DENSITIES
 from screener_nnu.descriptors import DENSE, DESCRIPTORS, descriptor_class
 from screener_nnu.errors import ScreenerError
 from screener_nnu.losses import LOSSES
-from screener_nnu.networks.unet import shape_divisor
-from screener_nnu.plans import RARITY, DensitySettings, ScreenerSettings, Shape
+from screener_nnu.plans import RARITY, DensitySettings, Plan, Shape
 
 
-def check_settings(settings: ScreenerSettings, plan: dict[str, Any]) -> None:
+def check_settings(plan: Plan) -> None:
     """Refuses names that nothing stands for, and settings that do not fit each other.
 
     Raises:
         ScreenerError: names the setting and what is allowed.
     """
+    settings = plan.settings
     for key, name, known in (
         ("descriptor.loss", settings.descriptor.loss, LOSSES),
         ("condition.contrast.loss", settings.condition.contrast.loss, LOSSES),
@@ -30,8 +28,8 @@ def check_settings(settings: ScreenerSettings, plan: dict[str, Any]) -> None:
             raise ScreenerError(f"{key} must be one of {', '.join(known)}, but is '{name}'")
     DENSITIES[settings.density.kind].options(settings.density)
     _check_descriptor(settings.density)
-    _check_crop(settings.crop_size, plan, "crop_size")
-    _check_crop(settings.distillation.crop_size, plan, "distillation.crop_size")
+    _check_crop(settings.crop_size, plan.divisor, "crop_size")
+    _check_crop(settings.distillation.crop_size, plan.divisor, "distillation.crop_size")
     if settings.distillation.target == RARITY and settings.distillation.descriptor_weight:
         raise ScreenerError(f"{RARITY} has no descriptors: set distillation.descriptor_weight=0")
 
@@ -44,8 +42,7 @@ def _check_descriptor(density: DensitySettings) -> None:
         raise ScreenerError(f"{where} belong to no descriptor: name one in density.descriptor")
 
 
-def _check_crop(size: Shape, plan: dict[str, Any], name: str) -> None:
-    divisor = shape_divisor(plan)
+def _check_crop(size: Shape, divisor: Shape, name: str) -> None:
     if any(n % d for n, d in zip(size, divisor, strict=True)):
         raise ScreenerError(
             f"{name} {list(size)} must be a multiple of {list(divisor)}, the network's strides"

@@ -10,7 +10,7 @@ from typing import Any
 
 from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import FINGERPRINT_FILE
-from screener_nnu.plans import ScreenerSettings, read_plan, write_json
+from screener_nnu.plans import Plan, read_plan, write_json
 from screener_nnu.preprocessing.source_state import SourceState
 
 Fingerprint = dict[str, Any]
@@ -21,11 +21,11 @@ _PLANNED_FROM = ("spacings", "body_extents_mm", _INTENSITIES, "hu_histogram")
 _EARLIER = "screener_fingerprint_{}.json"
 
 
-def plans_of(folder: Path) -> Iterator[tuple[Path, dict[str, Any], ScreenerSettings]]:
+def plans_of(folder: Path) -> Iterator[tuple[Path, Plan]]:
     """The plans of a preprocessed data set; other files, and damaged ones, are passed over."""
     for path in sorted(folder.glob("*.json")):
         try:
-            yield path, *read_plan(path)
+            yield path, read_plan(path)
         except (ScreenerError, OSError):
             continue
 
@@ -81,20 +81,24 @@ def keep_planned_from(folder: Path, fingerprint: Fingerprint | None, new: Finger
     basis = planning_basis(fingerprint)
     if basis is None or basis == planning_basis(new):
         return
-    if any(plan.get(_INTENSITIES) == basis[_INTENSITIES] for _, plan, _ in plans_of(folder)):
+    if any(_made_from(basis, plan) for _, plan in plans_of(folder)):
         name = hashlib.sha256(json.dumps(basis).encode()).hexdigest()[:8]
         write_json(folder / _EARLIER.format(name), basis)
 
 
-def planned_from(folder: Path, plan: dict[str, Any]) -> Iterator[Fingerprint]:
+def planned_from(folder: Path, plan: Plan) -> Iterator[Fingerprint]:
     """The kept fingerprints that a plan may have been made from."""
     for path in sorted(folder.glob(_EARLIER.format("*"))):
         try:
             basis = planning_basis(json.loads(path.read_text()))
         except ValueError:
             continue
-        if basis is not None and basis[_INTENSITIES] == plan.get(_INTENSITIES):
+        if basis is not None and _made_from(basis, plan):
             yield basis
+
+
+def _made_from(basis: Fingerprint, plan: Plan) -> bool:
+    return bool(plan.values.get(_INTENSITIES) == basis[_INTENSITIES])
 
 
 def planning_basis(fingerprint: Any) -> Fingerprint | None:

@@ -35,8 +35,8 @@ def derive_plan(
             f"KEY=VALUE that make it a variant of {DEFAULT_PLANS_NAME}"
         )
     source = path if path.is_file() else given
-    plan, settings = read_plan(source)
-    changed = settings.override(overrides)
+    plan = read_plan(source)
+    settings, changed = plan.settings, plan.settings.override(overrides)
     if changed.preprocessing != settings.preprocessing:
         raise ScreenerError(
             "preprocessing belongs to the cases, which variants of a plan share: change it with "
@@ -52,7 +52,6 @@ def derive_plan(
                 f"{plans_name} has other settings and trained stages ({', '.join(trained)}): "
                 "name the variant with -p, for instance -p ScreenerPlans_variant"
             )
-    check_settings(changed, plan)
-    plan["plans_name"] = plans_name
-    plan["screener"] = changed.to_dict()
-    write_json(path, plan)
+    variant = plan.with_settings(changed)
+    check_settings(variant)
+    write_json(path, {**variant.to_dict(), "plans_name": plans_name})

@@ -1,368 +1,131 @@
-"""The plan: every setting of every stage, typed, in `ScreenerPlans.json`.
+"""The plan: every setting of every stage, in `ScreenerPlans.json`.
 
-The file is a valid nnU-Net plan with one more key, `screener`, which the classes here describe.
-Array axes are (z, y, x); spacings have the same order and are in mm.
+The file is a valid nnU-Net plan with one more key, `screener`, which `plan_settings` describes.
 """
 
 from __future__ import annotations
 
+import copy
 import json
-from dataclasses import asdict, dataclass, field, replace
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, NamedTuple
 
 from screener_nnu.errors import ScreenerError
 from screener_nnu.files import replacing
-from screener_nnu.setting_values import (
-    Count,
-    CountOrNone,
-    Fraction,
-    NotNegative,
-    Odd,
-    OneOf,
-    Positive,
-    PositiveRange,
-    Rising,
-    Size,
-    Within,
-    assign,
-    parse,
+from screener_nnu.plan_settings import (  # noqa: F401 - they are imported from here
+    RARITY,
+    TEACHER,
+    CalibrationSettings,
+    ConditionSettings,
+    ContrastSettings,
+    DensitySettings,
+    DistillationSettings,
+    InferenceSettings,
+    JitterSettings,
+    MaskSettings,
+    OptimiserSettings,
+    PositionSettings,
+    PreprocessingSettings,
+    Range,
+    ScreenerSettings,
+    Shape,
+    Spacing,
+    SplitSettings,
 )
-
-Shape = tuple[int, int, int]
-Spacing = tuple[float, float, float]
-Range = tuple[float, float]
-PositiveSpacing = tuple[Positive, Positive, Positive]
 
 CONFIGURATION = "3d_fullres"
 DEFAULT_PLANS_NAME = "ScreenerPlans"
 
 
+class Intensities(NamedTuple):
+    """Values of nnU-Net's `CTNormalization` (HU): bounds, mean and standard deviation."""
+
+    low: float
+    high: float
+    mean: float
+    std: float
+
+
 @dataclass(frozen=True)
-class PreprocessingSettings:
-    """How a scan becomes a case.
+class StockPlan:
+    """A plan as stock nnU-Net has it; with our settings in it, it is a `Plan`.
 
     Attributes:
-        spacing: voxel size (mm) of the network's grid; that of the stock configuration.
-        storage_spacing: voxel size (mm) at which the equalised image and the body mask are kept.
-        hu_window: window (HU) that is scaled to [0, 1] before equalisation.
-        hu_clip: bounds (HU) of nnU-Net's `CTNormalization`, applied before resampling.
-        body_threshold: HU above which tissue is dense, for the body.
-        body_block_mm: edge of the blocks (mm) whose minimum must be dense.
-        equalisation: `adaptive` (CLAHE of each scan), `global` (the same curve for every scan, so
-            that equal HU stay equal) or `none` (linear in the window).
-        hu_levels: HU of equally spaced grey levels from 0 to 1, the curve of `global`.
-        clahe_clip, clahe_tiles, clahe_bins: clip limit, tiles per axis and grey levels of the
-            contrast-limited adaptive histogram equalisation.
-        min_slices, max_raw_spacing: filters of raw scans, off (0) by default.
+        values: nnU-Net's dictionary as it is on disk, which is never changed.
     """
 
-    spacing: PositiveSpacing
-    storage_spacing: PositiveSpacing
-    hu_clip: Annotated[Range, Rising()]
-    hu_window: Annotated[Range, Rising(strictly=True)] = (-1000.0, 300.0)
-    body_threshold: float = -500.0
-    body_block_mm: Positive = 5.0
-    equalisation: Annotated[str, OneOf("adaptive", "global", "none")] = "adaptive"
-    hu_levels: tuple[float, ...] = ()
-    clahe_clip: NotNegative = 0.05
-    clahe_tiles: Count = 8
-    clahe_bins: Annotated[int, Within(at_least=2)] = 256
-    min_slices: CountOrNone = 0
-    max_raw_spacing: tuple[NotNegative, NotNegative, NotNegative] = (0.0, 0.0, 0.0)
+    values: Mapping[str, Any] = field(hash=False)
 
+    @property
+    def name(self) -> str:
+        """Of the plan, `plans_name`."""
+        return self.values["plans_name"]
 
-@dataclass(frozen=True)
-class OptimiserSettings:
-    """AdamW with linear warm-up and cosine decay to zero, counted in steps (paper, Appendix)."""
+    @property
+    def dataset(self) -> str:
+        """Full name of the data set."""
+        return self.values["dataset_name"]
 
-    steps: Count
-    steps_per_epoch: Count
-    warmup_steps: CountOrNone
-    learning_rate: Positive = 3e-4
-    weight_decay: NotNegative = 1e-6
-    eps: Positive = 1e-3
-    clip_norm: Positive = 1.0
+    @property
+    def configuration(self) -> Mapping[str, Any]:
+        """The block of the one configuration that we use."""
+        return self.values["configurations"][CONFIGURATION]
 
-    def __post_init__(self) -> None:
-        """Refuses a warm-up that never ends."""
-        if self.warmup_steps > self.steps:
-            raise ValueError(
-                f"warmup_steps must be at most steps ({self.steps}), but is {self.warmup_steps}"
-            )
+    @property
+    def architecture(self) -> Mapping[str, Any]:
+        """Class and arguments of the network."""
+        return self.configuration["architecture"]
 
+    @property
+    def divisor(self) -> Shape:
+        """Voxels per axis that the network's input must be a multiple of."""
+        strides = self.architecture["arch_kwargs"]["strides"]
+        z, y, x = (int(math.prod(axis)) for axis in zip(*strides, strict=True))
+        return z, y, x
 
-@dataclass(frozen=True)
-class JitterSettings:
-    """Colour augmentation of crops; lengths in mm, intensities in [0, 1]."""
+    @property
+    def intensities(self) -> Intensities:
+        """What HU are clipped to and standardised by."""
+        found = self.values["foreground_intensity_properties_per_channel"]["0"]
+        keys = ("percentile_00_5", "percentile_99_5", "mean", "std")
+        return Intensities(*(found[key] for key in keys))
 
-    probability: Fraction = 0.8
-    blur_sigma_mm: NotNegative = 1.5
-    sharpen: NotNegative = 2.0
-    noise: NotNegative = 0.1
-    brightness: PositiveRange = (0.8, 1.2)
-    contrast: PositiveRange = (0.8, 1.2)
-    gamma: PositiveRange = (0.8, 1.25)
-
-
-@dataclass(frozen=True)
-class MaskSettings:
-    """Block masks of the condition and position stages."""
-
-    probability: Fraction = 0.9
-    hidden_fraction: Fraction = 0.6
-    blocks_per_axis: Count = 4
-
-
-@dataclass(frozen=True)
-class ContrastSettings:
-    """A dense self-supervised stage: pairs of crops of one scan, matching voxels as positives.
-
-    Attributes:
-        loss: `vicreg` or `infonce`.
-        channels: channels of the map at input resolution.
-        head_width: width of the training head (expander or projector).
-        volumes_per_step, positives: pairs of crops a step; matching voxels of a pair.
-        scale_range: crop spacing as a multiple of the plan's, drawn per crop and axis.
-        min_overlap: smallest overlap of the two crops per axis, as a fraction of the smaller one.
-        flip_probability: of mirroring a crop, per axis; each of the two by itself.
-        rotation_degrees: largest angle by which a crop is turned in plane; each by itself.
-        temperature: of InfoNCE.
-        vicreg_weights: of invariance, variance and covariance.
-        view_reduction: `mean` or `sum` of variance and covariance over the two views (VICReg).
-    """
-
-    optimiser: OptimiserSettings
-    loss: str = "vicreg"
-    channels: Count = 32
-    head_width: Count = 8192
-    volumes_per_step: Count = 8
-    positives: Count = 1024
-    scale_range: PositiveRange = (2 / 3, 4 / 3)
-    min_overlap: Fraction = 0.0
-    flip_probability: Fraction = 0.0
-    rotation_degrees: Annotated[float, Within(at_least=0, at_most=180)] = 0.0
-    temperature: Positive = 0.1
-    vicreg_weights: tuple[NotNegative, NotNegative, NotNegative] = (25.0, 25.0, 1.0)
-    view_reduction: Annotated[str, OneOf("mean", "sum")] = "mean"
-
-
-@dataclass(frozen=True)
-class PositionSettings:
-    """The position stage, which the condition `ape` is made of.
-
-    Attributes:
-        optimiser: by default that of the preset `cpu`, for plans that are older than the stage.
-        volumes_per_step: pairs of crops a step.
-        positives: body voxels that are drawn from each crop, and from what both share.
-        scale_range, min_overlap: see `ContrastSettings`; wide, because context tells a place.
-        width: channels of the UNet, as a fraction of the plan's: three coordinates need fewer.
-        extent_mm: length that an output in [0, 1] stands for, per channel; a body must fit in.
-        masks: augmentation in training.
-    """
-
-    optimiser: OptimiserSettings = OptimiserSettings(
-        steps=400, steps_per_epoch=50, warmup_steps=20, learning_rate=2e-3, eps=1e-8
-    )
-    volumes_per_step: Count = 4
-    positives: Count = 256
-    scale_range: PositiveRange = (2 / 3, 8 / 3)
-    min_overlap: Fraction = 0.0
-    width: Positive = 0.5
-    extent_mm: Positive = 2000.0
-    masks: MaskSettings = MaskSettings(probability=0.5)
-
-
-@dataclass(frozen=True)
-class ConditionSettings:
-    """Which condition the density sees.
-
-    `contrast` and `masks` belong to the condition stage, `position` to the position stage.
-    """
-
-    contrast: ContrastSettings
-    kind: str = "masking_invariant"
-    masks: MaskSettings = MaskSettings()
-    position: PositionSettings = PositionSettings()
-
-
-@dataclass(frozen=True)
-class DensitySettings:
-    """The conditional density q(y | c) on pooled maps.
-
-    Attributes:
-        kind: a name of `densities.DENSITIES`.
-        pooling: kernel and stride of the average pooling of y and c, per axis.
-        noise: standard deviation of the noise on standardised y and c, in training only.
-        options: settings of this kind of density alone, see its class in `densities`.
-        hidden, flow_steps, kernel_size: hidden width; Glow steps; kernel of the Gaussian's net.
-        crop_size: crop of the plan's grid that one training sample covers (voxels).
-        volumes_per_step: crops or scans a step.
-        body_only: fit to positions inside the body only.
-        whole_scans: fit to whole scans, whose maps are computed once and kept on disk, in place of
-            random crops.
-        max_scans: training scans at most, spread evenly over the list; 0 for all.
-        positions: drawn of each stored scan in a step (0: all of them). A flow gets scattered ones;
-            a Gaussian, which looks at neighbours, a block of about so many.
-        keep: `best` keeps the epoch with the highest mean AUROC on synthetic anomalies of
-            validation scans, `last` the last one.
-        descriptor: a name of `descriptors.DESCRIPTORS`; `dense` is the plan's own, its last layer.
-        descriptor_options: settings of this kind of descriptor alone, see its class.
-        descriptor_plans, condition_plans: plan whose trained stage is used; empty for this plan.
-    """
-
-    optimiser: OptimiserSettings
-    pooling: Size
-    crop_size: Size
-    kind: str = "flow"
-    noise: NotNegative = 0.1
-    hidden: Count = 512
-    flow_steps: Count = 64
-    kernel_size: Annotated[int, Within(at_least=1), Odd()] = 3
-    volumes_per_step: Count = 4
-    body_only: bool = True
-    whole_scans: bool = False
-    max_scans: CountOrNone = 0
-    positions: CountOrNone = 0
-    keep: Annotated[str, OneOf("best", "last")] = "best"
-    descriptor_plans: str = ""
-    condition_plans: str = ""
-    options: dict[str, Any] = field(default_factory=dict)
-    descriptor: str = "dense"
-    descriptor_options: dict[str, Any] = field(default_factory=dict)
-
-
-#: What a student may learn.
-TEACHER, RARITY = "teacher", "hu_rarity"
-
-
-@dataclass(frozen=True)
-class DistillationSettings:
-    """The student: one UNet that regresses the teacher's standardised, tail-clipped score.
-
-    Attributes:
-        crop_size, volumes_per_step: crops of a step (voxels of the plan's grid), and how many.
-        clip_sigma: scores are clipped at so many standard deviations.
-        mirror: mirror crops along every axis, image and target together.
-        tail_weight: how much more a high score counts: a voxel of standardised score t weighs
-            1 + tail_weight * max(t, 0). The paper's plain squared error is 0.
-        descriptor_weight: weight of the teacher's standardised descriptors as further targets, for
-            the sake of fine-tuning; the student keeps the score alone. 0 leaves them out (paper).
-        deep_supervision: train the decoder's coarser outputs as well, on the mean of the target
-            over their voxels, as stock fine-tuning will do with its labels.
-        jitter: change the contrast of the student's images as the plan's `jitter` says, and not
-            their targets.
-        density_plans: plan whose teacher is distilled; empty for this plan.
-        target: `teacher`, or `hu_rarity` for the control that every claim needs: a student of a
-            score that nothing was learned for.
-    """
-
-    optimiser: OptimiserSettings
-    crop_size: Size
-    volumes_per_step: Count = 8
-    clip_sigma: Positive = 5.0
-    mirror: bool = True
-    tail_weight: NotNegative = 0.0
-    descriptor_weight: NotNegative = 0.0
-    deep_supervision: bool = False
-    jitter: bool = False
-    density_plans: str = ""
-    target: Annotated[str, OneOf(TEACHER, RARITY)] = TEACHER
-
-
-@dataclass(frozen=True)
-class InferenceSettings:
-    """Sliding window: largest tile (voxels of the plan's grid) and overlap of tiles."""
-
-    teacher_tile: Size
-    student_tile: Size
-    overlap: Annotated[float, Within(at_least=0, below=1)] = 0.5
-
-
-@dataclass(frozen=True)
-class CalibrationSettings:
-    """What scores mean, measured when a density or a student is trained.
-
-    Attributes:
-        max_scans: validation scans at most, spread evenly over the list; 0 for no calibration.
-    """
-
-    max_scans: CountOrNone = 32
-
-
-@dataclass(frozen=True)
-class SplitSettings:
-    """Cases by use. `test` is read by evaluation only; `validation` by figures and choices."""
-
-    train: tuple[str, ...]
-    validation: tuple[str, ...]
-    test: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class ScreenerSettings:
-    """Everything under the plan's key `screener`.
-
-    Attributes:
-        preset, memory_gb: what was planned for.
-        data_identifier: folder of the cases under the preprocessed dataset.
-        crop_size: crop of self-supervision (voxels); `crop_spacing` is the plan's spacing.
-        network: nnU-Net's architecture block (class, keyword arguments) of all stages.
-        low_precision_cpu: use bfloat16 for the UNets on processors that compute in it.
-        workers: reading processes of a stage.
-        reasons: a sentence for each number that was planned.
-        left_out: usable images that the plan has no use for, and why.
-    """
-
-    preset: str
-    memory_gb: NotNegative
-    data_identifier: str
-    seed: CountOrNone
-    crop_size: Size
-    preprocessing: PreprocessingSettings
-    jitter: JitterSettings
-    descriptor: ContrastSettings
-    condition: ConditionSettings
-    density: DensitySettings
-    distillation: DistillationSettings
-    inference: InferenceSettings
-    split: SplitSettings
-    calibration: CalibrationSettings = CalibrationSettings()
-    low_precision_cpu: bool = True
-    workers: CountOrNone = 4
-    reasons: dict[str, str] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)
+    def with_settings(self, settings: ScreenerSettings) -> Plan:
+        """The same plan with these settings of ours."""
+        return Plan({**self.values, "screener": settings.to_dict()}, settings)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return json.loads(json.dumps(asdict(self)))
+        """A copy of the dictionary, as a file gives it back: for JSON, checkpoints and nnU-Net."""
+        return json.loads(json.dumps(dict(self.values)))
+
+
+@dataclass(frozen=True)
+class Plan(StockPlan):
+    """nnU-Net's plan with our typed settings, read once.
+
+    Attributes:
+        settings: what stands under the key `screener`; what an older plan lacks has its default.
+    """
+
+    settings: ScreenerSettings
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> ScreenerSettings:
-        """Reads plain values; what does not fit raises `ScreenerError`."""
-        return parse(cls, values, "screener")
-
-    def override(self, assignments: list[str]) -> ScreenerSettings:
-        """Applies `key=value` settings, for instance `descriptor.loss=infonce`.
+    def from_dict(cls, values: Mapping[str, Any]) -> Plan:
+        """Reads nnU-Net's dictionary.
 
         Raises:
-            ScreenerError: an unknown key, or a value of another type or outside its limits.
+            ScreenerError: it is none of ours, or its settings do not fit.
         """
-        values = self.to_dict()
-        for assignment in assignments:
-            assign(values, assignment)
-        return ScreenerSettings.from_dict(values)
+        if "screener" not in values:
+            raise ScreenerError("it is a plan of stock nnU-Net, without screener's settings")
+        return cls(copy.deepcopy(dict(values)), ScreenerSettings.from_dict(values["screener"]))
 
 
-def replace_nested(settings: Any, path: str, value: Any) -> Any:
-    """A copy of a settings object with the value at a dotted path replaced."""
-    head, _, rest = path.partition(".")
-    inner = replace_nested(getattr(settings, head), rest, value) if rest else value
-    return replace(settings, **{head: inner})
-
-
-def read_plan(path: Path) -> tuple[dict[str, Any], ScreenerSettings]:
-    """Reads a plan file: nnU-Net's dictionary and our typed part of it.
+def read_plan(path: Path) -> Plan:
+    """Reads a plan file.
 
     Raises:
         ScreenerError: the file is missing, is no JSON or is not one of ours; the message holds the
@@ -372,10 +135,7 @@ def read_plan(path: Path) -> tuple[dict[str, Any], ScreenerSettings]:
     if not path.is_file():
         raise ScreenerError(f"no plan {path}: run screener_plan_and_preprocess first")
     try:
-        plan = json.loads(path.read_text())
-        if "screener" not in plan:
-            raise ScreenerError("it is a plan of stock nnU-Net, without screener's settings")
-        return plan, ScreenerSettings.from_dict(plan["screener"])
+        return Plan.from_dict(json.loads(path.read_text()))
     except ScreenerError as error:
         raise ScreenerError(f"{path}: {error}") from error
     except (TypeError, ValueError, AttributeError, KeyError) as error:

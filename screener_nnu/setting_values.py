@@ -6,7 +6,8 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from screener_nnu.errors import ScreenerError
 
@@ -91,43 +92,47 @@ Size = tuple[Count, Count, Count]
 PositiveRange = Annotated[tuple[Positive, Positive], Rising()]
 
 
-def parse(kind: Any, value: Any, where: str) -> Any:
+def parse(kind: Any, value: Any, where: str, rest: str = "") -> Any:
     """Turns plain JSON values into the annotated type.
 
     Args:
-        kind: a dataclass, or the type of one of its fields, perhaps with limits.
+        kind: a dataclass, or the type of one of its fields, perhaps with limits or `| None`.
         value: plain values.
         where: dotted name of the setting, for what is said about a value that does not fit.
+        rest: what else would fit, in words.
 
     Raises:
         ScreenerError: another type, outside its limits, or settings missing or unknown.
     """
     if is_dataclass(kind):
-        return _parse_dataclass(kind, value, where)
+        return _parse_dataclass(kind, value, where, rest)
     origin = get_origin(kind)
+    if origin in (Union, UnionType):
+        (inner,) = (k for k in get_args(kind) if k is not NoneType)
+        return None if value is None else parse(inner, value, where, " or null")
     if origin is Annotated:
         inner, *limits = get_args(kind)
-        parsed = parse(inner, value, where)
+        parsed = parse(inner, value, where, rest)
         for limit in limits:
             if not limit.holds(parsed):
-                raise ScreenerError(f"{where} must be {limit}, but is {value}")
+                raise ScreenerError(f"{where} must be {limit}{rest}, but is {value}")
         return parsed
     if origin is tuple:
-        return _parse_tuple(kind, value, where)
+        return _parse_tuple(kind, value, where, rest)
     if origin is dict:
         kind = dict
     elif kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ScreenerError(f"{where} must be {kind.__name__}, but is {value!r}")
+        raise ScreenerError(f"{where} must be {kind.__name__}{rest}, but is {value!r}")
     if kind is float and not math.isfinite(value):
-        raise ScreenerError(f"{where} must be a finite number, but is {value}")
+        raise ScreenerError(f"{where} must be a finite number{rest}, but is {value}")
     return value
 
 
-def _parse_dataclass(kind: Any, value: Any, where: str) -> Any:
+def _parse_dataclass(kind: Any, value: Any, where: str, rest: str) -> Any:
     if not isinstance(value, dict):
-        raise ScreenerError(f"{where} must hold settings, but is {value!r}")
+        raise ScreenerError(f"{where} must hold settings{rest}, but is {value!r}")
     # Plans and checkpoints of an older version lack settings that came later: they get defaults.
     needed = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
     missing, unknown = needed - set(value), set(value) - {f.name for f in fields(kind)}
@@ -150,10 +155,10 @@ def _parse_dataclass(kind: Any, value: Any, where: str) -> Any:
         raise ScreenerError(f"{where}: {error}") from error
 
 
-def _parse_tuple(kind: Any, value: Any, where: str) -> tuple[Any, ...]:
+def _parse_tuple(kind: Any, value: Any, where: str, rest: str) -> tuple[Any, ...]:
     items = get_args(kind)
     if not isinstance(value, (list, tuple)):
-        raise ScreenerError(f"{where} must be a list, but is {value!r}")
+        raise ScreenerError(f"{where} must be a list{rest}, but is {value!r}")
     if items[-1] is Ellipsis:
         return tuple(parse(items[0], v, where) for v in value)
     if len(items) != len(value):
@@ -165,7 +170,7 @@ def assign(values: dict[str, Any], assignment: str) -> None:
     """Puts a `key=value` setting with a dotted key into nested plain values.
 
     Raises:
-        ScreenerError: no `=`, or a key that is not there.
+        ScreenerError: no `=`, or a key that is not there or belongs to settings that are null.
     """
     key, separator, text = assignment.partition("=")
     if not separator:
@@ -173,6 +178,8 @@ def assign(values: dict[str, Any], assignment: str) -> None:
     *parents, leaf = key.split(".")
     node: Any = values
     for name in parents:
+        if isinstance(node, dict) and node.get(name, "") is None:
+            raise ScreenerError(f"'{name}' of '{key}' is null: give all of it, {name}={{...}}")
         node = node.get(name) if isinstance(node, dict) else None
     # What options there are depends on other settings; see where they are read.
     if not isinstance(node, dict) or (leaf not in node and not _is_free(parents)):

@@ -14,7 +14,7 @@ from torch import nn
 from screener_nnu.checkpoints import load_plain
 from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import finished_checkpoint, train_command
-from screener_nnu.plans import ScreenerSettings
+from screener_nnu.plans import Plan
 from screener_nnu.stages import STAGES, trainer_name
 
 _STATISTICS = {"mean", "std", "lowest", "highest"}
@@ -39,7 +39,7 @@ class StageCheckpoint:
     chosen: bool = False
 
     def read(self) -> dict[str, Any]:
-        """Reads it to the CPU without running code of its own.
+        """Reads it to the CPU without running code of its own; its plan is a `Plan`.
 
         Raises:
             ScreenerError: missing, damaged, no checkpoint of this stage, of a version whose
@@ -51,10 +51,9 @@ class StageCheckpoint:
             check_finite(checkpoint)
             if checkpoint.get("score_statistics"):  # a density has none before its last epoch
                 check_statistics(checkpoint["score_statistics"])
-            self._check_settings(checkpoint["plan"])
+            return {**checkpoint, "plan": self._plan(checkpoint["plan"])}
         except ScreenerError as error:
             raise self.refusal(str(error)) from error
-        return checkpoint
 
     def fill(self, network: nn.Module, weights: Any) -> None:
         """Gives a network the weights that were read.
@@ -97,9 +96,9 @@ class StageCheckpoint:
             raise ScreenerError(f"it lacks {', '.join(missing)}")
 
     @staticmethod
-    def _check_settings(plan: Mapping[str, Any]) -> None:
+    def _plan(values: Mapping[str, Any]) -> Plan:
         try:
-            ScreenerSettings.from_dict(plan["screener"])
+            return Plan.from_dict(values)
         except ScreenerError as error:
             raise ScreenerError(f"its plan is none of this version's ({error})") from error
 

@@ -9,9 +9,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from screener_nnu.plans import Plan
 
 # Before torch is imported: processes that test side by side have a core each.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -79,13 +82,12 @@ class TinyWorld:
 
         return stage_folder(DATASET, stage, plans)
 
-    def plan(self, *overrides: str, plans: str = "ScreenerPlans") -> dict[str, Any]:
+    def plan(self, *overrides: str, plans: str = "ScreenerPlans") -> Plan:
         """The plan with other settings, not written."""
         from screener_nnu.plans import read_plan
 
-        plan, settings = read_plan(self.preprocessed / f"{plans}.json")
-        plan["screener"] = settings.override(list(overrides)).to_dict()
-        return plan
+        plan = read_plan(self.preprocessed / f"{plans}.json")
+        return plan.with_settings(plan.settings.override(list(overrides)))
 
     def trainer(self, stage: str, *overrides: str, plans: str = "ScreenerPlans") -> Any:
         """An initialised trainer of a stage on the CPU."""
@@ -95,7 +97,7 @@ class TinyWorld:
 
         description = json.loads((self.preprocessed / "dataset.json").read_text())
         # nnU-Net's own command adds that key, and its trainer takes it out again.
-        plan = {**self.plan(*overrides, plans=plans), "continue_training": False}
+        plan = {**self.plan(*overrides, plans=plans).to_dict(), "continue_training": False}
         device = torch.device("cpu")
         trainer = trainer_of(stage)(plan, "3d_fullres", "all", description, device)
         trainer.initialize()
@@ -148,7 +150,7 @@ def seeded() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def made_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyWorld]:
     from screener_nnu.planners.run import plan_dataset, preprocess_planned
-    from screener_nnu.plans import ScreenerSettings, write_json
+    from screener_nnu.plans import Plan, write_json
     from screener_nnu.synthetic import write_phantom_dataset
 
     world = TinyWorld(tmp_path_factory.mktemp("made"))
@@ -159,16 +161,16 @@ def made_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyWorld]:
         request = {"preset": "cpu", "num_test": 1, "plans_name": "ScreenerPlans"}
         plan_dataset(["901"], None, 1, request)
         path = world.preprocessed / "ScreenerPlans.json"
-        plan = json.loads(path.read_text())
-        shrink_network(plan)
-        settings = ScreenerSettings.from_dict(plan["screener"]).override(list(TINY))
-        plan["screener"] = settings.to_dict()
-        write_json(path, plan)
+        values = json.loads(path.read_text())
+        shrink_network(values)
+        plan = Plan.from_dict(values)
+        plan = plan.with_settings(plan.settings.override(list(TINY)))
+        write_json(path, plan.to_dict())
         preprocess_planned(DATASET, "ScreenerPlans", 0)
         # The same scans kept finer than the plan's grid, as the preset `paper` does.
         finer = ["preprocessing.storage_spacing=[8.0, 6.0, 6.0]", 'data_identifier="Fine_screener"']
-        fine = {**plan, "plans_name": "Fine", "screener": settings.override(finer).to_dict()}
-        write_json(world.preprocessed / "Fine.json", fine)
+        fine = plan.with_settings(plan.settings.override(finer)).to_dict()
+        write_json(world.preprocessed / "Fine.json", {**fine, "plans_name": "Fine"})
         preprocess_planned(DATASET, "Fine", 0)
         yield world
 

@@ -100,12 +100,11 @@ def _set(settings: Any) -> list[str]:
 def test_options_of_a_density_are_checked(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DENSITIES, "box", BoxDensity)
     from screener_nnu.planners.settings_check import check_settings
-    from screener_nnu.plans import ScreenerSettings
 
     for wrong, message in (("width=0", "width must be above 0"), ("depth=1", "depth")):
         plan = world.plan("density.kind=box", f"density.options.{wrong}")
         with pytest.raises(ScreenerError, match=message):
-            check_settings(ScreenerSettings.from_dict(plan["screener"]), plan)
+            check_settings(plan)
 
 
 def test_a_stage_is_one_entry(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:

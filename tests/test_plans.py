@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import re
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
@@ -19,11 +21,12 @@ from screener_nnu.plans import (
     InferenceSettings,
     JitterSettings,
     OptimiserSettings,
+    Plan,
     PreprocessingSettings,
     ScreenerSettings,
     SplitSettings,
+    StockPlan,
     read_plan,
-    replace_nested,
     write_json,
 )
 
@@ -204,19 +207,70 @@ def test_override_leaves_the_original_alone() -> None:
     assert before.override([]) == before
 
 
-def test_replace_nested_changes_one_leaf() -> None:
-    before = settings()
-    after = replace_nested(before, "condition.contrast.optimiser.steps", 99)
-    assert after.condition.contrast.optimiser.steps == 99
-    assert before.override(["condition.contrast.optimiser.steps=99"]) == after
-    assert before == settings()
+VALUES: dict[str, Any] = {
+    "dataset_name": "Dataset901_Trunk",
+    "plans_name": "ScreenerPlans",
+    "configurations": {
+        "3d_fullres": {
+            "architecture": {
+                "network_class_name": "PlainConvUNet",
+                "arch_kwargs": {"strides": [[1, 1, 1], [1, 2, 2], [2, 2, 3]]},
+            },
+            "spacing": [3.0, 2.0, 2.0],
+        }
+    },
+    "foreground_intensity_properties_per_channel": {
+        "0": {"mean": -60.0, "std": 310.0, "percentile_99_5": 420.0, "percentile_00_5": -990.0}
+    },
+    "screener": settings().to_dict(),
+}
+
+
+def test_a_plan_tells_what_nnunet_reads_of_it() -> None:
+    plan = Plan.from_dict(VALUES)
+    assert (plan.name, plan.dataset) == ("ScreenerPlans", "Dataset901_Trunk")
+    assert plan.configuration["spacing"] == [3.0, 2.0, 2.0]
+    assert plan.architecture["network_class_name"] == "PlainConvUNet"
+    assert plan.divisor == (2, 4, 6)
+    found = plan.intensities
+    assert (found.low, found.high, found.mean, found.std) == (-990.0, 420.0, -60.0, 310.0)
+    assert StockPlan(VALUES).intensities == found
+
+
+def test_a_plan_never_changes() -> None:
+    values = copy.deepcopy(VALUES)
+    plan = Plan.from_dict(values)
+    values["configurations"].clear()
+    plan.to_dict()["configurations"].clear()
+    assert plan.to_dict() == VALUES
+    other = plan.with_settings(plan.settings.override(["seed=9", "density.kind=gaussian"]))
+    assert plan == Plan.from_dict(VALUES) != other
+    assert other == Plan.from_dict(other.to_dict())
+    assert other.settings.seed == other.values["screener"]["seed"] == 9
+    with pytest.raises(FrozenInstanceError):
+        plan.settings = other.settings  # type: ignore[misc]
+
+
+def test_a_plan_crosses_a_process_border_and_is_a_key() -> None:
+    plan = Plan.from_dict(VALUES)
+    there = pickle.loads(pickle.dumps(plan))
+    assert there == plan and hash(there) == hash(plan)
+    other = plan.with_settings(plan.settings.override(["seed=9"]))
+    assert {plan: 1, other: 2}[there] == 1
+
+
+def test_settings_that_an_older_plan_lacks_stay_out_of_its_dictionary() -> None:
+    values = copy.deepcopy(VALUES)
+    del values["screener"]["calibration"]
+    plan = Plan.from_dict(values)
+    assert plan.settings == settings() and "calibration" not in plan.to_dict()["screener"]
 
 
 def test_plan_file_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "ScreenerPlans.json"
-    plan = {"plans_name": "ScreenerPlans", "screener": settings().to_dict()}
-    write_json(path, plan)
-    assert read_plan(path) == (plan, settings())
+    write_json(path, VALUES)
+    read = read_plan(path)
+    assert read == Plan(VALUES, settings()) and read.to_dict() == VALUES
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
@@ -255,8 +309,6 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_case_error_crosses_a_process_border() -> None:
-    import pickle
-
     error = pickle.loads(pickle.dumps(CaseError("scan_7", "it is a cat; leave it out")))
     assert isinstance(error, ScreenerError)
     assert (error.case, error.reason) == ("scan_7", "it is a cat; leave it out")

@@ -8,7 +8,6 @@ import logging
 import zlib
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from screener_nnu.evaluation.metrics import weighted_auroc
 from screener_nnu.inference.map_store import MapStore, positions_of
 from screener_nnu.inference.sliding_window import Part
 from screener_nnu.inference.volume import body_cells
-from screener_nnu.plans import ScreenerSettings
+from screener_nnu.plans import Plan
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.sampling.spread import spread
 from screener_nnu.synthetic.anomalies import KINDS
@@ -46,13 +45,13 @@ class AnomalyCheck:
     Args:
         store: of the maps.
         cases: folder of the cases.
-        plan: nnU-Net's plan dictionary.
+        plan: whose split says which scans.
     """
 
-    def __init__(self, store: MapStore, cases: CaseFolder, plan: dict[str, Any]) -> None:
+    def __init__(self, store: MapStore, cases: CaseFolder, plan: Plan) -> None:
         """Takes the validation scans of the plan."""
         self.store, self.cases = store, cases
-        self.settings = ScreenerSettings.from_dict(plan["screener"])
+        self.settings = plan.settings
         names = self.settings.split.validation
         self.names = tuple(spread(names, _MAX_SCANS))
         # The donors of foreign tissue are among them, so other names are other anomalies.

@@ -21,7 +21,7 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.networks.unet import low_precision
 from screener_nnu.paths import cases_folder
 from screener_nnu.planners.settings_check import check_settings
-from screener_nnu.plans import OptimiserSettings, ScreenerSettings, write_json
+from screener_nnu.plans import OptimiserSettings, Plan, write_json
 from screener_nnu.trainers.loading import lost_workers_named
 from screener_nnu.trainers.stage_logger import StageLogger
 from screener_nnu.trainers.state import StageState
@@ -58,9 +58,9 @@ class ScreenerTrainer(StageState):
                 "screener_plan_and_preprocess and name it with -p"
             )
         super().__init__(plans, configuration, fold, dataset_json, device)  # type: ignore[arg-type]
-        self.plan = plans
-        self.settings = ScreenerSettings.from_dict(plans["screener"])
-        check_settings(self.settings, plans)
+        self.plan = Plan.from_dict(plans)
+        self.settings = self.plan.settings
+        check_settings(self.plan)
         self.stage_settings_check()
         steps = self.optimiser_settings
         self.num_iterations_per_epoch = min(steps.steps_per_epoch, steps.steps)
@@ -69,7 +69,7 @@ class ScreenerTrainer(StageState):
         self.enable_deep_supervision = False
         self.save_every = 1
         self.logger.local_logger = StageLogger(self.figure_name)
-        self.cases_folder = cases_folder(self.plans_manager.dataset_name, self.data_identifier)
+        self.cases_folder = cases_folder(self.plan.dataset, self.data_identifier)
         self.preprocessed_dataset_folder = str(self.cases_folder)
         self.global_step = 0
         self.best_figure: float | None = None
@@ -116,12 +116,8 @@ class ScreenerTrainer(StageState):
 
     def calibrate_as(self, detector: str) -> None:
         """Measures on validation scans what the scores of this plan's detector mean."""
-        names = self.plans_manager
-        calibrate_trained(
-            ModelRef(names.dataset_name, names.plans_name, detector),
-            self.device,
-            self.settings.calibration.max_scans,
-        )
+        model = ModelRef(self.plan.dataset, self.plan.name, detector)
+        calibrate_trained(model, self.device, self.settings.calibration.max_scans)
 
     def calibrate(self) -> None:
         """Work of the first process after the final checkpoint; it must not fail."""
@@ -142,7 +138,7 @@ class ScreenerTrainer(StageState):
         if self.was_initialized:
             raise RuntimeError("initialize was called twice")
         torch.manual_seed(self.settings.seed)
-        self.upstream_identity = self.upstream(self.plans_manager.dataset_name, self.plan)
+        self.upstream_identity = self.upstream(self.plan.dataset, self.plan)
         self.network = self.build_model().to(self.device)
         self.optimizer, self.lr_scheduler = self.configure_optimizers()
         if self.is_ddp:
@@ -200,7 +196,7 @@ class ScreenerTrainer(StageState):
         Path(self.output_folder).mkdir(parents=True, exist_ok=True)
         if self.local_rank == 0:
             base = Path(self.output_folder_base)
-            write_json(base / "plans.json", self.plan)
+            write_json(base / "plans.json", self.plan.to_dict())
             write_json(base / "dataset.json", self.dataset_json)
         if self.global_step == 0:
             self.logger.log("preparation_start_timestamps", time(), 0)
@@ -225,13 +221,13 @@ class ScreenerTrainer(StageState):
         """Refuses to start without the plan's cases."""
         if not self.settings.split.train:
             raise ScreenerError(
-                f"{self.plans_manager.plans_name} names no scans to train the {self.stage} stage "
+                f"{self.plan.name} names no scans to train the {self.stage} stage "
                 "on, as plans out of a model file do: plan scans of your own with "
                 "screener_plan_and_preprocess, or take a file made with --teacher"
             )
         if not self.settings.split.validation:
             raise ScreenerError(
-                f"{self.plans_manager.plans_name} names no validation scans, on which every stage "
+                f"{self.plan.name} names no validation scans, on which every stage "
                 "is measured: plan anew with more scans, or list some under screener.split"
             )
         missing = [

@@ -14,7 +14,7 @@ from screener_nnu.detectors import TEACHER
 from screener_nnu.errors import ScreenerError
 from screener_nnu.inference.map_store import MapStore, maps_folder
 from screener_nnu.inference.models import load_features
-from screener_nnu.plans import DensitySettings, OptimiserSettings, ScreenerSettings
+from screener_nnu.plans import DensitySettings, OptimiserSettings, Plan
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.sampling.randomness import torch_generator
 from screener_nnu.sampling.spread import spread
@@ -67,8 +67,8 @@ class DensityTrainer(ScreenerTrainer):
                     f"a density of kind {self.density.kind} is fitted in one pass by one process: "
                     "leave -num_gpus out"
                 )
-        dataset, folder = self.plans_manager.dataset_name, self.cases_folder
-        self.features: FeatureExtractor = load_features(dataset, self.plan, self.density)
+        dataset, folder = self.plan.dataset, self.cases_folder
+        self.features: FeatureExtractor = load_features(dataset, self.plan)
         self.features.to(self.device)
         self.channels = self._feature_channels()
         self.score_statistics: dict[str, float] = {}
@@ -261,10 +261,9 @@ class DensityTrainer(ScreenerTrainer):
         return settings["density"], settings["condition"]["kind"]
 
     @classmethod
-    def upstream(cls, dataset: str, plan: dict[str, Any]) -> str:
+    def upstream(cls, dataset: str, plan: Plan) -> str:
         """Hash of descriptor and condition."""
-        settings = ScreenerSettings.from_dict(plan["screener"]).density
-        return load_features(dataset, plan, settings).identity()
+        return load_features(dataset, plan).identity()
 
     def extra_state(self) -> dict[str, Any]:
         """What prediction needs beside the weights."""

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from screener_nnu.networks.unet import shape_divisor
-from screener_nnu.plans import ScreenerSettings, Shape
+from screener_nnu.plans import Plan, Shape
 from screener_nnu.sampling.crops import Box, resize_boxes
 from screener_nnu.scoring.teacher import FeatureExtractor
 from screener_nnu.trainers.reading import (
@@ -79,16 +78,16 @@ class CropSource:
     Args:
         folder: of the cases.
         features: the networks.
-        plan: nnU-Net's plan dictionary.
+        plan: for crops, pooling and strides.
         device: of the networks.
     """
 
     def __init__(
-        self, folder: Path, features: FeatureExtractor, plan: dict[str, Any], device: torch.device
+        self, folder: Path, features: FeatureExtractor, plan: Plan, device: torch.device
     ) -> None:
         """Keeps what a crop needs."""
         self.folder, self.features, self.plan, self.device = folder, features, plan, device
-        self.settings = ScreenerSettings.from_dict(plan["screener"])
+        self.settings = plan.settings
 
     def reader(
         self, names: tuple[str, ...], seed: int, stage: str, all_positions: bool = False
@@ -102,7 +101,7 @@ class CropSource:
     def maps(self, sample: CropSample, flips: list[int]) -> Maps:
         """The crop is filled up with air to what the networks need, as prediction does."""
         pooling = self.settings.density.pooling
-        step = np.lcm(self.features.divisor(shape_divisor(self.plan)), pooling)
+        step = np.lcm(self.features.divisor(self.plan.divisor), pooling)
         padding = [int(p) for n in (-np.array(sample.size) % step)[::-1] for p in (0, n)]
         both = [channel.to(self.device, non_blocking=True) for channel in sample.image]
         image, body = (F.pad(resize_boxes([channel], sample.size), padding) for channel in both)

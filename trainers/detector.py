@@ -23,7 +23,7 @@ def stages_of(model: ModelRef, restart: bool = False) -> list[tuple[str, str]]:
     Raises:
         ScreenerError: no plan, or the detector's own plan was trained with other settings.
     """
-    _, settings = read_plan(plan_file(model.dataset, model.plans))
+    settings = read_plan(plan_file(model.dataset, model.plans)).settings
     own = model.trained_plans
     if model.spec.overrides:
         changed = settings.override(list(model.spec.overrides))

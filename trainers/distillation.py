@@ -19,13 +19,7 @@ from screener_nnu.losses.distillation import distillation_loss
 from screener_nnu.networks.outputs import join_outputs, split_outputs
 from screener_nnu.networks.unet import build_unet
 from screener_nnu.paths import finished_checkpoint
-from screener_nnu.plans import (
-    RARITY,
-    TEACHER,
-    DistillationSettings,
-    OptimiserSettings,
-    ScreenerSettings,
-)
+from screener_nnu.plans import RARITY, TEACHER, DistillationSettings, OptimiserSettings, Plan
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.sampling.randomness import torch_generator
 from screener_nnu.stage_checkpoint import finished_stage
@@ -74,7 +68,7 @@ class DistillationTrainer(ScreenerTrainer):
 
     def build_model(self) -> nn.Module:
         """The student: the plan's UNet with one linear output, and in training the descriptors."""
-        self.teacher_plans = self.distillation.density_plans or self.plans_manager.plans_name
+        self.teacher_plans = self.distillation.density_plans or self.plan.name
         self.descriptors = self._descriptor_channels()
         network = build_unet(
             self.plan,
@@ -91,7 +85,7 @@ class DistillationTrainer(ScreenerTrainer):
         if not self.distillation.descriptor_weight:
             return 0
         # Of the file: a plan may take the descriptor of another one.
-        density = finished_stage(self.plans_manager.dataset_name, "density", self.teacher_plans)
+        density = finished_stage(self.plan.dataset, "density", self.teacher_plans)
         return int(density.read()["channels"][0])
 
     def weights(self) -> dict[str, dict[str, torch.Tensor]]:
@@ -117,8 +111,7 @@ class DistillationTrainer(ScreenerTrainer):
         super().on_train_start()
 
     def _measure_rarity(self) -> None:
-        name = self.plans_manager.dataset_name
-        self.rarity = RarityTarget(name, self.settings.preprocessing.spacing)
+        self.rarity = RarityTarget(self.plan.dataset, self.settings.preprocessing.spacing)
         cases = CaseFolder(self.cases_folder)
         self.score_statistics = self.rarity.statistics(cases, self.settings.split.train)
 
@@ -130,7 +123,7 @@ class DistillationTrainer(ScreenerTrainer):
 
     def _store_teacher_scores(self) -> None:
         """Makes the targets, shared among the processes."""
-        model = ModelRef(self.plans_manager.dataset_name, self.teacher_plans, DETECTOR_TEACHER)
+        model = ModelRef(self.plan.dataset, self.teacher_plans, DETECTOR_TEACHER)
         teacher, plan, self.score_statistics = model.load(self.device)
         self._y_scale = teacher.density.y_mean.clone(), teacher.density.y_std.clone()
         store = TeacherTargets(
@@ -217,7 +210,7 @@ class DistillationTrainer(ScreenerTrainer):
                 images[index] = images[index].flip(flips)
                 targets[index] = targets[index].flip(flips)
         if self.distillation.jitter:
-            images = jittered_hu(images, self.plan, self.settings, generator)
+            images = jittered_hu(images, self.plan, generator)
         with self.autocast():
             outputs = self.network(normalise_hu(images, self.plan))
         if self.distillation.deep_supervision:
@@ -248,12 +241,12 @@ class DistillationTrainer(ScreenerTrainer):
         self.calibrate_as(STUDENT)
 
     @classmethod
-    def upstream(cls, dataset: str, plan: dict[str, Any]) -> str:
+    def upstream(cls, dataset: str, plan: Plan) -> str:
         """Hash of the teacher's checkpoint."""
-        settings = ScreenerSettings.from_dict(plan["screener"]).distillation
+        settings = plan.settings.distillation
         if settings.target != TEACHER:
             return settings.target
-        teacher = settings.density_plans or plan["plans_name"]
+        teacher = settings.density_plans or plan.name
         return file_sha256(finished_checkpoint(dataset, "density", teacher))[:12]
 
     def extra_state(self) -> dict[str, Any]:

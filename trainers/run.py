@@ -7,7 +7,7 @@ import logging
 import os
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 
@@ -18,7 +18,7 @@ from screener_nnu.detectors import ModelRef, detectors_of
 from screener_nnu.errors import ScreenerError
 from screener_nnu.locks import locked
 from screener_nnu.paths import dataset_name, plan_file, preprocessed_folder, stage_folder
-from screener_nnu.plans import CONFIGURATION, read_plan
+from screener_nnu.plans import CONFIGURATION, Plan, read_plan
 from screener_nnu.stage_checkpoint import finished_stage
 from screener_nnu.trainers.base import ScreenerTrainer
 from screener_nnu.trainers.stages import trainer_of
@@ -96,26 +96,21 @@ def _train_or_leave(
 
 def _calibrate_again(dataset: int | str, stage: str, plans_name: str, device: torch.device) -> None:
     """Calibrates what a killed run trained and did not calibrate."""
-    _, settings = read_plan(plan_file(dataset, plans_name))
+    settings = read_plan(plan_file(dataset, plans_name)).settings
     if settings.split.validation:
         for name in detectors_of(stage):
             model = ModelRef(dataset_name(dataset), plans_name, name)
             calibrate_trained(model, device, settings.calibration.max_scans)
 
 
-def _load(dataset: int | str, plans_name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    plan, _ = read_plan(plan_file(dataset, plans_name))
-    description = json.loads((preprocessed_folder(dataset) / "dataset.json").read_text())
-    return plan, description
-
-
 def _train(dataset: int | str, stage: str, plans_name: str, device: torch.device) -> None:
-    plan, description = _load(dataset, plans_name)
+    plan = read_plan(plan_file(dataset, plans_name))
+    description = json.loads((preprocessed_folder(dataset) / "dataset.json").read_text())
     checkpoint = _resumable(stage_folder(dataset, stage, plans_name))
-    plan["continue_training"] = checkpoint is not None
+    values = {**plan.to_dict(), "continue_training": checkpoint is not None}
     # As nnU-Net's own command does: crops of a stage are nearly all of one size.
     torch.backends.cudnn.benchmark = device.type == "cuda"
-    trainer = trainer_of(stage)(plan, CONFIGURATION, "all", description, device)
+    trainer = trainer_of(stage)(values, CONFIGURATION, "all", description, device)
     if checkpoint is not None:
         trainer.load_checkpoint(str(checkpoint))
         logger.info("going on with epoch %d of %d", trainer.current_epoch + 1, trainer.num_epochs)
@@ -142,7 +137,7 @@ def _resumable(folder: Path) -> Path | None:
 def _refuse_other_settings(
     dataset: int | str, stage: str, plans_name: str, device: torch.device
 ) -> None:
-    plan, _ = _load(dataset, plans_name)
+    plan = read_plan(plan_file(dataset, plans_name))
     trained = finished_stage(dataset, stage, plans_name).read()
     trainer = trainer_of(stage)
     folder = stage_folder(dataset, stage, plans_name)
@@ -156,9 +151,7 @@ def _refuse_other_settings(
         )
 
 
-def _upstream_now(
-    trainer: type[ScreenerTrainer], dataset: int | str, plan: dict[str, Any]
-) -> str | None:
+def _upstream_now(trainer: type[ScreenerTrainer], dataset: int | str, plan: Plan) -> str | None:
     """None where an earlier stage is missing: a model that was installed may come without."""
     try:
         return trainer.upstream(dataset_name(dataset), plan)

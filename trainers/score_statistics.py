@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -15,6 +14,7 @@ from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.inference.map_store import MapStore, maps_folder
 from screener_nnu.inference.tiles import needed_voxels
 from screener_nnu.inference.volume import cells_in_body, teacher_cells, teacher_input
+from screener_nnu.plans import Plan
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.sampling.spread import spread
 from screener_nnu.scoring.teacher import Teacher
@@ -76,11 +76,7 @@ def require_finite(what: str, *values: torch.Tensor | None) -> None:
 
 
 def measure_scores(
-    teacher: Teacher,
-    folder: Path,
-    names: Iterable[str],
-    plan: dict[str, Any],
-    device: torch.device,
+    teacher: Teacher, folder: Path, names: Iterable[str], plan: Plan, device: torch.device
 ) -> dict[str, float]:
     """Mean, standard deviation, lowest and highest score (nats) in the body of up to 24 scans."""
     cases = CaseFolder(folder)

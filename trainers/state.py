@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from screener_nnu.checkpoints import write_checkpoint
 from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import train_command
-from screener_nnu.plans import CONFIGURATION, ScreenerSettings
+from screener_nnu.plans import Plan
 from screener_nnu.stage_checkpoint import StageCheckpoint, check_finite
 from screener_nnu.stages import STAGES
 
@@ -27,7 +27,7 @@ class StageState(nnUNetTrainer):
 
     stage: ClassVar[str]
     current_epoch: int
-    plan: dict[str, Any]
+    plan: Plan
     upstream_identity: str
     global_step: int
     best_figure: float | None
@@ -47,7 +47,7 @@ class StageState(nnUNetTrainer):
         self.model.load_state_dict(checkpoint["network_weights"])
 
     @classmethod
-    def upstream(cls, dataset: str, plan: dict[str, Any]) -> str:
+    def upstream(cls, dataset: str, plan: Plan) -> str:
         """Hash of the trained stages that this one builds on, as they are now; empty for none."""
         return ""
 
@@ -70,7 +70,7 @@ class StageState(nnUNetTrainer):
             "best_figure": self.best_figure,
             "current_epoch": self.current_epoch + 1,
             "global_step": self.global_step,
-            "plan": self.plan,
+            "plan": self.plan.to_dict(),
             "init_args": arguments,
             "trainer_name": type(self).__name__,
             "inference_allowed_mirroring_axes": None,
@@ -102,13 +102,11 @@ class StageState(nnUNetTrainer):
 
     def own_checkpoint(self, name: str) -> StageCheckpoint:
         """A checkpoint of this run by its name in the results folder, or by its path."""
-        command = train_command(
-            self.plans_manager.dataset_name, self.stage, self.plans_manager.plans_name
-        )
+        command = train_command(self.plan.dataset, self.stage, self.plan.name)
         return StageCheckpoint(Path(self.output_folder) / name, self.stage, command)
 
     def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
-        """Takes up a run where its checkpoint left it."""
+        """Takes up a run where its checkpoint, a file or what was read of one, left it."""
         if not self.was_initialized:
             self.initialize()
         checkpoint = filename_or_checkpoint
@@ -134,7 +132,7 @@ class StageState(nnUNetTrainer):
         self.global_step = checkpoint["global_step"]
 
     @classmethod
-    def relevant_settings(cls, plan: dict[str, Any]) -> list[Any]:
+    def relevant_settings(cls, plan: Plan) -> list[Any]:
         """What of a plan changes this stage's result."""
         unimportant = {
             *STAGES,
@@ -146,11 +144,9 @@ class StageState(nnUNetTrainer):
             "preset",
             "memory_gb",
         }
-        # Read and written again: a setting that an older plan lacks has its default.
-        settings = ScreenerSettings.from_dict(plan["screener"]).to_dict()
+        settings = plan.settings.to_dict()
         common = {k: v for k, v in settings.items() if k not in unimportant}
-        architecture = plan["configurations"][CONFIGURATION]["architecture"]
-        return json.loads(json.dumps([common, cls.own_settings(settings), architecture]))
+        return json.loads(json.dumps([common, cls.own_settings(settings), plan.architecture]))
 
     @classmethod
     def own_settings(cls, settings: dict[str, Any]) -> Any:

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 
-from screener_nnu.plans import ScreenerSettings
+from screener_nnu.plans import Plan
 from screener_nnu.sampling.jitter import colour_jitter
 
 
-def jittered_hu(
-    hu: torch.Tensor, plan: dict[str, Any], settings: ScreenerSettings, generator: torch.Generator
-) -> torch.Tensor:
+def jittered_hu(hu: torch.Tensor, plan: Plan, generator: torch.Generator) -> torch.Tensor:
     """HU crops with another contrast, noise and sharpness, within the bounds of nnU-Net's clipping.
 
     Args:
         hu: (B, 1, D, H, W) in HU.
-        plan: whose bounds `CTNormalization` clips at; they are 0 and 1 of the jitter.
-        settings: `jitter`, whose noise has the same strength in HU as in the teacher's window, and
+        plan: whose bounds `CTNormalization` clips at; they are 0 and 1 of the jitter. Its settings
+            give `jitter`, whose noise has the same strength in HU as in the teacher's window, and
             the spacing that blurs in mm need.
         generator: on the device of `hu`.
     """
-    bounds = plan["foreground_intensity_properties_per_channel"]["0"]
-    low, high = bounds["percentile_00_5"], bounds["percentile_99_5"]
+    settings, (low, high, *_) = plan.settings, plan.intensities
     in_plane = hu.new_tensor(settings.preprocessing.spacing[1:]).expand(len(hu), 2)
     images = (hu.clamp(low, high) - low) / (high - low)
     window = settings.preprocessing.hu_window

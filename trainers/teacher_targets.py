@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -14,6 +13,7 @@ from screener_nnu.checkpoints import write_array
 from screener_nnu.errors import CaseError
 from screener_nnu.inference.map_store import MapStore, maps_folder
 from screener_nnu.inference.volume import teacher_input
+from screener_nnu.plans import Plan
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.scoring.teacher import Teacher
 from screener_nnu.trainers.distillation_reading import TargetFiles
@@ -27,7 +27,7 @@ class TeacherTargets:
 
     Args:
         teacher: in evaluation mode, on the device.
-        plan: nnU-Net's plan dictionary that the teacher was trained with.
+        plan: that the teacher was trained with.
         cases_folder: of the prepared cases.
         scores_folder: of exactly this teacher's scores.
         device: of the teacher.
@@ -37,7 +37,7 @@ class TeacherTargets:
     def __init__(
         self,
         teacher: Teacher,
-        plan: dict[str, Any],
+        plan: Plan,
         cases_folder: Path,
         scores_folder: Path,
         device: torch.device,

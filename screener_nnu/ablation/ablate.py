@@ -82,7 +82,7 @@ def open_comparison(
     Returns:
         The anomalies, painted, and the baselines without learning, the best first.
     """
-    _, settings = read_plan(plan_file(dataset, plans))
+    settings = read_plan(plan_file(dataset, plans)).settings
     cases = CaseFolder(cases_folder(dataset, settings.data_identifier))
     names = getattr(settings.split, use)
     anomalies = AnomalyStore(cases, names, settings, seed, folder / "anomalies")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
@@ -12,7 +11,7 @@ from screener_nnu.ablation.grid import Cell, StagePlan, stages_of
 from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import plan_file
 from screener_nnu.planners.variants import derive_plan
-from screener_nnu.plans import SplitSettings, read_plan
+from screener_nnu.plans import Plan, SplitSettings, read_plan
 from screener_nnu.trainers.run import train_stage
 from screener_nnu.trainers.stages import trainer_of
 
@@ -31,11 +30,11 @@ def train_cells(
         ScreenerError: no base plan, or a plan of a needed name with other settings than the base
             plan's, or one whose training has seen scans that are held out now.
     """
-    base_plan, base = read_plan(plan_file(dataset, base_name))
+    base = read_plan(plan_file(dataset, base_name))
     plans: dict[Cell, str] = {}
     needed: dict[StagePlan, None] = {}
     for cell in cells:
-        stages = stages_of(cell, base_name, base)
+        stages = stages_of(cell, base_name, base.settings)
         needed |= dict.fromkeys(stages)
         plans[cell] = stages[-1].plans_name
     # Densities last: all networks are there when the first of them starts.
@@ -45,23 +44,19 @@ def train_cells(
         overrides = None if stage.plans_name == base_name else stage.overrides
         if overrides is not None:
             derive_plan(dataset, stage.plans_name, list(overrides), base_name)
-        _refuse_seen_scans(dataset, stage.plans_name, base.split)
+        _refuse_seen_scans(dataset, stage.plans_name, base.settings.split)
         if overrides is not None:
-            settings = base.override(list(overrides))
-            expected = {**base_plan, "screener": settings.to_dict()}
+            expected = base.with_settings(base.settings.override(list(overrides)))
             _refuse_other_base(dataset, stage, base_name, expected)
         train_stage(dataset, stage.stage, stage.plans_name, device)
     return plans
 
 
-def _refuse_other_base(
-    dataset: str, stage: StagePlan, base_name: str, expected: dict[str, Any]
-) -> None:
+def _refuse_other_base(dataset: str, stage: StagePlan, base_name: str, expected: Plan) -> None:
     """Refuses a variant that was derived before the base plan changed: rows would not compare."""
     path = plan_file(dataset, stage.plans_name)
-    found, _ = read_plan(path)
     relevant = trainer_of(stage.stage).relevant_settings
-    if relevant(found) != relevant(expected):
+    if relevant(read_plan(path)) != relevant(expected):
         raise ScreenerError(
             f"{stage.plans_name} has other settings for its {stage.stage} stage than {base_name} "
             f"would give it now. Delete {path} and its results, or keep both: write the base plan "
@@ -71,9 +66,9 @@ def _refuse_other_base(
 
 def _refuse_seen_scans(dataset: str, plans_name: str, held_out: SplitSettings) -> None:
     """Refuses a plan, left from an earlier split, whose training has seen what is held out now."""
-    _, settings = read_plan(plan_file(dataset, plans_name))
-    seen = set(settings.split.train) & {*held_out.validation, *held_out.test}
-    seen |= set(settings.split.validation) & set(held_out.test)
+    split = read_plan(plan_file(dataset, plans_name)).settings.split
+    seen = set(split.train) & {*held_out.validation, *held_out.test}
+    seen |= set(split.validation) & set(held_out.test)
     if seen:
         raise ScreenerError(
             f"{plans_name} was made with another split: it trains on or chooses by scans that are "

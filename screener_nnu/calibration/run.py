@@ -35,7 +35,6 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.inference.images import find_images
 from screener_nnu.inference.predict import Predictor
 from screener_nnu.paths import cases_folder
-from screener_nnu.plans import ScreenerSettings
 from screener_nnu.sampling.spread import spread
 
 logger = logging.getLogger(__name__)
@@ -62,7 +61,7 @@ class Calibrator:
         self.model = model
         self.predictor: Predictor
         self.predictor, self.high = load_predictor(model, device)
-        self.settings = ScreenerSettings.from_dict(self.predictor.plan["screener"])
+        self.settings = self.predictor.plan.settings
         self.asked_scans = max_scans
         self.max_scans = max_scans or self.settings.calibration.max_scans or DEFAULT_SCANS
 

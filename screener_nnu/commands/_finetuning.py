@@ -13,6 +13,7 @@ from screener_nnu.errors import ScreenerError
 if TYPE_CHECKING:
     from screener_nnu.finetuning.dataset import LabelledDataset
     from screener_nnu.finetuning.starts import Start
+    from screener_nnu.plans import StockPlan
 
 
 def positive(text: str) -> int:
@@ -28,7 +29,7 @@ def positive(text: str) -> int:
 
 def check_before_writing(
     dataset: LabelledDataset,
-    plans: Iterable[Mapping[str, Any]],
+    plans: Iterable[StockPlan],
     parts: Mapping[str, Iterable[str]],
     processes: int,
     restart: bool,
@@ -116,7 +117,7 @@ def worker_processes(wanted: int | None) -> int:
     return processes
 
 
-def print_transfer(start: Start, plan: Mapping[str, Any], dataset_json: Mapping[str, Any]) -> None:
+def print_transfer(start: Start, plan: StockPlan, dataset_json: Mapping[str, Any]) -> None:
     """Prints which tensors are transferred, before anything is written.
 
     Args:

@@ -69,7 +69,7 @@ def _ablate(arguments: argparse.Namespace) -> None:
     from screener_nnu.devices import choose_device
     from screener_nnu.plans import read_plan
 
-    _, settings = read_plan(plan_file(arguments.dataset, arguments.plans))
+    settings = read_plan(plan_file(arguments.dataset, arguments.plans)).settings
     folder = arguments.output or (
         results_folder(arguments.dataset) / f"ablation_{arguments.plans}_{arguments.use}"
     )

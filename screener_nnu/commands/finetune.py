@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from screener_nnu.commands._finetuning import (
     check_before_writing,
@@ -18,7 +18,7 @@ from screener_nnu.commands._run import run as run_command
 from screener_nnu.commands._run import user_path
 from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import set_default_folders
-from screener_nnu.plans import DEFAULT_PLANS_NAME
+from screener_nnu.plans import DEFAULT_PLANS_NAME, StockPlan
 from screener_nnu.sharing.source import resolve_source
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _fine_tune(args: argparse.Namespace) -> None:
     fold = _write_fold(args, dataset)
     run = FineTuningRun(
         dataset.name,
-        plan["plans_name"],
+        plan.name,
         fold,
         start.weights,
         args.epochs or (start.tuned.epochs if start.tuned else 1000),
@@ -117,7 +117,7 @@ def _fine_tune(args: argparse.Namespace) -> None:
         _report_ball(dataset, fold)
 
 
-def _choose_start(args: argparse.Namespace, source: str, source_plan: Mapping[str, Any]) -> Start:
+def _choose_start(args: argparse.Namespace, source: str, source_plan: StockPlan) -> Start:
     from screener_nnu.finetuning.starts import STUDENT, TUNED, find_start, make_start
 
     if args.chk is None:

@@ -22,7 +22,7 @@ from screener_nnu.commands._run import run as run_command
 from screener_nnu.commands._run import user_path
 from screener_nnu.detectors import DETECTORS
 from screener_nnu.errors import ScreenerError
-from screener_nnu.plans import DEFAULT_PLANS_NAME
+from screener_nnu.plans import DEFAULT_PLANS_NAME, StockPlan
 
 if TYPE_CHECKING:
     from screener_nnu.finetuning.dataset import LabelledDataset
@@ -119,7 +119,7 @@ def _benchmark(args: argparse.Namespace) -> None:
         processes = worker_processes(args.np)
         check_before_writing(dataset, every_plan, _parts(drawn), processes, args.restart)
     maps, lost = _maps(args, dataset, source)
-    names = {start: [plan["plans_name"] for plan in made] for start, made in plans.items()}
+    names = {start: [plan.name for plan in made] for start, made in plans.items()}
     runs = plan_runs(dataset.name, dataset.folder, dataset.cases, design, names)
     failures = changed_runs(runs) if args.report_only else _train(runs, every_plan, dataset, args)
     settings = _settings(args, design, dataset.name, source, starts)
@@ -154,10 +154,10 @@ def _design(args: argparse.Namespace) -> Design:
 def _target_plans(
     design: Design,
     starts: Sequence[Start],
-    source_plan: Mapping[str, Any],
+    source_plan: StockPlan,
     source: str,
     dataset: LabelledDataset,
-) -> dict[Start, list[dict[str, Any]]]:
+) -> dict[Start, list[StockPlan]]:
     """The plan of each start and seed; all share their cases."""
     from screener_nnu.finetuning.plan import target_plan
 
@@ -200,7 +200,7 @@ def _parts(drawn: Mapping[Setting, Fold]) -> dict[str, list[str]]:
 
 def _train(
     runs: Sequence[LowShotRun],
-    plans: Sequence[Mapping[str, Any]],
+    plans: Sequence[StockPlan],
     dataset: LabelledDataset,
     args: argparse.Namespace,
 ) -> dict[str, str]:

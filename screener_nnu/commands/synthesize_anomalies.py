@@ -98,7 +98,7 @@ def _images(arguments: argparse.Namespace) -> dict[str, Source]:
     from screener_nnu.plans import read_plan
 
     set_default_folders()
-    _, settings = read_plan(plan_file(arguments.dataset, arguments.plans))
+    settings = read_plan(plan_file(arguments.dataset, arguments.plans)).settings
     names = getattr(settings.split, arguments.use)
     if not names:
         raise ScreenerError(

@@ -33,7 +33,7 @@ def collect_report(
     paths: DemoPaths, size: DemoSize, steps: Sequence[Step], seconds: Mapping[str, float]
 ) -> Report:
     """Gathers figures, pictures, times and the plan's reasons."""
-    _, settings = read_plan(plan_file(PRETRAINING, DEFAULT_PLANS_NAME))
+    settings = read_plan(plan_file(PRETRAINING, DEFAULT_PLANS_NAME)).settings
     return Report(
         introduction=_introduction(size),
         rows=method_rows(json.loads((paths.evaluation / "summary.json").read_text())),

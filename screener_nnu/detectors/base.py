@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from screener_nnu.plans import Shape
+from screener_nnu.plans import Plan, Shape
 
 if TYPE_CHECKING:
     import torch
@@ -38,11 +38,11 @@ class LoadedDetector(NamedTuple):
 
     Attributes:
         module: on the device, in evaluation mode.
-        plan: nnU-Net's plan dictionary that it was trained with.
+        plan: that it was trained with.
         statistics: `mean`, `std`, `lowest` and `highest` of its scores in the bodies of training
             scans, in its unit.
     """
 
     module: Any
-    plan: dict[str, Any]
+    plan: Plan
     statistics: dict[str, float]

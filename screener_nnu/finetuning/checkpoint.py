@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.plans import CONFIGURATION
+from screener_nnu.plans import CONFIGURATION, StockPlan
 from screener_nnu.stage_checkpoint import check_finite
 
 STOCK_TRAINER = "nnUNetTrainer"
@@ -41,10 +41,9 @@ _CITATION = {
 
 def stock_checkpoint(
     network: nn.Module,
-    plan: Mapping[str, Any],
+    plan: StockPlan,
     dataset_json: Mapping[str, Any],
     *,
-    configuration: str = CONFIGURATION,
     extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Builds a checkpoint that stock nnU-Net loads with `-pretrained_weights`.
@@ -56,13 +55,12 @@ def stock_checkpoint(
             distributed training are taken off.
         plan: the plan the network was built from.
         dataset_json: `dataset.json` of the pre-trained dataset.
-        configuration: configuration of the plan.
         extra: more entries at the top level; they may not hide the ones made here.
 
     Raises:
         ValueError: an entry of `extra` has a name that is taken.
     """
-    plain_plan = json.loads(json.dumps(dict(plan)))
+    plain_plan = plan.to_dict()
     plain_plan.pop("continue_training", None)
     inner = unwrap(network)
     checkpoint = {
@@ -70,12 +68,12 @@ def stock_checkpoint(
         "trainer_name": STOCK_TRAINER,
         "init_args": {
             "plans": plain_plan,
-            "configuration": configuration,
+            "configuration": CONFIGURATION,
             "fold": "all",
             "dataset_json": json.loads(json.dumps(dict(dataset_json))),
         },
         "inference_allowed_mirroring_axes": (0, 1, 2),
-        "nnssl_adaptation_plan": _adaptation_plan(inner, plain_plan, configuration),
+        "nnssl_adaptation_plan": _adaptation_plan(inner, plan),
         "citations": [dict(_CITATION)],
     }
     taken = sorted(set(checkpoint) & set(extra or {}))
@@ -132,7 +130,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
     inner.load_state_dict({**{name: weights[name] for name in own if name in weights}, **heads})
 
 
-def check_same_input(checkpoint: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
+def check_same_input(checkpoint: Mapping[str, Any], plan: StockPlan) -> None:
     """Checks that a plan feeds the network what it was trained on.
 
     A changed spacing or intensity window fits every tensor shape and still ruins the weights.
@@ -148,7 +146,7 @@ def check_same_input(checkpoint: Mapping[str, Any], plan: Mapping[str, Any]) -> 
         )
 
 
-def input_differences(checkpoint: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
+def input_differences(checkpoint: Mapping[str, Any], plan: StockPlan) -> list[str]:
     """What a plan feeds the network otherwise than a checkpoint was trained on, a line each.
 
     Empty as well for a checkpoint that does not hold its plan.
@@ -159,7 +157,7 @@ def input_differences(checkpoint: Mapping[str, Any], plan: Mapping[str, Any]) ->
         return []
     current = input_settings(plan)
     try:
-        trained = input_settings(trained_plan)
+        trained = input_settings(StockPlan(trained_plan))
     except (KeyError, TypeError) as missing:
         return [f"the plan it was trained with has no {missing}"]
     return [
@@ -169,11 +167,9 @@ def input_differences(checkpoint: Mapping[str, Any], plan: Mapping[str, Any]) ->
     ]
 
 
-def input_settings(plan: Mapping[str, Any]) -> dict[str, Any]:
+def input_settings(plan: StockPlan) -> dict[str, Any]:
     """What decides the image that the network sees: spacing, axes, resampling, normalisation."""
-    block = plan["configurations"][CONFIGURATION]
-    intensities = plan["foreground_intensity_properties_per_channel"]["0"]
-    constants = ("percentile_00_5", "percentile_99_5", "mean", "std")
+    block = plan.configuration
     settings = {
         key: block.get(key) for key in ("spacing", "normalization_schemes", "resampling_fn_data")
     }
@@ -181,8 +177,8 @@ def input_settings(plan: Mapping[str, Any]) -> dict[str, Any]:
     settings["resampling_fn_data_kwargs"] = {
         key: value for key, value in resampling.items() if key != "num_threads"
     }
-    settings["transpose_forward"] = plan.get("transpose_forward")
-    settings["intensities"] = [intensities.get(name) for name in constants]
+    settings["transpose_forward"] = plan.values.get("transpose_forward")
+    settings["intensities"] = plan.intensities
     plain: dict[str, Any] = json.loads(json.dumps(settings))
     return plain
 
@@ -211,12 +207,9 @@ def _cpu_weights(network: nn.Module) -> dict[str, Tensor]:
     return weights
 
 
-def _adaptation_plan(
-    network: nn.Module, plan: Mapping[str, Any], configuration: str
-) -> dict[str, Any]:
+def _adaptation_plan(network: nn.Module, plan: StockPlan) -> dict[str, Any]:
     """The block that `nnUNetv2_train_pretrained` of later nnU-Net versions reads."""
-    block = plan["configurations"][configuration]
-    architecture = block["architecture"]
+    block, architecture = plan.configuration, plan.architecture
     in_proj = getattr(network, "keys_to_in_proj", None)
     return {
         "architecture_plans": {
@@ -226,7 +219,7 @@ def _adaptation_plan(
         },
         "pretrain_plan": {
             "configurations": {
-                configuration: {"spacing": block["spacing"], "patch_size": block["patch_size"]}
+                CONFIGURATION: {"spacing": block["spacing"], "patch_size": block["patch_size"]}
             }
         },
         "pretrain_num_input_channels": 1,

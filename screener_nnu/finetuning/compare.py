@@ -13,7 +13,7 @@ from torch import Tensor
 
 from screener_nnu.errors import ScreenerError
 from screener_nnu.finetuning.checkpoint import SEGMENTATION_HEADS
-from screener_nnu.plans import CONFIGURATION
+from screener_nnu.plans import CONFIGURATION, StockPlan
 
 TRANSFERRED, RESET, MISSING, MISMATCH, UNUSED = (
     "transferred",
@@ -58,7 +58,7 @@ class Row:
 
 
 def compare_with_network(
-    weights: Mapping[str, Tensor], plan: Mapping[str, Any], dataset_json: Mapping[str, Any]
+    weights: Mapping[str, Tensor], plan: StockPlan, dataset_json: Mapping[str, Any]
 ) -> list[Row]:
     """Compares a checkpoint's weights with the network that nnU-Net will build.
 
@@ -134,13 +134,11 @@ def require_match(rows: Sequence[Row]) -> int:
     )
 
 
-def _network_shapes(
-    plan: Mapping[str, Any], dataset_json: Mapping[str, Any]
-) -> dict[str, tuple[int, ...]]:
+def _network_shapes(plan: StockPlan, dataset_json: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    manager = PlansManager(dict(plan))
+    manager = PlansManager(plan.to_dict())
     configuration = manager.get_configuration(CONFIGURATION)
     heads = manager.get_label_manager(dict(dataset_json)).num_segmentation_heads
     # Shapes alone: on the meta device no memory is taken and nothing is initialised.

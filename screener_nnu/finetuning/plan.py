@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from screener_nnu.errors import ScreenerError
 from screener_nnu.finetuning.description import read_json_object
 from screener_nnu.finetuning.settings import PROVENANCE, FineTuningSettings
 from screener_nnu.paths import dataset_name, plan_file, results_folder
-from screener_nnu.plans import CONFIGURATION, DEFAULT_PLANS_NAME, write_json
+from screener_nnu.plans import CONFIGURATION, DEFAULT_PLANS_NAME, StockPlan, write_json
 
 
 def target_stem(source: str, plans_name: str) -> str:
@@ -34,7 +30,7 @@ def target_plans_name(source: str, plans_name: str, start: str) -> str:
     return f"{target_stem(source, plans_name)}_{start}"
 
 
-def read_source_plan(source: str, plans_name: str) -> dict[str, Any]:
+def read_source_plan(source: str, plans_name: str) -> StockPlan:
     """The plan of the pre-trained dataset.
 
     Raises:
@@ -45,9 +41,9 @@ def read_source_plan(source: str, plans_name: str) -> dict[str, Any]:
         raise ScreenerError(
             f"no plan {path}: plan and pre-train the source dataset first, or name its plan with -p"
         )
-    plan = read_json_object(path, "restore it, or plan the source dataset again")
+    plan = StockPlan(read_json_object(path, "restore it, or plan the source dataset again"))
     try:
-        schemes = plan["configurations"][CONFIGURATION]["normalization_schemes"]
+        schemes = plan.configuration["normalization_schemes"]
     except (KeyError, TypeError) as error:
         raise ScreenerError(
             f"{path} is no plan with the configuration {CONFIGURATION}: name another one with -p"
@@ -58,14 +54,14 @@ def read_source_plan(source: str, plans_name: str) -> dict[str, Any]:
 
 
 def target_plan(
-    plan: Mapping[str, Any],
+    plan: StockPlan,
     *,
     source: str,
     target: str,
     start: str,
     reader: str,
     tuned: FineTuningSettings | None = None,
-) -> dict[str, Any]:
+) -> StockPlan:
     """The source's plan as a plan of the labelled dataset.
 
     The settings of self-supervision are left behind: stock nnU-Net copies the plan into every
@@ -81,32 +77,33 @@ def target_plan(
     """
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+    values = plan.to_dict()
     # Resolves `inherits_from`; other configurations stay behind with the source's data.
-    block = copy.deepcopy(PlansManager(dict(plan)).get_configuration(CONFIGURATION).configuration)
-    stem = target_stem(source, plan["plans_name"])
+    block = dict(PlansManager(values).get_configuration(CONFIGURATION).configuration)
+    stem = target_stem(source, plan.name)
     block["data_identifier"] = f"{stem}_{CONFIGURATION}"
     block.pop("next_stage", None)
-    own = {key: value for key, value in plan.items() if key not in ("screener", "configurations")}
-    provenance = {"source": source, "source_plans": plan["plans_name"], "start": start}
-    return {
-        **copy.deepcopy(own),
+    values.pop("screener", None)
+    provenance = {"source": source, "source_plans": plan.name, "start": start}
+    made = {
+        **values,
         "dataset_name": target,
-        "plans_name": target_plans_name(source, plan["plans_name"], start),
+        "plans_name": target_plans_name(source, plan.name, start),
         "image_reader_writer": reader,
         "configurations": {CONFIGURATION: block},
         PROVENANCE: {**provenance, "settings": tuned.to_plan()} if tuned else provenance,
     }
+    return StockPlan(made)
 
 
-def check_target_plan(plan: Mapping[str, Any], restart: bool = False) -> None:
+def check_target_plan(plan: StockPlan, restart: bool = False) -> None:
     """Whether the plan may be written into the labelled dataset; writes nothing.
 
     Raises:
         ScreenerError: a file of that name is not ours, or models were trained with another plan of
             this name.
     """
-    target, name = plan["dataset_name"], plan["plans_name"]
-    path = plan_file(target, name)
+    path = plan_file(plan.dataset, plan.name)
     if not os.path.lexists(path):
         return
     stored = read_json_object(path, "move it away, for the plan of the source takes its place")
@@ -115,30 +112,25 @@ def check_target_plan(plan: Mapping[str, Any], restart: bool = False) -> None:
             f"{path} was not written by screener_finetune, whose plan would take its place: move "
             "it away, or give it another name"
         )
-    if stored == _plain(plan) or restart:
+    if stored == plan.to_dict() or restart:
         return
-    models = results_folder(target).glob(f"*__{name}__{CONFIGURATION}/fold_*/checkpoint_*.pth")
+    checkpoints = f"*__{plan.name}__{CONFIGURATION}/fold_*/checkpoint_*.pth"
+    models = results_folder(plan.dataset).glob(checkpoints)
     trained = sorted({str(model.parent) for model in models})
     if trained:
         raise ScreenerError(
-            f"the plan of {dataset_name(plan[PROVENANCE]['source'])} has changed since "
+            f"the plan of {dataset_name(plan.values[PROVENANCE]['source'])} has changed since "
             f"{trained[0]} was trained; train anew with --restart, or restore the plan"
         )
 
 
-def write_target_plan(plan: Mapping[str, Any], restart: bool = False) -> Path:
+def write_target_plan(plan: StockPlan, restart: bool = False) -> Path:
     """Writes the plan into the labelled dataset.
 
     Raises:
         ScreenerError: see `check_target_plan`.
     """
     check_target_plan(plan, restart)
-    path = plan_file(plan["dataset_name"], plan["plans_name"])
-    write_json(path, _plain(plan))
+    path = plan_file(plan.dataset, plan.name)
+    write_json(path, plan.to_dict())
     return path
-
-
-def _plain(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """The plan as a file gives it back."""
-    plain: dict[str, Any] = json.loads(json.dumps(dict(plan)))
-    return plain

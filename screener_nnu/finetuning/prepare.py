@@ -17,12 +17,12 @@ from screener_nnu.files import replacing
 from screener_nnu.finetuning.checkpoint import input_settings
 from screener_nnu.finetuning.dataset import LabelledDataset
 from screener_nnu.finetuning.killed_workers import named_when_killed
-from screener_nnu.plans import CONFIGURATION, write_json
+from screener_nnu.plans import CONFIGURATION, StockPlan, write_json
 
 logger = logging.getLogger(__name__)
 
 
-def prepare_dataset(dataset: LabelledDataset, plan: Mapping[str, Any], processes: int) -> bool:
+def prepare_dataset(dataset: LabelledDataset, plan: StockPlan, processes: int) -> bool:
     """Brings `dataset.json`, fingerprint, cases and reference labels to the preprocessed folder.
 
     Cases are preprocessed by stock nnU-Net, which deletes the folder of the plan's data
@@ -45,7 +45,7 @@ def prepare_dataset(dataset: LabelledDataset, plan: Mapping[str, Any], processes
         _copy(dataset.description_file, dataset.folder / "dataset.json")
     _ensure_fingerprint(dataset, processes)
     folder, marker = _cases_and_marker(dataset, plan)
-    settings = {**input_settings(plan), "reader": plan["image_reader_writer"]}
+    settings = {**input_settings(plan), "reader": plan.values["image_reader_writer"]}
     settings["cases"] = dataset.cases
     settings["files"] = {case: dataset.state(case) for case in dataset.cases}
     reason = _reason_to_preprocess(dataset, folder, marker, settings)
@@ -53,7 +53,7 @@ def prepare_dataset(dataset: LabelledDataset, plan: Mapping[str, Any], processes
         logger.info("preprocessing %d cases of %s: %s", len(dataset.cases), dataset.name, reason)
         # Killed meanwhile, the folder is still known as ours, and made again.
         write_json(marker, {})
-        _preprocess(dataset, plan["plans_name"], processes)
+        _preprocess(dataset, plan.name, processes)
     for case, label in dataset.labels.items():
         copy = dataset.folder / "gt_segmentations" / f"{case}{dataset.file_ending}"
         current = copy.is_file() and copy.stat().st_mtime >= label.stat().st_mtime
@@ -65,7 +65,7 @@ def prepare_dataset(dataset: LabelledDataset, plan: Mapping[str, Any], processes
     return bool(reason)
 
 
-def refuse_foreign_cases(dataset: LabelledDataset, plan: Mapping[str, Any]) -> None:
+def refuse_foreign_cases(dataset: LabelledDataset, plan: StockPlan) -> None:
     """Refuses a folder of cases that nnU-Net would delete, but that is not ours.
 
     Raises:
@@ -80,8 +80,8 @@ def refuse_foreign_cases(dataset: LabelledDataset, plan: Mapping[str, Any]) -> N
         )
 
 
-def _cases_and_marker(dataset: LabelledDataset, plan: Mapping[str, Any]) -> tuple[Path, Path]:
-    identifier = plan["configurations"][CONFIGURATION]["data_identifier"]
+def _cases_and_marker(dataset: LabelledDataset, plan: StockPlan) -> tuple[Path, Path]:
+    identifier = plan.configuration["data_identifier"]
     # Not inside the cases' folder: nnU-Net tells the kind of dataset by the file endings there.
     return dataset.folder / identifier, dataset.folder / f"{identifier}.settings.json"
 

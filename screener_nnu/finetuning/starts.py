@@ -21,7 +21,7 @@ from screener_nnu.finetuning.checkpoint import (
 from screener_nnu.finetuning.settings import FINE_TUNING_TRAINER, FineTuningSettings
 from screener_nnu.finetuning.training import file_hash
 from screener_nnu.paths import finished_checkpoint
-from screener_nnu.plans import CONFIGURATION
+from screener_nnu.plans import CONFIGURATION, Plan, StockPlan
 
 SCRATCH, STUDENT, DESCRIPTOR, SHUFFLED = "scratch", "student", "descriptor", "shuffled"
 STARTS = (SCRATCH, STUDENT, DESCRIPTOR, SHUFFLED)
@@ -55,11 +55,7 @@ class Start:
 
 
 def find_start(
-    wanted: str,
-    source: str,
-    plans_name: str,
-    plan: Mapping[str, Any],
-    settings: Sequence[str] = (),
+    wanted: str, source: str, plans_name: str, plan: StockPlan, settings: Sequence[str] = ()
 ) -> Start:
     """The start of a name, or of a checkpoint file.
 
@@ -73,7 +69,8 @@ def find_start(
         settings: `key=value` of `FineTuningSettings`.
 
     Raises:
-        ScreenerError: the stage has not been trained, or neither a name nor a file.
+        ScreenerError: the stage has not been trained, a descriptor is asked for and the plan has no
+            settings of ours, or neither a name nor a file.
     """
     if wanted.endswith(TUNED):
         plain = find_start(wanted.removesuffix(TUNED), source, plans_name, plan)
@@ -84,8 +81,8 @@ def find_start(
         return Start(STUDENT, finished_checkpoint(source, "distillation", plans_name))
     if wanted == DESCRIPTOR:
         # A variant of the density may use the descriptor of another plan.
-        density = plan.get("screener", {}).get("density", {})
-        owner = density.get("descriptor_plans") or plans_name
+        density = Plan.from_dict(plan.values).settings.density
+        owner = density.descriptor_plans or plans_name
         return Start(DESCRIPTOR, finished_checkpoint(source, "descriptor", owner))
     if wanted == SHUFFLED:
         student = finished_checkpoint(source, "distillation", plans_name)
@@ -148,7 +145,7 @@ def shuffled_checkpoint(path: Path) -> Path:
     return made
 
 
-def check_input(start: Start, checkpoint: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
+def check_input(start: Start, checkpoint: Mapping[str, Any], plan: StockPlan) -> list[str]:
     """What a user should know about the images that these weights were trained on.
 
     Returns:

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +15,7 @@ from screener_nnu.checkpoints import write_array
 from screener_nnu.errors import CaseError
 from screener_nnu.inference.sliding_window import Part
 from screener_nnu.inference.volume import stitched_maps
-from screener_nnu.networks.unet import shape_divisor
-from screener_nnu.plans import ScreenerSettings, Shape
+from screener_nnu.plans import Plan, Shape
 from screener_nnu.scoring.teacher import FeatureExtractor, weights_hash
 
 MapFunction = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -83,12 +81,12 @@ class MapStore:
     Args:
         folder: of all stored maps of a set of cases.
         features: the networks.
-        plan: nnU-Net's plan dictionary, for tile, strides and preprocessing.
+        plan: for tile, strides and preprocessing.
         device: of the networks.
     """
 
     def __init__(
-        self, folder: Path, features: FeatureExtractor, plan: dict[str, Any], device: torch.device
+        self, folder: Path, features: FeatureExtractor, plan: Plan, device: torch.device
     ) -> None:
         """Hashes both networks."""
         self.features = features
@@ -145,13 +143,13 @@ class MapStore:
             return
         pooling, given = self.features.pooling, image().to(self.device)
         place = None if part is None else part()
-        divisor = self.features.divisor(shape_divisor(self.plan))
+        divisor = self.features.divisor(self.plan.divisor)
         made = stitched_maps(function, pooling, given, self.plan, part=place, divisor=divisor)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_array(path, made.cpu().numpy())
 
     def _identity(self, network: torch.nn.Module) -> str:
-        settings = ScreenerSettings.from_dict(self.plan["screener"])
+        settings = self.plan.settings
         tile, overlap = settings.inference.teacher_tile, settings.inference.overlap
         rest = [type(network).__name__, self.features.pooling, tile, overlap]
         rest += [self.features.low_precision_cpu, asdict(settings.preprocessing)]

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
@@ -28,7 +27,7 @@ from screener_nnu.inference.output_folder import (
 from screener_nnu.inference.pipeline import Pipeline, attempt, memory_budget, scan_bytes
 from screener_nnu.inference.volume import score_scan
 from screener_nnu.ownership import foreign_files, not_ours
-from screener_nnu.plans import ScreenerSettings
+from screener_nnu.plans import Plan
 from screener_nnu.preprocessing.mapping import mask_to_input_geometry, to_input_geometry
 from screener_nnu.preprocessing.prepare import prepare_image
 from screener_nnu.preprocessing.reading import RawImage, Source, read_image, read_size
@@ -46,13 +45,13 @@ class Predictor:
 
     Attributes:
         scorer: any detector, on the device.
-        plan: nnU-Net's plan dictionary of the model.
+        plan: of the model.
         lowest: score that voxels outside the body get.
         device: of the scorer.
     """
 
     scorer: Detector
-    plan: dict[str, Any]
+    plan: Plan
     lowest: float
     device: torch.device
 
@@ -67,8 +66,7 @@ class Predictor:
         Raises:
             CaseError: a score is no finite number, so that the map would show nothing true.
         """
-        settings = ScreenerSettings.from_dict(self.plan["screener"]).preprocessing
-        prepared = prepare_image(raw, settings)
+        prepared = prepare_image(raw, self.plan.settings.preprocessing)
         body, frame = prepared.body, prepared.frame
         scores, vectors = score_scan(
             self.scorer, prepared.hu, prepared.equalised, self.plan, self.device, body
@@ -141,7 +139,7 @@ def predict_files(
         if extras is not None:
             extras.write(case, raw, result)
 
-    settings = ScreenerSettings.from_dict(predictor.plan["screener"]).preprocessing
+    settings = predictor.plan.settings.preprocessing
     extra_bytes = 0 if extras is None else extras.bytes_per_voxel
     pipeline = Pipeline(
         lambda case, source: read_image(source, case),

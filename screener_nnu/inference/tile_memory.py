@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import logging
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 
-from screener_nnu.networks.unet import low_precision, shape_divisor
-from screener_nnu.plans import CONFIGURATION, Shape
+from screener_nnu.networks.unet import low_precision
+from screener_nnu.plans import Shape, StockPlan
 from screener_nnu.preprocessing.memory import free_memory
 
 logger = logging.getLogger(__name__)
@@ -30,23 +29,23 @@ _VOXELS_AT_ONCE = 1 << 20
 
 
 def affordable_tile(
-    tile: Shape, plan: dict[str, Any], outputs: int, device: torch.device, half: bool
+    tile: Shape, plan: StockPlan, outputs: int, device: torch.device, half: bool
 ) -> Shape:
     """The plan's tile, or what free memory allows.
 
     Args:
         tile: of the plan.
-        plan: nnU-Net's plan dictionary, for width and strides of the network.
+        plan: for width and strides of the network.
         outputs: channels of the network's output.
         device: of the network.
         half: whether the plan allows bfloat16 on the processor.
     """
-    arguments = plan["configurations"][CONFIGURATION]["architecture"]["arch_kwargs"]
+    width = plan.architecture["arch_kwargs"]["features_per_stage"][0]
     with low_precision(device, half):
         halved = torch.is_autocast_enabled(device.type)
-    per_voxel = arguments["features_per_stage"][0] * _BYTES_PER_CHANNEL * (0.5 if halved else 1)
+    per_voxel = width * _BYTES_PER_CHANNEL * (0.5 if halved else 1)
     per_voxel += outputs * _BYTES_PER_OUTPUT
-    return _fitting_tile(tuple(tile), shape_divisor(plan), per_voxel, device)  # type: ignore[arg-type]
+    return _fitting_tile(tuple(tile), plan.divisor, per_voxel, device)  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=64)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,16 +13,14 @@ from screener_nnu.detectors.base import Detector
 from screener_nnu.inference.sliding_window import Part, cells_to_voxels, score_volume
 from screener_nnu.inference.tile_memory import affordable_tile, tiles_at_once
 from screener_nnu.inference.tiles import needed_cells, needed_voxels, voxels_of_cells
-from screener_nnu.networks.unet import shape_divisor
-from screener_nnu.plans import InferenceSettings, ScreenerSettings, Shape
+from screener_nnu.plans import Plan, Shape, StockPlan
 from screener_nnu.scoring.teacher import Teacher
 
 
-def normalise_hu(hu: torch.Tensor, plan: dict[str, Any]) -> torch.Tensor:
+def normalise_hu(hu: torch.Tensor, plan: StockPlan) -> torch.Tensor:
     """nnU-Net's `CTNormalization` with the plan's four values."""
-    p = plan["foreground_intensity_properties_per_channel"]["0"]
-    clipped = hu.float().clamp(p["percentile_00_5"], p["percentile_99_5"])
-    return (clipped - p["mean"]) / max(p["std"], 1e-8)
+    low, high, mean, std = plan.intensities
+    return (hu.float().clamp(low, high) - mean) / max(std, 1e-8)
 
 
 def teacher_input(equalised: torch.Tensor, grid_shape: Shape) -> torch.Tensor:
@@ -33,16 +30,9 @@ def teacher_input(equalised: torch.Tensor, grid_shape: Shape) -> torch.Tensor:
     return F.interpolate(equalised[None, None].float(), grid_shape, mode="trilinear")[0, 0]
 
 
-def inference_settings(plan: dict[str, Any]) -> InferenceSettings:
-    """Tile and overlap of a plan."""
-    return ScreenerSettings.from_dict(plan["screener"]).inference
-
-
-def with_overlap(plan: dict[str, Any], overlap: float) -> dict[str, Any]:
-    """A copy of a plan whose tiles overlap by another fraction."""
-    settings = ScreenerSettings.from_dict(plan["screener"])
-    inference = replace(settings.inference, overlap=overlap)
-    return {**plan, "screener": replace(settings, inference=inference).to_dict()}
+def with_overlap(plan: Plan, overlap: float) -> Plan:
+    """The same plan whose tiles overlap by another fraction."""
+    return plan.with_settings(plan.settings.override([f"inference.overlap={overlap}"]))
 
 
 class _Maps:
@@ -62,7 +52,7 @@ def stitched_maps(
     maps: Callable[..., torch.Tensor],
     cell: Shape,
     image: torch.Tensor,
-    plan: dict[str, Any],
+    plan: Plan,
     needed: np.ndarray | None = None,
     tile: Shape | None = None,
     part: Part | None = None,
@@ -83,12 +73,12 @@ def stitched_maps(
     Returns:
         (1, channels, d, h, w) float32 on the device of the image.
     """
-    inference = inference_settings(plan)
+    inference = plan.settings.inference
     tile = tile or inference.teacher_tile
     batch = 1
     if needed is not None:
         batch = tiles_at_once(tile, inference.teacher_tile, image.device)
-    scorer, divisor = _Maps(cell, maps), divisor or shape_divisor(plan)
+    scorer, divisor = _Maps(cell, maps), divisor or plan.divisor
     overlap = inference.overlap
     return score_volume(scorer, image, tile, overlap, divisor, 0.0, needed, batch, part)[None]
 
@@ -109,7 +99,7 @@ class ScanScores(NamedTuple):
 def teacher_cells(
     teacher: Teacher,
     equalised: torch.Tensor,
-    plan: dict[str, Any],
+    plan: Plan,
     needed: np.ndarray | None = None,
     tile: Shape | None = None,
     body: np.ndarray | None = None,
@@ -130,7 +120,7 @@ def teacher_cells(
         z, y, x = equalised.shape
         reach = teacher.density.density.reach
         voxels = voxels_of_cells(needed_cells(needed, cell, reach), cell, (z, y, x))
-    divisor = features.divisor(shape_divisor(plan))
+    divisor = features.divisor(plan.divisor)
     y_map = stitched_maps(
         features.descriptor_maps, cell, equalised, plan, voxels, tile, divisor=divisor
     )
@@ -169,7 +159,7 @@ def score_map(
     scorer: Detector,
     hu: np.ndarray,
     equalised: np.ndarray,
-    plan: dict[str, Any],
+    plan: Plan,
     device: torch.device,
     body: np.ndarray | None = None,
 ) -> np.ndarray:
@@ -181,7 +171,7 @@ def score_scan(
     scorer: Detector,
     hu: np.ndarray,
     equalised: np.ndarray,
-    plan: dict[str, Any],
+    plan: Plan,
     device: torch.device,
     body: np.ndarray | None = None,
 ) -> ScanScores:
@@ -190,7 +180,7 @@ def score_scan(
     Args:
         scorer: any detector, on the device.
         hu, equalised: what they see, see `PreparedImage`.
-        plan: nnU-Net's plan dictionary of the model.
+        plan: of the model.
         device: of the scorer.
         body: mask on the storage grid; with it, what no voxel of the body is interpolated from is
             not computed, and 0 or the score of fewer tiles; without it there are no scores of
@@ -209,27 +199,21 @@ def score_scan(
 
 
 def _scores_of_positions(
-    teacher: Any, image: torch.Tensor, plan: dict[str, Any], body: np.ndarray | None, _: float
+    teacher: Any, image: torch.Tensor, plan: Plan, body: np.ndarray | None, _: float
 ) -> ScanScores:
-    largest = inference_settings(plan).teacher_tile
-    outputs = ScreenerSettings.from_dict(plan["screener"]).descriptor.channels
+    largest, outputs = plan.settings.inference.teacher_tile, plan.settings.descriptor.channels
     tile = affordable_tile(largest, plan, outputs, image.device, teacher.low_precision_cpu)
     return teacher_cells(teacher, image, plan, _needed(body, image), tile, body)
 
 
 def _scores_of_tiles(
-    scorer: Detector,
-    image: torch.Tensor,
-    plan: dict[str, Any],
-    body: np.ndarray | None,
-    air: float,
+    scorer: Detector, image: torch.Tensor, plan: Plan, body: np.ndarray | None, air: float
 ) -> ScanScores:
-    inference, divisor = inference_settings(plan), shape_divisor(plan)
-    largest = inference.student_tile
+    inference = plan.settings.inference
+    largest, overlap = inference.student_tile, inference.overlap
     tile = affordable_tile(largest, plan, 1, image.device, scorer.low_precision_cpu)
-    batch = tiles_at_once(tile, largest, image.device)
-    needed, overlap = _needed(body, image), inference.overlap
-    cells = score_volume(scorer, image, tile, overlap, divisor, air, needed, batch)
+    batch, needed = tiles_at_once(tile, largest, image.device), _needed(body, image)
+    cells = score_volume(scorer, image, tile, overlap, plan.divisor, air, needed, batch)
     return ScanScores(cells, {})
 
 

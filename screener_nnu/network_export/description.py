@@ -14,8 +14,7 @@ import torch
 
 from screener_nnu.inference.volume import normalise_hu
 from screener_nnu.network_export.graph import INPUT_NAME, OUTPUT_NAME
-from screener_nnu.networks.unet import shape_divisor
-from screener_nnu.plans import CONFIGURATION, ScreenerSettings, Shape
+from screener_nnu.plans import Plan, Shape
 from screener_nnu.preprocessing.reading import CANONICAL
 
 FORMAT = "screener_nnu network"
@@ -71,7 +70,7 @@ class NetworkModel:
 
     Attributes:
         dataset, plans_name: what the student was trained on and with.
-        plan: nnU-Net's plan dictionary.
+        plan: of the student.
         statistics: of the scores (nats), see `load_student`.
         checkpoint_sha256: of the file that the weights come from.
         license: terms of the weights.
@@ -80,7 +79,7 @@ class NetworkModel:
 
     dataset: str
     plans_name: str
-    plan: dict[str, Any]
+    plan: Plan
     statistics: dict[str, float]
     checkpoint_sha256: str
     license: str | None
@@ -97,7 +96,6 @@ def describe(
         files: by format: name, bytes, hash and how well it agrees with the student.
         versions: of the packages that wrote the files.
     """
-    architecture = model.plan["configurations"][CONFIGURATION]["architecture"]
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -106,7 +104,7 @@ def describe(
         "model": {
             "dataset": model.dataset,
             "plans_name": model.plans_name,
-            "network": architecture["network_class_name"].rpartition(".")[2],
+            "network": model.plan.architecture["network_class_name"].rpartition(".")[2],
             "checkpoint_sha256": model.checkpoint_sha256,
             "license": model.license,
         },
@@ -127,18 +125,13 @@ def describe(
         },
         "precision": "float32. screener_predict computes the UNet in mixed precision on CUDA, and "
         "in bfloat16 on CPUs with such instructions where the plan allows it "
-        f"(low_precision_cpu, here {_settings(model.plan).low_precision_cpu}).",
+        f"(low_precision_cpu, here {model.plan.settings.low_precision_cpu}).",
         "versions": versions,
     }
 
 
-def _settings(plan: dict[str, Any]) -> ScreenerSettings:
-    return ScreenerSettings.from_dict(plan["screener"])
-
-
-def _preprocessing(plan: dict[str, Any]) -> dict[str, Any]:
-    settings = _settings(plan).preprocessing
-    values = plan["foreground_intensity_properties_per_channel"]["0"]
+def _preprocessing(plan: Plan) -> dict[str, Any]:
+    settings, intensities = plan.settings.preprocessing, plan.intensities
     return {
         "orientation": {
             "code": CANONICAL,
@@ -154,9 +147,9 @@ def _preprocessing(plan: dict[str, Any]) -> dict[str, Any]:
         "normalisation": {
             "name": "CTNormalization of nnU-Net",
             "rule": "(min(max(hu, clip_hu[0]), clip_hu[1]) - mean_hu) / std_hu",
-            "clip_hu": [values["percentile_00_5"], values["percentile_99_5"]],
-            "mean_hu": values["mean"],
-            "std_hu": max(values["std"], 1e-8),
+            "clip_hu": [intensities.low, intensities.high],
+            "mean_hu": intensities.mean,
+            "std_hu": max(intensities.std, 1e-8),
         },
         "body_mask": {
             "clip_hu": list(settings.hu_window),
@@ -171,7 +164,7 @@ def _network(model: NetworkModel) -> dict[str, Any]:
     shape: list[Any] = ["batch", "z", "y", "x"] if model.fixed is None else [1, *model.fixed]
     return {
         "dynamic": model.fixed is None,
-        "divisor": list(shape_divisor(model.plan)),
+        "divisor": list(model.plan.divisor),
         "input": {
             "name": INPUT_NAME,
             "dtype": "float32",
@@ -188,7 +181,7 @@ def _network(model: NetworkModel) -> dict[str, Any]:
 
 
 def _tiles(model: NetworkModel) -> dict[str, Any]:
-    inference = _settings(model.plan).inference
+    inference = model.plan.settings.inference
     return {
         "largest": list(model.fixed or inference.student_tile),
         "overlap": inference.overlap,

@@ -20,10 +20,9 @@ from screener_nnu.network_export.agreement import check_agreement
 from screener_nnu.network_export.description import NetworkModel, describe
 from screener_nnu.network_export.graph import torch_export_bytes, trace
 from screener_nnu.network_export.onnx_file import OPSET, onnx_bytes, require_onnx
-from screener_nnu.networks.unet import shape_divisor
 from screener_nnu.ownership import own_folder
 from screener_nnu.paths import dataset_name, finished_checkpoint
-from screener_nnu.plans import ScreenerSettings, Shape
+from screener_nnu.plans import Plan, Shape
 from screener_nnu.preprocessing import body
 from screener_nnu.scoring.student import Student
 
@@ -90,15 +89,15 @@ def export_network(request: NetworkRequest, folder: Path) -> dict[str, Any]:
     return values
 
 
-def _whole_tile(plan: dict[str, Any]) -> Shape:
+def _whole_tile(plan: Plan) -> Shape:
     """The plan's tile, as large as the network's strides allow."""
-    tile = ScreenerSettings.from_dict(plan["screener"]).inference.student_tile
-    z, y, x = (max(n // d, 1) * d for n, d in zip(tile, shape_divisor(plan), strict=True))
+    tile = plan.settings.inference.student_tile
+    z, y, x = (max(n // d, 1) * d for n, d in zip(tile, plan.divisor, strict=True))
     return z, y, x
 
 
 def _graphs(student: Student, model: NetworkModel, formats: tuple[str, ...]) -> dict[str, bytes]:
-    program = trace(student, shape_divisor(model.plan), model.fixed)
+    program = trace(student, model.plan.divisor, model.fixed)
     contents = {}
     if "torch_export" in formats:
         contents["torch_export"] = torch_export_bytes(program)
@@ -116,8 +115,8 @@ def _file_values(
     kind: str, content: bytes, student: Student, model: NetworkModel
 ) -> dict[str, Any]:
     """What the JSON says of a file, after it was read back and run."""
-    divisor = shape_divisor(model.plan)
     network = load_network(Path(FILES[kind]), content)
+    divisor = model.plan.divisor
     agreement = check_agreement(network, student, divisor, model.fixed, FILES[kind])
     values: dict[str, Any] = {
         "file": FILES[kind],

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from types import MethodType
-from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from screener_nnu.plans import CONFIGURATION, Shape
+from screener_nnu.plans import StockPlan
 
 
 def build_unet(
-    plan: dict[str, Any],
+    plan: StockPlan,
     in_channels: int,
     out_channels: int,
     seed: int | None = None,
@@ -23,7 +21,7 @@ def build_unet(
     """nnU-Net's network of the plan.
 
     Args:
-        plan: nnU-Net's plan dictionary.
+        plan: that describes it.
         in_channels, out_channels: of the network.
         seed: of the initial weights; without it torch's global state decides.
         width: channels of each stage, as a fraction of the plan's.
@@ -36,7 +34,7 @@ def build_unet(
     """
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
-    block = plan["configurations"][CONFIGURATION]["architecture"]
+    block = plan.architecture
     arguments = dict(block["arch_kwargs"])
     arguments["features_per_stage"] = [
         max(1, round(width * features)) for features in arguments["features_per_stage"]
@@ -76,12 +74,6 @@ def _float32_forward(layer: nn.Module, features: torch.Tensor) -> torch.Tensor:
         return type(layer).forward(layer, features)
     with torch.autocast(kind, enabled=False):
         return type(layer).forward(layer, features.float())
-
-
-def shape_divisor(plan: dict[str, Any]) -> Shape:
-    """Voxels per axis that the network's input must be a multiple of."""
-    strides = plan["configurations"][CONFIGURATION]["architecture"]["arch_kwargs"]["strides"]
-    return tuple(int(v) for v in np.prod(np.array(strides), axis=0))  # type: ignore[return-value]
 
 
 def low_precision(device: torch.device, allow_cpu: bool) -> torch.autocast:

@@ -8,7 +8,7 @@ from typing import Any
 from screener_nnu.calibration.record import Calibration
 from screener_nnu.calibration.store import model_identity
 from screener_nnu.errors import ScreenerError
-from screener_nnu.plans import ScreenerSettings
+from screener_nnu.plans import Plan, ScreenerSettings
 from screener_nnu.sharing.archive import parse_json
 from screener_nnu.sharing.manifest import DATASET, HISTOGRAM, Manifest, StageFile, plan_member
 from screener_nnu.sharing.plan_check import check_plan, same_values
@@ -27,9 +27,9 @@ def check_contents(manifest: Manifest, places: dict[str, Path]) -> None:
     Raises:
         ScreenerError: something is wrong with one of them, or a stage is missing.
     """
-    plans = {name: read_json(places[plan_member(name)]) for name in manifest.plans}
-    for name, plan in plans.items():
-        check_plan(plan, name)
+    plans = {
+        name: check_plan(read_json(places[plan_member(name)]), name) for name in manifest.plans
+    }
     _check_keys(places[DATASET], DATASET_KEYS)
     if HISTOGRAM in places:
         _check_keys(places[HISTOGRAM], HISTOGRAM_KEYS)
@@ -37,10 +37,11 @@ def check_contents(manifest: Manifest, places: dict[str, Path]) -> None:
         if file.plans_name not in plans:
             raise ScreenerError(f"the plan of {file.member} is missing")
         checkpoint = read_stage(places[file.member], file)
-        plan = checkpoint["plan"]
+        plan: Plan = checkpoint["plan"]
         if file.stage == "density":
-            _check_teacher(manifest, file, ScreenerSettings.from_dict(plan["screener"]))
-        if file == manifest.last_stage and not same_values(plan, plans[file.plans_name]):
+            _check_teacher(manifest, file, plan.settings)
+        own = plans[file.plans_name]
+        if file == manifest.last_stage and not same_values(plan.values, own.values):
             raise ScreenerError(
                 f"{file.member} was trained with another plan than {file.plans_name}"
             )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from screener_nnu.plans import CONFIGURATION, ScreenerSettings
+from screener_nnu.plans import Plan
 
 _PACKAGES = (
     "screener_nnu",
@@ -31,10 +31,9 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def main_settings(plan: Mapping[str, Any], settings: ScreenerSettings) -> dict[str, Any]:
+def main_settings(plan: Plan) -> dict[str, Any]:
     """The settings that tell models apart; the plan in the file holds all of them."""
-    block = plan["configurations"][CONFIGURATION]
-    architecture = block["architecture"]
+    settings, architecture = plan.settings, plan.architecture
     return {
         "preset": settings.preset,
         "spacing_mm": list(settings.preprocessing.spacing),
@@ -68,7 +67,8 @@ def training_figures(stage: str, checkpoint: Mapping[str, Any]) -> dict[str, Any
 
 def _kept_figure(stage: str, checkpoint: Mapping[str, Any]) -> float | None:
     """The figure of the weights in the checkpoint, which a density takes from its best epoch."""
-    keep = checkpoint["plan"]["screener"]["density"].get("keep")
+    # Not of the settings: an older plan does not say, and its density kept the last epoch.
+    keep = checkpoint["plan"].values["screener"]["density"].get("keep")
     if not checkpoint["logging"]["values"]["figures"]:
         return _number(checkpoint["logging"]["reference"])  # fitted, and measured then
     if stage == "density" and keep == "best":

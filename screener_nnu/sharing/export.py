@@ -24,7 +24,7 @@ from screener_nnu.paths import (
     stage_folder,
     train_command,
 )
-from screener_nnu.plans import TEACHER, ScreenerSettings
+from screener_nnu.plans import TEACHER
 from screener_nnu.sharing.archive import ModelWriter, json_bytes
 from screener_nnu.sharing.card import model_card
 from screener_nnu.sharing.description import main_settings, package_versions, training_figures
@@ -127,7 +127,7 @@ def _behind_student(
     Raises:
         ScreenerError: the student has no teacher, or another one than it was trained with.
     """
-    target = _settings(checkpoint).distillation.target
+    target = checkpoint["plan"].settings.distillation.target
     if target != TEACHER:
         if request.teacher:
             raise ScreenerError(
@@ -153,13 +153,14 @@ def _behind_density(request: ExportRequest, checkpoint: Mapping[str, Any]) -> li
             f"--teacher goes along with a student; a file of {request.detector} has all of its "
             "stages: leave it out"
         )
-    stages = teacher_stages(request.model.trained_plans, _settings(checkpoint))
+    stages = teacher_stages(request.model.trained_plans, checkpoint["plan"].settings)
     request.model.load(torch.device("cpu"))
     return stages
 
 
 def _teacher_plans(request: ExportRequest, student: Mapping[str, Any]) -> str:
-    return _settings(student).distillation.density_plans or request.plans_name
+    plans: str = student["plan"].settings.distillation.density_plans
+    return plans or request.plans_name
 
 
 def _check_source(dataset: str) -> None:
@@ -190,7 +191,7 @@ def _check_teacher(
         teacher = ModelRef(dataset, density_plans, TEACHER_DETECTOR).load(torch.device("cpu"))
         other = teacher.statistics != student["score_statistics"]
     if other:
-        command = train_command(dataset, "distillation", student["plan"]["plans_name"])
+        command = train_command(dataset, "distillation", student["plan"].name)
         raise ScreenerError(
             f"the density of {density_plans} was trained anew after its student; run\n"
             f"    {command} --restart"
@@ -238,16 +239,12 @@ def _read(dataset: str, file: StageFile) -> dict[str, Any]:
     return finished_stage(dataset, file.stage, file.plans_name).read()
 
 
-def _settings(checkpoint: Mapping[str, Any]) -> ScreenerSettings:
-    return ScreenerSettings.from_dict(checkpoint["plan"]["screener"])
-
-
 def _teacher_files(dataset: str, density_plans: str, needed: bool) -> list[StageFile]:
     """Those of the teacher that are there; all of them, when they are needed."""
     density = StageFile(density_plans, "density")
     if not needed and not _path(dataset, density).is_file():
         return []
-    stages = teacher_stages(density_plans, _settings(_read(dataset, density)))
+    stages = teacher_stages(density_plans, _read(dataset, density)["plan"].settings)
     return [file for file in stages if needed or _path(dataset, file).is_file()]
 
 
@@ -269,7 +266,7 @@ def _description(
         "license": request.license,
         "description": request.description,
         "scans": case_counts(plan),
-        "settings": main_settings(plan, _settings(checkpoint)),
+        "settings": main_settings(plan),
         "score_statistics": checkpoint["score_statistics"],
         "versions": package_versions(),
     }

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.plans import CONFIGURATION, ScreenerSettings
+from screener_nnu.plans import CONFIGURATION, Plan
 from screener_nnu.sharing.manifest import is_dataset_name, is_plain_name
 from screener_nnu.sharing.scrub import case_names
 
@@ -84,30 +84,26 @@ _DEPTHS = {
 _MAX_STAGES, _MAX_WIDTH, _MAX_DEPTH = 16, 8192, 64
 
 
-def check_plan(plan: Any, plans_name: str) -> ScreenerSettings:
-    """Checks a plan of a model file, at export as well as before it is installed.
-
-    Returns:
-        Its settings.
+def check_plan(values: Any, plans_name: str) -> Plan:
+    """Reads and checks a plan of a model file, at export as well as before it is installed.
 
     Raises:
         ScreenerError: no plan of ours, keys that we never write, names of code that our planner
             would not write, names that lead out of their folder, or names of cases.
     """
     try:
-        _check_keys(plan)
-        block = plan["configurations"][CONFIGURATION]
-        arguments = block["architecture"]["arch_kwargs"]
-        for part in (plan, block, block["architecture"], arguments):
+        _check_keys(values)
+        plan = Plan.from_dict(values)
+        arguments = plan.architecture["arch_kwargs"]
+        for part in (plan.values, plan.configuration, plan.architecture, arguments):
             _check_code(part)
         _check_size(arguments)
-        settings = ScreenerSettings.from_dict(plan["screener"])
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ScreenerError(f"the plan {plans_name} is none of ours ({error!r})") from error
-    _check_names(plan, settings, plans_name)
+    _check_names(plan, plans_name)
     if case_names(plan):
         raise ScreenerError(f"the plan {plans_name} names cases, which a model file never does")
-    return settings
+    return plan
 
 
 def same_values(first: Any, second: Any) -> bool:
@@ -161,13 +157,14 @@ def _check_size(arguments: Mapping[str, Any]) -> None:
         raise ScreenerError(f"the network has an absurd size: {stages} stages, widths {widths}")
 
 
-def _check_names(plan: Mapping[str, Any], settings: ScreenerSettings, plans_name: str) -> None:
-    if plan["plans_name"] != plans_name:
-        raise ScreenerError(f"the plan {plans_name} calls itself {plan['plans_name']!r}")
-    if not is_dataset_name(plan["dataset_name"]):
-        raise ScreenerError(f"{plan['dataset_name']!r} cannot name a data set")
+def _check_names(plan: Plan, plans_name: str) -> None:
+    if plan.name != plans_name:
+        raise ScreenerError(f"the plan {plans_name} calls itself {plan.name!r}")
+    if not is_dataset_name(plan.dataset):
+        raise ScreenerError(f"{plan.dataset!r} cannot name a data set")
+    settings = plan.settings
     identifiers = (
-        plan["configurations"][CONFIGURATION]["data_identifier"],
+        plan.configuration["data_identifier"],
         settings.data_identifier,
         settings.density.descriptor_plans or plans_name,
         settings.density.condition_plans or plans_name,

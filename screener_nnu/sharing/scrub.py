@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.plans import CONFIGURATION, ScreenerSettings, SplitSettings
+from screener_nnu.plans import CONFIGURATION, Plan, SplitSettings
 
 # Everything else of a checkpoint serves to go on training: optimiser, generators, head, log, and
 # the hash of an earlier stage's file, which is another file now.
@@ -31,32 +30,28 @@ DATASET_KEYS = ("channel_names", "labels", "numTraining", "file_ending")
 HISTOGRAM_KEYS = ("hu_histogram", "foreground_intensity_properties_per_channel")
 
 
-def case_names(plan: Mapping[str, Any]) -> set[str]:
+def case_names(plan: Plan) -> set[str]:
     """All cases that a plan names."""
-    settings = ScreenerSettings.from_dict(plan["screener"])
-    split = settings.split
-    return {*split.train, *split.validation, *split.test, *settings.left_out}
+    split = plan.settings.split
+    return {*split.train, *split.validation, *split.test, *plan.settings.left_out}
 
 
-def case_counts(plan: Mapping[str, Any]) -> dict[str, int]:
+def case_counts(plan: Plan) -> dict[str, int]:
     """How many cases a plan has, by their use."""
-    settings = ScreenerSettings.from_dict(plan["screener"])
-    uses = {use: len(getattr(settings.split, use)) for use in ("train", "validation", "test")}
-    return {**uses, "left_out": len(settings.left_out)}
+    split = plan.settings.split
+    uses = {use: len(getattr(split, use)) for use in ("train", "validation", "test")}
+    return {**uses, "left_out": len(plan.settings.left_out)}
 
 
-def plan_without_cases(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a plan that names no case; its one configuration stands by itself."""
+def plan_without_cases(plan: Plan) -> dict[str, Any]:
+    """The dictionary of a plan without the names of cases; its one configuration stands alone."""
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    block = PlansManager(dict(plan)).get_configuration(CONFIGURATION).configuration
-    settings = ScreenerSettings.from_dict(plan["screener"])
-    empty = replace(settings, split=SplitSettings((), (), ()), left_out={})
-    own = {key: value for key, value in plan.items() if key != "continue_training"}
-    copy: dict[str, Any] = json.loads(
-        json.dumps({**own, "configurations": {CONFIGURATION: block}, "screener": empty.to_dict()})
-    )
-    return copy
+    empty = replace(plan.settings, split=SplitSettings((), (), ()), left_out={})
+    values = plan.with_settings(empty).to_dict()
+    values.pop("continue_training", None)
+    block = PlansManager(values).get_configuration(CONFIGURATION).configuration
+    return {**values, "configurations": {CONFIGURATION: block}}
 
 
 def dataset_without_cases(dataset_json: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,7 +60,7 @@ def dataset_without_cases(dataset_json: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def checkpoint_without_cases(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """What prediction and fine-tuning need of a stage's checkpoint."""
+    """What prediction and fine-tuning need of a stage's checkpoint, as plain values."""
     plan = plan_without_cases(checkpoint["plan"])
     arguments = {
         "plans": plan,

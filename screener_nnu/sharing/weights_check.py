@@ -15,7 +15,7 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.finetuning.checkpoint import STOCK_TRAINER
 from screener_nnu.inference.models import stage_unet
 from screener_nnu.networks.unet import build_unet
-from screener_nnu.plans import CONFIGURATION, ScreenerSettings
+from screener_nnu.plans import CONFIGURATION, DensitySettings, Plan
 from screener_nnu.sharing.manifest import StageFile
 from screener_nnu.sharing.plan_check import check_plan, same_values
 from screener_nnu.sharing.scrub import KEPT
@@ -28,7 +28,7 @@ _MAX_VALUES = 1_000_000
 
 
 def read_stage(path: Path, file: StageFile) -> dict[str, Any]:
-    """Reads a checkpoint of a model file and checks everything in it.
+    """Reads a checkpoint of a model file and checks everything in it; its plan is a `Plan`.
 
     Raises:
         ScreenerError: it holds code, swells when read, or does not fit its plan.
@@ -38,9 +38,9 @@ def read_stage(path: Path, file: StageFile) -> dict[str, Any]:
         checkpoint = _load(path)
         _check_amount({k: v for k, v in checkpoint.items() if k != "network_weights"})
         _check_entries(checkpoint, file)
-        settings = check_plan(checkpoint["plan"], file.plans_name)
+        checkpoint["plan"] = check_plan(checkpoint["plan"], file.plans_name)
         _check_plain_parts(checkpoint, file)
-        network = _network(checkpoint, settings, file.stage)
+        network = _network(checkpoint, file.stage)
         check_weights(checkpoint["network_weights"], network)
     except ScreenerError as error:
         raise ScreenerError(f"{file.member}: {error}") from error
@@ -104,14 +104,14 @@ def _check_entries(checkpoint: Mapping[Any, Any], file: StageFile) -> None:
 def _check_plain_parts(checkpoint: Mapping[str, Any], file: StageFile) -> None:
     """What nnU-Net and we read of a checkpoint beside its weights."""
     arguments, plan = checkpoint["init_args"], checkpoint["plan"]
-    if not isinstance(arguments, dict) or not same_values(arguments.get("plans"), plan):
+    if not isinstance(arguments, dict) or not same_values(arguments.get("plans"), plan.values):
         raise ScreenerError("holds two plans that differ")
     if arguments.get("configuration") != CONFIGURATION or arguments.get("fold") != "all":
         raise ScreenerError("was made by no stage of ours")
     if checkpoint["trainer_name"] not in (STOCK_TRAINER, trainer_name(file.stage)):
         raise ScreenerError(f"names the trainer {checkpoint['trainer_name']!r}, which is not ours")
     if "nnssl_adaptation_plan" in checkpoint:
-        block = plan["configurations"][CONFIGURATION]["architecture"]
+        block = plan.architecture
         stated = checkpoint["nnssl_adaptation_plan"].get("architecture_plans", {})
         named = (stated.get("arch_class_name"), stated.get("arch_kwargs_requiring_import"))
         if named != (block["network_class_name"], block["_kw_requires_import"]) or not same_values(
@@ -122,21 +122,20 @@ def _check_plain_parts(checkpoint: Mapping[str, Any], file: StageFile) -> None:
         check_statistics(checkpoint["score_statistics"])
 
 
-def _network(
-    checkpoint: Mapping[str, Any], settings: ScreenerSettings, stage: str
-) -> dict[str, torch.Tensor]:
+def _network(checkpoint: Mapping[str, Any], stage: str) -> dict[str, torch.Tensor]:
     """State dictionary that prediction will fill from these weights."""
+    plan: Plan = checkpoint["plan"]
     if stage == "density":
-        return _density(checkpoint, settings).state_dict()
+        return _density(checkpoint, plan.settings.density).state_dict()
     # Names and shapes alone: no memory is taken and nothing is initialised.
     with torch.device("meta"):
         if stage == "distillation":
-            return build_unet(checkpoint["plan"], 1, 1).state_dict()
-        return stage_unet(checkpoint["plan"], settings, stage).state_dict()
+            return build_unet(plan, 1, 1).state_dict()
+        return stage_unet(plan, stage).state_dict()
 
 
-def _density(checkpoint: Mapping[str, Any], settings: ScreenerSettings) -> nn.Module:
-    channels, density = checkpoint["channels"], settings.density
+def _density(checkpoint: Mapping[str, Any], density: DensitySettings) -> nn.Module:
+    channels = checkpoint["channels"]
     plain = isinstance(channels, list) and [type(n) for n in channels] == [int, int]
     if not plain or not (1 < channels[0] <= _MAX_CHANNELS and 0 <= channels[1] <= _MAX_CHANNELS):
         raise ScreenerError(f"its density has the channels {channels!r}")

@@ -12,13 +12,12 @@ import pytest
 from screener_nnu.ablation import anomaly_store
 from screener_nnu.ablation.anomaly_store import AnomalyStore
 from screener_nnu.errors import CaseError, ScreenerError
-from screener_nnu.plans import ScreenerSettings
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.synthetic.anomalies import KINDS
 
 
 def store(world: Any, folder: Path) -> AnomalyStore:
-    settings = ScreenerSettings.from_dict(world.plan()["screener"])
+    settings = world.plan().settings
     return AnomalyStore(CaseFolder(world.cases), settings.split.train[:3], settings, 1, folder)
 
 

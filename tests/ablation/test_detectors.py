@@ -18,7 +18,6 @@ from screener_nnu.commands.ablate import main
 from screener_nnu.detectors import ModelRef
 from screener_nnu.evaluation.baselines import BASELINES
 from screener_nnu.inference.volume import score_map
-from screener_nnu.plans import ScreenerSettings
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.synthetic.anomalies import KINDS
 from screener_nnu.synthetic.cases import anomalous_case, plain_case
@@ -66,7 +65,7 @@ def test_case_auroc_is_the_share_of_pairs_in_order() -> None:
 def case_auroc_of(trained: Any, name: str) -> float:
     """The figure from maps of painted and plain scans, and scikit-learn."""
     model, plan, _ = ModelRef("901", detector=name).load(torch.device("cpu"))
-    settings = ScreenerSettings.from_dict(plan["screener"])
+    settings = plan.settings
     names, cases = settings.split.test, CaseFolder(trained.cases)
     scores: dict[str, list[float]] = {}
     for kind in ("none", *KINDS):

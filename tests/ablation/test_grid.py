@@ -14,7 +14,7 @@ from screener_nnu.plans import ScreenerSettings
 @pytest.fixture
 def base(made_world: Any) -> ScreenerSettings:
     """InfoNCE descriptor, masking-invariant condition."""
-    return ScreenerSettings.from_dict(made_world.plan()["screener"])
+    return made_world.plan().settings
 
 
 def test_grid_is_the_product_and_single_cells_come_once() -> None:

@@ -22,7 +22,6 @@ from screener_nnu.detectors import ModelRef
 from screener_nnu.errors import CaseError
 from screener_nnu.inference.volume import score_map
 from screener_nnu.paths import cases_folder, dataset_name
-from screener_nnu.plans import ScreenerSettings
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.synthetic.anomalies import KINDS
 from screener_nnu.synthetic.cases import anomalous_case
@@ -65,7 +64,7 @@ def main() -> None:
         ModelRef(dataset, arguments.plans, "teacher" if arguments.teacher else "student"),
         torch.device("cpu"),
     )
-    settings = ScreenerSettings.from_dict(predictor.plan["screener"])
+    settings = predictor.plan.settings
     cases = CaseFolder(cases_folder(dataset, settings.data_identifier))
     names = settings.split.validation
     voxel_ml = float(np.prod(settings.preprocessing.spacing)) / 1000

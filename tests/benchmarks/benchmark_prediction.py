@@ -186,13 +186,12 @@ def _phases(predictor: Predictor, path: Path, output: Path) -> dict[str, Any]:
     """What `Predictor.predict` and `predict_files` do with one scan, step by step."""
     from screener_nnu.inference.images import write_image
     from screener_nnu.inference.volume import score_map
-    from screener_nnu.plans import ScreenerSettings
     from screener_nnu.preprocessing.mapping import mask_to_input_geometry, to_input_geometry
     from screener_nnu.preprocessing.prepare import prepare_image
     from screener_nnu.preprocessing.reading import read_image
 
     plan, device, lowest = predictor.plan, predictor.device, predictor.lowest
-    settings = ScreenerSettings.from_dict(plan["screener"]).preprocessing
+    settings = plan.settings.preprocessing
     clock = _Clock(device.type)
     raw = clock("read", lambda: read_image(path, "scan"))
     made = clock("prepare", lambda: prepare_image(raw, settings))
@@ -219,13 +218,13 @@ def _stock(
 
     from screener_nnu.detectors import ModelRef
     from screener_nnu.networks.unet import build_unet
-    from screener_nnu.plans import ScreenerSettings
 
     plan = ModelRef(arguments.dataset, arguments.plans).load(torch.device("cpu")).plan
+    values = plan.to_dict()
     if large_tile:
-        tile = list(ScreenerSettings.from_dict(plan["screener"]).inference.student_tile)
-        plan["configurations"]["3d_fullres"]["patch_size"] = tile
-    manager = PlansManager(plan)
+        tile = list(plan.settings.inference.student_tile)
+        values["configurations"]["3d_fullres"]["patch_size"] = tile
+    manager = PlansManager(values)
     configuration = manager.get_configuration("3d_fullres")
     description = {
         "channel_names": {"0": "CT"},

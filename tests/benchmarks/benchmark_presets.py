@@ -14,17 +14,16 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 
 from screener_nnu.inference.tiles import Tiling
-from screener_nnu.networks.unet import build_unet, low_precision, shape_divisor
+from screener_nnu.networks.unet import build_unet, low_precision
 from screener_nnu.planners.architecture import plan_architecture
 from screener_nnu.planners.memory import Fit, fit_to_memory
 from screener_nnu.planners.presets import PRESETS
-from screener_nnu.plans import CONFIGURATION, Shape
+from screener_nnu.plans import CONFIGURATION, Shape, StockPlan
 
 SPACING = (1.5, 0.8, 0.8)
 BODY_MM = (400.0, 300.0, 400.0)
@@ -51,9 +50,9 @@ def _row(name: str, width: int | None, device: torch.device, repeats: int) -> st
     preset = replace(preset, base_width=width) if width else preset
     fit = fit_to_memory(preset, SPACING, BODY_MM, preset.memory_gb)
     architecture = plan_architecture(fit.spacing, fit.patch, fit.preset)
-    plan: dict[str, Any] = {"configurations": {CONFIGURATION: {"architecture": architecture}}}
+    plan = StockPlan({"configurations": {CONFIGURATION: {"architecture": architecture}}})
     network = build_unet(plan, 1, 1, seed=0).to(device)
-    tiling = _tiles_of_body(fit, shape_divisor(plan))
+    tiling = _tiles_of_body(fit, plan.divisor)
     tiles = len(tiling.starts)
     forward = _seconds(lambda: _forward(network, tiling.tile, device), device, repeats)
     training = _seconds(lambda: _step(network, fit.patch, device), device, repeats)

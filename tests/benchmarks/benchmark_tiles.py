@@ -14,7 +14,6 @@ import argparse
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from screener_nnu.detectors import ModelRef
 from screener_nnu.inference.images import find_images
 from screener_nnu.inference.predict import AnomalyMap, Predictor
 from screener_nnu.paths import set_default_folders
-from screener_nnu.plans import ScreenerSettings
+from screener_nnu.plans import Plan
 from screener_nnu.preprocessing.reading import read_image
 
 
@@ -54,11 +53,11 @@ def main() -> None:
             _report(f"| {model} | {tile} | {overlap:g}", seconds, results, first)
 
 
-def _with_tile(plan: dict[str, Any], tile: int, overlap: float) -> dict[str, Any]:
-    settings = ScreenerSettings.from_dict(plan["screener"])
+def _with_tile(plan: Plan, tile: int, overlap: float) -> Plan:
+    settings = plan.settings
     shape = (tile, tile, tile)
     inference = replace(settings.inference, teacher_tile=shape, student_tile=shape, overlap=overlap)
-    return {**plan, "screener": replace(settings, inference=inference).to_dict()}
+    return plan.with_settings(replace(settings, inference=inference))
 
 
 def _measure(predictor: Predictor, anomalies: Path) -> tuple[float, list[tuple[float, np.ndarray]]]:

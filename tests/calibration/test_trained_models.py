@@ -36,7 +36,7 @@ KINDS = pytest.mark.parametrize("teacher", [True, False], ids=["teacher", "stude
 
 
 def split(world: Any) -> Any:
-    return read_plan(world.preprocessed / f"{PLANS}.json")[1].split
+    return read_plan(world.preprocessed / f"{PLANS}.json").settings.split
 
 
 def command(*words: Any) -> None:
@@ -184,16 +184,16 @@ def test_it_can_be_switched_off(trained: Any) -> None:
     path.unlink()
     calibrate_trained(ref(True), CPU, 0)
     assert not path.exists()
-    settings = ScreenerSettings.from_dict(trained.plan()["screener"])
+    settings = trained.plan().settings
     assert settings.calibration.max_scans == 32
-    older = trained.plan()["screener"]
+    older = trained.plan().to_dict()["screener"]
     del older["calibration"]
     assert ScreenerSettings.from_dict(older) == settings
 
 
 def test_switching_does_not_change_a_trained_stage(trained: Any) -> None:
     """The setting belongs to no stage, so that nothing has to be trained anew for it."""
-    plan = trained.plan("calibration.max_scans=0")
+    plan = trained.plan("calibration.max_scans=0").to_dict()
     (trained.preprocessed / f"{PLANS}.json").write_text(json.dumps(plan))
     trained.train("chain")
 

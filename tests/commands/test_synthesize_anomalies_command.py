@@ -62,7 +62,7 @@ def test_held_out_scans_of_a_plan(
     folder.mkdir()
     cases = {name: {"image": str(path)} for name, path in zip(names, files, strict=True)}
     (folder / paths.FINGERPRINT_FILE).write_text(json.dumps({"cases": cases}))
-    read: Callable = lambda path: ({}, SimpleNamespace(split=split))  # noqa: E731
+    read: Callable = lambda path: SimpleNamespace(settings=SimpleNamespace(split=split))  # noqa: E731
     monkeypatch.setattr(plans, "read_plan", read)
     request = ["-d", "Dataset900_Phantom", "-o", str(tmp_path / use), "-np", "0"]
     main([*request, "--use", use, "--kinds", "constant"])

@@ -171,12 +171,12 @@ def test_default_levels_are_those_of_the_encoder(unet: Build) -> None:
 
 
 def test_the_plans_own_unet_has_levels(made_world: object) -> None:
-    from screener_nnu.networks.unet import build_unet, shape_divisor
+    from screener_nnu.networks.unet import build_unet
 
     plan = made_world.plan()  # type: ignore[attr-defined]
     network = build_unet(plan, 1, 3, seed=1).eval()
     image = images(12, 16, 16)
     descriptor = LevelsDescriptor(network, level_names(network))
-    assert descriptor.divisor == shape_divisor(plan)
+    assert descriptor.divisor == plan.divisor
     with torch.no_grad():
         torch.testing.assert_close(descriptor(image)[:, -3:], network(image))

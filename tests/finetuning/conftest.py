@@ -11,6 +11,8 @@ import pytest
 import SimpleITK
 import torch
 
+from screener_nnu.plans import StockPlan
+
 TARGET, SOURCE = "Dataset502_Lesions", "Dataset901_Trunk"
 CASES = [f"case_{i}" for i in range(6)]
 
@@ -48,9 +50,24 @@ class World:
         return self.root / "results" / SOURCE / model / "fold_all" / "checkpoint_final.pth"
 
 
-def tiny_plan(widths: tuple[int, ...] = (4, 8, 8)) -> dict:
+def settings_of_ours() -> dict:
+    """What the preset `cpu` plans for a scan with a name that must not travel."""
+    from screener_nnu.planners.planner import ScreenerPlanner
+
+    bounds = {"percentile_00_5": -1000.0, "percentile_99_5": 300.0}
+    fingerprint = {
+        "spacings": [[1.5, 1.5, 1.5]] * 2,
+        "body_extents_mm": [[400.0, 320.0, 420.0]] * 2,
+        "foreground_intensity_properties_per_channel": {"0": bounds},
+        "hu_histogram": {"edges": [-1024.0, 0.0, 3072.0], "counts": [1, 1]},
+        "cases": {"secret_patient_name": {}, "another_patient": {}},
+    }
+    return ScreenerPlanner(fingerprint, SOURCE, preset="cpu").plan().settings.to_dict()
+
+
+def tiny_plan(widths: tuple[int, ...] = (4, 8, 8)) -> StockPlan:
     n = len(widths)
-    return {
+    values = {
         "dataset_name": SOURCE,
         "plans_name": "ScreenerPlans",
         "original_median_spacing_after_transp": [1.5, 1.2, 1.2],
@@ -71,7 +88,7 @@ def tiny_plan(widths: tuple[int, ...] = (4, 8, 8)) -> dict:
                 "percentile_99_5": 300.0,
             }
         },
-        "screener": {"split": {"train": ["secret_patient_name"]}},
+        "screener": settings_of_ours(),
         "configurations": {
             "3d_fullres": {
                 "data_identifier": "ScreenerPlans_3d_fullres",
@@ -113,13 +130,14 @@ def tiny_plan(widths: tuple[int, ...] = (4, 8, 8)) -> dict:
             }
         },
     }
+    return StockPlan(values)
 
 
-def tiny_network(plan: dict, heads: int = 1, seed: int = 0) -> torch.nn.Module:
+def tiny_network(plan: StockPlan, heads: int = 1, seed: int = 0) -> torch.nn.Module:
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
     torch.manual_seed(seed)
-    architecture = plan["configurations"]["3d_fullres"]["architecture"]
+    architecture = plan.architecture
     return get_network_from_plans(
         architecture["network_class_name"],
         architecture["arch_kwargs"],
@@ -163,7 +181,7 @@ def make_world(root: Path) -> World:
     (world.raw / "dataset.json").write_text(json.dumps(labelled_json()))
     plan = tiny_plan()
     world.plan_file.parent.mkdir(parents=True)
-    world.plan_file.write_text(json.dumps(plan))
+    world.plan_file.write_text(json.dumps(plan.to_dict()))
     world.student.parent.mkdir(parents=True)
     source_json = {**labelled_json(), "labels": {"background": 0}}
     torch.save(stock_checkpoint(tiny_network(plan), plan, source_json), world.student)

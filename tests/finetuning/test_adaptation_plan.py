@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from screener_nnu.finetuning.checkpoint import stock_checkpoint
+from screener_nnu.plans import StockPlan
 
 CONFTEST = runpy.run_path(str(Path(__file__).with_name("conftest.py")))
 tiny_plan, tiny_network = CONFTEST["tiny_plan"], CONFTEST["tiny_network"]
@@ -20,23 +21,23 @@ labelled_json, CASES, TARGET = (CONFTEST[n] for n in ("labelled_json", "CASES", 
 NEWER = "nnunetv2.experiment_planning.like_nnssl"
 
 
-def residual_plan() -> dict[str, Any]:
+def residual_plan() -> StockPlan:
     """The same with the residual encoder that the larger presets have; it has a stem of its own."""
-    plan = tiny_plan()
-    block = plan["configurations"]["3d_fullres"]["architecture"]
+    values = tiny_plan().to_dict()
+    block = values["configurations"]["3d_fullres"]["architecture"]
     name = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
     block["network_class_name"] = name
     arguments = block["arch_kwargs"]
     arguments["n_blocks_per_stage"] = arguments.pop("n_conv_per_stage")
-    return plan
+    return StockPlan(values)
 
 
 @pytest.fixture(params=["plain", "residual"])
-def plan(request: pytest.FixtureRequest) -> dict[str, Any]:
+def plan(request: pytest.FixtureRequest) -> StockPlan:
     return tiny_plan() if request.param == "plain" else residual_plan()
 
 
-def test_block_is_complete(plan: dict[str, Any], tmp_path: Any) -> None:
+def test_block_is_complete(plan: StockPlan, tmp_path: Any) -> None:
     """Every entry that nnU-Net reads, of the kind that it expects, in a file without code."""
     file = tmp_path / "checkpoint_final.pth"
     torch.save(stock_checkpoint(tiny_network(plan), plan, labelled_json()), file)
@@ -56,7 +57,7 @@ def test_block_is_complete(plan: dict[str, Any], tmp_path: Any) -> None:
     assert all({"type", "name"} <= set(citation) for citation in checkpoint["citations"])
 
 
-def test_encoder_and_stem_are_found_by_their_keys(plan: dict[str, Any]) -> None:
+def test_encoder_and_stem_are_found_by_their_keys(plan: StockPlan) -> None:
     """As nnU-Net does: weights by prefix, without it, strictly into a module of the network."""
     source = tiny_network(plan, seed=1)
     checkpoint = stock_checkpoint(source, plan, labelled_json())

@@ -14,6 +14,7 @@ from screener_nnu.finetuning.checkpoint import (
     stock_checkpoint,
     unwrap,
 )
+from screener_nnu.plans import StockPlan
 
 _made = runpy.run_path(str(Path(__file__).with_name("conftest.py")))
 tiny_plan, tiny_network, labelled_json = (
@@ -104,7 +105,8 @@ def test_unreadable_checkpoints_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", ["spacing", "window"])
 def test_changed_plan_is_refused_though_all_shapes_fit(change: str) -> None:
-    plan, changed = tiny_plan(), tiny_plan()
+    plan = tiny_plan()
+    changed = plan.to_dict()
     checkpoint = stock_checkpoint(tiny_network(plan), plan, {})
     check_same_input(checkpoint, plan)
     if change == "spacing":
@@ -112,7 +114,7 @@ def test_changed_plan_is_refused_though_all_shapes_fit(change: str) -> None:
     else:
         changed["foreground_intensity_properties_per_channel"]["0"]["percentile_99_5"] = 400.0
     with pytest.raises(ScreenerError, match="plan has changed"):
-        check_same_input(checkpoint, changed)
+        check_same_input(checkpoint, StockPlan(changed))
 
 
 @pytest.mark.parametrize("held", [None, [], {"network_weights": 3}, {"network_weights": {"a": 1}}])

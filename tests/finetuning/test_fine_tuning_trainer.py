@@ -38,9 +38,7 @@ def tuned_run(world: Any, *settings: str) -> FineTuningRun:
     cases = world.preprocessed / "Screener901_3d_fullres"
     cases.mkdir(exist_ok=True)
     (cases / "case_0.b2nd").touch()
-    return FineTuningRun(
-        TARGET, plan["plans_name"], 0, world.student, EPOCHS, ITERATIONS, 3, start.trainer
-    )
+    return FineTuningRun(TARGET, plan.name, 0, world.student, EPOCHS, ITERATIONS, 3, start.trainer)
 
 
 def batch_for(trainer: Any) -> dict[str, Any]:

@@ -7,45 +7,43 @@ import pytest
 
 from screener_nnu.errors import ScreenerError
 from screener_nnu.finetuning.plan import read_source_plan, target_plan, write_target_plan
+from screener_nnu.plans import StockPlan
 
 SOURCE, TARGET = "Dataset901_Trunk", "Dataset502_Lesions"
 
 
-def make(world: Any, start: str = "student") -> dict[str, Any]:
+def make(world: Any, start: str = "student") -> StockPlan:
     plan = read_source_plan(SOURCE, "ScreenerPlans")
     return target_plan(plan, source=SOURCE, target=TARGET, start=start, reader="NibabelIO")
 
 
 def test_starts_have_their_own_name_and_share_the_cases(world: Any) -> None:
     student, scratch = make(world), make(world, "scratch")
-    assert (student["plans_name"], scratch["plans_name"]) == (
-        "Screener901_student",
-        "Screener901_scratch",
-    )
-    assert student["configurations"] == scratch["configurations"]
-    block = student["configurations"]["3d_fullres"]
-    assert block["data_identifier"] == "Screener901_3d_fullres"
-    assert student["dataset_name"] == TARGET and student["image_reader_writer"] == "NibabelIO"
+    assert (student.name, scratch.name) == ("Screener901_student", "Screener901_scratch")
+    assert student.values["configurations"] == scratch.values["configurations"]
+    assert student.configuration["data_identifier"] == "Screener901_3d_fullres"
+    assert student.dataset == TARGET and student.values["image_reader_writer"] == "NibabelIO"
 
 
 def test_network_and_normalisation_are_those_of_the_source(world: Any) -> None:
     source = read_source_plan(SOURCE, "ScreenerPlans")
     made = make(world)
     key = "foreground_intensity_properties_per_channel"
-    assert made[key] == source[key]
-    block, origin = made["configurations"]["3d_fullres"], source["configurations"]["3d_fullres"]
+    assert made.values[key] == source.values[key]
+    block, origin = made.configuration, source.configuration
     assert {k for k in block if block[k] != origin.get(k)} == {"data_identifier"}
 
 
 def test_names_of_pretraining_cases_stay_behind(world: Any) -> None:
-    assert "secret_patient_name" not in json.dumps(make(world))
+    assert "secret_patient_name" in world.plan_file.read_text()
+    assert "secret_patient_name" not in json.dumps(make(world).to_dict())
 
 
 def test_changed_plan_of_a_trained_model_is_refused_unless_restarted(world: Any) -> None:
     plan = make(world)
     path = write_target_plan(plan)
     write_target_plan(plan)
-    changed = {**plan, "transpose_forward": [2, 0, 1]}
+    changed = StockPlan({**plan.values, "transpose_forward": [2, 0, 1]})
     write_target_plan(changed)  # nothing trained yet
     write_target_plan(plan)
     fold = world.results / "nnUNetTrainer__Screener901_student__3d_fullres" / "fold_0"

@@ -11,15 +11,18 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.finetuning.dataset import read_labelled_dataset
 from screener_nnu.finetuning.plan import read_source_plan, target_plan, write_target_plan
 from screener_nnu.finetuning.prepare import prepare_dataset
+from screener_nnu.plans import StockPlan
 
 SOURCE, TARGET = "Dataset901_Trunk", "Dataset502_Lesions"
 FOLDER, MARKER = "Screener901_3d_fullres", "Screener901_3d_fullres.settings.json"
 
 
-def make_plan(start: str = "student", **block: Any) -> dict[str, Any]:
+def make_plan(start: str = "student", **block: Any) -> StockPlan:
     source = read_source_plan(SOURCE, "ScreenerPlans")
     plan = target_plan(source, source=SOURCE, target=TARGET, start=start, reader="SimpleITKIO")
-    plan["configurations"]["3d_fullres"].update(block)
+    values = plan.to_dict()
+    values["configurations"]["3d_fullres"].update(block)
+    plan = StockPlan(values)
     write_target_plan(plan)
     return plan
 

@@ -14,12 +14,15 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.finetuning.checkpoint import read_checkpoint
 from screener_nnu.finetuning.plan import read_source_plan, target_plan
 from screener_nnu.finetuning.starts import STARTS, Start, check_input, file_start_name, find_start
+from screener_nnu.plans import Plan, StockPlan
 
 SOURCE, TARGET = "Dataset901_Trunk", "Dataset502_Lesions"
 
 
-def find(wanted: str, plan: dict[str, Any] | None = None) -> Start:
-    return find_start(wanted, SOURCE, "ScreenerPlans", plan or {})
+def find(wanted: str, *overrides: str) -> Start:
+    plan = Plan.from_dict(read_source_plan(SOURCE, "ScreenerPlans").values)
+    plan = plan.with_settings(plan.settings.override(list(overrides)))
+    return find_start(wanted, SOURCE, "ScreenerPlans", plan)
 
 
 def save_descriptor(world: Any, plans_name: str, channels: int = 5) -> Path:
@@ -35,7 +38,7 @@ def save_descriptor(world: Any, plans_name: str, channels: int = 5) -> Path:
     return path
 
 
-def target(start: Start) -> dict[str, Any]:
+def target(start: Start) -> StockPlan:
     plan = read_source_plan(SOURCE, "ScreenerPlans")
     return target_plan(plan, source=SOURCE, target=TARGET, start=start.name, reader="SimpleITKIO")
 
@@ -70,8 +73,17 @@ def test_shuffled_keeps_statistics_and_nothing_else(world: Any) -> None:
 
 def test_descriptor_may_belong_to_another_plan(world: Any) -> None:
     path = save_descriptor(world, "ScreenerPlans_vicreg")
-    plan = {"screener": {"density": {"descriptor_plans": "ScreenerPlans_vicreg"}}}
-    assert find("descriptor", plan).weights == path
+    assert find("descriptor", "density.descriptor_plans=ScreenerPlans_vicreg").weights == path
+
+
+def test_any_plan_of_nnunet_may_be_the_source_but_of_a_descriptor(world: Any) -> None:
+    values = read_source_plan(SOURCE, "ScreenerPlans").to_dict()
+    del values["screener"]
+    stock = StockPlan(values)
+    for wanted in ("scratch", "student", str(world.student)):
+        assert find_start(wanted, SOURCE, "ScreenerPlans", stock) == find(wanted)
+    with pytest.raises(ScreenerError, match="a plan of stock nnU-Net"):
+        find_start("descriptor", SOURCE, "ScreenerPlans", stock)
 
 
 def test_files_are_named_by_their_model_and_content(world: Any, tmp_path: Path) -> None:

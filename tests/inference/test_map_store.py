@@ -12,13 +12,14 @@ from torch import nn
 
 from screener_nnu.conditions import build_condition
 from screener_nnu.inference.map_store import MapStore
+from screener_nnu.plans import Plan
 from screener_nnu.scoring.teacher import FeatureExtractor
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def plan(made_world: Any) -> dict[str, Any]:
+def plan(made_world: Any) -> Plan:
     return made_world.plan("inference.teacher_tile=[12, 16, 16]")
 
 
@@ -27,7 +28,7 @@ def network(inputs: int, seed: int = 0) -> nn.Module:
     return nn.Conv3d(inputs, 3, 1)
 
 
-def store(folder: Path, plan: dict[str, Any], seed: int = 0, kind: str = "sincos") -> MapStore:
+def store(folder: Path, plan: Plan, seed: int = 0, kind: str = "sincos") -> MapStore:
     features = FeatureExtractor(network(1, seed), build_condition(kind), (2, 2, 2))
     return MapStore(folder, features, plan, CPU)
 
@@ -41,7 +42,7 @@ def never() -> torch.Tensor:
 
 
 def test_maps_of_a_voxelwise_network_are_those_of_the_whole_image(
-    tmp_path: Path, plan: dict[str, Any]
+    tmp_path: Path, plan: Plan
 ) -> None:
     """Tiles overlap, and each gives the condition its own place."""
     y, c = store(tmp_path, plan).maps("case", image)
@@ -55,9 +56,7 @@ def test_maps_of_a_voxelwise_network_are_those_of_the_whole_image(
     np.testing.assert_allclose(c.numpy(), nn.functional.avg_pool3d(place_maps, 2), atol=1e-5)
 
 
-def test_the_network_runs_once_and_other_densities_share_it(
-    tmp_path: Path, plan: dict[str, Any]
-) -> None:
+def test_the_network_runs_once_and_other_densities_share_it(tmp_path: Path, plan: Plan) -> None:
     y, c = store(tmp_path, plan).maps("case", image)
     again, c_again = store(tmp_path, plan).maps("case", never)
     assert c is not None and c_again is not None
@@ -68,7 +67,7 @@ def test_the_network_runs_once_and_other_densities_share_it(
 
 
 def test_other_weights_and_tiles_have_maps_of_their_own(
-    tmp_path: Path, plan: dict[str, Any], made_world: Any
+    tmp_path: Path, plan: Plan, made_world: Any
 ) -> None:
     y, _ = store(tmp_path, plan).maps("case", image)
     other, _ = store(tmp_path, plan, seed=1).maps("case", image)
@@ -77,7 +76,7 @@ def test_other_weights_and_tiles_have_maps_of_their_own(
         store(tmp_path, made_world.plan()).maps("case", never)
 
 
-def test_a_damaged_file_is_made_anew(tmp_path: Path, plan: dict[str, Any]) -> None:
+def test_a_damaged_file_is_made_anew(tmp_path: Path, plan: Plan) -> None:
     y = store(tmp_path, plan).maps("case", image)[0].clone()
     files = list(tmp_path.glob("*/case.npy"))
     assert len(files) == 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.inference.predict import AnomalyMap, Predictor, predict_files
 from screener_nnu.inference.volume import normalise_hu, score_map, teacher_input
 from screener_nnu.planners.planner import ScreenerPlanner
-from screener_nnu.plans import ScreenerSettings
+from screener_nnu.plans import Plan
 from screener_nnu.preprocessing.reading import RawImage
 from screener_nnu.preprocessing.resampling import resample_mask_to_shape, resample_to_shape
 from screener_nnu.scoring.student import Student
@@ -33,7 +32,7 @@ SPACING = (3.0, 2.0, 2.5)  # z, y, x
 SHAPE = (20, 76, 84)
 
 
-def plan(spacing: tuple[float, float, float] = SPACING, *overrides: str) -> dict[str, Any]:
+def plan(spacing: tuple[float, float, float] = SPACING, *overrides: str) -> Plan:
     values = {
         "mean": MEAN, "median": -20.0, "std": STD, "min": -1024.0, "max": 1500.0,
         "percentile_00_5": LOW, "percentile_99_5": HIGH,
@@ -51,9 +50,7 @@ def plan(spacing: tuple[float, float, float] = SPACING, *overrides: str) -> dict
     ).plan()
     grid = [f"preprocessing.{k}={list(spacing)}" for k in ("spacing", "storage_spacing")]
     tile = "inference.student_tile=[16, 16, 16]"
-    settings = ScreenerSettings.from_dict(made["screener"]).override([*grid, tile, *overrides])
-    made["screener"] = settings.to_dict()
-    return made
+    return made.with_settings(made.settings.override([*grid, tile, *overrides]))
 
 
 def sees_hu() -> Student:
@@ -216,7 +213,7 @@ def test_no_mask_without_a_threshold(tmp_path: Path) -> None:
 def test_normalisation_is_that_of_stock_nnunet() -> None:
     hu = np.random.default_rng(1).normal(0, 700, (6, 7, 8)).astype(np.float32)
     made = plan()
-    values = made["foreground_intensity_properties_per_channel"]["0"]
+    values = made.values["foreground_intensity_properties_per_channel"]["0"]
     expected = CTNormalization(intensityproperties=values).run(hu.copy())
     assert expected.std() > 0.5
     np.testing.assert_allclose(

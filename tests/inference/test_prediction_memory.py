@@ -17,6 +17,7 @@ import numpy as np, torch
 import SimpleITK as sitk
 from torch import nn
 from screener_nnu.inference.predict import Predictor
+from screener_nnu.plans import read_plan
 from screener_nnu.preprocessing.reading import Geometry, RawImage
 from screener_nnu.scoring.student import Student
 
@@ -25,7 +26,7 @@ def peak():
     return int(lines["VmHWM"].split()[0]) * 1024
 
 torch.set_num_threads(1)
-plan = json.loads(Path(sys.argv[1]).read_text())
+plan = read_plan(Path(sys.argv[1]))
 
 def person(shape):
     z, y, x = np.ogrid[: shape[0], -1 : 1 : shape[1] * 1j, -1 : 1 : shape[2] * 1j]
@@ -54,7 +55,7 @@ def test_bytes_beside_the_scan(made_world: Any, tmp_path: Path) -> None:
     plan = made_world.plan(
         f"preprocessing.spacing={spacing}", f"preprocessing.storage_spacing={spacing}"
     )
-    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    (tmp_path / "plan.json").write_text(json.dumps(plan.to_dict()))
     (tmp_path / "child.py").write_text(CHILD)
     command = [sys.executable, str(tmp_path / "child.py"), str(tmp_path / "plan.json")]
     result = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -64,9 +64,7 @@ def test_figures_are_those_of_the_teachers_maps(trained: Any) -> None:
     found = rows(out)["infonce/masking_invariant/gaussian"]
     name = "ScreenerPlans_infonce_masking_invariant_gaussian"
     teacher, plan, _ = ModelRef("901", name, "teacher").load(torch.device("cpu"))
-    from screener_nnu.plans import ScreenerSettings
-
-    settings = ScreenerSettings.from_dict(plan["screener"])
+    settings = plan.settings
     names = settings.split.test
     scores, labels = [], []
     for case in names:
@@ -85,7 +83,7 @@ def test_no_scan_to_evaluate_is_said(trained: Any, capsys: pytest.CaptureFixture
     from screener_nnu.plans import read_plan, write_json
 
     path = trained.preprocessed / "ScreenerPlans.json"
-    plan, _ = read_plan(path)
+    plan = read_plan(path).to_dict()
     plan["screener"]["split"]["test"] = []
     write_json(path, plan)
     with pytest.raises(SystemExit):

@@ -75,7 +75,7 @@ def plan_path(images: Path) -> Path:
 
 
 def used_cases(path: Path) -> list[str]:
-    split = read_plan(path)[1].split
+    split = read_plan(path).settings.split
     return sorted((*split.train, *split.validation, *split.test))
 
 
@@ -87,7 +87,7 @@ def test_bad_scans_are_named_and_left_out(images: Path, caplog: pytest.LogCaptur
     path = plan_path(images)
     assert used_cases(path) == good
     assert CaseFolder(path.parent / "ScreenerPlans_screener").finished() == good
-    settings = read_plan(path)[1]
+    settings = read_plan(path).settings
     fingerprint = json.loads((path.parent / "screener_fingerprint.json").read_text())
     named = {**fingerprint["skipped"], **settings.left_out}
     assert set(named) == set(REASONS)
@@ -135,10 +135,10 @@ def test_nothing_to_plan_with(images: Path, kind: str, capsys: pytest.CaptureFix
 def test_scan_that_is_lost_before_preprocessing_leaves_the_plan(images: Path) -> None:
     plan_dataset(["902"], None, 1, REQUEST)
     path = plan_path(images)
-    (lost,) = read_plan(path)[1].split.validation
+    (lost,) = read_plan(path).settings.split.validation
     (images / f"{lost}_0000.nii.gz").write_bytes(b"torn")
     preprocess_planned(NAME, "ScreenerPlans", 0)
-    settings = read_plan(path)[1]
+    settings = read_plan(path).settings
     assert lost not in used_cases(path) and "cannot be read" in settings.left_out[lost]
     assert len(settings.split.train) == 4
     # The only validation scan was lost: a training scan stands in.

@@ -112,7 +112,7 @@ def test_other_settings_on_a_trained_plan_are_refused(
     assert stamps(trained.root) == before
     # Edited by hand, the plan no longer belongs to what was trained.
     path = trained.preprocessed / "ScreenerPlans.json"
-    plan = trained.plan("jitter.noise=0.3")
+    plan = trained.plan("jitter.noise=0.3").to_dict()
     path.write_text(json.dumps(plan))
     message = error_of(capsys, trained.train, "descriptor")
     assert "trained with other settings" in message and "--restart" in message
@@ -121,7 +121,8 @@ def test_other_settings_on_a_trained_plan_are_refused(
 def test_settings_of_other_stages_may_change(trained: Any) -> None:
     before = stamps(trained.root / "results")
     path = trained.preprocessed / "ScreenerPlans.json"
-    path.write_text(json.dumps(trained.plan("distillation.clip_sigma=4", "workers=1")))
+    plan = trained.plan("distillation.clip_sigma=4", "workers=1").to_dict()
+    path.write_text(json.dumps(plan))
     trained.train("descriptor")
     trained.train("density")
     assert stamps(trained.root / "results") == before
@@ -152,7 +153,7 @@ def test_a_stage_too_early_names_the_command(
 def test_missing_case_is_named_before_training(
     world: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    name = world.plan()["screener"]["split"]["train"][1]
+    name = world.plan().settings.split.train[1]
     (world.cases / f"{name}.json").unlink()
     message = error_of(capsys, world.train, "descriptor")
     assert f"1 cases of the plan are not preprocessed (first: {name})" in message

@@ -37,8 +37,9 @@ def installed(empty_world: Any, made_world: Any) -> Any:
 
 
 def test_plan_and_checkpoints_are_read(installed: Any) -> None:
-    plan, settings = read_plan(plan_file("901", "ScreenerPlans"))
-    assert plan["plans_name"] == "ScreenerPlans"
+    plan = read_plan(plan_file("901", "ScreenerPlans"))
+    settings = plan.settings
+    assert plan.name == "ScreenerPlans"
     assert (settings.density.kind, settings.density.descriptor) == ("flow", "dense")
     assert settings.density.options == {} and settings.condition.kind == "masking_invariant"
     for name in (STUDENT, TEACHER):

@@ -21,7 +21,7 @@ def lengthen(world: Any, stage: str) -> None:
     kind = "ape" if stage == "position" else "masking_invariant"
     settings = (f"steps={2 * EPOCHS}", "steps_per_epoch=2", "warmup_steps=1")
     lengths = [f"{where}.optimiser.{setting}" for setting in settings]
-    plan = world.plan(f"condition.kind={kind}", *lengths)
+    plan = world.plan(f"condition.kind={kind}", *lengths).to_dict()
     (world.preprocessed / "ScreenerPlans.json").write_text(json.dumps(plan))
 
 

@@ -34,7 +34,7 @@ dist.init_process_group(
     "gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2
 )
 for stage in sys.argv[3:]:
-    plan, _ = read_plan(plan_file("901", "ScreenerPlans"))
+    plan = read_plan(plan_file("901", "ScreenerPlans")).to_dict()
     plan["continue_training"] = False
     description = json.loads((preprocessed_folder("901") / "dataset.json").read_text())
     cpu = torch.device("cpu")

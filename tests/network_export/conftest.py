@@ -31,7 +31,7 @@ def make_student(world: Any, plans: str) -> None:
     path = world.stage("distillation", plans) / "checkpoint_final.pth"
     path.parent.mkdir(parents=True)
     statistics = {"mean": 31.0, "std": 12.5, "lowest": -7.0, "highest": 400.0}
-    values = {"plan": plan, "network_weights": weights, "score_statistics": statistics}
+    values = {"plan": plan.to_dict(), "network_weights": weights, "score_statistics": statistics}
     write_checkpoint(values, path)
 
 

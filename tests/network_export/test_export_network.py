@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from textwrap import dedent
@@ -75,12 +76,13 @@ def test_one_axis_may_be_as_short_as_the_json_says(exported: Path, students: Any
 def test_residual_encoder_is_exported_as_well(students: Any) -> None:
     from screener_nnu.network_export.graph import torch_export_bytes
     from screener_nnu.network_export.onnx_file import onnx_bytes
-    from screener_nnu.networks.unet import build_unet, shape_divisor
+    from screener_nnu.networks.unet import build_unet
+    from screener_nnu.plans import StockPlan
     from screener_nnu.scoring.student import Student
 
     pytest.importorskip("onnxscript")
-    plan = students.plan()
-    block = plan["configurations"]["3d_fullres"]["architecture"]
+    plan = StockPlan(students.plan().to_dict())
+    block = plan.values["configurations"]["3d_fullres"]["architecture"]
     block["network_class_name"] = block["network_class_name"].replace(
         "PlainConvUNet", "ResidualEncoderUNet"
     )
@@ -90,7 +92,7 @@ def test_residual_encoder_is_exported_as_well(students: Any) -> None:
     # Strides that differ between axes: one of them is not halved at all.
     arguments["strides"] = [[1, 1, 1], *([1, 2, 2] for _ in arguments["strides"][1:])]
     student = Student(build_unet(plan, 1, 1, seed=0), 5.0, 2.0)
-    divisor = shape_divisor(plan)
+    divisor = plan.divisor
     assert divisor[0] == 1 and divisor[1] > 1
     program = trace(student, divisor)
     for network in (
@@ -106,7 +108,7 @@ def test_files_say_nothing_of_this_machine(exported: Path, students: Any) -> Non
     hidden = [package, "site-packages", str(Path(__file__).parents[2]), str(students.root)]
     names = [
         case
-        for cases in students.plan(plans="Fine")["screener"]["split"].values()
+        for cases in asdict(students.plan(plans="Fine").settings.split).values()
         for case in cases
     ]
     assert len(names) == 6

@@ -10,14 +10,15 @@ import torch
 
 from screener_nnu.networks.outputs import join_outputs, split_outputs
 from screener_nnu.networks.unet import build_unet
+from screener_nnu.plans import Plan
 
 
 @pytest.fixture
-def plan(made_world: Any) -> dict[str, Any]:
+def plan(made_world: Any) -> Plan:
     return made_world.plan()
 
 
-def test_output_is_computed_in_float32(plan: dict[str, Any]) -> None:
+def test_output_is_computed_in_float32(plan: Plan) -> None:
     network = build_unet(plan, 1, 2, seed=1).eval()
     seen: list[torch.Tensor] = []
     network.decoder.seg_layers[-1].register_forward_pre_hook(lambda _, x: seen.append(x[0]))
@@ -30,7 +31,7 @@ def test_output_is_computed_in_float32(plan: dict[str, Any]) -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_a_copy_uses_its_own_weights(plan: dict[str, Any]) -> None:
+def test_a_copy_uses_its_own_weights(plan: Plan) -> None:
     network = build_unet(plan, 1, 2, seed=1).eval()
     other = copy.deepcopy(network)
     image = torch.randn(1, 1, 12, 16, 16)
@@ -42,7 +43,7 @@ def test_a_copy_uses_its_own_weights(plan: dict[str, Any]) -> None:
         assert torch.equal(other(image), torch.full_like(before, 3.0))
 
 
-def test_outputs_are_parted_and_joined(plan: dict[str, Any]) -> None:
+def test_outputs_are_parted_and_joined(plan: Plan) -> None:
     """The first outputs alone make a network that gives the first outputs."""
     network, alone = build_unet(plan, 1, 5, seed=1).eval(), build_unet(plan, 1, 2, seed=9).eval()
     first, rest = split_outputs(network.state_dict(), 2)

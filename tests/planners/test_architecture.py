@@ -5,16 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from screener_nnu.networks.unet import build_unet, shape_divisor
+from screener_nnu.networks.unet import build_unet
 from screener_nnu.planners.architecture import feature_elements, plan_architecture
 from screener_nnu.planners.presets import PRESETS
+from screener_nnu.plans import StockPlan
 
 torch.set_num_threads(1)
 SPACING, PATCH = (4.7173, 3.1449, 3.1449), (32, 40, 48)
 
 
-def as_plan(architecture: dict) -> dict:
-    return {"configurations": {"3d_fullres": {"architecture": architecture}}}
+def as_plan(architecture: dict) -> StockPlan:
+    return StockPlan({"configurations": {"3d_fullres": {"architecture": architecture}}})
 
 
 def test_widths_double_up_to_the_largest() -> None:
@@ -71,7 +72,7 @@ def test_every_weight_that_learns_gets_a_gradient() -> None:
 
 def test_divisor_is_the_product_of_strides() -> None:
     block = plan_architecture(SPACING, PATCH, PRESETS["cpu"])
-    network, divisor = build_unet(as_plan(block), 1, 1, seed=0), shape_divisor(as_plan(block))
+    network, divisor = build_unet(as_plan(block), 1, 1, seed=0), as_plan(block).divisor
     assert divisor == (8, 8, 8)
     with torch.no_grad():
         network(torch.zeros(1, 1, *divisor).repeat(1, 1, 2, 2, 2))

@@ -18,6 +18,7 @@ from screener_nnu.planners.memory import (
     fit_to_memory,
 )
 from screener_nnu.planners.presets import PRESETS, Preset
+from screener_nnu.plans import StockPlan
 
 torch.set_num_threads(1)
 THIN, BODY = (1.5, 0.75, 0.75), (400.0, 320.0, 420.0)
@@ -32,7 +33,7 @@ def saved_bytes(preset: Preset, patch: tuple[int, int, int]) -> int:
     """Float32 bytes that autograd keeps for a backward pass of one crop, each storage once."""
     block = plan_architecture(SPACING, patch, preset)
     with torch.device("meta"):
-        plan = {"configurations": {"3d_fullres": {"architecture": block}}}
+        plan = StockPlan({"configurations": {"3d_fullres": {"architecture": block}}})
         network = build_unet(plan, 1, preset.channels)
         image = torch.zeros(1, 1, *patch)
     weights = {p.untyped_storage()._cdata for p in network.parameters()}

@@ -18,9 +18,10 @@ REQUEST = ["-d", "901", "--preset", "cpu", "--num_test", "1", "-np", "1"]
 def test_cases_without_equalisation(world: Any) -> None:
     changes = ["-o", "preprocessing.equalisation=none", "-o", "density.kind=gaussian"]
     main([*REQUEST, "-p", "Plain", *changes])
-    plan, settings = read_plan(world.preprocessed / "Plain.json")
+    plan = read_plan(world.preprocessed / "Plain.json")
+    settings = plan.settings
     assert settings.preprocessing.equalisation == "none" and settings.density.kind == "gaussian"
-    assert settings.data_identifier == "Plain_screener" and plan["plans_name"] == "Plain"
+    assert settings.data_identifier == "Plain_screener" and plan.name == "Plain"
     cases = CaseFolder(world.preprocessed / "Plain_screener")
     for case in cases.finished():
         windowed = cases.read(case, "equalised").astype(np.float32)

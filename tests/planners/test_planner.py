@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,9 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.networks.unet import shape_divisor
 from screener_nnu.planners.planner import ScreenerPlanner
 from screener_nnu.planners.presets import PRESETS
-from screener_nnu.plans import JitterSettings, ScreenerSettings
+from screener_nnu.plans import JitterSettings, Plan, ScreenerSettings
 
 torch.set_num_threads(1)
 Triple = tuple[float, float, float]
@@ -52,9 +52,9 @@ def fingerprint(data: tuple[Triple, Triple], cases: int = 40) -> dict[str, Any]:
     }
 
 
-def make(data: tuple[Triple, Triple], **request: Any) -> tuple[dict[str, Any], ScreenerSettings]:
+def make(data: tuple[Triple, Triple], **request: Any) -> tuple[Plan, ScreenerSettings]:
     plan = ScreenerPlanner(fingerprint(data), "Dataset901_Trunk", **request).plan()
-    return plan, ScreenerSettings.from_dict(plan["screener"])
+    return plan, plan.settings
 
 
 def numbers(settings: ScreenerSettings) -> tuple[Any, ...]:
@@ -95,7 +95,7 @@ def test_thin_slice_ct_with_the_paper_preset_is_the_paper() -> None:
     assert (density.optimiser.steps, density.volumes_per_step) == (500_000, 4)
     # Stored finer than the network sees, as the authors did.
     assert settings.preprocessing.storage_spacing == (1.5, 1.0, 1.0)
-    configuration = plan["configurations"]["3d_fullres"]
+    configuration = plan.configuration
     assert configuration["patch_size"] == [64, 96, 96] and configuration["batch_size"] == 8
     assert configuration["spacing"] == [2.25, 1.5, 1.5]
 
@@ -137,7 +137,7 @@ def test_golden_plans(
     plan, settings = make(data, preset=preset, memory_gb=memory_gb)
     assert numbers(settings) == (spacing, crop, pooling, step)
     assert settings.memory_gb == (memory_gb or PRESETS[preset].memory_gb)
-    widths = plan["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
+    widths = plan.architecture["arch_kwargs"]
     assert widths["features_per_stage"][0] == PRESETS[preset].base_width
     # The condition trains on the same step.
     contrast = settings.condition.contrast
@@ -165,7 +165,7 @@ def test_crops_of_the_student(
         crop,
         volumes,
     )
-    assert not any(n % d for n, d in zip(crop, shape_divisor(plan), strict=True))
+    assert not any(n % d for n, d in zip(crop, plan.divisor, strict=True))
 
 
 def test_what_gave_way_stands_in_the_plan() -> None:
@@ -185,9 +185,9 @@ def test_what_gave_way_stands_in_the_plan() -> None:
 def test_a_plan_is_a_pure_function_and_survives_json() -> None:
     first, settings = make(THIN, preset="cpu", seed=3, num_test=5)
     again, _ = make(THIN, preset="cpu", seed=3, num_test=5)
-    assert first == again == json.loads(json.dumps(first))
+    assert first == again == Plan.from_dict(json.loads(json.dumps(first.to_dict())))
     other, _ = make(THIN, preset="cpu", seed=4, num_test=5)
-    assert other["screener"]["split"] != first["screener"]["split"]
+    assert other.settings.split != first.settings.split
     assert len(settings.split.test) == 5 and settings.seed == 3
 
 
@@ -195,15 +195,15 @@ def test_split_is_stratified_by_the_given_sources() -> None:
     made = fingerprint(THIN, 40)
     sources = {case: "DatasetA" if i < 30 else "DatasetB" for i, case in enumerate(made["cases"])}
     plan = ScreenerPlanner(made, "Dataset901_T", preset="cpu", num_test=8, sources=sources).plan()
-    test = [sources[case] for case in plan["screener"]["split"]["test"]]
+    test = [sources[case] for case in plan.settings.split.test]
     assert 5 <= test.count("DatasetA") <= 7 and len(test) == 8
 
 
 def test_intensities_of_the_fingerprint_become_clip_and_normalisation() -> None:
     plan, settings = make(THIN, preset="cpu")
     assert settings.preprocessing.hu_clip == (-990.0, 420.0)
-    assert plan["foreground_intensity_properties_per_channel"]["0"] == INTENSITIES
-    assert plan["configurations"]["3d_fullres"]["normalization_schemes"] == ["CTNormalization"]
+    assert plan.values["foreground_intensity_properties_per_channel"]["0"] == INTENSITIES
+    assert plan.configuration["normalization_schemes"] == ["CTNormalization"]
 
 
 def test_scans_below_half_a_crop_are_left_out_by_name() -> None:
@@ -213,16 +213,15 @@ def test_scans_below_half_a_crop_are_left_out_by_name() -> None:
     made["body_extents_mm"][7] = [400.0, 62.0, 420.0]
     made["body_extents_mm"][9] = [76.0, 64.0, 64.0]
     plan = ScreenerPlanner(made, "Dataset901_T", preset="cpu").plan()
-    split = plan["screener"]["split"]
-    planned = {case for cases in split.values() for case in cases}
+    planned = {case for cases in asdict(plan.settings.split).values() for case in cases}
     assert set(made["cases"]) - planned == {"case_003", "case_007"}
-    reasons = plan["screener"]["left_out"]
+    reasons = plan.settings.left_out
     assert set(reasons) == {"case_003", "case_007"}
     assert "74 x 320 x 420 mm" in reasons["case_003"] and "75 x 63 x 63 mm" in reasons["case_003"]
 
 
 def test_a_width_of_ones_own_changes_the_network_alone() -> None:
-    usual, slim = (make(COARSE, preset="cpu", **width)[0] for width in ({}, {"width": 8}))
+    usual, slim = (make(COARSE, preset="cpu", **width)[0].to_dict() for width in ({}, {"width": 8}))
     features = [
         p["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"].pop("features_per_stage")
         for p in (usual, slim)
@@ -246,9 +245,9 @@ def test_unknown_preset_lists_the_known_ones() -> None:
 
 def test_data_folders_of_stock_and_screener_are_apart() -> None:
     plan, settings = make(THIN, preset="cpu", plans_name="Mine")
-    stock = plan["configurations"]["3d_fullres"]["data_identifier"]
+    stock = plan.configuration["data_identifier"]
     assert stock == "Mine_3d_fullres" and settings.data_identifier == "Mine_screener"
-    assert plan["plans_name"] == "Mine"
+    assert plan.name == "Mine"
 
 
 @pytest.mark.parametrize("data", [THIN, THICK, COARSE, CROPPED])
@@ -258,13 +257,13 @@ def test_nnunet_reads_the_plan_and_finds_its_functions(
 ) -> None:
     plan, settings = make(data, preset=preset)
     file = tmp_path / "ScreenerPlans.json"
-    file.write_text(json.dumps(plan))
+    file.write_text(json.dumps(plan.to_dict()))
     manager = PlansManager(str(file))
     assert manager.dataset_name == "Dataset901_Trunk" and manager.plans_name == "ScreenerPlans"
     assert manager.transpose_forward == [0, 1, 2]
     assert manager.image_reader_writer_class.__name__ == "SimpleITKIO"
     configuration = manager.get_configuration("3d_fullres")
-    divisor = shape_divisor(plan)
+    divisor = plan.divisor
     assert tuple(configuration.patch_size) == settings.crop_size
     for patch, multiple in zip(configuration.patch_size, divisor, strict=True):
         assert patch % multiple == 0
@@ -300,7 +299,7 @@ def check_resampling(function: Callable[..., Any], channels: int, labels: bool) 
 
 def test_one_patch_runs_through_the_cpu_network() -> None:
     plan, settings = make(COARSE, preset="cpu")
-    architecture = plan["configurations"]["3d_fullres"]["architecture"]
+    architecture = plan.architecture
     network = get_network_from_plans(
         architecture["network_class_name"],
         architecture["arch_kwargs"],

@@ -65,7 +65,7 @@ def replace_scan(images: Path, case: str, add: float = 200.0) -> None:
 
 
 def plan_of(world: Any, plans: str = PLANS) -> Any:
-    return read_plan(world.preprocessed / f"{plans}.json")[1]
+    return read_plan(world.preprocessed / f"{plans}.json").settings
 
 
 def begin(world: Any, *stages: str, plans: str = PLANS) -> None:
@@ -179,8 +179,8 @@ def test_pool_names_its_own_stages(
     folder = stage_folder("Dataset903_Pool", "position", PLANS)
     folder.mkdir(parents=True)
     (folder / "checkpoint_final.pth").touch()
-    _, settings = read_plan(world.preprocessed.with_name("Dataset903_Pool") / f"{PLANS}.json")
-    case = settings.split.train[0]
+    plan = read_plan(world.preprocessed.with_name("Dataset903_Pool") / f"{PLANS}.json")
+    case = plan.settings.split.train[0]
     replace_scan(images, case.removeprefix("901_"))
     caplog.clear()
     run_pool()

@@ -11,12 +11,12 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import plan_file, stage_folder
 from screener_nnu.planners.planner import ScreenerPlanner
 from screener_nnu.planners.variants import derive_plan
-from screener_nnu.plans import ScreenerSettings, read_plan, write_json
+from screener_nnu.plans import Plan, ScreenerSettings, read_plan, write_json
 
 DATASET = "Dataset901_Trunk"
 
 
-def made_plan(**request: Any) -> dict[str, Any]:
+def made_plan(**request: Any) -> Plan:
     values = dict.fromkeys(("mean", "median", "std", "min", "max"), 0.0)
     fingerprint = {
         "spacings": [[1.5, 0.75, 0.75]] * 10,
@@ -34,12 +34,12 @@ def made_plan(**request: Any) -> dict[str, Any]:
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for kind in ("raw", "preprocessed", "results"):
         monkeypatch.setenv(f"nnUNet_{kind}", str(tmp_path / kind))
-    write_json(plan_file(DATASET, "ScreenerPlans"), made_plan())
+    write_json(plan_file(DATASET, "ScreenerPlans"), made_plan().to_dict())
     return tmp_path
 
 
 def settings_of(name: str) -> ScreenerSettings:
-    return read_plan(plan_file(DATASET, name))[1]
+    return read_plan(plan_file(DATASET, name)).settings
 
 
 @pytest.mark.parametrize(
@@ -81,12 +81,13 @@ def test_one_setting_changes_and_all_others_stay(
 
 def test_several_settings_and_the_name_of_the_plan() -> None:
     derive_plan(DATASET, "Variant", ["descriptor.loss=vicreg", "seed=1"])
-    plan, settings = read_plan(plan_file(DATASET, "Variant"))
-    assert plan["plans_name"] == "Variant"
+    plan = read_plan(plan_file(DATASET, "Variant"))
+    settings = plan.settings
+    assert plan.name == "Variant"
     assert (settings.descriptor.loss, settings.seed) == ("vicreg", 1)
     # The cases are those of the plan it comes from.
     assert settings.data_identifier == "ScreenerPlans_screener"
-    assert settings_of("ScreenerPlans") == ScreenerSettings.from_dict(made_plan()["screener"])
+    assert settings_of("ScreenerPlans") == made_plan().settings
 
 
 @pytest.mark.parametrize(

@@ -380,7 +380,7 @@ def test_no_test_scans(planned: Any) -> None:
     path = planned.world.preprocessed / "ScreenerPlans.json"
     from screener_nnu.plans import read_plan, write_json
 
-    plan, _ = read_plan(path)
+    plan = read_plan(path).to_dict()
     plan["screener"]["split"]["test"] = []
     write_json(path, plan)
     planned.run("synthesize_anomalies", "-d", 901, "-o", planned.root / "set", "-np", 0)

@@ -49,7 +49,7 @@ def test_installed_calibrations_are_those_of_the_source(
         assert found is not None and source is not None
         assert found.to_dict() == source.to_dict()
     assert "Calibrated (distillation) on 1 held-out scans" in content["MODEL_CARD.md"].decode()
-    _, settings = read_plan(trained_once.preprocessed / "ScreenerPlans.json")
+    settings = read_plan(trained_once.preprocessed / "ScreenerPlans.json").settings
     names = (*settings.split.train, *settings.split.validation, *settings.split.test)
     for member in (STUDENT, TEACHER, "MODEL_CARD.md"):
         text = content[member].decode()

@@ -71,8 +71,8 @@ def test_another_number_and_the_same_map(
 ) -> None:
     install([str(model_files["teacher"]), "--number", "17"])
     assert (empty_world.root / "preprocessed" / "Dataset017_Tiny").is_dir()
-    plan, _ = read_plan(empty_world.root / "preprocessed/Dataset017_Tiny/ScreenerPlans.json")
-    assert plan["dataset_name"] == "Dataset017_Tiny"
+    plan = read_plan(empty_world.root / "preprocessed/Dataset017_Tiny/ScreenerPlans.json")
+    assert plan.dataset == "Dataset017_Tiny"
     for kind in ("student", "teacher"):
         found = predicted(source_maps["scan"], tmp_path / kind, kind, "17")
         np.testing.assert_array_equal(found, source_maps[kind])

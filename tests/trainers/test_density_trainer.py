@@ -127,7 +127,7 @@ def test_score_statistics_are_those_of_the_training_scans(world: Any) -> None:
     teacher, plan, statistics = ModelRef("901", "ScreenerPlans", "teacher").load(CPU)
     cases, scores = CaseFolder(world.cases), []
     trainer = world.trainer("density")
-    for case in plan["screener"]["split"]["train"]:
+    for case in plan.settings.split.train:
         image, body = (cases.read(case, kind) for kind in ("equalised", "body"))
         y, c, inside = explicit(trainer, image, body)
         with torch.no_grad():
@@ -173,7 +173,7 @@ def source(*stages: str, name: str = "ScreenerPlans") -> list[str]:
 def test_untrained_is_the_network_with_its_initial_weights(world: Any) -> None:
     world.train("density", "-p", "Untrained", *source("descriptor", "condition", name="untrained"))
     teacher, plan, _ = ModelRef("901", "Untrained", "teacher").load(CPU)
-    expected = build_unet(plan, 1, 4, plan["screener"]["seed"]).state_dict()
+    expected = build_unet(plan, 1, 4, plan.settings.seed).state_dict()
     found = teacher.features.descriptor.state_dict()
     assert all(torch.equal(found[key], value) for key, value in expected.items())
     # The same weights that the trained descriptor started from, and no longer has.
@@ -197,7 +197,7 @@ def test_missing_stage_names_its_command(world: Any, removed: str, wanted: str) 
 
 
 def test_integer_fold_and_foreign_plan_are_refused(world: Any) -> None:
-    plan, stage = world.plan(), trainer_of("density")
+    plan, stage = world.plan().to_dict(), trainer_of("density")
     description = json.loads((world.preprocessed / "dataset.json").read_text())
     with pytest.raises(ScreenerError, match="fold 0: .* use fold 'all'"):
         stage(plan, "3d_fullres", 0, description, CPU)

@@ -329,7 +329,7 @@ def student_file(world: Any) -> Path:
 
 
 def test_stock_fine_tuning_takes_everything_but_the_heads(trained: Any) -> None:
-    block = trained.plan()["configurations"]["3d_fullres"]["architecture"]
+    block = trained.plan().architecture
     torch.manual_seed(99)
     network = get_network_from_plans(
         block["network_class_name"],

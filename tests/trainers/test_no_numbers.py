@@ -46,7 +46,7 @@ class Spoilt(torch.nn.Module):
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_score_statistics_name_the_scan(trained: Any, value: float) -> None:
     teacher, plan, statistics = ModelRef("901", "ScreenerPlans", "teacher").load(CPU)
-    names = plan["screener"]["split"]["train"]
+    names = plan.settings.split.train
     found = measure_scores(teacher, trained.cases, names, plan, CPU)
     assert found == pytest.approx(statistics)
     with pytest.raises(ScreenerError, match=f"the teacher's scores of {names[0]} hold values"):

@@ -14,7 +14,7 @@ from screener_nnu.conditions.ape import ApeCondition
 from screener_nnu.detectors import ModelRef
 from screener_nnu.errors import ScreenerError
 from screener_nnu.inference.models import load_features
-from screener_nnu.plans import ScreenerSettings, write_json
+from screener_nnu.plans import Plan, write_json
 from screener_nnu.stages import STAGES
 from screener_nnu.trainers import position
 from screener_nnu.trainers.detector import stages_of
@@ -177,12 +177,11 @@ def test_settings_of_one_stage_are_not_those_of_another(world: Any) -> None:
 
 def test_an_older_plan_without_positions_gets_defaults(world: Any) -> None:
     plan = world.plan()
-    full = ScreenerSettings.from_dict(plan["screener"])
-    older = world.plan()
-    del older["screener"]["condition"]["position"]
-    read = ScreenerSettings.from_dict(older["screener"])
-    assert read.condition.position.optimiser.steps == 400
-    assert read.condition.contrast == full.condition.contrast
+    values = plan.to_dict()
+    del values["screener"]["condition"]["position"]
+    older = Plan.from_dict(values)
+    assert older.settings.condition.position.optimiser.steps == 400
+    assert older.settings.condition.contrast == plan.settings.condition.contrast
     for name in ("descriptor", "condition", "density", "distillation"):
         stage = trainer_of(name)
         assert stage.relevant_settings(older) == stage.relevant_settings(plan)
@@ -202,7 +201,7 @@ def test_an_older_plan_without_positions_gets_defaults(world: Any) -> None:
 def test_chain_trains_what_the_plan_needs(
     world: Any, settings: tuple[str, ...], stages: tuple[str, ...]
 ) -> None:
-    write_json(world.preprocessed / "Variant.json", world.plan(*settings))
+    write_json(world.preprocessed / "Variant.json", world.plan(*settings).to_dict())
     found = stages_of(ModelRef("901", "Variant"))
     assert found == [(stage, "Variant") for stage in stages]
     teacher = stages_of(ModelRef("901", "Variant", "teacher"))
@@ -216,8 +215,7 @@ def test_trained_positions_become_the_condition_of_another_plan(world: Any) -> N
     )["network_weights"]
     links = ("density.descriptor_plans=untrained", "density.condition_plans=Ape")
     plan = world.plan(APE, *links)
-    settings = ScreenerSettings.from_dict(plan["screener"])
-    features = load_features("901", plan, settings.density)
+    features = load_features("901", plan)
     assert isinstance(features.condition, ApeCondition)
     found = features.condition.network.state_dict()
     assert all(torch.equal(found[key], value) for key, value in trained.items())
@@ -227,7 +225,7 @@ def test_trained_positions_become_the_condition_of_another_plan(world: Any) -> N
     assert c.abs().max() <= 1 and c.std() > 0
     # With settings of this plan, not of the one it comes from, the networks would differ in width.
     other = world.plan(APE, *links, "condition.position.width=1")
-    load_features("901", other, settings.density)
+    load_features("901", other)
 
 
 def test_untrained_positions_are_a_condition_too(world: Any) -> None:
@@ -238,6 +236,5 @@ def test_untrained_positions_are_a_condition_too(world: Any) -> None:
 
 def test_missing_positions_name_their_command(world: Any) -> None:
     plan = world.plan(APE, "density.descriptor_plans=untrained")
-    settings = ScreenerSettings.from_dict(plan["screener"])
     with pytest.raises(ScreenerError, match="screener_train 901 3d_fullres position$"):
-        load_features("901", plan, settings.density)
+        load_features("901", plan)

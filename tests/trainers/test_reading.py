@@ -167,8 +167,8 @@ def test_pair_holds_what_its_boxes_say_and_shares_some_body(world: Any, pairs: P
 
 def test_crops_of_a_finer_store_state_their_place_on_the_plans_grid(world: Any) -> None:
     folder = world.preprocessed / "Fine_screener"
-    settings = world.plan(plans="Fine")["screener"]["preprocessing"]
-    factor = tuple(np.divide(settings["storage_spacing"], settings["spacing"]))
+    settings = world.plan(plans="Fine").settings.preprocessing
+    factor = tuple(np.divide(settings.storage_spacing, settings.spacing))
     reader = CropReader(folder, NAMES, 5, "density", (12, 16, 16), factor)
     cases, order = CaseFolder(folder), Names(folder, NAMES, 5, "density")
     for index in range(6):

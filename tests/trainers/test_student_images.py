@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from screener_nnu.plans import JitterSettings
+from screener_nnu.plans import JitterSettings, Plan
 from screener_nnu.trainers.student_images import jittered_hu
 
 PLAN = {
@@ -25,7 +25,7 @@ OFF = JitterSettings(
 def jitter(hu: torch.Tensor, settings: JitterSettings, seed: int = 0) -> torch.Tensor:
     preprocessing = SimpleNamespace(spacing=(3.0, 2.0, 1.0), hu_window=(-1000.0, 300.0))
     given: Any = SimpleNamespace(jitter=settings, preprocessing=preprocessing)
-    return jittered_hu(hu, PLAN, given, torch.Generator().manual_seed(seed))
+    return jittered_hu(hu, Plan(PLAN, given), torch.Generator().manual_seed(seed))
 
 
 def test_without_strength_only_the_bounds_act() -> None:
