@@ -10,6 +10,7 @@ from torch import nn
 from tqdm import tqdm
 
 from screener_nnu.densities import density_class, new_density
+from screener_nnu.descriptors.base import EQUALISED
 from screener_nnu.detectors import TEACHER
 from screener_nnu.errors import ScreenerError
 from screener_nnu.inference.map_store import MapStore, maps_folder
@@ -70,6 +71,11 @@ class DensityTrainer(ScreenerTrainer):
         dataset, folder = self.plan.dataset, self.cases_folder
         self.features: FeatureExtractor = load_features(dataset, self.plan)
         self.features.to(self.device)
+        if self.features.reads != EQUALISED and not self.density.whole_scans:
+            raise ScreenerError(
+                "the network of the descriptor reads HU, and random crops hold the equalised image "
+                "alone: add -o density.whole_scans=true"
+            )
         self.channels = self._feature_channels()
         self.score_statistics: dict[str, float] = {}
         with torch.random.fork_rng(devices=[]):

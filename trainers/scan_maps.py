@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from screener_nnu.errors import CaseError
 from screener_nnu.inference.map_store import MapFiles, MapStore, positions_of
-from screener_nnu.inference.volume import cells_in_body, teacher_input
+from screener_nnu.inference.volume import cells_in_body, images_of
 from screener_nnu.plans import Shape
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.trainers.density_maps import Maps
@@ -167,11 +167,7 @@ class ScanSource:
                 logger.warning("left out: %s", error)
 
     def _stored(self, cases: CaseFolder, case: str) -> None:
-        def image() -> torch.Tensor:
-            equalised = torch.from_numpy(cases.read(case, "equalised"))
-            return teacher_input(equalised, cases.shape(case, "hu"))
-
-        self.store.maps(case, image, newer_than=cases.changed(case))
+        self.store.maps(case, images_of(cases, case), newer_than=cases.changed(case))
 
     def reader(
         self, names: tuple[str, ...], seed: int, stage: str, all_positions: bool = False

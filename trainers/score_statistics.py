@@ -13,7 +13,7 @@ from tqdm import tqdm
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.inference.map_store import MapStore, maps_folder
 from screener_nnu.inference.tiles import needed_voxels
-from screener_nnu.inference.volume import cells_in_body, teacher_cells, teacher_input
+from screener_nnu.inference.volume import cells_in_body, images_of, teacher_cells
 from screener_nnu.plans import Plan
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.sampling.spread import spread
@@ -45,10 +45,9 @@ def case_scores(
     inside = cells_in_body(body, grid_shape, teacher.cell)
     stored = store.stored(case, cases.changed(case))
     if stored is None:
-        equalised = torch.from_numpy(cases.read(case, "equalised")).to(store.device)
         needed = needed_voxels(body, grid_shape) if body_only else None
-        image = teacher_input(equalised, grid_shape)
-        scores = teacher_cells(teacher, image, store.plan, needed).scores.cpu()
+        images = images_of(cases, case)
+        scores = teacher_cells(teacher, images, store.device, store.plan, needed).scores.cpu()
     else:
         y, c = (None if maps is None else maps.to(store.device) for maps in stored)
         assert y is not None

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from screener_nnu.checkpoints import write_array
 from screener_nnu.errors import CaseError
 from screener_nnu.inference.map_store import MapStore, maps_folder
-from screener_nnu.inference.volume import teacher_input
+from screener_nnu.inference.volume import images_of
 from screener_nnu.plans import Plan
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.scoring.teacher import Teacher
@@ -64,13 +64,8 @@ class TeacherTargets:
 
     def _scores(self, case: str) -> torch.Tensor:
         """Scores (d, h, w); with descriptors, their maps are stored before."""
-
-        def image() -> torch.Tensor:
-            equalised = torch.from_numpy(self.cases.read(case, "equalised"))
-            return teacher_input(equalised, self.cases.shape(case, "hu"))
-
         if self.files.maps is not None:
-            self.store.maps(case, image, self.cases.changed(case))
+            self.store.maps(case, images_of(self.cases, case), self.cases.changed(case))
         return case_scores(self.teacher, self.store, self.cases, case)[0]
 
     def _is_current(self, case: str) -> bool:

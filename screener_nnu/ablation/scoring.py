@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,8 @@ def _of_positions(
 
     def scores(case: str, kind: str) -> dict[str, ScanScores]:
         name = f"{case}__{kind}_{anomalies.identity}"
-        y, c = store.maps(name, lambda: torch.from_numpy(anomalies.paint(case, kind).equalised))
+        painted = cache(lambda: anomalies.paint(case, kind))
+        y, c = store.maps(name, lambda image: torch.from_numpy(getattr(painted(), image)))
         y, c = y.to(device), None if c is None else c.to(device)
         _, counted = anomalies.masks(case, kind)
         inside = cells_in_body(counted, counted.shape, teacher.cell).to(device)

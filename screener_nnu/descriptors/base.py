@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import asdict
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,9 @@ from screener_nnu.plans import Shape, Spacing
 from screener_nnu.setting_values import parse
 
 #: Images of a case that a descriptor may read.
-EQUALISED, HU = "equalised", "hu"
+ImageKind = Literal["equalised", "hu"]
+EQUALISED: ImageKind = "equalised"
+HU: ImageKind = "hu"
 _SPACING_TOLERANCE = 0.01
 
 
@@ -43,7 +45,7 @@ class Descriptor(nn.Module, ABC):
     """
 
     Settings: ClassVar[type]
-    reads: str = EQUALISED
+    reads: ImageKind = EQUALISED
     spacing: Spacing | None = None
     divisor: Shape = (1, 1, 1)
     origin: torch.Tensor

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from screener_nnu.descriptors.base import HU, Descriptor
+from screener_nnu.descriptors.base import EQUALISED, HU, Descriptor
 from screener_nnu.descriptors.cells import average_cells, padded_to
 from screener_nnu.descriptors.kept_channels import draw_channels
 from screener_nnu.descriptors.network_card import DTYPES, card_path, read_card
@@ -77,7 +77,7 @@ class FileDescriptor(Descriptor):
         super().__init__(len(kept), data, card.text())
         self.network = loaded
         self.card = card
-        self.reads = card.reads
+        self.reads = HU if card.reads == HU else EQUALISED
         self.spacing = card.spacing
         self.divisor = card.size_divisor
         self.slices_at_once = slices_at_once

@@ -12,13 +12,12 @@ import numpy as np
 import torch
 
 from screener_nnu.checkpoints import write_array
+from screener_nnu.descriptors.base import EQUALISED
 from screener_nnu.errors import CaseError
 from screener_nnu.inference.sliding_window import Part
-from screener_nnu.inference.volume import stitched_maps
+from screener_nnu.inference.volume import Images, stitched_maps
 from screener_nnu.plans import Plan, Shape
 from screener_nnu.scoring.teacher import FeatureExtractor, weights_hash
-
-MapFunction = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ class MapStore:
     def maps(
         self,
         name: str,
-        image: Callable[[], torch.Tensor],
+        images: Images,
         newer_than: float = 0.0,
         part: Callable[[], Part] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -110,16 +109,31 @@ class MapStore:
 
         Args:
             name: of the scan; the same name must always mean the same image.
-            image: makes the equalised image (D, H, W) on the plan's grid; called when it is needed.
+            images: of the scan; called when they are needed.
             newer_than: files of before this time (s since the epoch) are made anew.
             part: gives of which scan the image is a part; by default it is the whole scan.
         """
         files = self.files
-        pairs = [(files.y_folder, self.features.descriptor_maps)]
+        kinds = [(files.y_folder, self.features.descriptor_maps, self.features.reads)]
         if files.c_folder is not None:
-            pairs.append((files.c_folder, self.features.condition_maps))
-        for folder, function in pairs:
-            self._ensure(folder / f"{name}.npy", image, function, newer_than, part)
+            kinds.append((files.c_folder, self.features.condition_maps, EQUALISED))
+        for folder, function, reads in kinds:
+            path = folder / f"{name}.npy"
+            if _is_current(path, newer_than):
+                continue
+            image, place = images(reads).to(self.device), None if part is None else part()
+            divisor = self.features.divisor(self.plan.divisor)
+            made = stitched_maps(
+                function,
+                self.features.pooling,
+                image,
+                self.plan,
+                part=place,
+                divisor=divisor,
+                reads=reads,
+            )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_array(path, made.cpu().numpy())
         return files.read(name)
 
     def stored(
@@ -130,23 +144,6 @@ class MapStore:
         if all(_is_current(folder / f"{name}.npy", newer_than) for folder in folders):
             return self.files.read(name)
         return None
-
-    def _ensure(
-        self,
-        path: Path,
-        image: Callable[[], torch.Tensor],
-        function: MapFunction,
-        newer_than: float,
-        part: Callable[[], Part] | None,
-    ) -> None:
-        if _is_current(path, newer_than):
-            return
-        pooling, given = self.features.pooling, image().to(self.device)
-        place = None if part is None else part()
-        divisor = self.features.divisor(self.plan.divisor)
-        made = stitched_maps(function, pooling, given, self.plan, part=place, divisor=divisor)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_array(path, made.cpu().numpy())
 
     def _identity(self, network: torch.nn.Module) -> str:
         settings = self.plan.settings

@@ -11,7 +11,6 @@ from screener_nnu.conditions import TRAINED_BY, Condition, build_condition
 from screener_nnu.conditions.ape import POSITION_CHANNELS
 from screener_nnu.densities import new_density
 from screener_nnu.descriptors import DENSE, OF_THE_PLAN, descriptor_class
-from screener_nnu.descriptors.base import EQUALISED
 from screener_nnu.detectors import ModelRef
 from screener_nnu.detectors.base import LoadedDetector
 from screener_nnu.errors import ScreenerError
@@ -55,11 +54,6 @@ def _load_descriptor(dataset: str, plan: Plan) -> nn.Module:
     options = kind.options(settings.descriptor_options, "screener.density.descriptor_options")
     descriptor = kind(*unet, **options)
     descriptor.check_spacing(plan.settings.preprocessing.spacing)
-    if descriptor.reads != EQUALISED:
-        raise ScreenerError(
-            f"the network of the descriptor reads {descriptor.reads}, and a density gives it the "
-            "equalised image in [0, 1]: export it with that as its input"
-        )
     return descriptor
 
 

@@ -9,11 +9,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from screener_nnu.descriptors.base import EQUALISED, HU, ImageKind
 from screener_nnu.detectors.base import Detector
 from screener_nnu.inference.sliding_window import Part, cells_to_voxels, score_volume
 from screener_nnu.inference.tile_memory import affordable_tile, tiles_at_once
 from screener_nnu.inference.tiles import needed_cells, needed_voxels, voxels_of_cells
 from screener_nnu.plans import Plan, Shape, StockPlan
+from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.scoring.teacher import Teacher
 
 
@@ -23,11 +25,26 @@ def normalise_hu(hu: torch.Tensor, plan: StockPlan) -> torch.Tensor:
     return (hu.float().clamp(low, high) - mean) / max(std, 1e-8)
 
 
-def teacher_input(equalised: torch.Tensor, grid_shape: Shape) -> torch.Tensor:
-    """The equalised image (stored grid) on the plan's grid."""
-    if tuple(equalised.shape) == tuple(grid_shape):
-        return equalised.float()
-    return F.interpolate(equalised[None, None].float(), grid_shape, mode="trilinear")[0, 0]
+def teacher_input(image: torch.Tensor, grid_shape: Shape) -> torch.Tensor:
+    """An image (stored grid) on the plan's grid."""
+    if tuple(image.shape) == tuple(grid_shape):
+        return image.float()
+    return F.interpolate(image[None, None].float(), grid_shape, mode="trilinear")[0, 0]
+
+
+#: Gives an image of a scan (D, H, W) on the plan's grid: `equalised` or `hu`.
+Images = Callable[[ImageKind], torch.Tensor]
+# What lies beyond the border of an image.
+_AIR: dict[ImageKind, float] = {EQUALISED: 0.0, HU: -1024.0}
+
+
+def images_of(cases: CaseFolder, case: str) -> Images:
+    """The images of a prepared case; they are read when they are asked for."""
+
+    def image(kind: ImageKind) -> torch.Tensor:
+        return teacher_input(torch.from_numpy(cases.read(case, kind)), cases.shape(case, "hu"))
+
+    return image
 
 
 def with_overlap(plan: Plan, overlap: float) -> Plan:
@@ -57,18 +74,20 @@ def stitched_maps(
     tile: Shape | None = None,
     part: Part | None = None,
     divisor: Shape | None = None,
+    reads: ImageKind = EQUALISED,
 ) -> torch.Tensor:
     """Pooled maps of a whole image, averaged where tiles overlap.
 
     Args:
         maps: (image, start, extent) -> (B, channels, d, h, w), see `FeatureExtractor`.
         cell: voxels per axis of a position.
-        image: (D, H, W), equalised, on the plan's grid.
+        image: (D, H, W), on the plan's grid.
         plan: with the tile and its overlap.
         needed: (D, H, W) voxels whose maps are asked for; all by default.
         tile: another one than the plan's.
         part: of which scan the image is a part; by default it is the whole scan.
         divisor: what starts of tiles are multiples of; by default the strides of the plan.
+        reads: which image it is.
 
     Returns:
         (1, channels, d, h, w) float32 on the device of the image.
@@ -79,8 +98,8 @@ def stitched_maps(
     if needed is not None:
         batch = tiles_at_once(tile, inference.teacher_tile, image.device)
     scorer, divisor = _Maps(cell, maps), divisor or plan.divisor
-    overlap = inference.overlap
-    return score_volume(scorer, image, tile, overlap, divisor, 0.0, needed, batch, part)[None]
+    overlap, air = inference.overlap, _AIR[reads]
+    return score_volume(scorer, image, tile, overlap, divisor, air, needed, batch, part)[None]
 
 
 class ScanScores(NamedTuple):
@@ -98,38 +117,44 @@ class ScanScores(NamedTuple):
 
 def teacher_cells(
     teacher: Teacher,
-    equalised: torch.Tensor,
+    images: Images,
+    device: torch.device,
     plan: Plan,
     needed: np.ndarray | None = None,
     tile: Shape | None = None,
     body: np.ndarray | None = None,
 ) -> ScanScores:
-    """Scores on the teacher's cell grid of an image on the plan's grid.
+    """Scores on the teacher's cell grid of a scan on the plan's grid.
 
     The maps of overlapping tiles are averaged and the density is evaluated once a position.
 
     Args:
-        teacher, equalised, plan, tile: as for `stitched_maps`.
+        teacher: on the device.
+        images: of the scan.
+        device: of the teacher.
+        plan, tile: as for `stitched_maps`.
         needed: (D, H, W) voxels whose scores are asked for; those of other cells may be 0.
         body: mask on the storage grid; without it there are no `vector_scores`.
     """
     features, cell = teacher.features, teacher.cell
+    seen = images(features.reads).to(device)
+    z, y, x = seen.shape
     cells = voxels = None
     if needed is not None and needed.any():
-        cells = torch.from_numpy(needed_cells(needed, cell, 0)).to(equalised.device)
-        z, y, x = equalised.shape
+        cells = torch.from_numpy(needed_cells(needed, cell, 0)).to(device)
         reach = teacher.density.density.reach
         voxels = voxels_of_cells(needed_cells(needed, cell, reach), cell, (z, y, x))
     divisor = features.divisor(plan.divisor)
     y_map = stitched_maps(
-        features.descriptor_maps, cell, equalised, plan, voxels, tile, divisor=divisor
+        features.descriptor_maps, cell, seen, plan, voxels, tile, None, divisor, features.reads
     )
     c_map = None
     if features.condition.channels:
-        c_map = stitched_maps(features.condition_maps, cell, equalised, plan, voxels, tile)
+        seen = images(EQUALISED).to(device)
+        c_map = stitched_maps(features.condition_maps, cell, seen, plan, voxels, tile)
     vectors: dict[str, float] = {}
     if body is not None:
-        inside = cells_in_body(body, equalised.shape, cell)
+        inside = cells_in_body(body, (z, y, x), cell)
         vectors = teacher.vector_scores(y_map, inside.to(y_map.device))
     return ScanScores(teacher.score(y_map, c_map, cells)[0], vectors)
 
@@ -187,37 +212,46 @@ def score_scan(
             the scan as a whole.
     """
     z, y, x = hu.shape
-    if scorer.reads == "equalised":
-        image, air = teacher_input(torch.from_numpy(equalised).to(device), (z, y, x)), 0.0
-    else:
-        image = normalise_hu(torch.from_numpy(hu).to(device), plan)
-        air = float(normalise_hu(torch.tensor(-1024.0), plan))
+    given: dict[ImageKind, np.ndarray] = {EQUALISED: equalised, HU: hu}
+
+    def images(kind: ImageKind) -> torch.Tensor:
+        return teacher_input(torch.from_numpy(given[kind]).to(device), (z, y, x))
+
+    needed = None if body is None else needed_voxels(body, (z, y, x))
     scored = _scores_of_positions if scorer.by_position else _scores_of_tiles
-    cells, vectors = scored(scorer, image, plan, body, air)
+    cells, vectors = scored(scorer, images, device, plan, needed, body)
     scores = cells_to_voxels(cells, scorer.cell, (0, 0, 0), (z, y, x)).cpu().numpy()
     return ScanScores(scores, vectors)
 
 
 def _scores_of_positions(
-    teacher: Any, image: torch.Tensor, plan: Plan, body: np.ndarray | None, _: float
+    teacher: Any,
+    images: Images,
+    device: torch.device,
+    plan: Plan,
+    needed: np.ndarray | None,
+    body: np.ndarray | None,
 ) -> ScanScores:
     largest, outputs = plan.settings.inference.teacher_tile, plan.settings.descriptor.channels
-    tile = affordable_tile(largest, plan, outputs, image.device, teacher.low_precision_cpu)
-    return teacher_cells(teacher, image, plan, _needed(body, image), tile, body)
+    tile = affordable_tile(largest, plan, outputs, device, teacher.low_precision_cpu)
+    return teacher_cells(teacher, images, device, plan, needed, tile, body)
 
 
 def _scores_of_tiles(
-    scorer: Detector, image: torch.Tensor, plan: Plan, body: np.ndarray | None, air: float
+    scorer: Detector,
+    images: Images,
+    device: torch.device,
+    plan: Plan,
+    needed: np.ndarray | None,
+    _: np.ndarray | None,
 ) -> ScanScores:
+    image, air = images(EQUALISED), _AIR[EQUALISED]
+    if scorer.reads == "normalised":
+        image = normalise_hu(images(HU), plan)
+        air = float(normalise_hu(torch.tensor(_AIR[HU]), plan))
     inference = plan.settings.inference
     largest, overlap = inference.student_tile, inference.overlap
-    tile = affordable_tile(largest, plan, 1, image.device, scorer.low_precision_cpu)
-    batch, needed = tiles_at_once(tile, largest, image.device), _needed(body, image)
+    tile = affordable_tile(largest, plan, 1, device, scorer.low_precision_cpu)
+    batch = tiles_at_once(tile, largest, device)
     cells = score_volume(scorer, image, tile, overlap, plan.divisor, air, needed, batch)
     return ScanScores(cells, {})
-
-
-def _needed(body: np.ndarray | None, image: torch.Tensor) -> np.ndarray | None:
-    """Voxels of the plan's grid that the map of the body is interpolated from."""
-    z, y, x = image.shape
-    return None if body is None else needed_voxels(body, (z, y, x))

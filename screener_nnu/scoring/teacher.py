@@ -12,7 +12,7 @@ from torch import nn
 
 from screener_nnu.conditions.base import Condition
 from screener_nnu.densities.standardised import StandardisedDensity
-from screener_nnu.descriptors.base import Descriptor
+from screener_nnu.descriptors.base import EQUALISED, Descriptor, ImageKind
 from screener_nnu.networks.unet import low_precision
 from screener_nnu.plans import Shape
 
@@ -56,6 +56,11 @@ class FeatureExtractor(nn.Module):
             return self.descriptor.channels
         network: Any = self.descriptor
         return int(network.decoder.seg_layers[-1].out_channels)
+
+    @property
+    def reads(self) -> ImageKind:
+        """Which image the descriptor sees; the condition sees the equalised one."""
+        return self.descriptor.reads if isinstance(self.descriptor, Descriptor) else EQUALISED
 
     def divisor(self, of_plan: Shape) -> Shape:
         """What starts of tiles are multiples of, so that tiles meet the cells of all networks.
