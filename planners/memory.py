@@ -59,7 +59,11 @@ def estimate_gb(preset: Preset, spacing: Spacing, patch: Shape) -> float:
 
 
 def fit_to_memory(
-    preset: Preset, median_spacing: Spacing, median_extent_mm: Spacing, memory_gb: float
+    preset: Preset,
+    median_spacing: Spacing,
+    median_extent_mm: Spacing,
+    memory_gb: float,
+    given: Spacing | None = None,
 ) -> Fit:
     """Shrinks expander, positives, volumes, width and crop, in this order, until the plan fits.
 
@@ -68,11 +72,12 @@ def fit_to_memory(
         median_spacing: voxel size (z, y, x) of the data in mm.
         median_extent_mm: median size of the body crop in mm.
         memory_gb: device memory; a tenth is left free.
+        given: voxel size (mm) in place of the one that is planned.
     """
     budget = USABLE * memory_gb
     given_way: list[str] = []
     while True:
-        spacing = plan_spacing(median_spacing, preset.crop_voxels)
+        spacing = given or plan_spacing(median_spacing, preset.crop_voxels)
         shape = tuple(int(e // s) for e, s in zip(median_extent_mm, spacing, strict=True))
         patch = plan_patch(spacing, shape, preset.crop_voxels)  # type: ignore[arg-type]
         estimate = estimate_gb(preset, spacing, patch)

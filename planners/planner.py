@@ -26,6 +26,7 @@ from screener_nnu.plans import (
     PreprocessingSettings,
     ScreenerSettings,
     Shape,
+    Spacing,
     StockPlan,
 )
 from screener_nnu.preprocessing.equalise import global_levels
@@ -34,6 +35,9 @@ from screener_nnu.preprocessing.resampling import (
     RESAMPLING_PROBABILITIES,
     RESAMPLING_SEG,
 )
+
+# Of a plan; coarser than any network has been made for.
+_LARGEST_VOXEL_MM = 20.0
 
 
 class ScreenerPlanner:
@@ -49,6 +53,7 @@ class ScreenerPlanner:
         plans_name: name of the plan file.
         sources: source data set of each case, for the stratified split.
         width: channels of the UNet's first stage in place of the preset's; deeper stages double.
+        spacing: voxel size (z, y, x) in mm in place of the one that the data and the preset give.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class ScreenerPlanner:
         plans_name: str = "ScreenerPlans",
         sources: Mapping[str, str] | None = None,
         width: int | None = None,
+        spacing: Spacing | None = None,
     ) -> None:
         """Keeps the inputs; `plan` does the work."""
         self.fingerprint = fingerprint
@@ -74,12 +80,19 @@ class ScreenerPlanner:
         self.seed = seed
         self.plans_name = plans_name
         self.sources = sources or {name: dataset for name in fingerprint["cases"]}
+        self.given_spacing = None if spacing is None else _usable_spacing(spacing)
         self.median_spacing = tuple(np.median(fingerprint["spacings"], axis=0))
         self.median_extent = tuple(np.median(fingerprint["body_extents_mm"], axis=0))
 
     def plan(self) -> Plan:
         """The whole plan: nnU-Net's keys and `screener`."""
-        fit = fit_to_memory(self.preset, self.median_spacing, self.median_extent, self.memory_gb)
+        fit = fit_to_memory(
+            self.preset,
+            self.median_spacing,
+            self.median_extent,
+            self.memory_gb,
+            self.given_spacing,
+        )
         values = {
             "dataset_name": self.dataset,
             "plans_name": self.plans_name,
@@ -233,10 +246,13 @@ class ScreenerPlanner:
         mm = " x ".join(f"{s:.2f}" for s in fit.spacing)
         data = " x ".join(f"{s:.2f}" for s in self.median_spacing)
         span = " x ".join(f"{p * s:.0f}" for p, s in zip(fit.patch, fit.spacing, strict=True))
+        why = f"{fit.preset.crop_voxels} voxels span about 144 mm, and the data's median of {data} "
+        why += "mm is not upsampled"
+        if self.given_spacing is not None:
+            why = f"as asked for; the data's median is {data} mm"
         given_way = "; ".join(fit.given_way) or "nothing had to give way"
         return {
-            "spacing": f"{mm} mm (z, y, x): {fit.preset.crop_voxels} voxels span about 144 mm, and "
-            f"the data's median of {data} mm is not upsampled",
+            "spacing": f"{mm} mm (z, y, x): {why}",
             "crop_size": f"{list(fit.patch)} voxels span {span} mm; the nearest multiples that "
             "the network's strides allow, within the median body",
             "network": f"{fit.preset.base_width} channels in the first stage, twice as many in "
@@ -266,3 +282,13 @@ def _usable_width(width: int, preset: Preset) -> int:
 
 def _millimetres(extent: Iterable[float]) -> str:
     return " x ".join(f"{value:.0f}" for value in extent) + " mm"
+
+
+def _usable_spacing(spacing: Spacing) -> Spacing:
+    if len(spacing) != 3 or not all(0 < s <= _LARGEST_VOXEL_MM for s in spacing):
+        raise ScreenerError(
+            f"a spacing of {' x '.join(f'{s:g}' for s in spacing)} mm is out of range: three "
+            f"numbers (z, y, x), above 0 and at most {_LARGEST_VOXEL_MM:g}"
+        )
+    z, y, x = (float(s) for s in spacing)
+    return z, y, x

@@ -31,6 +31,14 @@ def _parser() -> argparse.ArgumentParser:
         help="channels of the UNet's first stage in place of the preset's: half of them take a "
         "quarter of the arithmetic",
     )
+    parser.add_argument(
+        "--spacing",
+        type=float,
+        nargs=3,
+        default=None,
+        metavar=("Z", "Y", "X"),
+        help="voxel size in mm in place of the planned one, for a network that was made for it",
+    )
     parser.add_argument("--num_test", type=int, default=0, help="scans kept for evaluation")
     parser.add_argument("--seed", type=int, default=12345)
     parser.add_argument("-p", dest="plans", default="ScreenerPlans", metavar="PLANS")
@@ -85,6 +93,7 @@ def _plan_and_preprocess(arguments: argparse.Namespace) -> None:
         "preset": arguments.preset,
         "memory_gb": arguments.memory_gb,
         "width": arguments.width,
+        "spacing": None if arguments.spacing is None else tuple(arguments.spacing),
         "num_test": arguments.num_test,
         "seed": arguments.seed,
         "plans_name": arguments.plans,

@@ -22,6 +22,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from screener_nnu.errors import ScreenerError
 from screener_nnu.planners.planner import ScreenerPlanner
 from screener_nnu.planners.presets import PRESETS
+from screener_nnu.planners.settings_check import check_settings
 from screener_nnu.plans import JitterSettings, Plan, ScreenerSettings
 
 torch.set_num_threads(1)
@@ -325,3 +326,24 @@ def test_contrast_follows_the_preset() -> None:
     for settings in (paper, cpu):
         levels = settings.preprocessing.hu_levels
         assert levels[0] == -1000 and levels[-1] == 300 and all(np.diff(levels) > 0)
+
+
+def test_a_spacing_of_ones_own_is_that_of_all_parts() -> None:
+    plan = make(THIN, preset="cpu", spacing=(3.0, 2.0, 2.0))
+    settings = plan[0].settings
+    assert plan[0].configuration["spacing"] == [3.0, 2.0, 2.0]
+    assert settings.preprocessing.spacing == settings.preprocessing.storage_spacing == (3, 2, 2)
+    assert settings.crop_size == tuple(plan[0].configuration["patch_size"])
+    # As many voxels as the preset has, about as wide as they allow.
+    assert 0.5 < np.prod(settings.crop_size) / PRESETS["cpu"].crop_voxels <= 1.1
+    assert "as asked for" in settings.reasons["spacing"]
+    check_settings(plan[0])
+    other = plan[0].with_settings(settings.override(["preprocessing.spacing=[2, 2, 2]"]))
+    with pytest.raises(ScreenerError, match="mm: plan with screener_plan_and_preprocess --spacing"):
+        check_settings(other)
+
+
+@pytest.mark.parametrize("spacing", [(0.0, 1.0, 1.0), (-2.0, 1.0, 1.0), (1.0, 1.0, 30.0)])
+def test_an_impossible_spacing_is_refused(spacing: tuple[float, float, float]) -> None:
+    with pytest.raises(ScreenerError, match="is out of range: three numbers"):
+        make(COARSE, preset="cpu", spacing=spacing)
