@@ -27,6 +27,7 @@ from screener_nnu.evaluation.histograms import CaseHistogram, quantile_edges
 from screener_nnu.files import file_sha256
 from screener_nnu.inference.map_store import MapStore, maps_folder
 from screener_nnu.inference.sliding_window import cells_to_voxels
+from screener_nnu.inference.tiles import needed_cells
 from screener_nnu.inference.volume import ScanScores, cells_in_body, score_scan
 from screener_nnu.sampling.spread import spread
 from screener_nnu.synthetic.anomalies import KINDS
@@ -154,7 +155,8 @@ def _of_positions(
         y, c = y.to(device), None if c is None else c.to(device)
         _, counted = anomalies.masks(case, kind)
         inside = cells_in_body(counted, counted.shape, teacher.cell).to(device)
-        cells = teacher.score(y, c)[0]
+        needed = torch.from_numpy(needed_cells(counted, teacher.cell, 0)).to(device)
+        cells = teacher.score(y, c, needed)[0]
         voxels = cells_to_voxels(cells, teacher.cell, (0, 0, 0), counted.shape).cpu().numpy()
         return {plans_name: ScanScores(voxels, teacher.vector_scores(y, inside))}
 
