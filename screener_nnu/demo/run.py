@@ -15,6 +15,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, TextIO
 
+from screener_nnu.demo.forecast import expected_minutes
 from screener_nnu.demo.settings import LABELLED, PRETRAINING, DemoPaths, DemoSize
 from screener_nnu.demo.steps import PROCESSES, Step, demo_steps
 from screener_nnu.demo.terminal import (
@@ -48,8 +49,13 @@ def run_demo(root: Path, restart: bool = False, size: DemoSize | None = None) ->
     paths, size = DemoPaths(root), size or DemoSize()
     record = _open_record(paths, size, restart)
     _set_environment(paths.environment)
-    steps = demo_steps(paths, size, _device(paths))
+    device = _device(paths)
+    steps = demo_steps(paths, size, device)
     print(f"The whole pipeline on computed CT, in {root} (all output: {paths.log})", flush=True)
+    if device == "cpu" and not record["finished"]:
+        with output_to(paths.log):
+            minutes = expected_minutes(size)
+        print(f"This will take about {minutes:.0f} min on this machine", flush=True)
     for number, step in enumerate(steps, 1):
         with output_to(paths.log) as terminal:
             _run_step(f"{number:2d}/{len(steps)}", step, paths, record, terminal)

@@ -57,6 +57,7 @@ def _run(folder: Path) -> str:
 def test_demo_runs_writes_its_page_and_resumes(tmp_path: Path) -> None:
     first = _run(tmp_path)
     assert first.count("done in") == STEPS
+    assert re.search(r"This will take about \d+ min on this machine", first)
     assert first.rstrip().endswith(f"Open {tmp_path / 'out' / 'report.html'}")
     assert len(first.splitlines()) < 100
 
@@ -73,6 +74,7 @@ def test_demo_runs_writes_its_page_and_resumes(tmp_path: Path) -> None:
     assert len(seconds) == STEPS
 
     written = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.suffix in (".pth", ".gz")}
-    assert _run(tmp_path).count("done in") == STEPS
+    again = _run(tmp_path)
+    assert again.count("done in") == STEPS and "will take" not in again
     assert written == {p: p.stat().st_mtime_ns for p in written}
     assert json.loads((out / "demo.json").read_text())["seconds"] == seconds
