@@ -93,7 +93,12 @@ def _plan(
 ) -> Plan:
     used = {case: sources.get(case, name) for case in fingerprint["cases"]}
     plan = ScreenerPlanner(fingerprint, name, sources=used, **request).plan()
+    spacing = plan.settings.preprocessing.spacing
     plan = plan.with_settings(plan.settings.override(list(overrides)))
+    if plan.settings.preprocessing.spacing != spacing:
+        raise ScreenerError(
+            "preprocessing.spacing is that of the network, too: give --spacing Z Y X in its place"
+        )
     check_settings(plan)
     return plan
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from screener_nnu.conditions import CONDITIONS
 from screener_nnu.densities import DENSITIES
 from screener_nnu.descriptors import DENSE, DESCRIPTORS, descriptor_class
@@ -28,12 +26,6 @@ def check_settings(plan: Plan) -> None:
     ):
         if name not in known:
             raise ScreenerError(f"{key} must be one of {', '.join(known)}, but is '{name}'")
-    spacing, stock = settings.preprocessing.spacing, plan.configuration["spacing"]
-    if not np.allclose(spacing, stock, rtol=1e-3):
-        raise ScreenerError(
-            f"preprocessing.spacing is {list(spacing)} and the plan's network was made for {stock} "
-            "mm: plan with screener_plan_and_preprocess --spacing, under a name of its own (-p)"
-        )
     DENSITIES[settings.density.kind].options(settings.density)
     _check_descriptor(settings.density)
     _check_crop(settings.crop_size, plan.divisor, "crop_size")

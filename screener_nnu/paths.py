@@ -167,6 +167,10 @@ def begun_stages(dataset: int | str, plans_name: str) -> list[str]:
     return [stage for stage, folder in folders.items() if any(folder.glob("checkpoint_*.pth"))]
 
 
+#: In both folders of an installed model: where it came from.
+MODEL_MARKER = "screener_model.json"
+
+
 def finished_checkpoint(dataset: int | str, stage: str, plans_name: str) -> Path:
     """Final checkpoint of a stage.
 
@@ -175,6 +179,12 @@ def finished_checkpoint(dataset: int | str, stage: str, plans_name: str) -> Path
     """
     path = stage_folder(dataset, stage, plans_name) / "checkpoint_final.pth"
     if not path.is_file():
+        if (preprocessed_folder(dataset) / MODEL_MARKER).is_file():
+            raise ScreenerError(
+                f"{dataset_name(dataset)} was installed from a model file that does not hold the "
+                f"{stage} stage of {plans_name}: name the detector and the plan that it holds (see "
+                f"MODEL_CARD.md in {path.parents[2]}), or ask for a file with that stage"
+            )
         _refuse_missing_plan(dataset, plans_name)
         raise ScreenerError(
             f"the {stage} stage of {plans_name} has not been trained ({path} is missing); run\n"

@@ -37,6 +37,8 @@ from screener_nnu.plan_settings import (  # noqa: F401 - they are imported from 
 )
 
 CONFIGURATION = "3d_fullres"
+# Without them a plan is read for nothing.
+_NEEDED = ("plans_name", "dataset_name", "configurations")
 DEFAULT_PLANS_NAME = "ScreenerPlans"
 
 
@@ -119,9 +121,16 @@ class Plan(StockPlan):
         Raises:
             ScreenerError: it is none of ours, or its settings do not fit.
         """
+        if not isinstance(values, Mapping):
+            raise ScreenerError("it holds no names and values: correct or delete it")
         if "screener" not in values:
             raise ScreenerError("it is a plan of stock nnU-Net, without screener's settings")
-        return cls(copy.deepcopy(dict(values)), ScreenerSettings.from_dict(values["screener"]))
+        plan = cls(copy.deepcopy(dict(values)), ScreenerSettings.from_dict(values["screener"]))
+        missing = [key for key in _NEEDED if key not in values]
+        if missing or CONFIGURATION not in values["configurations"]:
+            lacking = ", ".join(missing) or f"the configuration {CONFIGURATION}"
+            raise ScreenerError(f"it lacks {lacking}: plan anew")
+        return plan
 
 
 def read_plan(path: Path) -> Plan:

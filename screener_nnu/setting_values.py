@@ -177,9 +177,10 @@ def assign(values: dict[str, Any], assignment: str) -> None:
         raise ScreenerError(f"setting '{assignment}' is not of the form key=value")
     *parents, leaf = key.split(".")
     node: Any = values
-    for name in parents:
+    for depth, name in enumerate(parents, 1):
         if isinstance(node, dict) and node.get(name, "") is None:
-            raise ScreenerError(f"'{name}' of '{key}' is null: give all of it, {name}={{...}}")
+            whole = ".".join(parents[:depth])
+            raise ScreenerError(f"'{whole}' of '{key}' is null: give all of it, {whole}={{...}}")
         node = node.get(name) if isinstance(node, dict) else None
     # What options there are depends on other settings; see where they are read.
     if not isinstance(node, dict) or (leaf not in node and not _is_free(parents)):

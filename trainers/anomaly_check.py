@@ -157,7 +157,7 @@ class AnomalyCheck:
         painted = functools.cache(lambda: self._anomalous(case, kind))
         self.store.maps(
             self._name(case, kind),
-            lambda image: torch.from_numpy(getattr(painted()[0], image)),
+            lambda kind: painted()[0].image(kind),
             changed,
             lambda: painted()[1],
         )

@@ -185,6 +185,8 @@ class ScreenerTrainer(StageState):
 
     def run_training(self) -> None:
         """nnU-Net's loop."""
+        if self.global_step == 0:
+            self.logger.log("preparation_start_timestamps", time(), 0)
         with lost_workers_named():
             super().run_training()
 
@@ -199,15 +201,14 @@ class ScreenerTrainer(StageState):
             write_json(base / "plans.json", self.plan.to_dict())
             write_json(base / "dataset.json", self.dataset_json)
         if self.global_step == 0:
-            self.logger.log("preparation_start_timestamps", time(), 0)
             self.prepare()
-            self.logger.log("preparation_end_timestamps", time(), 0)
             self.stage_log.reference = self._shared_figure()
             if self.num_epochs:
                 self.print_to_log_file(
                     f"{self.stage}: {self.figure_name} of the untrained network "
                     f"{self.stage_log.reference:.4f}"
                 )
+            self.logger.log("preparation_end_timestamps", time(), 0)
         self.dataloader_train = self.training_batches(self.global_step)
         self._progress = tqdm(
             total=self.optimiser_settings.steps,
@@ -345,8 +346,10 @@ class ScreenerTrainer(StageState):
         if self._progress is not None:
             self._progress.close()
         self.network.eval()
+        self.logger.log("finish_start_timestamps", time(), 0)
         with torch.no_grad():
             self.finish()
+        self.logger.log("finish_end_timestamps", time(), 0)
         self.current_epoch -= 1
         folder = Path(self.output_folder)
         self.save_checkpoint(str(folder / "checkpoint_final.pth"))

@@ -167,10 +167,16 @@ class DensityTrainer(ScreenerTrainer):
         names = self.training_scans
         reader = self._reader(names, self.stage, all_positions=not self.density.positions)
         most = self.density.positions or max(1, _FITTED_ROWS // len(names))
-        rows_y, rows_c, vectors = [], [], []
+        rows_y, rows_c = [], []
+        vectors: list[torch.Tensor] = []
+        # Else its mean is not the one that prediction takes.
+        whole = self.density.whole_scans and self.density.body_only and not self.density.positions
         for index in tqdm(range(len(names)), desc="fit", unit="scan"):
             y, c, inside = self._maps_of(reader[index], [])
-            vectors.append(_select(y, inside)[0, :, :, 0, 0].mean(dim=1))
+            vector = _select(y, inside)[0, :, :, 0, 0].mean(dim=1)
+            # Another scan is read in place of a broken one.
+            if whole and not any(torch.equal(vector, other) for other in vectors):
+                vectors.append(vector)
             generator = torch_generator(
                 torch.device("cpu"), self.settings.seed, f"{self.stage} rows", index
             )
@@ -184,7 +190,8 @@ class DensityTrainer(ScreenerTrainer):
         self.model.finish_statistics()
         generator = torch_generator(torch.device("cpu"), self.settings.seed, f"{self.stage} fit", 0)
         self.model.fit(torch.cat(rows_y), torch.cat(rows_c) if rows_c else None, generator)
-        self.model.fit_vectors(torch.stack(vectors))
+        if vectors:
+            self.model.fit_vectors(torch.stack(vectors))
 
     def compute_loss(
         self, batch: list[Any], step: int

@@ -29,6 +29,8 @@ class StageLogger(LocalLogger):
                 "lrs",
                 "preparation_start_timestamps",
                 "preparation_end_timestamps",
+                "finish_start_timestamps",
+                "finish_end_timestamps",
                 "epoch_start_timestamps",
                 "epoch_end_timestamps",
             )
@@ -65,15 +67,14 @@ class StageLogger(LocalLogger):
         write_whole(Path(output_folder) / "progress.png", FigureCanvasAgg(figure).print_png)
 
 
-def training_seconds(values: Mapping[str, Any]) -> float:
-    """Seconds that a stage took, from the values of its log.
+def training_seconds(values: Mapping[str, Any]) -> float | None:
+    """Seconds that a stage took, from the values of its log; None where it does not say.
 
-    The preparation counts, in which some densities are fitted, and all epochs of a run that was
-    resumed, but not the time between its parts.
+    Maps that are made before the first epoch count, all epochs of a run that was resumed and the
+    measuring of its scores, but not the time between its parts.
     """
-    kept = ("preparation", "epoch")
-    starts, ends = (
-        [time for name in kept for time in values.get(f"{name}_{what}_timestamps", [])]
-        for what in ("start", "end")
-    )
-    return float(sum(end - start for start, end in zip(starts, ends, strict=False)))
+    spent = []
+    for name in ("preparation", "epoch", "finish"):
+        times = (values.get(f"{name}_{what}_timestamps", []) for what in ("start", "end"))
+        spent += [end - start for start, end in zip(*times, strict=False)]
+    return float(sum(spent)) if spent else None

@@ -23,6 +23,7 @@ from screener_nnu.synthetic.cases import (
     AnomalousCase,
     anomalous_case,
     plain_case,
+    read_hu_and_body,
 )
 
 logger = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ class AnomalyStore:
     def masks(self, case: str, kind: str) -> tuple[np.ndarray, np.ndarray]:
         """Anomalies, and the voxels that count: those and the body's, both bool (D, H, W)."""
         if kind == NONE:
-            body = self.paint(case, kind).body
+            body = read_hu_and_body(self.cases, case)[1]
             return np.zeros_like(body), body
         path = self.folder / f"{case}__{kind}_{self.identity}.npz"
         if path.is_file():

@@ -20,9 +20,10 @@ from screener_nnu.ablation.scoring import CASE_SCORE, Judged, judge_detector
 from screener_nnu.checkpoints import read_checkpoint, write_bytes
 from screener_nnu.detectors import ModelRef
 from screener_nnu.detectors.base import LoadedDetector
+from screener_nnu.inference.models import trained_stages
 from screener_nnu.inference.volume import score_map
-from screener_nnu.paths import dataset_name, finished_checkpoint
-from screener_nnu.plans import write_json
+from screener_nnu.paths import dataset_name, finished_checkpoint, plan_file
+from screener_nnu.plans import TEACHER, read_plan, write_json
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.trainers.detector import stages_of
 from screener_nnu.trainers.run import train_stage
@@ -42,8 +43,9 @@ class Compared:
         difference: of the mean AUROC to the first detector, on the same draws of scans.
         seconds: to score a prepared scan, the median of a few, on the device and its processors.
         megabytes: of weights and of what was fitted.
-        parameters: numbers that were learned by gradient, of all its networks.
-        training_seconds: of all stages that it is made of, alone or shared.
+        parameters: of all its networks, whoever trained them.
+        training_seconds: of all trained stages that it is made of, alone or shared; None where one
+            of them, of an earlier version, does not say.
         unit: of the scores.
     """
 
@@ -52,7 +54,7 @@ class Compared:
     seconds: float
     megabytes: float
     parameters: int
-    training_seconds: float
+    training_seconds: float | None
     unit: str
 
 
@@ -85,7 +87,7 @@ def compare_detectors(
         for stage, own_plans in stages_of(model):
             train_stage(model.dataset, stage, own_plans, device)
     judged: dict[str, Judged] = {}
-    costs: dict[str, tuple[float, float, int, float]] = {}
+    costs: dict[str, tuple[float, float, int, float | None]] = {}
     for model in models:
         loaded = model.load(device)
         judged[model.detector] = judge_detector(model, loaded, anomalies, device, folder / "counts")
@@ -93,7 +95,7 @@ def compare_detectors(
             _seconds(loaded, anomalies.cases, anomalies.names, device),
             _megabytes(loaded.module),
             sum(p.numel() for p in loaded.module.parameters()),
-            sum(_training_seconds(model.dataset, *stage) for stage in stages_of(model)),
+            _training_seconds(model),
         )
     first = judged[models[0].detector]
     compared = [
@@ -125,9 +127,21 @@ def _megabytes(module: torch.nn.Module) -> float:
     return sum(v.numel() * v.element_size() for v in module.state_dict().values()) / 1e6
 
 
-def _training_seconds(dataset: int | str, stage: str, plans: str) -> float:
-    log = read_checkpoint(finished_checkpoint(dataset, stage, plans))["logging"]
-    return training_seconds(log["values"])
+def _training_seconds(model: ModelRef) -> float | None:
+    settings = read_plan(plan_file(model.dataset, model.trained_plans)).settings
+    stages = [(model.stage, model.trained_plans)]
+    if model.stage == "density":
+        stages = trained_stages(model.trained_plans, settings)
+    elif settings.distillation.target == TEACHER:
+        teacher = settings.distillation.density_plans or model.plans
+        of_teacher = read_plan(plan_file(model.dataset, teacher)).settings
+        stages = [*trained_stages(teacher, of_teacher), *stages]
+    seconds = []
+    for stage, plans in stages:
+        log = read_checkpoint(finished_checkpoint(model.dataset, stage, plans))["logging"]
+        seconds.append(training_seconds(log["values"]))
+    known = [one for one in seconds if one is not None]
+    return sum(known) if len(known) == len(seconds) else None
 
 
 def _write(
@@ -156,7 +170,8 @@ def _table(compared: Sequence[Compared], baselines: Sequence[Row]) -> str:
     for one in compared:
         less = "" if one.row.method == first else _with_interval(one.difference, signed=True)
         costs = [f"{one.seconds:.2f}", f"{one.megabytes:.1f}", f"{one.parameters / 1e6:.2f} M"]
-        costs.append(f"{one.training_seconds / 60:.1f}")
+        seconds = one.training_seconds
+        costs.append("-" if seconds is None else f"{seconds / 60:.1f}")
         cases = _with_interval(one.row.case_auroc[CASE_SCORE])
         lines.append("| " + " | ".join([*_figures(one.row), less, cases, *costs]) + " |")
     for row in baselines:

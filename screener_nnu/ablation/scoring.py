@@ -151,7 +151,7 @@ def _of_positions(
     def scores(case: str, kind: str) -> dict[str, ScanScores]:
         name = f"{case}__{kind}_{anomalies.identity}"
         painted = cache(lambda: anomalies.paint(case, kind))
-        y, c = store.maps(name, lambda image: torch.from_numpy(getattr(painted(), image)))
+        y, c = store.maps(name, lambda kind: painted().image(kind))
         y, c = y.to(device), None if c is None else c.to(device)
         _, counted = anomalies.masks(case, kind)
         inside = cells_in_body(counted, counted.shape, teacher.cell).to(device)
@@ -214,7 +214,10 @@ def _judge(title: str, anomalies: AnomalyStore, scores: ScoreFunction) -> dict[s
 
 def _columns(found: Sequence[Sequence[dict[str, float]]]) -> dict[str, np.ndarray]:
     """Case scores (kinds, scans) by name."""
-    return {name: np.array([[case[name] for case in row] for row in found]) for name in found[0][0]}
+    return {
+        name: np.array([[case.get(name, np.nan) for case in row] for row in found])
+        for name in found[0][0]
+    }
 
 
 def _voxels(

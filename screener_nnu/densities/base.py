@@ -111,6 +111,11 @@ class ConditionalDensity(nn.Module, ABC):
             self._initialise(y, c)
         self.initialised.fill_(True)
 
+    @property
+    def has_vector_scores(self) -> bool:
+        """Whether it was fitted to vectors of scans, see `vector_scores`."""
+        return False
+
     def vector_scores(self, vector: Tensor) -> dict[str, float]:
         """Scores of a scan by the mean of its descriptors, by name; higher is more anomalous.
 

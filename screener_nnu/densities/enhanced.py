@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any, ClassVar
 
@@ -15,6 +17,8 @@ from screener_nnu.densities.mean_shift import LEAST_ROWS, MeanShiftSettings, Ref
 from screener_nnu.densities.vector_scores import VECTOR_COLUMNS, VectorScores, VectorScoreSettings
 from screener_nnu.errors import ScreenerError
 from screener_nnu.setting_values import OneOf, Within, parse
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,9 +76,7 @@ class MeanShiftDensity(FittedDensity):
         self.settings: EnhancedSettings = parse(self.Settings, settings, "msde")
         self.shift = ReferenceShift(self.settings)
         self.gaussian = new_gaussian(dim, self.settings)
-        known = {field.name for field in fields(VectorScoreSettings)}
-        shared = {name: value for name, value in asdict(self.settings).items() if name in known}
-        self.vectors = VectorScores(dim, VectorScoreSettings(**shared))
+        self.vectors: VectorScores | None = None
 
     @property
     def least_rows(self) -> int:
@@ -89,13 +91,36 @@ class MeanShiftDensity(FittedDensity):
         self.gaussian.fit(self.shift.fit(bank, keys).positions, None, generator)
 
     def fit_vectors(self, vectors: Tensor) -> None:
-        """Takes the mean descriptor of each training scan; too few of them are left."""
-        if len(vectors) >= LEAST_ROWS:
-            self.vectors.fit(vectors.to(self.initialised.device))
+        """Takes the mean descriptor of each training scan, of enough of them."""
+        if len(vectors) < LEAST_ROWS:
+            logger.info(
+                "%d training scans are too few for scores of a scan as a whole, %d are the least",
+                len(vectors),
+                LEAST_ROWS,
+            )
+            return
+        self.vectors = self._new_vectors()
+        self.vectors.fit(vectors.to(self.initialised.device))
+
+    def resize_to(self, state: Mapping[str, Any], prefix: str = "") -> None:
+        """Has vectors where the state has them: earlier ones have none."""
+        there = f"{prefix}vectors.keys" in state
+        self.vectors = self._new_vectors() if there else None
+        super().resize_to(state, prefix)
+
+    def _new_vectors(self) -> VectorScores:
+        known = {field.name for field in fields(VectorScoreSettings)}
+        shared = {name: value for name, value in asdict(self.settings).items() if name in known}
+        return VectorScores(self.dim, VectorScoreSettings(**shared)).to(self.initialised.device)
+
+    @property
+    def has_vector_scores(self) -> bool:
+        """Whether there were enough training scans."""
+        return self.vectors is not None
 
     def vector_scores(self, vector: Tensor) -> dict[str, float]:
         """Scores of a scan by its mean descriptor, see `VectorScores`."""
-        if not self.vectors.is_fitted:
+        if self.vectors is None:
             return {}
         columns = self.vectors.score(vector[None], names=("this scan",))
         return {name: float(columns[name]) for name in VECTOR_COLUMNS}

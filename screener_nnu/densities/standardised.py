@@ -174,6 +174,11 @@ class StandardisedDensity(nn.Module):
         rows = _as_rows(self._standardised(_as_map(vectors), None, False, None)[0])
         self.density.fit_vectors(rows)
 
+    @property
+    def has_vector_scores(self) -> bool:
+        """Whether the density was fitted to vectors of scans."""
+        return self.density.has_vector_scores
+
     def vector_scores(self, vector: Tensor) -> dict[str, float]:
         """Scores of a scan by the mean (d,) of its descriptors as the network gives them."""
         rows = _as_rows(self._standardised(_as_map(vector[None]), None, False, None)[0])

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.plans import Shape, Spacing
+from screener_nnu.plans import PreprocessingSettings, Shape, Spacing
 from screener_nnu.setting_values import parse
 
 #: Images of a case that a descriptor may read.
@@ -34,6 +34,7 @@ class Descriptor(nn.Module, ABC):
         reads: which image of a case it is given: `equalised`, in [0, 1], or `hu`.
         spacing: voxel size (mm) that its network was made for, 0 for an axis along which any will
             do; None for that of the plan.
+        window: HU outside which its network sees no difference, of one that reads HU.
         divisor: tiles of a scan start at multiples of it; then they meet the cells of the whole.
         origin: (32,) bytes, SHA-256 of whatever decides the map beside the weights. It is in the
             state dictionary, so a hash of that is the identity of the descriptor.
@@ -47,6 +48,7 @@ class Descriptor(nn.Module, ABC):
     Settings: ClassVar[type]
     reads: ImageKind = EQUALISED
     spacing: Spacing | None = None
+    window: tuple[float, ...] = ()
     divisor: Shape = (1, 1, 1)
     origin: torch.Tensor
 
@@ -86,12 +88,21 @@ class Descriptor(nn.Module, ABC):
         """
         return F.avg_pool3d(self(image).float(), pooling)
 
-    def check_spacing(self, spacing: Spacing) -> None:
-        """Refuses a plan whose voxels are not those that the network was made for.
+    def check_images(self, settings: PreprocessingSettings) -> None:
+        """Refuses a plan whose images are not those that the network was made for.
 
         Raises:
-            ScreenerError: an axis differs by more than a hundredth.
+            ScreenerError: the voxels of an axis differ by more than a hundredth, or HU that the
+                network reads are cut off.
         """
+        spacing, (low, high) = settings.spacing, settings.hu_clip
+        if self.window and (self.window[0] < low or self.window[1] > high):
+            wide = f"[{min(self.window[0], low):g},{max(self.window[1], high):g}]"
+            raise ScreenerError(
+                f"the descriptor's network reads {self.window[0]:g} to {self.window[1]:g} HU and "
+                f"the plan cuts HU off at {low:g} and {high:g}: make a plan of its own with "
+                f"screener_plan_and_preprocess -p NAME -o preprocessing.hu_clip={wide}"
+            )
         wanted = self.spacing or (0.0, 0.0, 0.0)
         differs = [
             want and abs(have - want) > _SPACING_TOLERANCE * want

@@ -41,7 +41,7 @@ class FileDescriptor(Descriptor):
 
     What it expects stands in a JSON beside it, see `NetworkCard`. Both are checked, and the network
     is tried on noise of a few voxels, before a scan is read. It is computed in the precision of the
-    JSON and without mixed precision. It does not resample: `check_spacing` refuses a plan of other
+    JSON and without mixed precision. It does not resample: `check_images` refuses a plan of other
     voxels, since a plan of that spacing serves the condition and all else as well.
 
     Args:
@@ -79,6 +79,7 @@ class FileDescriptor(Descriptor):
         self.card = card
         self.reads = HU if card.reads == HU else EQUALISED
         self.spacing = card.spacing
+        self.window = card.window
         self.divisor = card.size_divisor
         self.slices_at_once = slices_at_once
         self.register_buffer("kept", kept)

@@ -53,6 +53,9 @@ class DetectorSpec:
 _TEACHER = "screener_nnu.inference.models:load_teacher"
 
 
+_ON_THE_PLANS_DESCRIPTOR = ("density.descriptor_options={}", f"density.descriptor={DENSE}")
+
+
 def _fitted(
     title: str,
     density: str,
@@ -62,9 +65,10 @@ def _fitted(
 ) -> DetectorSpec:
     """A density that is fitted in one pass, on the descriptor of the plan."""
     overrides = (
+        "density.options={}",
+        *_ON_THE_PLANS_DESCRIPTOR,
         *(f"density.options.{option}" for option in options),
         f"density.kind={density}",
-        f"density.descriptor={DENSE}",
         f"condition.kind={condition}",
         "density.whole_scans=true",
         "density.positions=0",
@@ -86,9 +90,18 @@ _OF_POSITIONS = {
 }
 #: Other descriptors than the plan's, by the end of a detector's name: title and settings.
 OTHER_DESCRIPTORS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "levels": ("on levels of the UNet", (f"density.descriptor={LEVELS}",)),
-    "imagenet": ("on ImageNet features of slices", ("density.descriptor=imagenet",)),
-    "untrained": ("on an untrained UNet", ("density.descriptor_plans=untrained",)),
+    "levels": (
+        "on levels of the UNet",
+        ("density.descriptor_options={}", f"density.descriptor={LEVELS}"),
+    ),
+    "imagenet": (
+        "on ImageNet features of slices",
+        ("density.descriptor_options={}", "density.descriptor=imagenet"),
+    ),
+    "untrained": (
+        "on an untrained UNet",
+        (*_ON_THE_PLANS_DESCRIPTOR, "density.descriptor_plans=untrained"),
+    ),
 }
 
 #: Detector by name.

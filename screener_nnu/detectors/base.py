@@ -14,15 +14,15 @@ class Detector(Protocol):
     """A module that scores scans on the plan's grid; higher is more anomalous.
 
     Attributes:
-        reads: which image of a case it sees: the `equalised` one, or HU `normalised` as stock
-            nnU-Net does.
+        reads: which image of a case it sees: the `equalised` one, `hu`, or HU `normalised` as
+            stock nnU-Net does.
         cell: voxels per axis that one score stands for.
         by_position: whether scores are made of pooled maps position by position, so that maps of
             overlapping tiles are averaged and not scores.
         low_precision_cpu: see `networks.unet.low_precision`.
     """
 
-    reads: Literal["equalised", "normalised"]
+    reads: Literal["equalised", "hu", "normalised"]
     cell: Shape
     by_position: bool
     low_precision_cpu: bool

@@ -81,7 +81,10 @@ def find_start(
         return Start(STUDENT, finished_checkpoint(source, "distillation", plans_name))
     if wanted == DESCRIPTOR:
         # A variant of the density may use the descriptor of another plan.
-        density = Plan.from_dict(plan.values).settings.density
+        try:
+            density = Plan.from_dict(plan.values).settings.density
+        except ScreenerError as error:
+            raise ScreenerError(f"{plans_name} of {source} has no descriptor: {error}") from error
         owner = density.descriptor_plans or plans_name
         return Start(DESCRIPTOR, finished_checkpoint(source, "descriptor", owner))
     if wanted == SHUFFLED:

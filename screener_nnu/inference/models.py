@@ -15,12 +15,29 @@ from screener_nnu.detectors import ModelRef
 from screener_nnu.detectors.base import LoadedDetector
 from screener_nnu.errors import ScreenerError
 from screener_nnu.networks.unet import build_unet
-from screener_nnu.plans import Plan
+from screener_nnu.plans import Plan, ScreenerSettings
 from screener_nnu.scoring.student import Student
 from screener_nnu.scoring.teacher import FeatureExtractor, Teacher
 from screener_nnu.stage_checkpoint import StageCheckpoint, finished_stage
 
 UNTRAINED = "untrained"
+
+
+def trained_stages(density_plans: str, settings: ScreenerSettings) -> list[tuple[str, str]]:
+    """The trained stages of a teacher and their plans, in the order of training.
+
+    Args:
+        density_plans: plan of the density.
+        settings: that the density was trained with.
+    """
+    density, kind = settings.density, settings.condition.kind
+    stages = []
+    if density.descriptor in OF_THE_PLAN:
+        stages.append(("descriptor", density.descriptor_plans or density_plans))
+    if kind in TRAINED_BY:
+        stages.append((TRAINED_BY[kind], density.condition_plans or density_plans))
+    trained = [(stage, plans) for stage, plans in stages if plans != UNTRAINED]
+    return [*trained, ("density", density_plans)]
 
 
 def load_features(dataset: str, plan: Plan) -> FeatureExtractor:
@@ -53,7 +70,7 @@ def _load_descriptor(dataset: str, plan: Plan) -> nn.Module:
     kind: Any = descriptor_class(settings.descriptor)
     options = kind.options(settings.descriptor_options, "screener.density.descriptor_options")
     descriptor = kind(*unet, **options)
-    descriptor.check_spacing(plan.settings.preprocessing.spacing)
+    descriptor.check_images(plan.settings.preprocessing)
     return descriptor
 
 

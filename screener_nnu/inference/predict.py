@@ -35,7 +35,7 @@ from screener_nnu.preprocessing.units import warn_of_full_views
 
 logger = logging.getLogger(__name__)
 
-# Of a map on disk: the scores of the body as they are, half of a scan.
+# Of a map on disk, packed: half of what its voxels take.
 _BYTES_PER_VOXEL = 2
 
 

@@ -25,7 +25,7 @@ def normalise_hu(hu: torch.Tensor, plan: StockPlan) -> torch.Tensor:
     return (hu.float().clamp(low, high) - mean) / max(std, 1e-8)
 
 
-def teacher_input(image: torch.Tensor, grid_shape: Shape) -> torch.Tensor:
+def on_plan_grid(image: torch.Tensor, grid_shape: Shape) -> torch.Tensor:
     """An image (stored grid) on the plan's grid."""
     if tuple(image.shape) == tuple(grid_shape):
         return image.float()
@@ -42,7 +42,7 @@ def images_of(cases: CaseFolder, case: str) -> Images:
     """The images of a prepared case; they are read when they are asked for."""
 
     def image(kind: ImageKind) -> torch.Tensor:
-        return teacher_input(torch.from_numpy(cases.read(case, kind)), cases.shape(case, "hu"))
+        return on_plan_grid(torch.from_numpy(cases.read(case, kind)), cases.shape(case, "hu"))
 
     return image
 
@@ -137,8 +137,8 @@ def teacher_cells(
         body: mask on the storage grid; without it there are no `vector_scores`.
     """
     features, cell = teacher.features, teacher.cell
-    seen = images(features.reads).to(device)
-    z, y, x = seen.shape
+    image = images(features.reads).to(device)
+    z, y, x = image.shape
     cells = voxels = None
     if needed is not None and needed.any():
         cells = torch.from_numpy(needed_cells(needed, cell, 0)).to(device)
@@ -146,14 +146,15 @@ def teacher_cells(
         voxels = voxels_of_cells(needed_cells(needed, cell, reach), cell, (z, y, x))
     divisor = features.divisor(plan.divisor)
     y_map = stitched_maps(
-        features.descriptor_maps, cell, seen, plan, voxels, tile, None, divisor, features.reads
+        features.descriptor_maps, cell, image, plan, voxels, tile, None, divisor, features.reads
     )
     c_map = None
     if features.condition.channels:
-        seen = images(EQUALISED).to(device)
-        c_map = stitched_maps(features.condition_maps, cell, seen, plan, voxels, tile)
+        if features.reads != EQUALISED:
+            image = images(EQUALISED).to(device)
+        c_map = stitched_maps(features.condition_maps, cell, image, plan, voxels, tile)
     vectors: dict[str, float] = {}
-    if body is not None:
+    if body is not None and teacher.density.has_vector_scores:
         inside = cells_in_body(body, (z, y, x), cell)
         vectors = teacher.vector_scores(y_map, inside.to(y_map.device))
     return ScanScores(teacher.score(y_map, c_map, cells)[0], vectors)
@@ -215,7 +216,7 @@ def score_scan(
     given: dict[ImageKind, np.ndarray] = {EQUALISED: equalised, HU: hu}
 
     def images(kind: ImageKind) -> torch.Tensor:
-        return teacher_input(torch.from_numpy(given[kind]).to(device), (z, y, x))
+        return on_plan_grid(torch.from_numpy(given[kind]).to(device), (z, y, x))
 
     needed = None if body is None else needed_voxels(body, (z, y, x))
     scored = _scores_of_positions if scorer.by_position else _scores_of_tiles
@@ -245,10 +246,11 @@ def _scores_of_tiles(
     needed: np.ndarray | None,
     _: np.ndarray | None,
 ) -> ScanScores:
-    image, air = images(EQUALISED), _AIR[EQUALISED]
     if scorer.reads == "normalised":
         image = normalise_hu(images(HU), plan)
         air = float(normalise_hu(torch.tensor(_AIR[HU]), plan))
+    else:
+        image, air = images(scorer.reads), _AIR[scorer.reads]
     inference = plan.settings.inference
     largest, overlap = inference.student_tile, inference.overlap
     tile = affordable_tile(largest, plan, 1, device, scorer.low_precision_cpu)

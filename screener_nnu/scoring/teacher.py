@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -124,7 +124,6 @@ class Teacher(nn.Module):
         low_precision_cpu: see `low_precision`.
     """
 
-    reads: Literal["equalised"] = "equalised"
     by_position = True
 
     def __init__(self, features: FeatureExtractor, density: StandardisedDensity) -> None:
@@ -134,6 +133,11 @@ class Teacher(nn.Module):
         self.density = density
         self.cell = features.pooling
         self.low_precision_cpu = features.low_precision_cpu
+
+    @property
+    def reads(self) -> ImageKind:
+        """Which image the descriptor sees."""
+        return self.features.reads
 
     @torch.no_grad()
     def forward(
@@ -150,7 +154,7 @@ class Teacher(nn.Module):
             y: descriptor map (1, channels, d, h, w).
             inside: bool (d, h, w), positions in the body; without one there is no score.
         """
-        if not inside.any():
+        if not self.density.has_vector_scores or not inside.any():
             return {}
         return self.density.vector_scores(y[0][:, inside].mean(dim=1))
 

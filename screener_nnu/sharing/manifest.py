@@ -9,6 +9,7 @@ from typing import Any
 
 from screener_nnu.detectors import DETECTORS, STUDENT, ModelRef, detectors_of
 from screener_nnu.errors import ScreenerError
+from screener_nnu.paths import MODEL_MARKER
 from screener_nnu.stages import STAGES
 
 FORMAT = "screener_model"
@@ -20,8 +21,7 @@ CARD, DESCRIPTION, DATASET, HISTOGRAM = (
     "dataset.json",
     "histogram.json",
 )
-# Left in both folders of an installed model: where it came from.
-MARKER = "screener_model.json"
+MARKER = MODEL_MARKER
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
 _PLAN = re.compile(rf"plans/({_NAME})\.json")
 _CHECKPOINT = re.compile(rf"checkpoints/({_NAME})/({'|'.join(STAGES)})\.pth")

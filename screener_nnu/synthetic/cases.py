@@ -6,7 +6,9 @@ import zlib
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
+from screener_nnu.descriptors.base import EQUALISED, ImageKind
 from screener_nnu.errors import CaseError
 from screener_nnu.plans import PreprocessingSettings
 from screener_nnu.preprocessing.case_files import CaseFolder
@@ -33,6 +35,10 @@ class AnomalousCase:
     equalised: np.ndarray
     mask: np.ndarray
     body: np.ndarray
+
+    def image(self, kind: ImageKind) -> torch.Tensor:
+        """One of the images that descriptors see."""
+        return torch.from_numpy(self.equalised if kind == EQUALISED else self.hu)
 
 
 def anomalous_case(
@@ -62,8 +68,8 @@ def anomalous_case(
     candidates = [name for name in others if name != case] or [case]
     donor = candidates[int(rng.integers(len(candidates)))]
     spacing = settings.spacing
-    hu, body = _read(cases, case)
-    donor_hu, donor_body = (hu, body) if donor == case else _read(cases, donor)
+    hu, body = read_hu_and_body(cases, case)
+    donor_hu, donor_body = (hu, body) if donor == case else read_hu_and_body(cases, donor)
     try:
         changed, mask = add_anomalies(hu, body, spacing, donor_hu, donor_body, spacing, kind, rng)
     except ValueError as error:
@@ -77,11 +83,12 @@ def plain_case(cases: CaseFolder, case: str, settings: PreprocessingSettings) ->
     Raises:
         CaseError: it cannot be read.
     """
-    hu, body = _read(cases, case)
+    hu, body = read_hu_and_body(cases, case)
     return AnomalousCase(hu, equalise(hu, settings), np.zeros_like(body), body)
 
 
-def _read(cases: CaseFolder, case: str) -> tuple[np.ndarray, np.ndarray]:
+def read_hu_and_body(cases: CaseFolder, case: str) -> tuple[np.ndarray, np.ndarray]:
+    """HU and body mask (bool) of a case on the plan's grid, both (D, H, W)."""
     hu = cases.read(case, "hu")
     body = cases.read(case, "body")
     if body.shape != hu.shape:

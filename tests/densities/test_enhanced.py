@@ -192,3 +192,27 @@ def test_mahalanobis_distance_is_that_of_the_log_density(count, dim):
     log_density = gaussian.log_prob(as_map(queries)).flatten().double()
     peak = gaussian.log_prob(as_map(gaussian.mean[None])).item()
     torch.testing.assert_close(log_density, peak - distances.square() / 2, rtol=1e-4, atol=1e-4)
+
+
+def test_a_state_without_vectors_comes_back():
+    """As it was before there were scores of whole scans, and where scans are few."""
+    density = fitted(rows_of(150, 4))
+    density.fit_vectors(rows_of(30, 4, 2))
+    assert density.has_vector_scores and len(density.vector_scores(torch.zeros(4))) == 6
+    older = {k: v for k, v in density.state_dict().items() if not k.startswith("vectors.")}
+    other = fitted(rows_of(100, 4, 5))
+    other.fit_vectors(rows_of(30, 4, 2))
+    other.resize_to(older)
+    other.load_state_dict(older)
+    assert not other.has_vector_scores and other.vector_scores(torch.zeros(4)) == {}
+    queries = as_map(rows_of(30, 4, 1))
+    assert torch.equal(other.log_prob(queries), density.log_prob(queries))
+    other.load_state_dict(density.state_dict())
+    assert other.vector_scores(torch.ones(4)) == density.vector_scores(torch.ones(4))
+
+
+def test_few_scans_give_no_vectors(caplog):
+    density = fitted(rows_of(150, 4))
+    with caplog.at_level("INFO"):
+        density.fit_vectors(rows_of(9, 4))
+    assert not density.has_vector_scores and "9 training scans are too few" in caplog.text

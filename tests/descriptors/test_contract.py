@@ -16,9 +16,19 @@ from screener_nnu.descriptors.file_network import FileDescriptor
 from screener_nnu.descriptors.imagenet import ImageNetSlices
 from screener_nnu.descriptors.levels import LevelsDescriptor
 from screener_nnu.errors import ScreenerError
+from screener_nnu.plans import PreprocessingSettings
 from screener_nnu.scoring.teacher import weights_hash
 
 torch.set_num_threads(1)
+
+
+def of_plan(
+    spacing: tuple[float, float, float], hu_clip: tuple[float, float] = (-1024.0, 1500.0)
+) -> PreprocessingSettings:
+    """Of a plan with such images."""
+    return PreprocessingSettings(spacing, spacing, hu_clip)
+
+
 SHAPE = (5, 19, 22)
 POOLINGS = [(1, 1, 1), (2, 3, 4), (2, 2, 2)]
 
@@ -147,10 +157,10 @@ def test_state_of_another_origin_is_refused(build: Callable[[], Descriptor]) -> 
 def test_most_descriptors_take_any_spacing(build: Callable[[], Descriptor]) -> None:
     descriptor = build()
     if descriptor.spacing is None:
-        descriptor.check_spacing((9.0, 0.1, 3.0))
+        descriptor.check_images(of_plan((9.0, 0.1, 3.0)))
     else:
         with pytest.raises(ScreenerError, match="use a plan of that spacing"):
-            descriptor.check_spacing((9.0, 0.1, 3.0))
+            descriptor.check_images(of_plan((9.0, 0.1, 3.0)))
 
 
 @pytest.mark.parametrize(

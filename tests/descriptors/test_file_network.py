@@ -14,9 +14,19 @@ from torch import nn
 
 from screener_nnu.descriptors.file_network import FileDescriptor
 from screener_nnu.errors import ScreenerError
+from screener_nnu.plans import PreprocessingSettings
 from screener_nnu.scoring.teacher import weights_hash
 
 torch.set_num_threads(1)
+
+
+def of_plan(
+    spacing: tuple[float, float, float], hu_clip: tuple[float, float] = (-1024.0, 1500.0)
+) -> PreprocessingSettings:
+    """Of a plan with such images."""
+    return PreprocessingSettings(spacing, spacing, hu_clip)
+
+
 ENDINGS = [".pt", ".pt2", ".onnx"]
 Write = Callable[..., Path]
 Make = Callable[[], nn.Module]
@@ -109,15 +119,28 @@ def test_identity_is_that_of_file_and_json(ending: str, network_file: Write) -> 
 
 def test_a_plan_of_another_spacing_is_refused(network_file: Write) -> None:
     descriptor = FileDescriptor(network_file(".pt"))
-    descriptor.check_spacing((3.02, 1.99, 2.0))
+    descriptor.check_images(of_plan((3.02, 1.99, 2.0)))
     with pytest.raises(
         ScreenerError, match="made for voxels of 3 x 2 x 2 mm and the plan has 3 x 2 x 2.5 mm"
     ):
-        descriptor.check_spacing((3.0, 2.0, 2.5))
+        descriptor.check_images(of_plan((3.0, 2.0, 2.5)))
     flat = FileDescriptor(network_file(".pt", "slices"))
-    flat.check_spacing((7.0, 1.5, 1.5))
+    flat.check_images(of_plan((7.0, 1.5, 1.5)))
     with pytest.raises(ScreenerError, match="any x 1.5 x 1.5 mm and the plan has 7 x 1 x 1.5 mm"):
-        flat.check_spacing((7.0, 1.0, 1.5))
+        flat.check_images(of_plan((7.0, 1.0, 1.5)))
+
+
+@pytest.mark.parametrize("clip", [(-150.0, 1500.0), (-1000.0, 299.0)])
+def test_hu_that_the_plan_cuts_off_are_missed(
+    network_file: Write, clip: tuple[float, float]
+) -> None:
+    descriptor = FileDescriptor(network_file(".pt", "slices"))
+    descriptor.check_images(of_plan((7.0, 1.5, 1.5), (-200.0, 300.0)))
+    wide = f"{min(-200, clip[0]):g},{max(300, clip[1]):g}"
+    with pytest.raises(
+        ScreenerError, match=rf"reads -200 to 300 HU .* -o preprocessing.hu_clip=\[{wide}\]"
+    ):
+        descriptor.check_images(of_plan((7.0, 1.5, 1.5), clip))
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,7 @@ def test_a_network_that_reads_hu(trained: Any, tmp_path: Path) -> None:
     [
         ({}, (), "reads HU, and random crops .*add -o density.whole_scans=true"),
         ({"spacing": [9, 9, 9]}, ("density.whole_scans=true",), "was made for voxels of 9 x 9 x 9"),
+        ({"window": [-1000, 900]}, ("density.whole_scans=true",), "the plan cuts HU off at -8"),
         ({"channels": 4}, ("density.whole_scans=true",), "channels, strides and dtype say"),
     ],
 )

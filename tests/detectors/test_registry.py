@@ -27,6 +27,7 @@ from screener_nnu.detectors import (
     detector_spec,
 )
 from screener_nnu.errors import ScreenerError
+from screener_nnu.planners.settings_check import check_settings
 from screener_nnu.stages import STAGES, load_object, trainer_name
 
 CPU = torch.device("cpu")
@@ -141,6 +142,20 @@ def test_commands_for_a_model(world: Any, name: str) -> None:
     assert other == f"screener_calibrate -d 901 -p Other{words}"
 
 
+@pytest.mark.parametrize("name", [name for name in DETECTORS if DETECTORS[name].overrides])
+def test_a_plan_with_other_parts_has_the_same_detectors(name: str, world: Any) -> None:
+    """Options of the plan's own descriptor and density belong to no other."""
+    usual = world.plan(*DETECTORS[name].overrides).settings.density
+    other = world.plan(
+        "density.descriptor=file",
+        "density.descriptor_options.network=/models/mine.pt",
+        *(["density.kind=knn", "density.options.bank=77"] if "teacher" not in name else []),
+    )
+    other = other.with_settings(other.settings.override(list(DETECTORS[name].overrides)))
+    check_settings(other)
+    assert other.settings.density == usual
+
+
 def test_entries_are_whole() -> None:
     for name, spec in DETECTORS.items():
         assert re.fullmatch(r"[a-z][a-z0-9_]*", name) and spec.title and spec.stage in STAGES
@@ -152,6 +167,7 @@ def test_entries_are_whole() -> None:
 
 def test_the_documentation_lists_them() -> None:
     table = (Path(__file__).parents[2] / "documentation" / "detectors.md").read_text()
+    table = table.partition("\n## ")[0]
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", table, re.MULTILINE))
     ends = {f"_{end}": where for end, (where, _) in OTHER_DESCRIPTORS.items()}
     assert rows == {**{name: DETECTORS[name].title for name in OWN}, **ends}

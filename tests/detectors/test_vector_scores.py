@@ -79,8 +79,19 @@ def test_columns_of_the_table(msde: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("setting", ["density.body_only=false", "density.whole_scans=false"])
+def test_means_that_are_no_scans_body_are_no_vectors(msde: Any, setting: str) -> None:
+    settings = ("density.kind=msde", "condition.kind=none", "density.noise=0", setting)
+    whole = () if "whole" in setting else ("density.whole_scans=true",)
+    words = [word for each in (*settings, *whole) for word in ("-o", each)]
+    msde.train("density", "-p", "Other", *words, "-o", "density.descriptor_plans=ScreenerPlans")
+    loaded = ModelRef("901", "Other", "teacher").load(CPU)
+    assert not loaded.module.density.has_vector_scores
+
+
+@pytest.mark.slow
 def test_too_few_scans_give_none(trained: Any, tmp_path: Path) -> None:
     trained.train("msde", "--restart")
     loaded = ModelRef("901", detector="msde").load(CPU)
-    assert not loaded.module.density.density.vectors.is_fitted
+    assert not loaded.module.density.has_vector_scores
     assert loaded.module.vector_scores(torch.zeros(1, 4, 2, 2, 2), torch.ones(2, 2, 2) > 0) == {}

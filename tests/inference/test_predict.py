@@ -17,7 +17,7 @@ from screener_nnu.conditions import build_condition
 from screener_nnu.densities import ConditionalDensity, StandardisedDensity, build_density
 from screener_nnu.errors import ScreenerError
 from screener_nnu.inference.predict import AnomalyMap, Predictor, predict_files
-from screener_nnu.inference.volume import normalise_hu, score_map, teacher_input
+from screener_nnu.inference.volume import normalise_hu, on_plan_grid, score_map
 from screener_nnu.planners.planner import ScreenerPlanner
 from screener_nnu.plans import Plan
 from screener_nnu.preprocessing.reading import RawImage
@@ -463,7 +463,7 @@ def test_teacher_sees_the_equalised_image_and_its_cells_become_voxels(
 
 def test_teacher_input_is_the_image_on_the_plans_grid() -> None:
     image = np.random.default_rng(2).random((9, 12, 15)).astype(np.float16)
-    same = teacher_input(torch.from_numpy(image), (9, 12, 15))
+    same = on_plan_grid(torch.from_numpy(image), (9, 12, 15))
     assert same.dtype == torch.float32
     np.testing.assert_array_equal(same.numpy(), image.astype(np.float32))
     where = [
@@ -472,5 +472,5 @@ def test_teacher_input_is_the_image_on_the_plans_grid() -> None:
     expected = ndimage.map_coordinates(
         image.astype(float), np.meshgrid(*where, indexing="ij"), order=1, mode="nearest"
     )
-    result = teacher_input(torch.from_numpy(image), (6, 8, 10))
+    result = on_plan_grid(torch.from_numpy(image), (6, 8, 10))
     np.testing.assert_allclose(result.numpy(), expected, atol=1e-5)

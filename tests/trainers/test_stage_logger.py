@@ -65,5 +65,9 @@ def test_time_between_the_parts_of_a_run_does_not_count() -> None:
     log.log("epoch_start_timestamps", 900.0, 2)  # killed in it
     values = log.get_checkpoint()["values"]
     assert training_seconds(values) == 4 + 3 + 3
-    older = {k: v for k, v in values.items() if "preparation" not in k}
+    log.log("finish_start_timestamps", 1000.0, 0)
+    log.log("finish_end_timestamps", 1002.0, 0)
+    assert training_seconds(log.get_checkpoint()["values"]) == 4 + 3 + 3 + 2
+    assert training_seconds({}) is None
+    older = {k: v for k, v in values.items() if "epoch" in k}
     assert training_seconds(older) == 3 + 3
