@@ -198,7 +198,5 @@ def score_histogram(
         **{name: float(metric.function(positive, negative)) for name, metric in METRICS.items()},
         "best_threshold": best_threshold,
         "threshold": best_threshold if threshold is None else float(threshold),
-        **{
-            name: float(metric.function(positive, negative, first)) for name, metric in at_threshold
-        },
+        **{n: float(metric.function(positive, negative, first)) for n, metric in at_threshold},
     }

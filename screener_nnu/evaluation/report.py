@@ -37,10 +37,9 @@ def own_evaluation(folder: Path) -> None:
     """
     owned = own_folder(folder)
     written = [folder / name for name in (*_FILES, BINS_FILE)]
-    if (folder / BINS_FILE).is_file():
-        with suppress(ScreenerError):
-            Bins.load(folder)
-            owned.adopt([*written, *(folder / HISTOGRAMS).rglob("*.npz")])
+    with suppress(ScreenerError):
+        Bins.load(folder / BINS_FILE)
+        owned.adopt([*written, *(folder / HISTOGRAMS).rglob("*.npz")])
     owned.refuse_foreign(written)
 
 
@@ -126,11 +125,8 @@ def format_table(evaluation: Evaluation) -> str:
     pooled = [result.figures for result in evaluation.methods.values()]
     given = any(figures["threshold"] != figures["best_threshold"] for figures in pooled)
     # Without a threshold chosen elsewhere that column would only repeat the best Dice.
-    voxels = {
-        name: metric.title
-        for name, metric in {**METRICS, **METRICS_AT_THRESHOLD}.items()
-        if given or name != "dice"
-    }
+    metrics = {**METRICS, **METRICS_AT_THRESHOLD}
+    voxels = {name: m.title for name, m in metrics.items() if given or name != "dice"}
     defined = {
         name: title
         for name, title in {**_CHOSEN_COLUMNS, **_LESION_COLUMNS}.items()

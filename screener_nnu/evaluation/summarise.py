@@ -130,9 +130,8 @@ def _counted_figures(
     records: Sequence[CaseRecord], weights: NDArray[np.float64], bins: MethodBins
 ) -> Figures:
     """Figures of lesions and cases."""
-    overlap = np.zeros(bins.edges.size)
-    for record in records:
-        overlap += record.lesions.overlap(bins.edges.size)
+    size = bins.edges.size
+    overlap = sum((record.lesions.overlap(size) for record in records), start=np.zeros(size))
     negative = merge_histograms([record.histogram for record in records]).negative
     froc = froc_figures([record.froc for record in records], weights)
     return {
