@@ -5,14 +5,11 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from screener_nnu.commands._run import run, user_path
 from screener_nnu.errors import ScreenerError
 from screener_nnu.least_volume import MINIMUM_ML
-
-if TYPE_CHECKING:
-    from screener_nnu.evaluation.baselines import HuHistogram
 
 logger = logging.getLogger(__name__)
 
@@ -145,12 +142,14 @@ def _merge(arguments: argparse.Namespace) -> None:
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     methods = parse_methods(arguments.maps)
-    histogram = _histogram(arguments.dataset) if arguments.dataset else None
+    from screener_nnu.evaluation.baselines import training_histogram
+
+    histogram = training_histogram(arguments.dataset) if arguments.dataset else None
     if arguments.images is None:
         logger.info("no --images: baselines are left out")
     elif histogram is None:
         logger.info("no -d: the rarity of HU in the training set is left out")
-    # Imported here so that --help and wrong arguments are answered at once.
+    # Imported here so that a wrong data set is answered at once.
     from screener_nnu.evaluation.evaluate import evaluate_maps
     from screener_nnu.evaluation.report import own_evaluation, write_report
 
@@ -206,10 +205,3 @@ def parse_methods(entries: list[str]) -> dict[str, Path]:
             raise ScreenerError(f"-i {entry}: the name {name} stands twice")
         methods[name] = user_path(folder)
     return methods
-
-
-def _histogram(dataset: str) -> HuHistogram:
-    """Read before anything slow is imported, so that a wrong data set is answered at once."""
-    from screener_nnu.evaluation.baselines import training_histogram
-
-    return training_histogram(dataset)

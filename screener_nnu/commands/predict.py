@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from screener_nnu.commands._detector import add_model_options, chosen_model
 from screener_nnu.commands._run import run, user_path
 from screener_nnu.least_volume import MINIMUM_ML
+from screener_nnu.outputs.products import FINDINGS, PRODUCTS
 
 if TYPE_CHECKING:
     from screener_nnu.detectors import ModelRef
@@ -41,12 +42,11 @@ def _parser() -> argparse.ArgumentParser:
         help="also write a mask: a score, or p99.9 (percentile of held-out voxels), fp1 (false "
         "positives a scan), dice, recall0.8",
     )
-    parser.add_argument("--findings", action="store_true", help="list the places above it")
-    parser.add_argument(
-        "--min_ml", type=float, default=MINIMUM_ML, help="smallest volume of one [%(default)g]"
-    )
-    parser.add_argument("--dicom", action="store_true", help="DICOM objects of DICOM scans")
-    parser.add_argument("--page", action="store_true", help="a page to look at, of each scan")
+    for name, product in PRODUCTS.items():
+        parser.add_argument(f"--{name}", action="store_true", help=product.help)
+        if name == FINDINGS:
+            smallest = "smallest volume of one [%(default)g]"
+            parser.add_argument("--min_ml", type=float, default=MINIMUM_ML, help=smallest)
     parser.add_argument("--overwrite", action="store_true", help="predict again what is there")
     parser.add_argument("-device", choices=["cuda", "cpu", "mps"], default=None)
     return parser
@@ -93,7 +93,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     refuse_folder_of_scans(images, folder)
     owned = own_folder(folder)
     adopt_earlier(owned)
-    owned.refuse_foreign([folder / TABLE, *([folder / INDEX] if request.page else [])])
+    owned.refuse_foreign([folder / TABLE, *([folder / INDEX] if arguments.page else [])])
     extras = CaseExtras(folder, request)
     skipped = predict_files(
         Predictor.of(loaded, device),
@@ -105,7 +105,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     )
     every = known_cases(folder, images)
     write_table(folder, every, skipped)
-    if request.page:
+    if arguments.page:
         write_index(folder, page_rows(folder, every), skipped)
     _say(len(images), skipped, extras, folder / TABLE)
 
@@ -143,10 +143,8 @@ def _request(arguments: argparse.Namespace, model: ModelRef) -> OutputRequest:
         threshold = resolve_threshold(arguments.threshold, model, arguments.min_ml)
         print(f"threshold: {threshold:.4f}{behind(model.spec.unit)}")
     return OutputRequest(
+        asked=tuple(name for name in PRODUCTS if getattr(arguments, name)),
         threshold=threshold,
-        findings=arguments.findings,
-        dicom=arguments.dicom,
-        page=arguments.page,
         minimum_ml=arguments.min_ml,
         calibration=load_calibration(model),
         model_name=model.title,

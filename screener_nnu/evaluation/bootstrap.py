@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from screener_nnu.evaluation import metrics
 from screener_nnu.evaluation.histograms import CaseHistogram, merge_histograms
 from screener_nnu.evaluation.lesions import LesionHistograms
+from screener_nnu.evaluation.metrics import METRICS, METRICS_AT_THRESHOLD, threshold_bin
 from screener_nnu.evaluation.threshold_choice import bootstrap_choice
 
 # Samples drawn together: 32 rows of 4096 bins in double precision stay in the cache.
 _BATCH = 32
 SAMPLES = 1000
-
-Metric = Callable[[NDArray[np.floating], NDArray[np.floating]], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def bootstrap_intervals(
     Args:
         histograms: one histogram a case, over the same K bins.
         edges: lower bounds of the bins `(K,)`.
-        threshold: fixed score at which `dice` is measured; None leaves it out.
+        threshold: fixed score of `METRICS_AT_THRESHOLD`; None leaves them out.
         samples: number of bootstrap samples.
         seed: seed of the draws.
         bins: bins kept for the bootstrap; the coarser bins move an end by far less than
@@ -57,13 +56,13 @@ def bootstrap_intervals(
     Returns:
         95 % interval of each pooled figure by its name.
     """
-    functions = _metric_functions()
-    fixed: int | None = None
-    if threshold is not None:
-        fixed = metrics.threshold_bin(edges, threshold)
+    functions = {name: metric.function for name, metric in METRICS.items()}
+    fixed = None if threshold is None else threshold_bin(edges, threshold)
     starts = coarse_starts(merge_histograms(histograms), bins, fixed)
     if fixed is not None:
-        functions["dice"] = _dice_at(int(np.searchsorted(starts, fixed)))
+        first = int(np.searchsorted(starts, fixed))
+        for name, metric in METRICS_AT_THRESHOLD.items():
+            functions[name] = partial(metric.function, first=first)
     positive = np.stack([np.add.reduceat(h.positive, starts) for h in histograms]).astype(float)
     negative = np.stack([np.add.reduceat(h.negative, starts) for h in histograms]).astype(float)
     weights = case_weights(len(histograms), samples, seed)
@@ -71,7 +70,8 @@ def bootstrap_intervals(
     if lesions is not None:
         # A lesion is one in all however large, in the place of its voxels.
         overlap = np.stack([np.add.reduceat(x.overlap(edges.size), starts) for x in lesions])
-        draws |= _draw(overlap, negative, {"aupro_fpr30": _area_to_30}, weights)
+        area = METRICS["auroc_fpr30"].function
+        draws |= _draw(overlap, negative, {"aupro_fpr30": area}, weights)
     for k in chosen_on:
         draws[f"dice_k{k}"] = bootstrap_choice(positive, negative, k, samples, seed)
     return {name: interval(values, len(histograms)) for name, values in draws.items()}
@@ -102,37 +102,10 @@ def coarse_starts(pooled: CaseHistogram, bins: int, keep: int | None = None) -> 
     return starts.astype(np.intp)
 
 
-def _metric_functions() -> dict[str, Metric]:
-    """Pooled metrics that need no threshold, by their name in `Scores`."""
-    return {
-        "auroc": metrics.area_under_roc,
-        "auroc_fpr30": _area_to_30,
-        "average_precision": metrics.average_precision,
-        "best_dice": lambda p, n: metrics.dice_curve(p, n).max(axis=-1),
-    }
-
-
-def _area_to_30(
-    positive: NDArray[np.floating], negative: NDArray[np.floating]
-) -> NDArray[np.float64]:
-    """Area under the curve up to the highest false positive rate."""
-    return metrics.area_under_roc(positive, negative, metrics.MAX_FPR)
-
-
-def _dice_at(index: int) -> Metric:
-    """Dice when the bins from `index` on are positive."""
-
-    def dice(positive: NDArray[np.floating], negative: NDArray[np.floating]) -> NDArray[np.float64]:
-        curve = metrics.dice_curve(positive, negative)
-        return curve[..., index] if index < curve.shape[-1] else 0.0 * curve[..., 0]
-
-    return dice
-
-
 def _draw(
     positive: NDArray[np.float64],
     negative: NDArray[np.float64],
-    functions: dict[str, Metric],
+    functions: dict[str, Callable[..., NDArray[np.float64]]],
     weights: NDArray[np.float64],
 ) -> dict[str, NDArray[np.float64]]:
     """Metrics `(samples,)` of resampled cases, from case matrices `(cases, bins)`."""

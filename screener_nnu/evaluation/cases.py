@@ -20,6 +20,7 @@ from screener_nnu.evaluation.baselines import (
 )
 from screener_nnu.evaluation.froc import MIN_VOLUME_MM3
 from screener_nnu.files import refuse_missing
+from screener_nnu.outputs.products import product_endings
 from screener_nnu.preprocessing.volumes import (
     Geometry,
     read_array,
@@ -29,7 +30,6 @@ from screener_nnu.preprocessing.volumes import (
 
 ENDING = ".nii.gz"
 BODY = "_body"
-_BESIDE_MAPS = (BODY, "_mask", "_findings")
 # Part of every signature: a change of what is counted must count anew.
 _FORMAT = 2
 
@@ -168,9 +168,10 @@ def _map_names(folder: Path, annotated: set[str]) -> set[str]:
     """
     names = _names(folder)
     others = names | annotated
+    made = [end.removesuffix(ENDING) for end in product_endings() if end.endswith(ENDING)]
 
     def belongs(name: str) -> bool:
-        owners = {name.removesuffix(end) for end in _BESIDE_MAPS} - {name}
+        owners = {name.removesuffix(end) for end in (BODY, "_mask", *made)} - {name}
         return bool(owners & others)
 
     return {name for name in names if not belongs(name)}

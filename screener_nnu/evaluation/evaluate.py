@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -173,13 +174,9 @@ def _bins(
     if given is not None:
         return Bins.load(given).restrict(names)
     signature = evaluation_signature(found, names, measurement, thresholds)
-    path = folder / BINS_FILE
-    if path.is_file():
-        try:
-            stored = Bins.load(path)
-        except ScreenerError:
-            stored = None
-        if stored is not None and stored.signature == signature:
+    with suppress(ScreenerError):
+        stored = Bins.load(folder / BINS_FILE)
+        if stored.signature == signature:
             return stored
     placed = place_bins(found, measurement, thresholds, processes)
     return replace(placed, signature=signature)

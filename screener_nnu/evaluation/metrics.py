@@ -7,8 +7,9 @@ are no annotated voxels or nothing else, is NaN.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,33 +18,6 @@ from screener_nnu.evaluation.histograms import CaseHistogram
 
 FloatArray = NDArray[np.float64]
 MAX_FPR = 0.3
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Metrics of one method on one case or on the pooled cases.
-
-    Attributes:
-        voxels: voxels counted.
-        annotated: annotated voxels among them.
-        auroc: area under the ROC curve.
-        auroc_fpr30: area under the ROC curve up to a false positive rate of 0.3, divided by 0.3.
-        average_precision: average precision as scikit-learn defines it.
-        best_dice: highest Dice over all thresholds (optimistic: it has seen the annotation).
-        best_threshold: score above which voxels are positive for `best_dice`.
-        threshold: score above which they are for `dice`.
-        dice: Dice at `threshold`.
-    """
-
-    voxels: int
-    annotated: int
-    auroc: float
-    auroc_fpr30: float
-    average_precision: float
-    best_dice: float
-    best_threshold: float
-    threshold: float
-    dice: float
 
 
 def cumulate(counts: NDArray[np.number]) -> FloatArray:
@@ -136,6 +110,19 @@ def dice_curve(positive: NDArray[np.number], negative: NDArray[np.number]) -> Fl
     return np.divide(2.0 * hits, size, out=np.full_like(hits, np.nan), where=total > 0)
 
 
+def best_dice(positive: NDArray[np.number], negative: NDArray[np.number]) -> FloatArray:
+    """Highest Dice over all thresholds `(...)` (optimistic: it has seen the annotation)."""
+    return dice_curve(positive, negative).max(axis=-1)
+
+
+def dice_above(
+    positive: NDArray[np.number], negative: NDArray[np.number], first: int
+) -> FloatArray:
+    """Dice `(...)` when bin `first` and those above are positive; above all bins it is zero."""
+    curve = dice_curve(positive, negative)
+    return curve[..., first] if first < curve.shape[-1] else 0.0 * curve[..., 0]
+
+
 def best_bin(dice: NDArray[np.float64]) -> NDArray[np.intp]:
     """Bin of the highest Dice `(...)`; of equal ones the highest, so that it is an occupied one."""
     filled = np.where(np.isnan(dice), -1.0, dice)
@@ -161,32 +148,55 @@ def threshold_bin(edges: NDArray[np.float32], threshold: float) -> int:
     return int(np.searchsorted(edges, lowest_above(threshold), side="left"))
 
 
+class Metric(NamedTuple):
+    """A figure of voxels.
+
+    Attributes:
+        title: of its column in the table.
+        function: takes annotated and other voxels a bin `(..., K)`, gives `(...)`.
+    """
+
+    title: str
+    function: Callable[..., FloatArray]
+
+
+#: Metrics over all thresholds by the names of their columns.
+METRICS: dict[str, Metric] = {
+    "auroc": Metric("AUROC", area_under_roc),
+    "auroc_fpr30": Metric("AUROC@0.3", partial(area_under_roc, max_fpr=MAX_FPR)),
+    "average_precision": Metric("AP", average_precision),
+    "best_dice": Metric("best Dice", best_dice),
+}
+#: Metrics at a threshold; their functions take the first bin above it as well.
+METRICS_AT_THRESHOLD: dict[str, Metric] = {"dice": Metric("Dice", dice_above)}
+
+
 def score_histogram(
     histogram: CaseHistogram, edges: NDArray[np.float32], threshold: float | None = None
-) -> Scores:
+) -> dict[str, float]:
     """Computes every metric of one histogram.
 
     Args:
         histogram: counts over K bins.
         edges: lower bounds of the bins `(K,)`.
-        threshold: score above which `dice` is measured; None takes the best one.
+        threshold: score above which voxels are positive for `METRICS_AT_THRESHOLD`; None takes
+            `best_threshold`.
+
+    Returns:
+        Counts of voxels and of annotated ones, the metrics by name, `best_threshold` (the score
+        above which voxels are positive for `best_dice`) and `threshold`.
     """
     positive, negative = histogram.positive, histogram.negative
     annotated = int(positive.sum(dtype=np.int64))
-    dice = dice_curve(positive, negative)
-    best = int(best_bin(dice))
-    chosen = best if threshold is None else threshold_bin(edges, threshold)
-    # Above every bin nothing is found, which is a Dice of zero.
-    above_all = 0.0 if annotated else float("nan")
+    best = int(best_bin(dice_curve(positive, negative)))
+    first = best if threshold is None else threshold_bin(edges, threshold)
     best_threshold = highest_below(edges[best]) if annotated else float("nan")
-    return Scores(
-        voxels=annotated + int(negative.sum(dtype=np.int64)),
-        annotated=annotated,
-        auroc=float(area_under_roc(positive, negative)),
-        auroc_fpr30=float(area_under_roc(positive, negative, MAX_FPR)),
-        average_precision=float(average_precision(positive, negative)),
-        best_dice=float(dice[best]),
-        best_threshold=best_threshold,
-        threshold=best_threshold if threshold is None else float(threshold),
-        dice=float(dice[chosen]) if chosen < dice.size else above_all,
-    )
+    at_threshold = METRICS_AT_THRESHOLD.items()
+    return {
+        "voxels": annotated + int(negative.sum(dtype=np.int64)),
+        "annotated": annotated,
+        **{name: float(metric.function(positive, negative)) for name, metric in METRICS.items()},
+        "best_threshold": best_threshold,
+        "threshold": best_threshold if threshold is None else float(threshold),
+        **{n: float(metric.function(positive, negative, first)) for n, metric in at_threshold},
+    }

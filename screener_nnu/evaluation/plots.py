@@ -43,7 +43,7 @@ def plot_curves(evaluation: Evaluation, path: Path) -> None:
     roc, precision_recall, froc = figure.subplots(1, 3)
     for method, style in _styles(list(evaluation.methods)).items():
         result = evaluation.methods[method]
-        if 0 < result.scores.annotated < result.scores.voxels:
+        if 0 < result.figures["annotated"] < result.figures["voxels"]:
             fpr, tpr, precision = _voxel_curves(result)
             roc.plot(fpr, tpr, **style, label=_label(method, result))
             precision_recall.plot(tpr[1:], precision[1:], **style)

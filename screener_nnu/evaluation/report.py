@@ -13,27 +13,18 @@ from typing import Any
 from screener_nnu.errors import ScreenerError
 from screener_nnu.evaluation.bins import BINS_FILE, Bins
 from screener_nnu.evaluation.evaluate import Evaluation, MethodResult
+from screener_nnu.evaluation.metrics import METRICS, METRICS_AT_THRESHOLD
 from screener_nnu.evaluation.plots import plot_curves
 from screener_nnu.evaluation.records import HISTOGRAMS
-from screener_nnu.evaluation.summarise import figure_names
+from screener_nnu.evaluation.summarise import PAPER, figure_names
 from screener_nnu.files import replacing
 from screener_nnu.ownership import own_folder
 from screener_nnu.plans import write_json
 
 _FILES = ("cases.csv", "pooled.csv", "curves.png", "summary.json")
-_VOXEL_COLUMNS = {
-    "auroc": "AUROC",
-    "auroc_fpr30": "AUROC@0.3",
-    "average_precision": "AP",
-    "best_dice": "best Dice",
-    "dice": "Dice",
-}
 _CHOSEN_COLUMNS = {"dice_k1": "Dice@1", "dice_k5": "Dice@5", "dice_k10": "Dice@10"}
 _LESION_COLUMNS = {"aupro_fpr30": "AUPRO@0.3", "froc": "FROC", "case_auroc": "case AUROC"}
-_PAPER_COLUMNS = {
-    "auroc_paper_protocol": "AUROC (paper protocol)",
-    "auroc_fpr30_paper_protocol": "AUROC@0.3 (paper protocol)",
-}
+_PAPER_COLUMNS = {paper: f"{METRICS[name].title} (paper protocol)" for name, paper in PAPER.items()}
 
 
 def own_evaluation(folder: Path) -> None:
@@ -46,10 +37,9 @@ def own_evaluation(folder: Path) -> None:
     """
     owned = own_folder(folder)
     written = [folder / name for name in (*_FILES, BINS_FILE)]
-    if (folder / BINS_FILE).is_file():
-        with suppress(ScreenerError):
-            Bins.load(folder)
-            owned.adopt([*written, *(folder / HISTOGRAMS).rglob("*.npz")])
+    with suppress(ScreenerError):
+        Bins.load(folder / BINS_FILE)
+        owned.adopt([*written, *(folder / HISTOGRAMS).rglob("*.npz")])
     owned.refuse_foreign(written)
 
 
@@ -132,10 +122,11 @@ def _without_nan(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def format_table(evaluation: Evaluation) -> str:
     """Pooled figures of each method as plain text, with their 95 % intervals over cases."""
-    results = evaluation.methods.values()
-    given = any(r.scores.threshold != r.scores.best_threshold for r in results)
+    pooled = [result.figures for result in evaluation.methods.values()]
+    given = any(figures["threshold"] != figures["best_threshold"] for figures in pooled)
     # Without a threshold chosen elsewhere that column would only repeat the best Dice.
-    voxels = {name: title for name, title in _VOXEL_COLUMNS.items() if given or name != "dice"}
+    metrics = {**METRICS, **METRICS_AT_THRESHOLD}
+    voxels = {name: m.title for name, m in metrics.items() if given or name != "dice"}
     defined = {
         name: title
         for name, title in {**_CHOSEN_COLUMNS, **_LESION_COLUMNS}.items()

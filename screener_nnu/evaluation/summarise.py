@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,8 @@ from screener_nnu.evaluation.froc import (
 from screener_nnu.evaluation.histograms import BinIndex, CaseHistogram, merge_histograms
 from screener_nnu.evaluation.metrics import (
     MAX_FPR,
-    Scores,
+    METRICS,
+    METRICS_AT_THRESHOLD,
     area_under_roc,
     score_histogram,
     weighted_auroc,
@@ -50,10 +51,9 @@ class MethodResult:
     Attributes:
         edges: lower bounds of the method's bins `(K,)`.
         pooled: histogram over all cases.
-        scores: metrics of the voxels of all cases.
-        figures: every pooled figure by name, those of `scores` among them.
+        figures: every pooled figure by name.
         intervals: 95 % bootstrap interval over cases of the pooled figures; empty without.
-        cases: every figure of each case; `dice` is taken at the given or the best pooled
+        cases: every figure of each case; `METRICS_AT_THRESHOLD` at the given or the best pooled
             threshold.
         sensitivity: sensitivity to lesions at rising thresholds `(T,)`.
         false_positives: mean false positives per scan at the same thresholds `(T,)`.
@@ -61,7 +61,6 @@ class MethodResult:
 
     edges: NDArray[np.float32]
     pooled: CaseHistogram
-    scores: Scores
     figures: Figures
     intervals: dict[str, Interval]
     cases: dict[str, Figures]
@@ -71,7 +70,8 @@ class MethodResult:
 
 def figure_names(protocol: str) -> list[str]:
     """Every figure of a case or of the pooled cases, in the order of the tables' columns."""
-    names = [*Scores.__dataclass_fields__, "lesions", "aupro_fpr30"]
+    names = ["voxels", "annotated", *METRICS, "best_threshold", "threshold"]
+    names += [*METRICS_AT_THRESHOLD, "lesions", "aupro_fpr30"]
     for k in CASES:
         names += [f"dice_k{k}", f"dice_k{k}_sd"]
     names += ["froc", *(sensitivity_name(allowed) for allowed in FALSE_POSITIVES_PER_SCAN)]
@@ -92,20 +92,20 @@ def summarise_method(
     Args:
         records: one record a case, over the same bins.
         bins: these bins.
-        threshold: score at which `dice` is measured; None takes the best pooled one.
+        threshold: score of `METRICS_AT_THRESHOLD`; None takes the best pooled one.
         bootstrap: whether to compute intervals over cases.
         protocol: `full`, or `paper` for the figures of its sampling as well.
         seed: seed of the bootstrap and of the draws of `dice_k`.
     """
     histograms = [record.histogram for record in records]
     pooled = merge_histograms(histograms)
-    scores = score_histogram(pooled, bins.edges, threshold)
-    at = None if math.isnan(scores.threshold) else scores.threshold
+    figures = score_histogram(pooled, bins.edges, threshold)
+    at = None if math.isnan(figures["threshold"]) else figures["threshold"]
     every = np.ones(len(records))
-    figures = {**asdict(scores), **_counted_figures(records, every, bins)}
+    figures |= _counted_figures(records, every, bins)
     cases = {
         record.histogram.case: {
-            **asdict(score_histogram(record.histogram, bins.edges, at)),
+            **score_histogram(record.histogram, bins.edges, at),
             **_counted_figures([record], every[:1], bins),
             "case_score": record.case_score,
         }
@@ -123,16 +123,15 @@ def summarise_method(
             cases[histogram.case] |= _paper_figures(histogram, bins)
     curve = froc_curve([record.froc for record in records], every)
     intervals = _intervals(records, bins, threshold, protocol, seed) if bootstrap else {}
-    return MethodResult(bins.edges, pooled, scores, figures, intervals, cases, *curve)
+    return MethodResult(bins.edges, pooled, figures, intervals, cases, *curve)
 
 
 def _counted_figures(
     records: Sequence[CaseRecord], weights: NDArray[np.float64], bins: MethodBins
 ) -> Figures:
     """Figures of lesions and cases."""
-    overlap = np.zeros(bins.edges.size)
-    for record in records:
-        overlap += record.lesions.overlap(bins.edges.size)
+    size = bins.edges.size
+    overlap = sum((record.lesions.overlap(size) for record in records), start=np.zeros(size))
     negative = merge_histograms([record.histogram for record in records]).negative
     froc = froc_figures([record.froc for record in records], weights)
     return {
@@ -163,8 +162,8 @@ def _sampled_histograms(records: Sequence[CaseRecord], bins: MethodBins) -> list
 
 
 def _paper_figures(sampled: CaseHistogram, bins: MethodBins) -> Figures:
-    scores = asdict(score_histogram(sampled, bins.edges))
-    return {paper: scores[name] for name, paper in PAPER.items()}
+    figures = score_histogram(sampled, bins.edges)
+    return {paper: figures[name] for name, paper in PAPER.items()}
 
 
 def _intervals(

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
@@ -21,18 +21,20 @@ from screener_nnu.files import TEMPORARY_ENDING, remove
 from screener_nnu.inference.compressed_nifti import HEADER_PREFIX
 from screener_nnu.inference.images import write_image
 from screener_nnu.inference.source_identity import source_identity
+from screener_nnu.outputs.products import product_endings
 from screener_nnu.preprocessing.reading import RawImage, Source
 from screener_nnu.preprocessing.volumes import Geometry, read_volume
 
+if TYPE_CHECKING:
+    from screener_nnu.outputs.extras import CaseExtras
+
 # File systems allow 255 bytes; endings, and those of what is being written, need some of them.
 _LONGEST_NAME = 215
-_SUFFIXES = ("_body", "_mask", "_findings", "_map")
 _PLACE = ("spacing", "origin", "direction")
 # mm; NIfTI files hold a place in single precision.
 _CLOSE = 0.01
 # A file is written within minutes; another process may be writing into the folder just now.
 _OLD_SECONDS = 3600.0
-_TEMPORARY = re.compile(rf"\..+\.(nii\.gz|json|csv|dcm|png|html)\.\d+{re.escape(TEMPORARY_ENDING)}")
 
 
 def refuse_folder_of_scans(images: Mapping[str, Source], output: Path) -> None:
@@ -63,12 +65,14 @@ def taken_names(cases: Collection[str]) -> dict[str, str]:
     disks.
     """
     names, unusable = set(cases), {}
+    beside = {"_body", "_mask", *(ending.partition(".")[0] for ending in product_endings())}
     folded: dict[str, str] = {}
     for case in sorted(names):
-        owner = next((case.removesuffix(end) for end in _SUFFIXES if case.endswith(end)), "")
+        owners = {case.removesuffix(end) for end in beside} & names - {case}
         first = folded.setdefault(unicodedata.normalize("NFC", case).casefold(), case)
         length = len(os.fsencode(case))
-        if owner in names:
+        if owners:
+            owner = min(owners)
             unusable[case] = f"its map would replace {case}.nii.gz of the case {owner}: rename it"
         elif first != case:
             unusable[case] = (
@@ -86,8 +90,10 @@ def taken_names(cases: Collection[str]) -> dict[str, str]:
 def remove_half_written(output: Path) -> None:
     """Removes what killed runs were writing."""
     now = time.time()
+    endings = "|".join(map(re.escape, (".nii.gz", ".json", ".csv", *product_endings())))
+    temporary = re.compile(rf"\..+({endings})\.\d+{re.escape(TEMPORARY_ENDING)}")
     for path in output.glob(".*"):
-        known = _TEMPORARY.fullmatch(path.name) or path.name.startswith(HEADER_PREFIX)
+        known = temporary.fullmatch(path.name) or path.name.startswith(HEADER_PREFIX)
         try:
             if not known or now - path.stat().st_mtime < _OLD_SECONDS:
                 continue
@@ -112,39 +118,6 @@ class AnomalyMap:
     vector_scores: Mapping[str, float] = field(default_factory=dict)
 
 
-class Extras(Protocol):
-    """What is made of a scan and its map beside the map; see `outputs.extras.CaseExtras`.
-
-    Attributes:
-        bytes_per_voxel: memory that it takes to make it.
-    """
-
-    bytes_per_voxel: int
-
-    def files(self, case: str) -> list[Path]:
-        """Every file that may be made of a case."""
-
-    def foreign(self, case: str, identity: str) -> str:
-        """Why the map that is there is not the one that is asked for; empty where it is.
-
-        Args:
-            case: its name.
-            identity: of the scan, see `source_identity`.
-        """
-
-    def current(self, case: str) -> bool:
-        """Whether all of it is there already."""
-
-    def forget(self, case: str) -> None:
-        """Removes all of it: the map that it was made of is about to be replaced."""
-
-    def begin(self, case: str, identity: str, vector_scores: Mapping[str, float]) -> None:
-        """Notes what the map is made by and of, before it is there, and what no map holds."""
-
-    def write(self, case: str, raw: RawImage, result: AnomalyMap) -> None:
-        """Makes it; what fails is noted, and costs neither the map nor the other scans."""
-
-
 @dataclass(frozen=True)
 class MapFolder:
     """Maps, body masks and masks of cases.
@@ -157,7 +130,7 @@ class MapFolder:
 
     folder: Path
     threshold: float | None
-    extras: Extras | None
+    extras: CaseExtras | None
 
     def path(self, case: str, end: str = "") -> Path:
         """Of the map, or of the file with another end to its name."""

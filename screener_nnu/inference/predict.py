@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
@@ -18,7 +19,6 @@ from screener_nnu.errors import CaseError
 from screener_nnu.files import OutputError, disk_is_full
 from screener_nnu.inference.output_folder import (
     AnomalyMap,
-    Extras,
     MapFolder,
     refuse_folder_of_scans,
     remove_half_written,
@@ -32,6 +32,9 @@ from screener_nnu.preprocessing.mapping import mask_to_input_geometry, to_input_
 from screener_nnu.preprocessing.prepare import prepare_image
 from screener_nnu.preprocessing.reading import RawImage, Source, read_image, read_size
 from screener_nnu.preprocessing.units import warn_of_full_views
+
+if TYPE_CHECKING:
+    from screener_nnu.outputs.extras import CaseExtras
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +100,7 @@ def predict_files(
     output: Path,
     threshold: float | None = None,
     overwrite: bool = False,
-    extras: Extras | None = None,
+    extras: CaseExtras | None = None,
 ) -> dict[str, str]:
     """Writes `<case>.nii.gz` and `<case>_body.nii.gz`, and a mask above a threshold if asked for.
 

@@ -5,53 +5,71 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import SimpleITK as sitk  # noqa: N813
 
-from screener_nnu.dicom_output import write_dicom_seg, write_parametric_map
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.files import OutputError, remove
-from screener_nnu.findings import Findings, write_findings
+from screener_nnu.findings import Findings
 from screener_nnu.inference.predict import AnomalyMap
+from screener_nnu.outputs.products import FINDINGS, PRODUCTS, product_endings, product_file
 from screener_nnu.outputs.request import OutputRequest
 from screener_nnu.ownership import OwnedFolder
 from screener_nnu.plans import write_json
 from screener_nnu.preprocessing.reading import RawImage
-from screener_nnu.score_units import NATS
-from screener_nnu.viewer.folder import ViewOptions, write_case
-from screener_nnu.viewer.grid import image_of
-from screener_nnu.viewer.index import INDEX, CaseRow, page_name
-
-if TYPE_CHECKING:
-    from screener_nnu.dicom.volume import SeriesSource
+from screener_nnu.stages import load_object
+from screener_nnu.viewer.index import INDEX, CaseRow
 
 logger = logging.getLogger(__name__)
 Made = TypeVar("Made")
 #: Of all scans of a folder, see `outputs.table`.
 TABLE = "cases.csv"
-# Of what is made of a map; the record first.
-_ENDINGS = (
-    ".json",
-    "_mask.nii.gz",
-    "_findings.json",
-    "_findings.csv",
-    "_findings.nii.gz",
-    "_findings.dcm",
-    "_map.dcm",
-    ".png",
-)
-_PRODUCTS = {
-    "findings": ("_findings.json", "_findings.csv", "_findings.nii.gz"),
-    "dicom": ("_findings.dcm", "_map.dcm"),
-    "page": (".png",),
-}
 # What a record holds of a scan before there is a map.
 _OF_SCAN = ("scan", "vector_scores")
-# Values of a DICOM map without a DICOM SEG, see `OutputRequest.products`.
-_MAP_ALONE = [None]
+
+
+@dataclass
+class MappedCase:
+    """A scan and its map, of which products are made.
+
+    Attributes:
+        case: name of the scan.
+        raw: the scan.
+        result: its map and body mask.
+        request: what is asked for.
+        folder: of the maps.
+        findings: where they are asked for and could be listed.
+        failed: what could not be made, and why.
+    """
+
+    case: str
+    raw: RawImage
+    result: AnomalyMap
+    request: OutputRequest
+    folder: Path
+    findings: Findings | None = None
+    failed: list[str] = field(default_factory=list)
+
+    def path(self, ending: str) -> Path:
+        """The file `<case><ending>`."""
+        return product_file(self.folder, self.case, ending)
+
+    def attempt(self, what: str, make: Callable[[], Made]) -> Made | None:
+        """Makes a product or a part of one; what fails is noted and logged, and gives None."""
+        try:
+            return make()
+        except OutputError:
+            raise
+        except Exception as error:
+            # What the libraries of pages and DICOM raise is up to them; the other scans go on.
+            reason = error.reason if isinstance(error, CaseError) else str(error)
+            self.failed.append(f"no {what}: {reason}")
+            expected = isinstance(error, ScreenerError)
+            logger.warning("%s: no %s: %s", self.case, what, reason, exc_info=not expected)
+            return None
 
 
 class CaseExtras:
@@ -70,14 +88,14 @@ class CaseExtras:
     def __init__(self, folder: Path, request: OutputRequest) -> None:
         """Keeps both; writes nothing yet."""
         self.folder, self.request = folder, request
-        self.bytes_per_voxel = request.bytes_per_voxel
+        self.bytes_per_voxel = sum(PRODUCTS[name].bytes_per_voxel for name in request.asked)
         self.failures: dict[str, str] = {}
         self.not_dicom: list[str] = []
 
     def files(self, case: str) -> list[Path]:
-        """Every file that may be made of a case, the record first."""
-        names = [*(f"{case}{ending}" for ending in _ENDINGS), page_name(case)]
-        return [self.folder / name for name in names]
+        """Every file that may be made of a case, the record first, which vouches for the rest."""
+        endings = (".json", "_mask.nii.gz", *product_endings())
+        return [product_file(self.folder, case, ending) for ending in endings]
 
     def foreign(self, case: str, identity: str) -> str:
         """Why the map that is there does not count: it is another model's or another scan's."""
@@ -110,13 +128,13 @@ class CaseExtras:
         return all(made.get(name) == values for name, values in self.request.products().items())
 
     def forget(self, case: str) -> None:
-        """Removes all of it; the record first, which vouches for the rest."""
+        """Removes all of it: the map that it was made of is about to be replaced."""
         for path in self.files(case):
             remove(path)
 
     def write(self, case: str, raw: RawImage, result: AnomalyMap) -> None:
         """Makes what earlier runs have not made; what there is then is recorded last."""
-        request, attempts = self.request, _Attempts(case)
+        request, of = self.request, MappedCase(case, raw, result, self.request, self.folder)
         earlier = read_record(self.folder, case)
         scan = {"scan": "", **{key: earlier[key] for key in _OF_SCAN if key in earlier}}
         self._note(case, scan)
@@ -124,86 +142,34 @@ class CaseExtras:
             earlier = scan
         asked, made = request.products(), dict(earlier.get("products", {}))
         record = {**earlier, "base": request.base()}
-        if "findings" in asked and made.get("findings") != asked["findings"]:
+        if FINDINGS in asked and made.get(FINDINGS) != asked[FINDINGS]:
             self._forget_listed(case, made, record)
-        new = {name: values for name, values in asked.items() if made.get(name) != values}
-        findings: Findings | None = None
-        if request.findings:
-            findings = attempts.make("findings", lambda: self._findings(case, result))
         if "dicom" in asked and raw.source is None:
             self.not_dicom.append(case)
-        if "dicom" in new and raw.source is not None:
-            self._dicom(case, raw.source, result, findings, attempts)
-        if "page" in new:
-            row = attempts.make("page", lambda: self._page(case, raw, result, findings))
-            record["page"] = None if row is None else _page_values(row)
-        summary = attempts.make("summary", lambda: self._summary(result, findings)) or {}
-        if attempts.failed:
-            self.failures[case] = "; ".join(attempts.failed)
-        if request.findings and findings is None:
-            new = {}  # What shows findings lacks them, and is made again.
-        done = {**made, **{k: v for k, v in new.items() if not attempts.lacks(k)}}
-        record = {**record, **summary, "products": done, "failed": attempts.failed}
-        attempts.make("record", lambda: self._note(case, record))
+        # Findings are listed again for what shows them.
+        new = [name for name in asked if name == FINDINGS or made.get(name) != asked[name]]
+        done = {name: asked[name] for name in new if _make(name, of, record)}
+        if FINDINGS in asked and of.findings is None:
+            done = {}  # What shows findings lacks them, and is made again.
+        summary = of.attempt("summary", lambda: self._summary(result, of.findings)) or {}
+        if of.failed:
+            self.failures[case] = "; ".join(of.failed)
+        record = {**record, **summary, "products": {**made, **done}, "failed": of.failed}
+        of.attempt("record", lambda: self._note(case, record))
 
     def _forget_listed(self, case: str, made: dict[str, Any], record: dict[str, Any]) -> None:
         """Removes what shows the findings of another threshold; `_findings.*` are replaced."""
-        remove(self.folder / f"{case}_findings.dcm")
-        if "dicom" in made:
-            made["dicom"] = _MAP_ALONE
-        if made.get("page", _MAP_ALONE)[-1] is not None:
-            del made["page"]
-            record["page"] = None
-            for name in (f"{case}.png", page_name(case)):
-                remove(self.folder / name)
-
-    def _dicom(
-        self,
-        case: str,
-        source: SeriesSource,
-        result: AnomalyMap,
-        findings: Findings | None,
-        attempts: _Attempts,
-    ) -> None:
-        headers = attempts.make("DICOM objects", lambda: list(source.headers()))
-        if headers is None:
-            return
-        map_file, seg_file = (self.folder / f"{case}_{what}.dcm" for what in ("map", "findings"))
-        score, unit = result.score, self.request.unit
-        attempts.make(
-            "DICOM map", lambda: write_parametric_map(score, headers, map_file, unit=unit)
-        )
-        if findings is not None:
-            attempts.make("DICOM SEG", lambda: write_dicom_seg(findings, headers, seg_file))
-
-    def _findings(self, case: str, result: AnomalyMap) -> Findings:
-        request = self.request
-        assert request.threshold is not None
-        return write_findings(
-            case,
-            result.score,
-            result.body,
-            request.threshold,
-            self.folder,
-            request.percentile if request.calibration else None,
-            request.minimum_ml,
-            request.limit,
-            request.unit,
-        )
-
-    def _page(
-        self, case: str, raw: RawImage, result: AnomalyMap, findings: Findings | None
-    ) -> CaseRow:
-        request = self.request
-        options = ViewOptions(
-            request.threshold,
-            request.percentile if request.calibration else None,
-            request.model_name,
-            unit=request.unit,
-        )
-        page = self.folder / page_name(case)
-        image = image_of(raw)
-        return write_case(case, image, result.score, result.body, page, options, findings)
+        for name, product in PRODUCTS.items():
+            whole = product.shows_findings == product.endings
+            if whole and made.get(name, [None])[-1] is None:
+                continue
+            for ending in product.shows_findings:
+                remove(product_file(self.folder, case, ending))
+            if whole:
+                del made[name]
+                record.pop(name, None)
+            elif product.shows_findings and name in made:
+                made[name] = [*made[name][:-1], None]
 
     def _summary(self, result: AnomalyMap, findings: Findings | None) -> dict[str, Any]:
         """Figures of the scan as a whole."""
@@ -222,35 +188,17 @@ class CaseExtras:
         return values
 
 
-def _page_values(row: CaseRow) -> dict[str, Any]:
-    """A row for the record, see `page_rows`; nats go without saying, as in earlier versions."""
-    values = {**asdict(row), "page": row.page.name}
-    return {name: value for name, value in values.items() if (name, value) != ("unit", NATS)}
-
-
-class _Attempts:
-    """Makes things of a case one by one; what fails is noted in `failed`, and logged."""
-
-    def __init__(self, case: str) -> None:
-        self.case = case
-        self.failed: list[str] = []
-
-    def lacks(self, product: str) -> bool:
-        """Whether something of `findings`, `dicom` or `page` is missing."""
-        return any(text.lower().startswith(f"no {product}") for text in self.failed)
-
-    def make(self, what: str, make: Callable[[], Made]) -> Made | None:
-        try:
-            return make()
-        except OutputError:
-            raise
-        except Exception as error:
-            # What the libraries of pages and DICOM raise is up to them; the other scans go on.
-            reason = error.reason if isinstance(error, CaseError) else str(error)
-            self.failed.append(f"no {what}: {reason}")
-            expected = isinstance(error, ScreenerError)
-            logger.warning("%s: no %s: %s", self.case, what, reason, exc_info=not expected)
-            return None
+def _make(name: str, of: MappedCase, record: dict[str, Any]) -> bool:
+    """Makes a product, puts what is to be kept of it into the record; whether nothing failed."""
+    failed = len(of.failed)
+    kept = of.attempt(name, lambda: load_object(PRODUCTS[name].make)(of))
+    if name == FINDINGS:
+        of.findings = kept
+    elif kept is None:
+        record.pop(name, None)
+    else:
+        record[name] = kept
+    return len(of.failed) == failed
 
 
 def adopt_earlier(folder: OwnedFolder) -> None:
@@ -261,25 +209,21 @@ def adopt_earlier(folder: OwnedFolder) -> None:
     """
     if not folder.is_new:
         return
-    cases = [path.stem for path in folder.folder.glob("*.json") if path.name[0] != "."]
-    cases = [case for case in cases if _is_record(read_record(folder.folder, case), case)]
-    endings = [".json", ".nii.gz", "_body.nii.gz"]
-    files = [f"{case}{ending}" for case in cases for ending in endings]
+    cases = known_cases(folder.folder, ())
+    files = [folder.folder / name for name in (TABLE, INDEX)] if cases else []
     for case in cases:
         made = read_record(folder.folder, case).get("products", {})
-        files += [f"{case}{end}" for kind in made for end in _PRODUCTS.get(kind, ())]
-        files += [page_name(case)] if "page" in made else []
-    folder.adopt(folder.folder / name for name in (*files, *((TABLE, INDEX) if cases else ())))
-
-
-def _is_record(record: dict[str, Any], case: str) -> bool:
-    return record.get("case") == case and isinstance(record.get("model"), str)
+        named = [end for name in made if name in PRODUCTS for end in PRODUCTS[name].endings]
+        endings = (".json", ".nii.gz", "_body.nii.gz", *named)
+        files += [product_file(folder.folder, case, ending) for ending in endings]
+    folder.adopt(files)
 
 
 def known_cases(folder: Path, cases: Iterable[str]) -> list[str]:
     """These cases, and all others that an earlier run left a record of, by name."""
-    found = {path.stem for path in folder.glob("*.json") if not path.name.startswith(".")}
-    earlier = {case for case in found if read_record(folder, case).get("case") == case}
+    found = (path.stem for path in folder.glob("*.json") if path.name[0] != ".")
+    records = ((case, read_record(folder, case)) for case in found)
+    earlier = (c for c, r in records if r.get("case") == c and isinstance(r.get("model"), str))
     return sorted({*cases, *earlier})
 
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from screener_nnu.calibration.record import Calibration
 from screener_nnu.errors import ScreenerError
-from screener_nnu.findings.find import LIMIT
+from screener_nnu.findings.find import LIMIT, Percentile
 from screener_nnu.least_volume import MINIMUM_ML
+from screener_nnu.outputs.products import FINDINGS, PRODUCTS
 from screener_nnu.score_units import NATS
 
 REQUEST_VERSION = 1
@@ -21,10 +22,8 @@ class OutputRequest:
     """What is made of each map.
 
     Attributes:
+        asked: names of `PRODUCTS`.
         threshold: of findings, and where that of a page starts (in `unit`).
-        findings: list the places above the threshold, in `<case>_findings.*`.
-        dicom: a DICOM parametric map, and with findings a DICOM SEG, of scans that came as DICOM.
-        page: a page to look at, with a picture.
         minimum_ml, limit: smallest volume of a finding, and most findings that are listed.
         calibration: what the model's scores mean; None where that is not known.
         model_name: shown on pages.
@@ -32,10 +31,8 @@ class OutputRequest:
         unit: of its scores, `none` where they have none.
     """
 
+    asked: tuple[str, ...] = ()
     threshold: float | None = None
-    findings: bool = False
-    dicom: bool = False
-    page: bool = False
     minimum_ml: float = MINIMUM_ML
     limit: int = LIMIT
     calibration: Calibration | None = None
@@ -53,22 +50,19 @@ class OutputRequest:
             raise ScreenerError(
                 f"--min_ml {self.minimum_ml:g}: the smallest volume of a finding is 0 ml or more"
             )
-        if self.findings and self.threshold is None:
+        if FINDINGS in self.asked and self.threshold is None:
             raise ScreenerError(
                 "findings are the places above a threshold: give --threshold, as a number, or as "
                 "p99.9 or fp1 where the model is calibrated"
             )
 
-    def percentile(self, score: float) -> float | None:
-        """Place of a score among the voxels of held-out scans, 0 to 100."""
-        if self.calibration is None:
-            return None
-        return float(self.calibration.percentile(np.array([score]))[0])
-
     @property
-    def bytes_per_voxel(self) -> int:
-        """Memory that it takes to make all of it, measured."""
-        return (5 if self.findings else 0) + (26 if self.page else 0) + (5 if self.dicom else 0)
+    def percentile(self) -> Percentile | None:
+        """Place of a score among the voxels of held-out scans, 0 to 100, where it is known."""
+        known = self.calibration
+        if known is None:
+            return None
+        return lambda score: float(known.percentile(np.array([score]))[0])
 
     def base(self) -> list[Any]:
         """What all files of two runs must have in common."""
@@ -79,10 +73,9 @@ class OutputRequest:
 
     def products(self) -> dict[str, list[Any]]:
         """What is asked for, and what each of it depends on beside the base."""
-        listed = [self.threshold, self.minimum_ml, self.limit] if self.findings else None
-        asked: dict[str, list[Any] | None] = {
-            "findings": listed,
-            "dicom": [listed] if self.dicom else None,
-            "page": [self.threshold, listed] if self.page else None,
-        }
-        return {name: values for name, values in asked.items() if values is not None}
+        values: dict[str, list[Any]] = {}
+        for name, product in PRODUCTS.items():
+            if name in self.asked:
+                listed = [values.get(FINDINGS)] if product.shows_findings else []
+                values[name] = [*(getattr(self, setting) for setting in product.settings), *listed]
+        return values

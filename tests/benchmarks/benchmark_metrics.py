@@ -87,7 +87,7 @@ def main() -> None:
     print(f"all figures of the histograms {time.process_time() - start:.2f} s")
     if arguments.exact_voxels:
         compare(scores[: arguments.exact_voxels], annotated[: arguments.exact_voxels])
-    print(f"AUROC {streamed.auroc:.4f}, AP {streamed.average_precision:.4f}")
+    print(f"AUROC {streamed['auroc']:.4f}, AP {streamed['average_precision']:.4f}")
 
 
 def compare(scores: np.ndarray, annotated: np.ndarray) -> None:
@@ -101,8 +101,8 @@ def compare(scores: np.ndarray, annotated: np.ndarray) -> None:
     end = time.process_time()
     print(f"{scores.size / 1e6:.1f} M voxels: streamed {middle - start:.2f} s, ", end="")
     print(f"scikit-learn {end - middle:.2f} s")
-    print(f"AUROC differs by {abs(streamed.auroc - auroc):.1e}")
-    print(f"AP differs by {abs(streamed.average_precision / precision - 1):.1e} (relative)")
+    print(f"AUROC differs by {abs(streamed['auroc'] - auroc):.1e}")
+    print(f"AP differs by {abs(streamed['average_precision'] / precision - 1):.1e} (relative)")
 
 
 if __name__ == "__main__":

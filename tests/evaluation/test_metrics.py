@@ -6,7 +6,6 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from screener_nnu.evaluation.histograms import CaseHistogram, quantile_edges
 from screener_nnu.evaluation.metrics import (
-    Scores,
     lowest_above,
     score_histogram,
     weighted_auroc,
@@ -42,7 +41,7 @@ KINDS = ["continuous", "ties", "skewed", "few positives"] + [
 
 def streamed(
     scores: np.ndarray, annotated: np.ndarray, threshold: float | None = None, bins: int = 65_536
-) -> Scores:
+) -> dict[str, float]:
     include = [scores.min()] + ([] if threshold is None else [lowest_above(threshold)])
     edges = quantile_edges([scores[annotated], scores[~annotated]], bins, include)
     return score_histogram(CaseHistogram.count("a", scores, annotated, edges), edges, threshold)
@@ -66,17 +65,19 @@ def explicit_dice(scores: np.ndarray, annotated: np.ndarray, threshold: float) -
 def test_every_metric_is_exact_when_each_value_has_its_bin(kind: str) -> None:
     scores, annotated = make_data(kind)
     result = streamed(scores, annotated)
-    assert result.voxels == 3000 and result.annotated == annotated.sum()
-    assert result.auroc == pytest.approx(roc_auc_score(annotated, scores), abs=1e-12)
+    assert result["voxels"] == 3000 and result["annotated"] == annotated.sum()
+    assert result["auroc"] == pytest.approx(roc_auc_score(annotated, scores), abs=1e-12)
     precision = average_precision_score(annotated, scores)
-    assert result.average_precision == pytest.approx(precision, abs=1e-12)
+    assert result["average_precision"] == pytest.approx(precision, abs=1e-12)
     partial = explicit_partial_auroc(scores, annotated, 0.3)
-    assert result.auroc_fpr30 == pytest.approx(partial, abs=1e-12)
+    assert result["auroc_fpr30"] == pytest.approx(partial, abs=1e-12)
     below = np.nextafter(np.unique(scores), np.float32(-np.inf))
     dice = {t: explicit_dice(scores, annotated, t) for t in below}
-    assert result.best_dice == pytest.approx(max(dice.values()), abs=1e-12)
-    assert dice[np.float32(result.best_threshold)] == pytest.approx(result.best_dice, abs=1e-12)
-    assert (result.threshold, result.dice) == (result.best_threshold, result.best_dice)
+    assert result["best_dice"] == pytest.approx(max(dice.values()), abs=1e-12)
+    assert dice[np.float32(result["best_threshold"])] == pytest.approx(
+        result["best_dice"], abs=1e-12
+    )
+    assert (result["threshold"], result["dice"]) == (result["best_threshold"], result["best_dice"])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -84,8 +85,8 @@ def test_every_metric_is_exact_when_each_value_has_its_bin(kind: str) -> None:
 def test_dice_at_a_given_threshold(kind: str, threshold: float) -> None:
     scores, annotated = make_data(kind)
     result = streamed(scores, annotated, threshold)
-    assert result.threshold == threshold
-    assert result.dice == pytest.approx(explicit_dice(scores, annotated, threshold), abs=1e-12)
+    assert result["threshold"] == threshold
+    assert result["dice"] == pytest.approx(explicit_dice(scores, annotated, threshold), abs=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["continuous", "skewed"])
@@ -96,23 +97,23 @@ def test_more_values_than_bins_stay_close(kind: str) -> None:
     if kind == "skewed":
         scores = np.exp(4 * scores)
     result = streamed(scores, annotated, bins=8192)
-    assert result.auroc == pytest.approx(roc_auc_score(annotated, scores), abs=3e-6)
+    assert result["auroc"] == pytest.approx(roc_auc_score(annotated, scores), abs=3e-6)
     precision = average_precision_score(annotated, scores)
-    assert result.average_precision == pytest.approx(precision, rel=5e-3)
+    assert result["average_precision"] == pytest.approx(precision, rel=5e-3)
     partial = explicit_partial_auroc(scores, annotated, 0.3)
-    assert result.auroc_fpr30 == pytest.approx(partial, abs=1e-5)
-    at_best = explicit_dice(scores, annotated, result.best_threshold)
-    assert result.best_dice == pytest.approx(at_best, abs=1e-12)
+    assert result["auroc_fpr30"] == pytest.approx(partial, abs=1e-5)
+    at_best = explicit_dice(scores, annotated, result["best_threshold"])
+    assert result["best_dice"] == pytest.approx(at_best, abs=1e-12)
 
 
 @pytest.mark.parametrize("all_annotated", [False, True])
 def test_one_class_alone_is_undefined(all_annotated: bool) -> None:
     scores = np.linspace(0, 1, 50, dtype=np.float32)
     result = streamed(scores, np.full(50, all_annotated))
-    assert np.isnan(result.auroc) and np.isnan(result.auroc_fpr30)
-    assert np.isnan(result.average_precision) != all_annotated
-    assert np.isnan(result.dice) != all_annotated
-    assert np.isnan(result.best_threshold) != all_annotated
+    assert np.isnan(result["auroc"]) and np.isnan(result["auroc_fpr30"])
+    assert np.isnan(result["average_precision"]) != all_annotated
+    assert np.isnan(result["dice"]) != all_annotated
+    assert np.isnan(result["best_threshold"]) != all_annotated
 
 
 @pytest.mark.parametrize("levels", [3, 50, 10_000])

@@ -20,7 +20,7 @@ from screener_nnu.commands.predict import main as predict
 from screener_nnu.detectors import DETECTORS, STUDENT, ModelRef
 from screener_nnu.errors import ScreenerError
 from screener_nnu.inference.predict import Predictor
-from screener_nnu.outputs import extras
+from screener_nnu.outputs import extras, makers
 
 EVERYTHING = ("--threshold", "p99.5", "--findings", "--dicom", "--page")
 
@@ -206,15 +206,15 @@ def test_nothing_shows_the_findings_of_another_threshold(
     _check_dicom(out)
     assert (out / "scans.html").is_file()
 
-    kept = extras.write_findings
+    kept = makers.write_findings
 
     def refuse(*_: Any) -> None:
         raise MemoryError("too little")
 
-    monkeypatch.setattr(extras, "write_findings", refuse)
+    monkeypatch.setattr(makers, "write_findings", refuse)
     with pytest.raises(SystemExit):
         run(scans, out, *EVERYTHING)
-    monkeypatch.setattr(extras, "write_findings", kept)
+    monkeypatch.setattr(makers, "write_findings", kept)
     run(scans, out, *EVERYTHING)  # tries again, and shows them on page and in the SEG
     assert {row["problem"] for row in table(out)} == {""}
     assert all(int(row["findings"]) > 0 for row in table(out))
@@ -306,12 +306,12 @@ def test_what_fails_costs_neither_the_map_nor_the_others(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "out"
-    kept = extras.write_parametric_map
+    kept = makers.write_parametric_map
 
     def refuse(*_: Any, **__: Any) -> float:
         raise ScreenerError("the series is tilted")
 
-    monkeypatch.setattr(extras, "write_parametric_map", refuse)
+    monkeypatch.setattr(makers, "write_parametric_map", refuse)
     with pytest.raises(SystemExit) as stopped:
         run(scans, out, *EVERYTHING)
     shown = capsys.readouterr()
@@ -320,7 +320,7 @@ def test_what_fails_costs_neither_the_map_nor_the_others(
     problems = {row["case"]: row["problem"] for row in table(out)}
     assert problems == {"file": "", "scans": "no DICOM map: the series is tilted"}
     assert (out / "scans_findings.dcm").is_file() and (out / "scans.html").is_file()
-    monkeypatch.setattr(extras, "write_parametric_map", kept)
+    monkeypatch.setattr(makers, "write_parametric_map", kept)
     before = stamps(out)
     run(scans, out, *EVERYTHING)  # tries again, that one alone
     assert {row["problem"] for row in table(out)} == {""}

@@ -18,7 +18,7 @@ from screener_nnu.outputs.request import OutputRequest
 from screener_nnu.preprocessing.reading import to_raw_image
 from screener_nnu.viewer.index import write_index
 
-REQUEST = OutputRequest(threshold=14.0, findings=True, page=True, model="M")
+REQUEST = OutputRequest(("findings", "page"), threshold=14.0, model="M")
 
 
 def make(folder: Path, request: OutputRequest) -> CaseExtras:
@@ -80,5 +80,5 @@ def test_files_of_another_unit_are_made_anew(tmp_path: Path) -> None:
 
 def test_a_missing_threshold_is_asked_for_in_no_unit() -> None:
     with pytest.raises(ScreenerError, match="as a number, or as p99.9") as caught:
-        OutputRequest(findings=True, unit="none")
+        OutputRequest(("findings",), unit="none")
     assert "nats" not in str(caught.value)

@@ -1,0 +1,69 @@
+"""What may be made of a scan and its map beside the map: the command line is built from this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from screener_nnu.viewer.index import page_name
+
+FINDINGS = "findings"
+
+
+@dataclass(frozen=True)
+class Product:
+    """What `screener_predict --<name>` makes of each map.
+
+    Attributes:
+        help: of the flag.
+        make: function `module:name` that takes a `MappedCase`, writes the files, and gives what
+            the record of the case keeps of them under the name, None for nothing.
+        endings: of its files, `<case><ending>`.
+        bytes_per_voxel: memory that it takes to make it, measured.
+        settings: of the `OutputRequest`, those that its files depend on.
+        shows_findings: endings of its files that show the findings, where they are listed.
+    """
+
+    help: str
+    make: str
+    endings: tuple[str, ...]
+    bytes_per_voxel: int
+    settings: tuple[str, ...] = ()
+    shows_findings: tuple[str, ...] = ()
+
+
+#: What may be asked for, by the name of its flag; what shows findings comes behind them.
+PRODUCTS: dict[str, Product] = {
+    FINDINGS: Product(
+        "list the places above it",
+        "screener_nnu.outputs.makers:list_findings",
+        ("_findings.json", "_findings.csv", "_findings.nii.gz"),
+        5,
+        ("threshold", "minimum_ml", "limit"),
+    ),
+    "dicom": Product(
+        "DICOM objects of DICOM scans",
+        "screener_nnu.outputs.makers:make_dicom",
+        ("_findings.dcm", "_map.dcm"),
+        5,
+        shows_findings=("_findings.dcm",),
+    ),
+    "page": Product(
+        "a page to look at, of each scan",
+        "screener_nnu.outputs.makers:make_page",
+        (".png", ".html"),
+        26,
+        ("threshold",),
+        shows_findings=(".png", ".html"),
+    ),
+}
+
+
+def product_file(folder: Path, case: str, ending: str) -> Path:
+    """The file `<case><ending>` of a product."""
+    return folder / (page_name(case) if ending == ".html" else f"{case}{ending}")
+
+
+def product_endings() -> list[str]:
+    """Of the files of all products."""
+    return [ending for product in PRODUCTS.values() for ending in product.endings]
