@@ -67,6 +67,10 @@ class _Watch:
         if os.name == "nt" or threading.current_thread() is not threading.main_thread():
             yield
             return
+        # Scripts start what they put into the background with interrupts ignored.
+        before = signal.getsignal(signal.SIGINT)
+        if before is signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         thread = threading.Thread(target=self._look, daemon=True)
         thread.start()
         try:
@@ -74,6 +78,8 @@ class _Watch:
         finally:
             self._end.set()
             thread.join()
+            if before is signal.SIG_IGN:
+                signal.signal(signal.SIGINT, before)
 
     def _look(self) -> None:
         children: set[BaseProcess] = set()

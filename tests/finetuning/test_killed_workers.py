@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import time
+from typing import Any
 
 import pytest
 
@@ -14,8 +15,21 @@ from screener_nnu.finetuning.killed_workers import named_when_killed
 
 
 @pytest.mark.skipif(os.name == "nt", reason="nothing is killed for memory there")
-def test_waiting_for_a_killed_process_ends() -> None:
-    """As nnU-Net waits for its predictions: the pool starts another process, the result is lost."""
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])
+def test_waiting_for_a_killed_process_ends(handler: Any) -> None:
+    """As nnU-Net waits for its predictions: the pool starts another process, the result is lost.
+
+    Also where interrupts are ignored, as in what a script starts in the background.
+    """
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        _wait_for_a_killed_process()
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _wait_for_a_killed_process() -> None:
     with (
         pytest.raises(ScreenerError, match="^the validation was stopped.* memory ran out"),
         named_when_killed("the validation"),

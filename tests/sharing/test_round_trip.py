@@ -91,8 +91,9 @@ def test_without_the_teacher_its_absence_is_named(
     scan = tmp_path / "scan_0000.nii.gz"
     scan.touch()
     words = ["-d", "901", "-i", scan, "-o", tmp_path / "o", "--teacher", "-device", "cpu"]
-    assert "density stage of ScreenerPlans has not been trained" in error_of(
-        capsys, predict, *words
+    assert (
+        "installed from a model file that does not hold the density stage of ScreenerPlans"
+        in error_of(capsys, predict, *words)
     )
     # What cannot be trained says so at once, not deep in a reader of no scans.
     message = error_of(capsys, train, "901", "3d_fullres", "descriptor", "-device", "cpu")
