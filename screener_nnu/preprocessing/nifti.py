@@ -9,12 +9,12 @@ checksum of the gzip stream, and the header is looked at before.
 from __future__ import annotations
 
 import gzip
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
+from isal import igzip, igzip_lib
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _PIECE = 1 << 24
 _GZIP = b"\x1f\x8b"
+# The types of isal call its error an instance.
+_DAMAGED: tuple[type[Exception], ...] = (igzip_lib.error, gzip.BadGzipFile)  # type: ignore[assignment]
+_DAMAGED_OR_CUT: tuple[type[Exception], ...] = (EOFError, *_DAMAGED)
 _HEADER_BYTES = {348: "Nifti1Header", 540: "Nifti2Header"}
 # Axes that are further from a right angle than this (degrees) are sheared.
 SHEAR_DEGREES = 0.1
@@ -212,7 +215,7 @@ class NiftiFile:
                     pass
         except EOFError as error:
             raise NiftiError("the file is cut short") from error
-        except (zlib.error, gzip.BadGzipFile) as error:
+        except _DAMAGED as error:
             raise NiftiError(f"the file is damaged ({error})") from error
         return content
 
@@ -226,7 +229,7 @@ def shear_degrees(affine: NDArray[np.float64]) -> float:
 
 
 def _open(path: Path, packed: bool) -> gzip.GzipFile | IO[bytes]:
-    return gzip.open(path, "rb") if packed else path.open("rb")
+    return igzip.open(path, "rb") if packed else path.open("rb")
 
 
 def _read_header(path: Path, packed: bool) -> nibabel.Nifti1Header:
@@ -235,7 +238,7 @@ def _read_header(path: Path, packed: bool) -> nibabel.Nifti1Header:
     try:
         with _open(path, packed) as stream:
             block = stream.read(540)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except _DAMAGED_OR_CUT as error:
         raise NiftiError("the file is cut short or damaged") from error
     if not block:
         raise NiftiError("the file is empty")
