@@ -42,8 +42,9 @@ _VERSION = 2
 #: The case score that is made of a map, beside those of `vector_scores`.
 CASE_SCORE = "case_score"
 
-#: (case, kind) -> what each method says of a scan with such anomalies, on the plan's grid.
-ScoreFunction = Callable[[str, str], dict[str, ScanScores]]
+#: (case, kind, voxels that count) -> what each method says of a scan with such anomalies, on the
+#: plan's grid.
+ScoreFunction = Callable[[str, str, np.ndarray], dict[str, ScanScores]]
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def _of_images(
 ) -> ScoreFunction:
     """Scores of a detector that sees images."""
 
-    def scores(case: str, kind: str) -> dict[str, ScanScores]:
+    def scores(case: str, kind: str, _: np.ndarray) -> dict[str, ScanScores]:
         made = anomalies.paint(case, kind)
         return {name: score_scan(loaded.module, made.hu, made.equalised, loaded.plan, device)}
 
@@ -148,12 +149,11 @@ def _of_positions(
     teacher, plan, _ = loaded
     store = MapStore(maps_folder(anomalies.cases.folder), teacher.features, plan, device)
 
-    def scores(case: str, kind: str) -> dict[str, ScanScores]:
+    def scores(case: str, kind: str, counted: np.ndarray) -> dict[str, ScanScores]:
         name = f"{case}__{kind}_{anomalies.identity}"
         painted = cache(lambda: anomalies.paint(case, kind))
         y, c = store.maps(name, lambda kind: painted().image(kind))
         y, c = y.to(device), None if c is None else c.to(device)
-        _, counted = anomalies.masks(case, kind)
         inside = cells_in_body(counted, counted.shape, teacher.cell).to(device)
         needed = torch.from_numpy(needed_cells(counted, teacher.cell, 0)).to(device)
         cells = teacher.score(y, c, needed)[0]
@@ -166,7 +166,7 @@ def _of_positions(
 def _baselines(
     names: Sequence[str], anomalies: AnomalyStore, histogram: HuHistogram
 ) -> ScoreFunction:
-    def scores(case: str, kind: str) -> dict[str, ScanScores]:
+    def scores(case: str, kind: str, _: np.ndarray) -> dict[str, ScanScores]:
         made = anomalies.paint(case, kind)
         spacing = anomalies.settings.preprocessing.spacing
         given = BaselineInput(made.hu, made.body, spacing, histogram.edges, histogram.counts)
@@ -226,7 +226,7 @@ def _voxels(
     """Which of the voxels that count are anomalous; their scores and the case scores by method."""
     mask, counted = anomalies.masks(case, kind)
     found = {}
-    for method, (map_, vectors) in scores(case, kind).items():
+    for method, (map_, vectors) in scores(case, kind, counted).items():
         voxels = map_[counted]
         found[method] = voxels, {CASE_SCORE: case_score(voxels), **vectors}
     return mask[counted], found

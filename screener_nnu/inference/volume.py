@@ -219,8 +219,10 @@ def score_scan(
         return on_plan_grid(torch.from_numpy(given[kind]).to(device), (z, y, x))
 
     needed = None if body is None else needed_voxels(body, (z, y, x))
-    scored = _scores_of_positions if scorer.by_position else _scores_of_tiles
-    cells, vectors = scored(scorer, images, device, plan, needed, body)
+    if scorer.by_position:
+        cells, vectors = _scores_of_positions(scorer, images, device, plan, needed, body)
+    else:
+        cells, vectors = _scores_of_tiles(scorer, images, device, plan, needed), {}
     scores = cells_to_voxels(cells, scorer.cell, (0, 0, 0), (z, y, x)).cpu().numpy()
     return ScanScores(scores, vectors)
 
@@ -244,8 +246,7 @@ def _scores_of_tiles(
     device: torch.device,
     plan: Plan,
     needed: np.ndarray | None,
-    _: np.ndarray | None,
-) -> ScanScores:
+) -> torch.Tensor:
     if scorer.reads == "normalised":
         image = normalise_hu(images(HU), plan)
         air = float(normalise_hu(torch.tensor(_AIR[HU]), plan))
@@ -255,5 +256,4 @@ def _scores_of_tiles(
     largest, overlap = inference.student_tile, inference.overlap
     tile = affordable_tile(largest, plan, 1, device, scorer.low_precision_cpu)
     batch = tiles_at_once(tile, largest, device)
-    cells = score_volume(scorer, image, tile, overlap, plan.divisor, air, needed, batch)
-    return ScanScores(cells, {})
+    return score_volume(scorer, image, tile, overlap, plan.divisor, air, needed, batch)
