@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.plans import CONFIGURATION, DEFAULT_PLANS_NAME
+from screener_nnu.plans import CONFIGURATIONS, DEFAULT_PLANS_NAME, VOLUMES
 from screener_nnu.stages import STAGES, trainer_name
 
 logger = logging.getLogger(__name__)
@@ -157,8 +159,26 @@ def cases_folder(dataset: int | str, data_identifier: str) -> Path:
 
 def stage_folder(dataset: int | str, stage: str, plans_name: str) -> Path:
     """Results of a stage, laid out as nnU-Net does: `Trainer__plans__configuration/fold_all`."""
-    name = f"{trainer_name(stage)}__{plans_name}__{CONFIGURATION}"
+    configuration = configuration_of(dataset, plans_name)
+    name = f"{trainer_name(stage)}__{plans_name}__{configuration}"
     return results_folder(dataset) / name / "fold_all"
+
+
+def configuration_of(dataset: int | str, plans_name: str) -> str:
+    """Of a plan: `2d` of pictures, else `3d_fullres`, which an absent plan has as well."""
+    path = plan_file(dataset, plans_name)
+    try:
+        state = path.stat()
+        return _configuration_in(path, state.st_mtime_ns, state.st_size)
+    except (OSError, ValueError, AttributeError, TypeError):
+        return VOLUMES
+
+
+@lru_cache(maxsize=256)
+def _configuration_in(path: Path, changed_ns: int, size: int) -> str:
+    """Of the plan in a file as it was at a time."""
+    known = json.loads(path.read_text(encoding="utf-8")).get("configurations", {})
+    return next((name for name in CONFIGURATIONS if name in known), VOLUMES)
 
 
 def begun_stages(dataset: int | str, plans_name: str) -> list[str]:
@@ -217,4 +237,4 @@ def train_command(dataset: int | str, stage: str, plans_name: str) -> str:
     """The command line that trains a stage."""
     number = int(dataset_name(dataset)[7:10])
     plans = "" if plans_name == DEFAULT_PLANS_NAME else f" -p {plans_name}"
-    return f"screener_train {number} {CONFIGURATION} {stage}{plans}"
+    return f"screener_train {number} {configuration_of(dataset, plans_name)} {stage}{plans}"

@@ -36,14 +36,16 @@ from screener_nnu.plan_settings import (  # noqa: F401 - they are imported from 
     SplitSettings,
 )
 
-CONFIGURATION = "3d_fullres"
+#: Names of nnU-Net's configurations that plans of ours have: of volumes, and of pictures.
+VOLUMES, PICTURES = "3d_fullres", "2d"
+CONFIGURATIONS = (VOLUMES, PICTURES)
 # Without them a plan is read for nothing.
 _NEEDED = ("plans_name", "dataset_name", "configurations")
 DEFAULT_PLANS_NAME = "ScreenerPlans"
 
 
 class Intensities(NamedTuple):
-    """Values of nnU-Net's `CTNormalization` (HU): bounds, mean and standard deviation."""
+    """Values of nnU-Net's `CTNormalization`: bounds, mean and standard deviation, of CT in HU."""
 
     low: float
     high: float
@@ -72,9 +74,28 @@ class StockPlan:
         return self.values["dataset_name"]
 
     @property
+    def configuration_name(self) -> str:
+        """Of the one configuration that we use: `3d_fullres`, or `2d` of a plan without it."""
+        found = self.values["configurations"]
+        return next((name for name in CONFIGURATIONS if name in found), VOLUMES)
+
+    @property
     def configuration(self) -> Mapping[str, Any]:
-        """The block of the one configuration that we use."""
-        return self.values["configurations"][CONFIGURATION]
+        """The block of that configuration."""
+        return self.values["configurations"][self.configuration_name]
+
+    @property
+    def channels(self) -> int:
+        """Of an image: 1, or 3 of colour pictures."""
+        return len(self.configuration["normalization_schemes"])
+
+    @property
+    def standardises(self) -> bool:
+        """Whether stock nnU-Net standardises by values of the plan, `CTNormalization`.
+
+        Else an image is standardised by its own mean and deviation, `ZScoreNormalization`.
+        """
+        return self.configuration["normalization_schemes"][0] == "CTNormalization"
 
     @property
     def architecture(self) -> Mapping[str, Any]:
@@ -85,13 +106,18 @@ class StockPlan:
     def divisor(self) -> Shape:
         """Voxels per axis that the network's input must be a multiple of."""
         strides = self.architecture["arch_kwargs"]["strides"]
-        z, y, x = (int(math.prod(axis)) for axis in zip(*strides, strict=True))
+        # A network of planes has strides in plane alone.
+        z, y, x = [1, *(int(math.prod(axis)) for axis in zip(*strides, strict=True))][-3:]
         return z, y, x
 
     @property
     def intensities(self) -> Intensities:
-        """What HU are clipped to and standardised by."""
-        found = self.values["foreground_intensity_properties_per_channel"]["0"]
+        """What values of the first channel are clipped to and standardised by."""
+        return self.intensities_of(0)
+
+    def intensities_of(self, channel: int) -> Intensities:
+        """What values of a channel are clipped to and standardised by."""
+        found = self.values["foreground_intensity_properties_per_channel"][str(channel)]
         keys = ("percentile_00_5", "percentile_99_5", "mean", "std")
         return Intensities(*(found[key] for key in keys))
 
@@ -127,8 +153,8 @@ class Plan(StockPlan):
             raise ScreenerError("it is a plan of stock nnU-Net, without screener's settings")
         plan = cls(copy.deepcopy(dict(values)), ScreenerSettings.from_dict(values["screener"]))
         missing = [key for key in _NEEDED if key not in values]
-        if missing or CONFIGURATION not in values["configurations"]:
-            lacking = ", ".join(missing) or f"the configuration {CONFIGURATION}"
+        if missing or not set(CONFIGURATIONS) & set(values["configurations"]):
+            lacking = ", ".join(missing) or f"the configuration {' or '.join(CONFIGURATIONS)}"
             raise ScreenerError(f"it lacks {lacking}: plan anew")
         return plan
 

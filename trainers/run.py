@@ -18,7 +18,7 @@ from screener_nnu.detectors import ModelRef, detectors_of
 from screener_nnu.errors import ScreenerError
 from screener_nnu.locks import locked
 from screener_nnu.paths import dataset_name, plan_file, preprocessed_folder, stage_folder
-from screener_nnu.plans import CONFIGURATION, Plan, read_plan
+from screener_nnu.plans import Plan, read_plan
 from screener_nnu.stage_checkpoint import finished_stage
 from screener_nnu.trainers.base import ScreenerTrainer
 from screener_nnu.trainers.stages import trainer_of
@@ -110,7 +110,7 @@ def _train(dataset: int | str, stage: str, plans_name: str, device: torch.device
     values = {**plan.to_dict(), "continue_training": checkpoint is not None}
     # As nnU-Net's own command does: crops of a stage are nearly all of one size.
     torch.backends.cudnn.benchmark = device.type == "cuda"
-    trainer = trainer_of(stage)(values, CONFIGURATION, "all", description, device)
+    trainer = trainer_of(stage)(values, plan.configuration_name, "all", description, device)
     if checkpoint is not None:
         trainer.load_checkpoint(str(checkpoint))
         logger.info("going on with epoch %d of %d", trainer.current_epoch + 1, trainer.num_epochs)

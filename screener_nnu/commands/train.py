@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from screener_nnu.commands._run import run
 from screener_nnu.detectors import DETECTORS, STUDENT, ModelRef
+from screener_nnu.plans import CONFIGURATIONS
 from screener_nnu.stages import STAGES
 
 _CHAIN = "chain"
@@ -18,7 +19,11 @@ def _parser() -> argparse.ArgumentParser:
         "finished one is left alone."
     )
     parser.add_argument("dataset", help="number or name of the data set")
-    parser.add_argument("configuration", choices=["3d_fullres"])
+    parser.add_argument(
+        "configuration",
+        choices=CONFIGURATIONS,
+        help="3d_fullres of scans, 2d of pictures; the one that the plan has",
+    )
     parser.add_argument(
         "stage",
         choices=[*STAGES, _CHAIN, *DETECTORS],
@@ -66,6 +71,7 @@ def _train(arguments: argparse.Namespace) -> None:
         arguments.from_plans,
         arguments.restart,
     )
+    _refuse_other_configuration(arguments)
     device = choose_device(arguments.device)
     for stage, plans in _stages(arguments):
         train_stage(
@@ -75,6 +81,18 @@ def _train(arguments: argparse.Namespace) -> None:
             device,
             arguments.restart,
             arguments.num_gpus,
+        )
+
+
+def _refuse_other_configuration(arguments: argparse.Namespace) -> None:
+    from screener_nnu.errors import ScreenerError
+    from screener_nnu.paths import configuration_of
+
+    planned = configuration_of(arguments.dataset, arguments.plans)
+    if planned != arguments.configuration:
+        raise ScreenerError(
+            f"the plan {arguments.plans} of {arguments.dataset} has the configuration {planned} "
+            f"and not {arguments.configuration}: give that"
         )
 
 

@@ -13,6 +13,7 @@ from screener_nnu.descriptors.base import Descriptor, freeze
 from screener_nnu.descriptors.cells import average_cells, padded_to
 from screener_nnu.descriptors.kept_channels import draw_channels, of_each_map
 from screener_nnu.errors import ScreenerError
+from screener_nnu.networks.planes import from_planes, is_of_planes, to_planes
 from screener_nnu.plans import Shape
 from screener_nnu.setting_values import CountOrNone
 
@@ -85,7 +86,7 @@ class LevelsDescriptor(Descriptor):
         self.register_buffer("kept", kept)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """The map (B, channels, D, H, W) of equalised images (B, 1, D, H, W)."""
+        """The map (B, channels, D, H, W) of equalised images (B, C, D, H, W)."""
         return self.pooled(image, (1, 1, 1))
 
     @torch.no_grad()
@@ -107,6 +108,13 @@ class LevelsDescriptor(Descriptor):
         """Hands over every level of the network; the decoder runs only where it is asked for."""
         encoder: Any = self.network.encoder
         decoder: Any = self.network.decoder
+        if is_of_planes(self.network):
+            batch, give = len(image), take
+            image = to_planes(image)
+
+            def take(name: str, maps: torch.Tensor) -> None:
+                give(name, from_planes(maps, batch))
+
         skips = encoder(image)
         for k, maps in enumerate(skips):
             take(f"encoder_{k}", maps)
@@ -142,14 +150,16 @@ def _levels(network: nn.Module) -> dict[str, tuple[int, Shape]]:
         decoder: Any = network.decoder
         strides, stride = [], (1, 1, 1)
         for step in encoder.strides:
-            stride = tuple(a * int(b) for a, b in zip(stride, step, strict=True))  # type: ignore[assignment]
+            # A network of planes has strides in plane alone.
+            per_axis = [1, *step][-3:]
+            stride = tuple(a * int(b) for a, b in zip(stride, per_axis, strict=True))  # type: ignore[assignment]
             strides.append(stride)
         widths = [int(n) for n in encoder.output_channels]
         stages, output = len(decoder.stages), int(decoder.seg_layers[-1].out_channels)
     except (AttributeError, TypeError, ValueError) as error:
         raise ScreenerError(
             f"{type(network).__name__} has no levels to choose from: they are those of nnU-Net's "
-            "three-dimensional UNets, which have an encoder and a decoder"
+            "UNets, which have an encoder and a decoder"
         ) from error
     sizes = list(zip(widths, strides, strict=True))
     levels = {f"encoder_{k}": size for k, size in enumerate(sizes)}

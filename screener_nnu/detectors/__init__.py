@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 from screener_nnu.descriptors import DENSE, LEVELS
 from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import (
+    configuration_of,
     dataset_name,
     finished_checkpoint,
     stage_folder,
     train_command,
 )
-from screener_nnu.plans import CONFIGURATION, DEFAULT_PLANS_NAME
+from screener_nnu.plans import DEFAULT_PLANS_NAME
 from screener_nnu.stages import load_object
 
 if TYPE_CHECKING:
@@ -211,7 +212,8 @@ class ModelRef:
         """The command line that trains it."""
         if not self.spec.overrides:
             return train_command(self.dataset, self.stage, self.plans)
-        return f"screener_train {self._number} {CONFIGURATION} {self.detector}{self._plans_option}"
+        configuration = configuration_of(self.dataset, self.plans)
+        return f"screener_train {self._number} {configuration} {self.detector}{self._plans_option}"
 
     def command(self, name: str) -> str:
         """The command line `screener_<name>` for this model."""

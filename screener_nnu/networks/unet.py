@@ -7,6 +7,7 @@ from types import MethodType
 import torch
 from torch import nn
 
+from screener_nnu.networks.planes import is_of_planes, take_depth
 from screener_nnu.plans import StockPlan
 
 
@@ -29,7 +30,7 @@ def build_unet(
 
     Returns:
         A network (B, in_channels, D, H, W) -> (B, out_channels, D, H, W), with deep supervision a
-        list of such outputs. Without, the heads of lower resolutions, which get no gradient, are
+        list of such outputs. That of a plan of pictures works plane by plane. Without, the heads of lower resolutions, which get no gradient, are
         frozen: distributed training would wait for them.
     """
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
@@ -56,7 +57,7 @@ def build_unet(
     for head in lower:
         head.requires_grad_(deep_supervision)
     _compute_in_float32(output)
-    return network
+    return take_depth(network) if is_of_planes(network) else network
 
 
 def _compute_in_float32(layer: nn.Module) -> None:
