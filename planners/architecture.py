@@ -16,17 +16,17 @@ _RESIDUAL_BLOCKS = (1, 3, 4, 6, 6, 6, 6, 6, 6, 6)
 def plan_architecture(spacing: Spacing, patch: Shape, preset: Preset) -> dict[str, Any]:
     """nnU-Net's `architecture` block for a patch: residual encoder or plain UNet."""
     strides, kernels, _ = strides_and_kernels(spacing, patch)
-    stages = len(strides)
+    stages, axes = len(strides), len(strides[0])
     arguments: dict[str, Any] = {
         "n_stages": stages,
         "features_per_stage": [
             min(preset.max_width, preset.base_width * 2**i) for i in range(stages)
         ],
-        "conv_op": "torch.nn.modules.conv.Conv3d",
+        "conv_op": f"torch.nn.modules.conv.Conv{axes}d",
         "kernel_sizes": kernels,
         "strides": strides,
         "conv_bias": True,
-        "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
+        "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{axes}d",
         "norm_op_kwargs": {"eps": 1e-5, "affine": True},
         "dropout_op": None,
         "dropout_op_kwargs": None,
@@ -74,5 +74,6 @@ def _feature_elements(architecture_repr: str, patch: Shape) -> tuple[float, int]
             allow_init=False,
             deep_supervision=False,
         )
-    elements = float(network.compute_conv_feature_map_size(patch))
+    axes = len(architecture["arch_kwargs"]["strides"][0])
+    elements = float(network.compute_conv_feature_map_size(patch[-axes:]))
     return elements, sum(p.numel() for p in network.parameters())

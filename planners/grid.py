@@ -28,20 +28,22 @@ def plan_spacing(median_spacing: Spacing, crop_voxels: int) -> Spacing:
 def strides_and_kernels(
     spacing: Spacing, patch: Shape
 ) -> tuple[list[list[int]], list[list[int]], Shape]:
-    """nnU-Net's topology for a patch: strides and kernels per stage, and the divisor per axis."""
+    """nnU-Net's topology for a patch: strides and kernels per stage, and the divisor per axis.
+
+    That of a patch of one slice is a network of planes.
+    """
     from nnunetv2.experiment_planning.experiment_planners.network_topology import (
         get_pool_and_conv_props,
     )
 
+    # A network of pictures has two axes.
+    axes = slice(1 if patch[0] == 1 else 0, 3)
     _, strides, kernels, _, divisor = get_pool_and_conv_props(
-        spacing, patch, MIN_FEATURE_MAP_EDGE, 999999
+        spacing[axes], patch[axes], MIN_FEATURE_MAP_EDGE, 999999
     )
     plain = [[int(v) for v in stage] for stage in strides]
-    return (
-        plain,
-        [[int(v) for v in k] for k in kernels],
-        (int(divisor[0]), int(divisor[1]), int(divisor[2])),
-    )
+    z, y, x = [1, *(int(d) for d in divisor)][-3:]
+    return plain, [[int(v) for v in k] for k in kernels], (z, y, x)
 
 
 def plan_patch(spacing: Spacing, median_shape: Shape, crop_voxels: int) -> Shape:

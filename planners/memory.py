@@ -8,6 +8,7 @@ keeps for our networks (1.4 to 2.0 tensors an element), which is the lower bound
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -58,28 +59,41 @@ def estimate_gb(preset: Preset, spacing: Spacing, patch: Shape) -> float:
     return total / GB + CONTEXT_GB
 
 
-def fit_to_memory(
-    preset: Preset,
-    median_spacing: Spacing,
-    median_extent_mm: Spacing,
-    memory_gb: float,
-    given: Spacing | None = None,
-) -> Fit:
+#: Voxel size (mm) and crop (voxels) for a number of voxels of a crop.
+Grid = Callable[[int], tuple[Spacing, Shape]]
+
+
+def volume_grid(
+    median_spacing: Spacing, median_extent_mm: Spacing, given: Spacing | None = None
+) -> Grid:
+    """Plans the grid of volumes.
+
+    Args:
+        median_spacing: voxel size (z, y, x) of the data in mm.
+        median_extent_mm: median size of the body crop in mm.
+        given: voxel size (mm) in place of the one that is planned.
+    """
+
+    def grid(crop_voxels: int) -> tuple[Spacing, Shape]:
+        spacing = given or plan_spacing(median_spacing, crop_voxels)
+        shape = tuple(int(e // s) for e, s in zip(median_extent_mm, spacing, strict=True))
+        return spacing, plan_patch(spacing, shape, crop_voxels)  # type: ignore[arg-type]
+
+    return grid
+
+
+def fit_to_memory(preset: Preset, grid: Grid, memory_gb: float) -> Fit:
     """Shrinks expander, positives, volumes, width and crop, in this order, until the plan fits.
 
     Args:
         preset: what to start from.
-        median_spacing: voxel size (z, y, x) of the data in mm.
-        median_extent_mm: median size of the body crop in mm.
+        grid: see `volume_grid`.
         memory_gb: device memory; a tenth is left free.
-        given: voxel size (mm) in place of the one that is planned.
     """
     budget = USABLE * memory_gb
     given_way: list[str] = []
     while True:
-        spacing = given or plan_spacing(median_spacing, preset.crop_voxels)
-        shape = tuple(int(e // s) for e, s in zip(median_extent_mm, spacing, strict=True))
-        patch = plan_patch(spacing, shape, preset.crop_voxels)  # type: ignore[arg-type]
+        spacing, patch = grid(preset.crop_voxels)
         estimate = estimate_gb(preset, spacing, patch)
         if estimate <= budget:
             break

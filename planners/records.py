@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from screener_nnu.errors import CaseError, some
 from screener_nnu.files import replacing
 from screener_nnu.planners.fingerprint import RECORD_KEYS, analyse_case
 from screener_nnu.preprocessing.memory import bounded_processes, free_memory
+from screener_nnu.preprocessing.modality import CT
 from screener_nnu.preprocessing.reading import read_size
 from screener_nnu.preprocessing.source_state import SourceState, state_if_readable
 from screener_nnu.preprocessing.workers import run_cases
@@ -33,7 +35,11 @@ _Task = tuple[Path, Record | None]
 
 
 def collect_records(
-    cases: Mapping[str, Path], folder: Path, processes: int, verify: bool = False
+    cases: Mapping[str, Path],
+    folder: Path,
+    processes: int,
+    verify: bool = False,
+    modality: str = CT,
 ) -> list[Record]:
     """Records of all cases, sorted; an image that has not changed since its record is not analysed.
 
@@ -42,6 +48,7 @@ def collect_records(
         folder: of the records.
         processes: that read images.
         verify: read every image, to compare its content, whatever its time says.
+        modality: of the images; a record of another one does not count.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / RECORDS_FILE
@@ -49,14 +56,19 @@ def collect_records(
     gone = stored.keys() - cases.keys()
     if gone:
         logger.warning("no longer there, of the scans of an earlier run: %s", some(gone))
-    known = {name: record for name, record in stored.items() if name in cases}
+    known = {
+        name: record
+        for name, record in stored.items()
+        if name in cases and record.get("modality", CT) == modality
+    }
     todo: dict[str, _Task] = {
         name: (path, known.get(name))
         for name, path in cases.items()
         if verify or not _is_current(known.get(name), path)
     }
     changed = []
-    bar = tqdm(_run(todo, processes), total=len(todo), desc="fingerprint", disable=not todo)
+    made = _run(todo, processes, modality)
+    bar = tqdm(made, total=len(todo), desc="fingerprint", disable=not todo)
     for record in bar:
         _append(file, record)
         lines += 1
@@ -99,7 +111,7 @@ def _has_changed(old: Record | None, new: Record) -> bool:
     return before is not None and now is not None and before.sha256 != now.sha256
 
 
-def _analyse(case: str, task: _Task) -> Record:
+def _analyse(case: str, task: _Task, modality: str) -> Record:
     """A new record, or the old one where the content is still the same."""
     path, old = task
     source = _source(old)
@@ -108,20 +120,21 @@ def _analyse(case: str, task: _Task) -> Record:
         if now is not None and now.sha256 == source.sha256:
             return {**old, "source": now.to_dict()}
     try:
-        return analyse_case(case, path)
+        return analyse_case(case, path, modality)
     except CaseError as error:
         return {"skipped": error.reason}
     except MemoryError:
         return {"skipped": "memory ran out: run again with fewer processes (-np) or more memory"}
 
 
-def _run(todo: Mapping[str, _Task], processes: int) -> Iterable[Record]:
+def _run(todo: Mapping[str, _Task], processes: int, modality: str) -> Iterable[Record]:
     """Records as they are made; a worker that the system kills costs its own case at most."""
     memory = (_BYTES_PER_VOXEL * read_size(path)[0] for path, _ in todo.values())
     processes = bounded_processes(memory, processes, free_memory()) if todo else 0
     alone = processes <= 1 or len(todo) <= 1
+    analyse = partial(_analyse, modality=modality)
     outcomes = run_cases(
-        _analyse, dict(todo), 0 if alone else processes, lambda reason: {"skipped": reason}
+        analyse, dict(todo), 0 if alone else processes, lambda reason: {"skipped": reason}
     )
     for case, record in outcomes:
         path, _ = todo[case]

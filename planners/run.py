@@ -22,6 +22,7 @@ from screener_nnu.paths import (
 from screener_nnu.planners.existing import existing_plan_stays, names_of, without
 from screener_nnu.planners.fingerprint import body_shares, summarise
 from screener_nnu.planners.lock import only_run
+from screener_nnu.planners.modality import modality_of_datasets
 from screener_nnu.planners.planner import ScreenerPlanner
 from screener_nnu.planners.records import collect_records
 from screener_nnu.planners.replaced import warn_of_dependents
@@ -34,8 +35,10 @@ from screener_nnu.planners.stored import (
     read_sources,
 )
 from screener_nnu.plans import Plan, read_plan, write_json
+from screener_nnu.preprocessing.modality import CT
+from screener_nnu.preprocessing.pictures import is_picture
 from screener_nnu.preprocessing.pipeline import preprocess_dataset
-from screener_nnu.preprocessing.reading import find_cases
+from screener_nnu.preprocessing.raw_dataset import find_cases, read_description, read_groups
 from screener_nnu.preprocessing.units import warn_of_full_views
 
 logger = logging.getLogger(__name__)
@@ -48,6 +51,7 @@ def plan_dataset(
     request: dict[str, Any],
     verify: bool = False,
     overrides: Sequence[str] = (),
+    modality: str | None = None,
 ) -> str:
     """Writes fingerprint, `dataset.json` and plan; returns the data set's full name.
 
@@ -58,6 +62,7 @@ def plan_dataset(
         request: arguments of `ScreenerPlanner`.
         verify: compare the content of every image with what an earlier run read.
         overrides: settings `key=value` that take the place of the planner's.
+        modality: of the images; by default what the data sets say, or their values.
 
     Raises:
         ScreenerError: no images, or a plan with other settings that cases were made with.
@@ -65,13 +70,15 @@ def plan_dataset(
     if len(datasets) > 1 and pool is None:
         raise ScreenerError("several data sets need a name together: add --pool 901 SomeName")
     name = f"Dataset{pool[0]:03d}_{pool[1]}" if pool else dataset_name(datasets[0])
-    cases, sources = _collect_cases(datasets, pooled=pool is not None)
-    planned = partial(_plan, name, sources, request, overrides)
+    modality = modality_of_datasets(datasets, modality)
+    cases, sources, groups = _collect_cases(datasets, pooled=pool is not None)
+    planned = partial(_plan, name, sources, {**request, "groups": groups}, overrides)
     folder = preprocessed_folder(name)
     with only_run(folder):
         stored = read_fingerprint(folder)
-        records = collect_records(cases, folder, processes, verify)
-        warn_of_full_views(body_shares(records))
+        records = collect_records(cases, folder, processes, verify, modality)
+        if modality == CT:
+            warn_of_full_views(body_shares(records))
         fingerprint = summarise(records)
         plan = planned(fingerprint)
         keep_planned_from(folder, stored, fingerprint)
@@ -111,16 +118,22 @@ def _explain(plan: Plan, path: Path) -> None:
     logger.info("plan written to %s", path)
 
 
-def _collect_cases(datasets: list[str], pooled: bool) -> tuple[dict[str, Path], dict[str, str]]:
+def _collect_cases(
+    datasets: list[str], pooled: bool
+) -> tuple[dict[str, Path], dict[str, str], dict[str, str]]:
+    """Image, source data set and group of each case; many have no group."""
     cases: dict[str, Path] = {}
     sources: dict[str, str] = {}
+    groups: dict[str, str] = {}
     for dataset in datasets:
-        source = dataset_name(dataset)
+        source, grouped = dataset_name(dataset), read_groups(raw_folder(dataset))
         for case, path in find_cases(raw_folder(dataset)).items():
             name = f"{source[7:10]}_{case}" if pooled else case
             cases[name] = path
             sources[name] = source
-    return cases, sources
+            if case in grouped:
+                groups[name] = f"{source} {grouped[case]}"
+    return cases, sources, groups
 
 
 def _describe(path: Path, datasets: list[str], pool: tuple[int, str] | None, count: int) -> None:
@@ -147,13 +160,14 @@ def _description(datasets: list[str], pool: tuple[int, str] | None, count: int) 
     """nnU-Net's `dataset.json`: the raw one, or that of a pool, which has no raw folder."""
     if pool is None:
         return json.loads((raw_folder(datasets[0]) / "dataset.json").read_text())
+    first = read_description(raw_folder(datasets[0]))
     return {
         "name": pool[1],
         "description": "unlabelled scans of " + ", ".join(dataset_name(d) for d in datasets),
-        "channel_names": {"0": "CT"},
+        "channel_names": first["channel_names"],
         "labels": {"background": 0},
         "numTraining": count,
-        "file_ending": ".nii.gz",
+        "file_ending": ".png" if is_picture(Path(f"a{first['file_ending']}")) else ".nii.gz",
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 
@@ -10,13 +11,23 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.plans import SplitSettings
 
 
-def split_cases(sources: Mapping[str, str], num_test: int, seed: int) -> SplitSettings:
-    """Splits cases: `num_test` for testing, 5 % (1 to 50) for validation, the rest for training.
+def split_cases(
+    sources: Mapping[str, str],
+    num_test: int,
+    seed: int,
+    groups: Mapping[str, str] = MappingProxyType({}),
+    validation_share: float = 0.05,
+    most_validation: int = 50,
+) -> SplitSettings:
+    """Splits cases: `num_test` for testing, a share (1 at least) for validation, the rest to train.
 
     Args:
         sources: source data set of each case.
         num_test: cases that only evaluation may read.
         seed: of the random order.
+        groups: group, such as the patient, of cases that have one; no group is parted, so that
+            the numbers are met as nearly as groups allow, from above.
+        validation_share, most_validation: of the cases, and how many at most.
 
     Raises:
         ScreenerError: nothing would be left to train on.
@@ -25,16 +36,47 @@ def split_cases(sources: Mapping[str, str], num_test: int, seed: int) -> SplitSe
     if len(names) == 1 and num_test == 0:
         # One scan still makes a run; its validation figures then say nothing about other scans.
         return SplitSettings(train=tuple(names), validation=tuple(names))
-    num_validation = int(np.clip(round(0.05 * len(names)), 1, 50))
+    num_validation = int(np.clip(round(validation_share * len(names)), 1, most_validation))
     if len(names) - num_test - num_validation < 1:
         raise ScreenerError(
             f"{len(names)} usable cases are too few for {num_test} test cases and "
             f"{num_validation} for validation: lower --num_test"
         )
     order = _stratified_order(sources, seed)
+    if groups:
+        order = _group_by_group(order, groups)
+        num_test = _whole_groups(order, groups, num_test)
+        num_validation = _whole_groups(order, groups, num_test + num_validation) - num_test
     test, validation = order[:num_test], order[num_test : num_test + num_validation]
     train = order[num_test + num_validation :]
+    if not train:
+        raise ScreenerError(
+            f"the {len(names)} usable cases belong to {len({groups.get(n, n) for n in names})} "
+            "groups, too few to train on some and to validate on others"
+        )
     return SplitSettings(tuple(sorted(train)), tuple(sorted(validation)), tuple(sorted(test)))
+
+
+def _group_by_group(order: list[str], groups: Mapping[str, str]) -> list[str]:
+    """The cases of a group behind its first one."""
+    members: dict[str, list[str]] = {}
+    for name in order:
+        members.setdefault(_group(name, groups), []).append(name)
+    return [name for group in members.values() for name in group]
+
+
+def _whole_groups(order: list[str], groups: Mapping[str, str], count: int) -> int:
+    """The first number of cases, from a count on, that parts no group."""
+    while 0 < count < len(order) and _group(order[count - 1], groups) == _group(
+        order[count], groups
+    ):
+        count += 1
+    return count
+
+
+def _group(name: str, groups: Mapping[str, str]) -> str:
+    # A case without group is one by itself, and must not meet a group of its name.
+    return f"group {groups[name]}" if name in groups else f"case {name}"
 
 
 def _stratified_order(sources: Mapping[str, str], seed: int) -> list[str]:

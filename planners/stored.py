@@ -18,6 +18,8 @@ Fingerprint = dict[str, Any]
 _INTENSITIES = "foreground_intensity_properties_per_channel"
 # What a plan depends on, beside the names of the cases.
 _PLANNED_FROM = ("spacings", "body_extents_mm", _INTENSITIES, "hu_histogram")
+# Of other modalities than CT.
+_OF_OTHERS = ("modality", "highest")
 _EARLIER = "screener_fingerprint_{}.json"
 
 
@@ -106,4 +108,5 @@ def planning_basis(fingerprint: Any) -> Fingerprint | None:
     if not isinstance(fingerprint, dict) or not {*_PLANNED_FROM, "cases"} <= fingerprint.keys():
         return None
     values = {key: fingerprint[key] for key in _PLANNED_FROM}
+    values |= {key: fingerprint[key] for key in _OF_OTHERS if key in fingerprint}
     return {**values, "cases": {case: {} for case in fingerprint["cases"]}}

@@ -38,9 +38,12 @@ class PreprocessingSettings:
     Attributes:
         spacing: voxel size (mm) of the network's grid; that of the stock configuration.
         storage_spacing: voxel size (mm) at which the equalised image and the body mask are kept.
-        hu_window: window (HU) that is scaled to [0, 1] before equalisation.
-        hu_clip: bounds (HU) of nnU-Net's `CTNormalization`, applied before resampling.
-        body_threshold: HU above which tissue is dense, for the body.
+        hu_window: window (HU) that is scaled to [0, 1] before equalisation; of pictures in grey
+            values. MR has one of its own for each scan, see `preprocessing.modality`.
+        hu_clip: bounds (HU) of nnU-Net's `CTNormalization`, applied before resampling; of pictures
+            in grey values, of MR in standard deviations about the mean of a scan.
+        body_threshold: HU above which tissue is dense, for the body; of MR and pictures as a share
+            of the window, and below 0 all of a picture counts.
         body_block_mm: edge of the blocks (mm) whose minimum must be dense.
         equalisation: `adaptive` (CLAHE of each scan), `global` (the same curve for every scan, so
             that equal HU stay equal) or `none` (linear in the window).
@@ -48,6 +51,10 @@ class PreprocessingSettings:
         clahe_clip, clahe_tiles, clahe_bins: clip limit, tiles per axis and grey levels of the
             contrast-limited adaptive histogram equalisation.
         min_slices, max_raw_spacing: filters of raw scans, off (0) by default.
+        modality: what the values of the images mean, a name of `modality.MODALITIES`.
+        picture_size: pixels (y, x) that every picture is resized to, whatever its size; empty:
+            pictures are resampled by spacing, as scans are.
+        keep_aspect: resize pictures to at most that size, both sides by one factor.
     """
 
     spacing: PositiveSpacing
@@ -63,6 +70,25 @@ class PreprocessingSettings:
     clahe_bins: Annotated[int, Within(at_least=2)] = 256
     min_slices: CountOrNone = 0
     max_raw_spacing: tuple[NotNegative, NotNegative, NotNegative] = (0.0, 0.0, 0.0)
+    modality: Annotated[str, OneOf("ct", "mr", "picture")] = "ct"
+    picture_size: tuple[Count, ...] = ()
+    keep_aspect: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses a size of other than two numbers, or of what is no picture."""
+        if len(self.picture_size) not in (0, 2) or (self.picture_size and self.modality == "ct"):
+            raise ValueError(
+                f"picture_size must hold rows and columns of pictures, but is {self.picture_size}"
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """Plain values, by which what was made with them is known.
+
+        Settings of later versions are left out at their defaults: what is stored stays valid.
+        """
+        later = {"modality": "ct", "picture_size": (), "keep_aspect": False}
+        values = asdict(self)
+        return {k: v for k, v in values.items() if k not in later or later[k] != v}
 
 
 @dataclass(frozen=True)

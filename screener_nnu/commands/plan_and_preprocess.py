@@ -11,8 +11,8 @@ from screener_nnu.commands._run import run
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Fingerprint unlabelled CT, plan every stage and preprocess the scans. A "
-        "killed run goes on where it stopped."
+        description="Fingerprint unlabelled CT, MR or pictures, plan every stage and preprocess "
+        "the images. A killed run goes on where it stopped."
     )
     parser.add_argument("-d", dest="datasets", nargs="+", required=True, help="numbers or names")
     parser.add_argument(
@@ -38,6 +38,25 @@ def _parser() -> argparse.ArgumentParser:
         default=None,
         metavar=("Z", "Y", "X"),
         help="voxel size in mm in place of the planned one, for a network that was made for it",
+    )
+    parser.add_argument(
+        "--modality",
+        choices=["ct", "mr", "picture"],
+        default=None,
+        help="of the images; by default what dataset.json says, or the values of the images",
+    )
+    parser.add_argument(
+        "--picture_size",
+        type=int,
+        nargs=2,
+        default=None,
+        metavar=("ROWS", "COLUMNS"),
+        help="pixels that every picture is resized to, in place of the planned ones",
+    )
+    parser.add_argument(
+        "--keep_aspect",
+        action="store_true",
+        help="resize pictures to at most that size, rows and columns by one factor",
     )
     parser.add_argument("--num_test", type=int, default=0, help="scans kept for evaluation")
     parser.add_argument("--seed", type=int, default=12345)
@@ -94,6 +113,8 @@ def _plan_and_preprocess(arguments: argparse.Namespace) -> None:
         "memory_gb": arguments.memory_gb,
         "width": arguments.width,
         "spacing": None if arguments.spacing is None else tuple(arguments.spacing),
+        "picture_size": None if arguments.picture_size is None else tuple(arguments.picture_size),
+        "keep_aspect": arguments.keep_aspect,
         "num_test": arguments.num_test,
         "seed": arguments.seed,
         "plans_name": arguments.plans,
@@ -106,6 +127,7 @@ def _plan_and_preprocess(arguments: argparse.Namespace) -> None:
         request,
         verify=arguments.verify_dataset_integrity,
         overrides=arguments.overrides,
+        modality=arguments.modality,
     )
     if not arguments.no_preprocessing:
         preprocess_planned(dataset, arguments.plans, processes, arguments.part, arguments.parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +149,6 @@ class MapStore:
         settings = self.plan.settings
         tile, overlap = settings.inference.teacher_tile, settings.inference.overlap
         rest = [type(network).__name__, self.features.pooling, tile, overlap]
-        rest += [self.features.low_precision_cpu, asdict(settings.preprocessing)]
+        rest += [self.features.low_precision_cpu, settings.preprocessing.identity()]
         text = weights_hash(network) + json.dumps(rest)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

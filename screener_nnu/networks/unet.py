@@ -30,8 +30,8 @@ def build_unet(
 
     Returns:
         A network (B, in_channels, D, H, W) -> (B, out_channels, D, H, W), with deep supervision a
-        list of such outputs. That of a plan of pictures works plane by plane. Without, the heads of lower resolutions, which get no gradient, are
-        frozen: distributed training would wait for them.
+        list of such outputs. Without, the heads of lower resolutions, which get no gradient, are
+        frozen: distributed training would wait for them. A network of pictures works on planes.
     """
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 

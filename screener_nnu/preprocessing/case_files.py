@@ -1,10 +1,11 @@
 """Prepared scans on disk: three compressed arrays and a marker a case, in one folder.
 
-    <case>_hu.b2nd          int16     HU at the plan's spacing
+    <case>_hu.b2nd          int16     HU at the plan's spacing; float16 values of other modalities
     <case>_equalised.b2nd   float16   equalised image at the storage spacing
     <case>_body.b2nd        uint8     body mask at the storage spacing
     <case>.json             frame, settings, versions, bytes and source; written last
 
+Images of colour pictures have a first axis of three colours, which boxes do not speak of.
 A case is finished when its marker exists. Every file appears whole or not at all.
 """
 
@@ -22,6 +23,7 @@ import numpy as np
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.plans import Shape
 from screener_nnu.preprocessing.marker import Marker, marker_bytes, with_source
+from screener_nnu.preprocessing.modality import Modality, modality_of
 from screener_nnu.preprocessing.prepare import Frame, PreparedImage
 from screener_nnu.preprocessing.source_state import SourceState
 
@@ -55,7 +57,7 @@ def write_case(
             of the case is left then. The next case would fare no better, so it is no `CaseError`.
     """
     arrays: dict[Kind, np.ndarray] = {
-        "hu": np.rint(prepared.hu).astype(np.int16),
+        "hu": stored_values(prepared.hu, modality_of(prepared.settings)),
         "equalised": prepared.equalised.astype(np.float16),
         "body": prepared.body.astype(np.uint8),
     }
@@ -71,6 +73,14 @@ def write_case(
     except OSError as error:
         remove_case(folder, case)
         raise _unwritable(folder, case, error) from error
+
+
+def stored_values(values: np.ndarray, modality: Modality) -> np.ndarray:
+    """Values of a modality in the type that they are stored in."""
+    if np.issubdtype(modality.stored, np.integer):
+        return np.rint(values).astype(modality.stored)
+    limits = np.finfo(modality.stored)
+    return values.clip(float(limits.min), float(limits.max)).astype(modality.stored)
 
 
 def add_source(folder: Path, case: str, source: SourceState) -> None:
@@ -181,11 +191,11 @@ class CaseFolder:
 
     def shape(self, case: str, kind: Kind) -> Shape:
         """Voxels of an array, (z, y, x)."""
-        z, y, x = self._open(case, kind).shape
+        z, y, x = self._open(case, kind).shape[-3:]
         return z, y, x
 
     def read(self, case: str, kind: Kind) -> np.ndarray:
-        """A whole array in its stored type, (z, y, x)."""
+        """A whole array in its stored type, (z, y, x), of colour images (3, z, y, x)."""
         shape = self.shape(case, kind)
         return self.read_box(case, kind, (0, 0, 0), shape)
 
@@ -197,11 +207,13 @@ class CaseFolder:
             ValueError: the box is empty or not inside the array.
         """
         array = self._open(case, kind)
-        bounds = list(zip(start, stop, array.shape, strict=True))
+        bounds = list(zip(start, stop, array.shape[-3:], strict=True))
         if not all(0 <= first < last <= n for first, last, n in bounds):
             raise ValueError(f"box {start} to {stop} is not inside {case} {array.shape}")
         try:
-            return np.asarray(array[tuple(slice(first, last) for first, last, _ in bounds)])
+            colours = (slice(None),) * (array.ndim - 3)
+            box = (*colours, *(slice(first, last) for first, last, _ in bounds))
+            return np.asarray(array[box])
         except Exception as error:  # blosc2 raises many types for a damaged file
             raise self._unreadable(case, _array_file(self.folder, case, kind), error) from error
 

@@ -12,7 +12,9 @@ from screener_nnu.plans import PreprocessingSettings, Range
 _EVEN_SHARE = 0.3
 
 
-def equalise(image_hu: np.ndarray, settings: PreprocessingSettings) -> np.ndarray:
+def equalise(
+    image_hu: np.ndarray, settings: PreprocessingSettings, window: Range | None = None
+) -> np.ndarray:
     """Windows a scan and equalises its contrast as `settings.equalisation` says.
 
     `adaptive` is the paper's: it keeps pathology visible under colour jitter; "otherwise, the
@@ -21,8 +23,10 @@ def equalise(image_hu: np.ndarray, settings: PreprocessingSettings) -> np.ndarra
     levels of soft tissue just as far, by one curve for all scans.
 
     Args:
-        image_hu: HU, (z, y, x), cropped to the body: tiles of CLAHE are a fraction of this box.
+        image_hu: HU, or values of another modality, (z, y, x), of colour (3, z, y, x), cropped to
+            the body: tiles of CLAHE are a fraction of this box.
         settings: window, kind of equalisation and what it needs.
+        window: of this image, where it has one of its own.
 
     Returns:
         float32 in [0, 1], same shape.
@@ -43,13 +47,18 @@ def equalise(image_hu: np.ndarray, settings: PreprocessingSettings) -> np.ndarra
             "preprocessing.equalisation must be adaptive, global or none, but is "
             f"{settings.equalisation}"
         )
-    low, high = settings.hu_window
+    low, high = window or settings.hu_window
     scaled = (np.clip(image_hu, low, high) - low) / (high - low)
     scaled = scaled.astype(np.float32, copy=False)
     # A flat image has no contrast, and scikit-image would divide by its range.
     if settings.equalisation == "none" or scaled.min() == scaled.max():
         return scaled
-    return _clahe(scaled, settings)
+    if scaled.ndim == 3:
+        return _clahe(scaled, settings)
+    # Of colour the brightness alone: equalised by itself, a colour would become another one.
+    brightness = scaled.max(axis=0)
+    factor = _clahe(brightness, settings) / np.maximum(brightness, 1e-3)
+    return np.clip(scaled * factor, 0.0, 1.0)
 
 
 def global_levels(
@@ -81,6 +90,8 @@ def global_levels(
 def _clahe(scaled: np.ndarray, settings: PreprocessingSettings) -> np.ndarray:
     from skimage.exposure import equalize_adapthist
 
+    if scaled.shape[0] == 1:  # a picture
+        return _clahe(scaled[0], settings)[None]
     # scikit-image takes a last axis of 3 or 4 voxels for colours; put the longest axis last.
     axes = np.argsort(scaled.shape, kind="stable")
     image = np.ascontiguousarray(scaled.transpose(axes))

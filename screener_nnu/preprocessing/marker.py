@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -93,4 +93,4 @@ def _json_bytes(values: dict[str, Any]) -> bytes:
 
 def settings_values(settings: PreprocessingSettings) -> dict[str, Any]:
     """Settings as plain JSON values, as a marker holds them."""
-    return json.loads(json.dumps(asdict(settings)))
+    return json.loads(json.dumps(settings.identity()))

@@ -236,7 +236,7 @@ def _prepare_case(
 ) -> _Outcome:
     begin = time.monotonic()
     try:
-        raw, source = read_with_state(path, case)
+        raw, source = read_with_state(path, case, settings.modality)
         _check_filters(raw, settings)
         prepared = prepare_image(raw, settings)
         _check_size(prepared.frame, case, min_shape, settings)

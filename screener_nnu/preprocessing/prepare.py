@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from screener_nnu.errors import ScreenerError
+from screener_nnu.errors import CaseError
 from screener_nnu.plans import PreprocessingSettings, Shape, Spacing
-from screener_nnu.preprocessing.body import Slices, body_box, body_mask
+from screener_nnu.preprocessing.body import Slices
 from screener_nnu.preprocessing.equalise import equalise
+from screener_nnu.preprocessing.modality import MODALITIES, modality_of
 from screener_nnu.preprocessing.reading import Geometry, RawImage
-from screener_nnu.preprocessing.resampling import new_shape, resample_to_shape
+from screener_nnu.preprocessing.resampling import new_shape, resample_colours
 
 Span = tuple[int, int]
 
@@ -78,8 +79,11 @@ class Frame:
 class PreparedImage:
     """A scan on the grids of the plan, cropped to the body; axes (z, y, x).
 
+    Images of colour pictures are (3, 1, y, x).
+
     Attributes:
-        hu: HU within the bounds of `hu_clip`, float32, at the plan's spacing.
+        hu: HU, or values of another modality, within the bounds of `hu_clip`, float32, at the
+            plan's spacing.
         equalised: equalised image in [0, 1], float32, at the storage spacing.
         body: 1 in the body and 0 outside, uint8, at the storage spacing.
         frame: how the grids lie in the input.
@@ -100,33 +104,50 @@ def prepare_image(raw: RawImage, settings: PreprocessingSettings) -> PreparedIma
     `CTNormalization` equals what `DefaultPreprocessor` makes of the same box.
 
     Raises:
+        CaseError: the scan is of another modality than the plan.
         ScreenerError: the settings' body threshold lies outside their window.
     """
-    low, high = settings.hu_window
-    if not low < settings.body_threshold < high:
-        raise ScreenerError(
-            f"body_threshold {settings.body_threshold} lies outside hu_window ({low}, {high}): "
-            "choose one inside"
+    modality = modality_of(settings)
+    if raw.modality != modality.name:
+        raise CaseError(
+            raw.case,
+            f"it is read as {MODALITIES[raw.modality].title}, and the plan is one of "
+            f"{modality.title}: use a model that was trained on such images",
         )
+    window = modality.window(raw.array, settings)
     frame = frame_of(raw, settings)
-    crop = raw.array[frame.slices]
-    hu = resample_to_shape(crop, frame.grid_shape, settings.hu_clip)
-    windowed = resample_to_shape(crop, frame.storage_shape, settings.hu_window)
-    body = body_mask(windowed, settings.storage_spacing, settings.body_threshold)
-    equalised = equalise(windowed, settings)
+    crop = raw.array[(..., *frame.slices)]
+    hu = resample_colours(crop, frame.grid_shape, settings.hu_clip)
+    windowed = resample_colours(crop, frame.storage_shape, window)
+    body = modality.body(windowed, settings.storage_spacing, window, settings.body_threshold)
+    equalised = equalise(windowed, settings, window)
     return PreparedImage(hu, equalised, body.astype(np.uint8), frame, settings)
 
 
 def frame_of(raw: RawImage, settings: PreprocessingSettings) -> Frame:
     """The body box of a scan and the shapes of its grids."""
-    slices = body_box(raw.array, raw.spacing, settings.body_threshold, settings.body_block_mm)
+    slices = modality_of(settings).box(raw.array, raw.spacing, settings)
     z, y, x = ((s.start, s.stop) for s in slices)
     shape = (z[1] - z[0], y[1] - y[0], x[1] - x[0])
+    if settings.picture_size:
+        grid_shape = storage_shape = _picture_grid(shape, settings)
+    else:
+        grid_shape = new_shape(shape, raw.spacing, settings.spacing)
+        storage_shape = new_shape(shape, raw.spacing, settings.storage_spacing)
     return Frame(
         raw_shape=raw.shape,
         box=(z, y, x),
-        grid_shape=new_shape(shape, raw.spacing, settings.spacing),
-        storage_shape=new_shape(shape, raw.spacing, settings.storage_spacing),
+        grid_shape=grid_shape,
+        storage_shape=storage_shape,
         spacing=raw.spacing,
         geometry=raw.geometry,
     )
+
+
+def _picture_grid(shape: Shape, settings: PreprocessingSettings) -> Shape:
+    """Pixels of a picture on the plan's grid, whatever it measures itself."""
+    wanted, (_, rows, columns) = settings.picture_size, shape
+    if not settings.keep_aspect:
+        return 1, wanted[0], wanted[1]
+    factor = min(wanted[0] / rows, wanted[1] / columns)
+    return 1, max(1, round(factor * rows)), max(1, round(factor * columns))

@@ -1,14 +1,14 @@
-"""Raw CT images in one canonical orientation, with what is needed to map results back.
+"""Raw images in one canonical orientation, with what is needed to map results back.
 
 Array axes are (z, y, x); spacings of arrays have the same order, those of `Geometry` SimpleITK's.
 """
 
 from __future__ import annotations
 
-import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
@@ -17,14 +17,14 @@ from screener_nnu.dicom.files import is_dicom, is_zip
 from screener_nnu.dicom.records import Series
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.plans import Shape, Spacing
+from screener_nnu.preprocessing.modality import CT, MODALITIES, PICTURE
 from screener_nnu.preprocessing.nifti import is_nifti
-from screener_nnu.preprocessing.units import check_intensities
+from screener_nnu.preprocessing.pictures import is_picture, picture_shape, read_picture
 from screener_nnu.preprocessing.volumes import (
     Geometry,
     check_axes,
     check_layout,
     check_name,
-    printable,
     read_geometry,
     read_volume,
 )
@@ -32,23 +32,29 @@ from screener_nnu.preprocessing.volumes import (
 if TYPE_CHECKING:
     from screener_nnu.dicom.volume import DicomVolume, SeriesSource
 
+logger = logging.getLogger(__name__)
+
 # An image file, a folder or zip of one DICOM series, or a series that was found before.
 Source = Path | Series
 CANONICAL = "LPS"
+#: Thickness that nnU-Net gives the one slice of a picture.
+PICTURE_DEPTH = 999.0
 # Longest edge (mm) of the smallest and the largest thing that a CT shows.
 _EXTENT_MM = (10.0, 4000.0)
 
 
 @dataclass(frozen=True)
 class RawImage:
-    """One scan in canonical orientation.
+    """One scan in canonical orientation, or a picture, which is a scan of one slice.
 
     Attributes:
         case: name of the scan.
-        array: HU, float32, (z, y, x), axes pointing to head, back (posterior) and left.
+        array: float32, (z, y, x), axes pointing to head, back (posterior) and left; of a colour
+            picture (3, 1, y, x). In the unit of the modality: HU of CT.
         spacing: voxel size (mm), (z, y, x).
         geometry: that of the input file.
         source: the DICOM files that it was read from; None for other files.
+        modality: a name of `MODALITIES`.
     """
 
     case: str
@@ -56,38 +62,69 @@ class RawImage:
     spacing: Spacing
     geometry: Geometry
     source: SeriesSource | None = None
+    modality: str = CT
 
     @property
     def shape(self) -> Shape:
         """Voxels per axis, (z, y, x)."""
-        z, y, x = self.array.shape
+        z, y, x = self.array.shape[-3:]
         return z, y, x
 
 
-def read_image(path: Source, case: str) -> RawImage:
+def read_image(path: Source, case: str, modality: str = CT) -> RawImage:
     """Reads a file or a DICOM series, and turns its axes to LPS.
 
     Axes are only permuted and flipped: an oblique scan keeps its small rotation.
 
     Args:
         path: any 3D image file that SimpleITK reads, a folder or zip that holds one DICOM series of
-            CT, a DICOM file of many frames, or a series.
+            CT, a DICOM file of many frames, a series, or a picture.
         case: name used in messages.
+        modality: what its values mean.
 
     Raises:
-        CaseError: the file is unreadable or is no CT of a person.
+        CaseError: the file is unreadable, or is no image of that modality.
     """
+    pictured = isinstance(path, Path) and is_picture(path)
+    if pictured != (modality == PICTURE):
+        found = "a picture" if pictured else "a volume"
+        raise CaseError(
+            case,
+            f"it is {found}, and {MODALITIES[modality].title} is asked for: give images of one "
+            "kind, and a model that was trained on them",
+        )
+    if isinstance(path, Path) and pictured:
+        return _read_picture(path, case)
     if isinstance(path, Path) and not (path.is_dir() or is_zip(path) or is_dicom(path)):
-        return to_raw_image(read_volume(path, case), case)
+        return to_raw_image(read_volume(path, case), case, modality=modality)
     volume = _read_dicom(path, case)
     return to_raw_image(volume.image, case, volume.source)
 
 
-def to_raw_image(image: sitk.Image, case: str, source: SeriesSource | None = None) -> RawImage:
-    """Turns the axes of an image in HU to LPS.
+def _read_picture(path: Path, case: str) -> RawImage:
+    picture = read_picture(path, case)
+    for note in picture.notes:
+        logger.info("%s: %s", case, note)
+    pixels = MODALITIES[PICTURE].values(picture.pixels, case)
+    array = pixels if len(pixels) == 1 else pixels[:, None]
+    geometry = picture_geometry(*pixels.shape[1:])
+    return RawImage(case, array, (PICTURE_DEPTH, 1.0, 1.0), geometry, modality=PICTURE)
+
+
+def picture_geometry(rows: int, columns: int) -> Geometry:
+    """Of a picture of one slice: pixels of 1 x 1, as nnU-Net reads it."""
+    identity = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+    spacing = (1.0, 1.0, PICTURE_DEPTH)
+    return Geometry((columns, rows, 1), spacing, (0.0, 0.0, 0.0), identity, CANONICAL)
+
+
+def to_raw_image(
+    image: sitk.Image, case: str, source: SeriesSource | None = None, modality: str = CT
+) -> RawImage:
+    """Turns the axes of a volume to LPS.
 
     Raises:
-        CaseError: the image is no 3D CT of a person.
+        CaseError: the image is no 3D scan of a person, of that modality.
     """
     check_layout(image.GetSize(), image.GetNumberOfComponentsPerPixel(), case)
     geometry = Geometry.of_image(image)
@@ -95,10 +132,9 @@ def to_raw_image(image: sitk.Image, case: str, source: SeriesSource | None = Non
     _check_extent(geometry, case)
     image = sitk.DICOMOrient(image, CANONICAL)
     stored = sitk.GetArrayViewFromImage(image)
-    # Before the conversion, which makes infinite what is merely too large.
-    check_intensities(stored, case)
+    array = MODALITIES[modality].values(stored, case)
     x, y, z = image.GetSpacing()
-    return RawImage(case, stored.astype(np.float32), (z, y, x), geometry, source)
+    return RawImage(case, array, (z, y, x), geometry, source, modality)
 
 
 def _check_extent(geometry: Geometry, case: str) -> None:
@@ -118,6 +154,9 @@ def read_size(path: Source) -> tuple[int, float]:
         return _series_size(path)
     reader = sitk.ImageFileReader()
     try:
+        if is_picture(path):
+            channels, rows, columns = picture_shape(path)
+            return channels * rows * columns, PICTURE_DEPTH * rows * columns
         if is_nifti(path):
             geometry = read_geometry(path, path.name)
             voxels = int(np.prod([float(n) for n in geometry.size]))
@@ -142,97 +181,6 @@ def _series_size(series: Series) -> tuple[int, float]:
     # From end to end, and a slice more, for both of the outer ones have a thickness.
     length = float(np.linalg.norm(np.ptp(places, axis=0))) + series.info.thickness
     return voxels, rows * first.spacing[0] * columns * first.spacing[1] * length
-
-
-def find_cases(raw_dataset_folder: Path) -> dict[str, Path]:
-    """Cases of an nnU-Net raw dataset, `imagesTr/<case>_0000<file_ending>`, by name.
-
-    Raises:
-        ScreenerError: no `dataset.json`, more than one channel, or no image.
-    """
-    description = raw_dataset_folder / "dataset.json"
-    if not description.is_file():
-        raise ScreenerError(
-            f"{description} is missing: write one as nnU-Net asks for; "
-            "documentation/plan_and_preprocess.md shows that of unlabelled scans"
-        )
-    values = _read_description(description)
-    channels, ending = values["channel_names"], values["file_ending"]
-    if len(channels) != 1:
-        raise ScreenerError(
-            f"{raw_dataset_folder.name} has {len(channels)} channels ({description}), but only "
-            "CT with one channel can be used: make a dataset of the CT alone"
-        )
-    if "dataset" in values:
-        listed = sorted(values["dataset"].items())
-        return {case: raw_dataset_folder / entry["images"][0] for case, entry in listed}
-    return _images(raw_dataset_folder / "imagesTr", ending)
-
-
-def _read_description(path: Path) -> dict[str, Any]:
-    """A `dataset.json` with all that is read of it.
-
-    Raises:
-        ScreenerError: it is damaged, or lacks something.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-        if text.startswith("\ufeff"):
-            raise ScreenerError(
-                f"{path} begins with a byte order mark: save it as UTF-8 without one"
-            )
-        values = json.loads(text)
-    except UnicodeDecodeError as error:
-        raise ScreenerError(f"{path} is no text in UTF-8: save it as that") from error
-    except ValueError as error:
-        raise ScreenerError(f"{path} is no JSON ({error}): correct it") from error
-    reason = _lack(values)
-    if reason:
-        raise ScreenerError(f"{path} is not what nnU-Net asks for ({reason}): correct it")
-    return values
-
-
-def _lack(values: Any) -> str:
-    """What nnU-Net would miss in a `dataset.json`; empty where nothing is."""
-    if not isinstance(values, dict):
-        return "it holds no names with values"
-    for name in ("channel_names", "file_ending"):
-        if name not in values:
-            return f"it has no {name}"
-    if not isinstance(values["channel_names"], dict):
-        return 'channel_names has to be like {"0": "CT"}'
-    ending = values["file_ending"]
-    if not isinstance(ending, str) or not ending.startswith("."):
-        return f"file_ending is {ending!r}, but has to be like '.nii.gz'"
-    listed = values.get("dataset", {})
-    if not isinstance(listed, dict):
-        return "dataset holds no cases by name"
-    for case, entry in listed.items():
-        if not isinstance(entry, dict) or not entry.get("images"):
-            return f"dataset names no images of {case}"
-        if "/" in case or "\\" in case:
-            return f"dataset names a case {case}, which cannot be the name of a file"
-    return ""
-
-
-def _images(folder: Path, ending: str) -> dict[str, Path]:
-    suffix = f"_0000{ending}"
-    found = sorted(folder.glob(f"*{ending}")) if folder.is_dir() else []
-    # Hidden ones are what a killed run left half written.
-    files = [file for file in found if not file.name.startswith(".")]
-    if not files:
-        raise ScreenerError(
-            f"no image *{suffix} in {folder}: put the scans there, or correct file_ending in "
-            "dataset.json"
-        )
-    odd = [file.name for file in files if not file.name.endswith(suffix)]
-    if odd:
-        raise ScreenerError(
-            f"{len(odd)} files in {folder} do not end in {suffix}, for instance "
-            f"{printable(odd[0])}: rename "
-            "them, or take further channels out"
-        )
-    return {printable(file.name[: -len(suffix)]): file for file in files}
 
 
 def _read_dicom(source: Source, case: str) -> DicomVolume:

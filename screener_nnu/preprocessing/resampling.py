@@ -58,6 +58,13 @@ def resample_to_shape(array: np.ndarray, shape: Shape, bounds: Range | None = No
     return result
 
 
+def resample_colours(array: np.ndarray, shape: Shape, bounds: Range | None = None) -> np.ndarray:
+    """`resample_to_shape` of an image (z, y, x), or of each colour of (C, z, y, x)."""
+    if array.ndim == 3:
+        return resample_to_shape(array, shape, bounds)
+    return np.stack([resample_to_shape(colour, shape, bounds) for colour in array])
+
+
 def resampled_slabs(
     array: np.ndarray,
     shape: Shape,

@@ -13,6 +13,7 @@ from typing import Any
 from screener_nnu.dicom.files import list_files
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.files import file_sha256
+from screener_nnu.preprocessing.modality import CT
 from screener_nnu.preprocessing.reading import RawImage, read_image
 
 # Size (bytes), time (ns) and listing: what is known without reading.
@@ -82,7 +83,7 @@ def state_if_readable(path: Path) -> SourceState | None:
         return None
 
 
-def read_with_state(path: Path, case: str) -> tuple[RawImage, SourceState]:
+def read_with_state(path: Path, case: str, modality: str = CT) -> tuple[RawImage, SourceState]:
     """A scan and the state of the very file that it was read from.
 
     Raises:
@@ -90,7 +91,7 @@ def read_with_state(path: Path, case: str) -> tuple[RawImage, SourceState]:
     """
     try:
         before = _stamp(path)
-        raw = read_image(path, case)
+        raw = read_image(path, case, modality)
         # Read a moment ago, so that the system has it in memory.
         state = SourceState.of(path)
     except OSError as error:

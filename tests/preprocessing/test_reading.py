@@ -10,7 +10,8 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 
 from screener_nnu.errors import CaseError, ScreenerError
-from screener_nnu.preprocessing.reading import Geometry, find_cases, read_image, read_size
+from screener_nnu.preprocessing.raw_dataset import find_cases
+from screener_nnu.preprocessing.reading import Geometry, read_image, read_size
 
 Writer = Callable[..., Path]
 # Direction cosines (columns: x, y, z axis of the file) and their code.
