@@ -136,16 +136,16 @@ class AnomalyCheck:
         made = anomalous_case(
             self.cases, case, self.names, kind, self.settings.preprocessing, self.settings.seed
         )
-        shape = np.array(made.hu.shape)
+        shape = np.array(made.mask.shape)
         size = np.minimum(shape, 2 * np.array(self.settings.inference.teacher_tile))
         middle = np.rint(np.mean(np.nonzero(made.mask), axis=1)).astype(int)
         first = np.clip(middle - size // 2, 0, shape - size)
         # On the grid of the whole scan's positions, so that a position has the maps it has there.
         first -= first % np.array(self.store.features.pooling)
         box = tuple(slice(a, a + n) for a, n in zip(first, size, strict=True))
-        part = Part(tuple(first.tolist()), made.hu.shape)  # type: ignore[arg-type]
+        part = Part(tuple(first.tolist()), made.mask.shape)  # type: ignore[arg-type]
         images = (made.hu, made.equalised, made.mask, made.body)
-        return AnomalousCase(*(image[box] for image in images)), part
+        return AnomalousCase(*(image[(..., *box)] for image in images)), part
 
     def _stored(self, case: str, kind: str) -> tuple[np.ndarray, np.ndarray]:
         """Voxels of anomalies and other voxels of the body in each position; maps are there then.
@@ -170,6 +170,6 @@ class AnomalyCheck:
         """Voxels of anomalies and other voxels of the body in each position."""
         cell = self.store.features.pooling
         masks = (made.mask & made.body, made.body & ~made.mask)
-        counts = [body_cells(mask, made.hu.shape, cell) for mask in masks]
+        counts = [body_cells(mask, made.mask.shape, cell) for mask in masks]
         positive, negative = (count.numpy() * np.prod(cell) for count in counts)
         return positive, negative

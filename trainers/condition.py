@@ -18,7 +18,7 @@ class ConditionTrainer(ContrastTrainer):
     """Learns c: what stays the same of a voxel whichever blocks of the crop are hidden."""
 
     stage = "condition"
-    in_channels = 2
+    mask_channels = 1
 
     @property
     def contrast(self) -> ContrastSettings:
@@ -39,7 +39,7 @@ class ConditionTrainer(ContrastTrainer):
             raise ScreenerError(f"condition '{kind}' {reason}: go on with the {needed} stage")
 
     def network_input(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Each view is masked by itself; the mask is the second channel."""
+        """Each view is masked by itself; the mask is the last channel."""
         masks = block_masks(
             len(images), self.settings.crop_size, self.settings.condition.masks, generator
         )

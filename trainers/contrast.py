@@ -51,7 +51,7 @@ class ContrastTrainer(PairTrainer):
     """A dense self-supervised stage; subclasses say which settings and what the network sees."""
 
     figure_name = f"top-1 of {_CANDIDATES}"
-    in_channels: ClassVar[int] = 1
+    mask_channels: ClassVar[int] = 0
 
     @property
     def contrast(self) -> ContrastSettings:
@@ -64,13 +64,14 @@ class ContrastTrainer(PairTrainer):
         return self.contrast
 
     def network_input(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """(B, in_channels, D, H, W) from jittered crops (B, 1, D, H, W)."""
+        """(B, C + mask_channels, D, H, W) from jittered crops (B, C, D, H, W)."""
         return images
 
     def build_model(self) -> nn.Module:
         """UNet of the plan and the head of the loss."""
         settings = self.contrast
-        unet = build_unet(self.plan, self.in_channels, settings.channels, self.settings.seed)
+        inputs = self.plan.channels + self.mask_channels
+        unet = build_unet(self.plan, inputs, settings.channels, self.settings.seed)
         if self._do_i_compile():
             unet.compile()
         self.loss = build_loss(settings)

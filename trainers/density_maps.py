@@ -38,7 +38,7 @@ class MapSource(Protocol):
 
 
 class CropReader(CaseReader[CropSample]):
-    """Reads crops of the plan's spacing, equalised image and body mask as two channels."""
+    """Reads crops of the plan's spacing, equalised image and body mask as channels."""
 
     def __init__(
         self,
@@ -60,10 +60,11 @@ class CropReader(CaseReader[CropSample]):
         wanted = np.rint(np.divide(self.size, self.factor)).astype(int)
         box_size = tuple(int(v) for v in np.minimum(wanted, stored))
         box = Box(random_start(generator, stored, box_size), box_size)  # type: ignore[arg-type]
-        channels = [
+        image, body = (
             read_padded(self.cases, case, kind, box, 0).astype(np.float32)
             for kind in ("equalised", "body")
-        ]
+        )
+        channels = [*(image if image.ndim == 4 else [image]), body]
         start, extent, size = (_scaled(v, self.factor) for v in (box.start, stored, box.size))
         return CropSample(case, start, extent, size, torch.from_numpy(np.stack(channels)))
 
@@ -103,8 +104,11 @@ class CropSource:
         pooling = self.settings.density.pooling
         step = np.lcm(self.features.divisor(self.plan.divisor), pooling)
         padding = [int(p) for n in (-np.array(sample.size) % step)[::-1] for p in (0, n)]
-        both = [channel.to(self.device, non_blocking=True) for channel in sample.image]
-        image, body = (F.pad(resize_boxes([channel], sample.size), padding) for channel in both)
+        stored = sample.image.to(self.device, non_blocking=True)
+        image, body = (
+            F.pad(resize_boxes([channels], sample.size), padding)
+            for channels in (stored[:-1], stored[-1])
+        )
         if flips:
             image, body = image.flip(flips), body.flip(flips)
         place = (torch.tensor([v], device=self.device) for v in (sample.start, sample.extent))

@@ -7,7 +7,7 @@ from screener_nnu.descriptors import OF_THE_PLAN
 from screener_nnu.detectors import ModelRef
 from screener_nnu.paths import plan_file
 from screener_nnu.planners.variants import derive_plan
-from screener_nnu.plans import ScreenerSettings, read_plan
+from screener_nnu.plans import PICTURES, ScreenerSettings, read_plan
 
 
 def stages_of(model: ModelRef, restart: bool = False) -> list[tuple[str, str]]:
@@ -23,15 +23,16 @@ def stages_of(model: ModelRef, restart: bool = False) -> list[tuple[str, str]]:
     Raises:
         ScreenerError: no plan, or the detector's own plan was trained with other settings.
     """
-    settings = read_plan(plan_file(model.dataset, model.plans)).settings
-    own = model.trained_plans
+    plan = read_plan(plan_file(model.dataset, model.plans))
+    settings, own = plan.settings, model.trained_plans
     if model.spec.overrides:
-        changed = settings.override(list(model.spec.overrides))
+        pictured = plan.configuration_name == PICTURES
+        differs = [*model.spec.overrides, *(model.spec.of_pictures if pictured else ())]
+        changed = settings.override(differs)
         shared = ["descriptor_plans"]
         shared += ["condition_plans"] if changed.condition.kind in TRAINED_BY else []
         sources = [f"density.{k}={getattr(changed.density, k) or model.plans}" for k in shared]
-        overrides = [*model.spec.overrides, *sources]
-        derive_plan(model.dataset, own, overrides, model.plans, restart)
+        derive_plan(model.dataset, own, [*differs, *sources], model.plans, restart)
         return [*_networks(changed, model.plans), (model.stage, own)]
     networks = [*_networks(settings, model.plans), ("density", model.plans)]
     if model.stage == "density":

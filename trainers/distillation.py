@@ -14,13 +14,15 @@ from screener_nnu.detectors import TEACHER as DETECTOR_TEACHER
 from screener_nnu.files import file_sha256
 from screener_nnu.finetuning.checkpoint import stock_checkpoint
 from screener_nnu.inference.sliding_window import cells_to_voxels
-from screener_nnu.inference.volume import normalise_hu
+from screener_nnu.inference.volume import normalised
 from screener_nnu.losses.distillation import distillation_loss
 from screener_nnu.networks.outputs import join_outputs, split_outputs
 from screener_nnu.networks.unet import build_unet
 from screener_nnu.paths import finished_checkpoint
 from screener_nnu.plans import RARITY, TEACHER, DistillationSettings, OptimiserSettings, Plan
 from screener_nnu.preprocessing.case_files import CaseFolder
+from screener_nnu.preprocessing.modality import modality_of
+from screener_nnu.sampling.crops import as_batch
 from screener_nnu.sampling.randomness import torch_generator
 from screener_nnu.stage_checkpoint import finished_stage
 from screener_nnu.trainers.base import ScreenerTrainer
@@ -72,7 +74,7 @@ class DistillationTrainer(ScreenerTrainer):
         self.descriptors = self._descriptor_channels()
         network = build_unet(
             self.plan,
-            1,
+            self.plan.channels,
             1 + self.descriptors,
             self.settings.seed + 2,
             deep_supervision=self.distillation.deep_supervision,
@@ -144,6 +146,7 @@ class DistillationTrainer(ScreenerTrainer):
             self.settings.seed,
             stage,
             self.distillation.crop_size,
+            modality_of(self.settings.preprocessing).beyond,
         )
 
     def training_batches(self, first_step: int) -> Iterator[list[DistillationSample]]:
@@ -187,8 +190,8 @@ class DistillationTrainer(ScreenerTrainer):
         return cells_to_voxels(y, self.targets.cell, shift, size) * inside  # type: ignore[arg-type]
 
     def _batch(self, samples: list[DistillationSample]) -> tuple[torch.Tensor, torch.Tensor]:
-        """HU images (B, 1, ...) and targets (B, 1 + d, ...)."""
-        images = [s.hu.to(self.device).float()[None] for s in samples]
+        """HU images (B, C, ...) and targets (B, 1 + d, ...)."""
+        images = [as_batch(s.hu.to(self.device))[0] for s in samples]
         targets = [self.target(s)[None] for s in samples]
         if self.descriptors:
             more = [self.descriptor_target(s) for s in samples]
@@ -212,7 +215,7 @@ class DistillationTrainer(ScreenerTrainer):
         if self.distillation.jitter:
             images = jittered_hu(images, self.plan, generator)
         with self.autocast():
-            outputs = self.network(normalise_hu(images, self.plan))
+            outputs = self.network(normalised(images, self.plan))
         if self.distillation.deep_supervision:
             outputs = [output.float() for output in outputs]
         else:
@@ -229,7 +232,7 @@ class DistillationTrainer(ScreenerTrainer):
             sample = reader[index]
             images, targets = self._batch([sample])
             with self.autocast():
-                outputs = self.model(normalise_hu(images, self.plan))
+                outputs = self.model(normalised(images, self.plan))
             finest = outputs[0] if self.distillation.deep_supervision else outputs
             scores = finest.float()[:, :1]
             inside = sample.body.to(self.device)[None, None] > 0

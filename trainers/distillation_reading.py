@@ -16,8 +16,6 @@ from screener_nnu.preprocessing.resampling import resample_mask_to_shape
 from screener_nnu.sampling.crops import Box
 from screener_nnu.trainers.reading import CaseReader, Pinnable, random_start, read_padded
 
-AIR_HU = -1024
-
 
 @dataclass(frozen=True)
 class TargetFiles:
@@ -65,17 +63,22 @@ class DistillationReader(CaseReader[DistillationSample]):
         seed: int,
         stage: str,
         crop_size: Shape,
+        beyond: float,
     ) -> None:
-        """See `CaseReader`; a crop has `crop_size` voxels, without targets no teacher's maps."""
+        """See `CaseReader`; a crop has `crop_size` voxels, without targets no teacher's maps.
+
+        `beyond` is the value of voxels beyond the border of a case.
+        """
         super().__init__(folder, names, seed, stage)
         self.targets = targets
         self.crop_size = crop_size
+        self.beyond = beyond
 
     def read(self, case: str, generator: np.random.Generator) -> DistillationSample:
         """A crop anywhere in the case."""
         extent = self.cases.shape(case, "hu")
         box = Box(random_start(generator, extent, self.crop_size), self.crop_size)
-        hu = read_padded(self.cases, case, "hu", box, AIR_HU)
+        hu = read_padded(self.cases, case, "hu", box, self.beyond)
         return DistillationSample(
             torch.from_numpy(hu),
             torch.from_numpy(self._body(case, box, extent)),

@@ -66,7 +66,7 @@ class PairTrainer(ScreenerTrainer):
     def resized(
         self, batch: list[PairSample], orientations: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Crops (2B, 1, D, H, W) on the device, first views before second ones.
+        """Crops (2B, C, D, H, W) on the device, first views before second ones.
 
         Args:
             batch: B samples.

@@ -10,7 +10,7 @@ from torch import nn
 
 from screener_nnu.conditions import TRAINED_BY
 from screener_nnu.conditions.ape import POSITION_CHANNELS, unit_position
-from screener_nnu.conditions.learned import masked_input
+from screener_nnu.conditions.learned import masked_input, unmasked_input
 from screener_nnu.errors import ScreenerError
 from screener_nnu.losses.position import PositionLoss, distance_errors, number_of_pairs
 from screener_nnu.networks.unet import build_unet
@@ -75,7 +75,7 @@ class PositionTrainer(PairTrainer):
         """UNet of the plan: image * mask and mask in, three coordinates out."""
         self.loss = PositionLoss()
         seed, width = self.settings.seed, self.pairs.width
-        unet = build_unet(self.plan, 2, POSITION_CHANNELS, seed, width)
+        unet = build_unet(self.plan, self.plan.channels + 1, POSITION_CHANNELS, seed, width)
         if self._do_i_compile():
             unet.compile()
         return unet
@@ -143,7 +143,7 @@ class PositionTrainer(PairTrainer):
             )
             sample = reader[index]
             images = self.resized([sample])
-            maps = self._positions(masked_input(images, torch.ones_like(images)), self.model)
+            maps = self._positions(unmasked_input(images), self.model)
             embedded, places = self._at(sample, self._draw(sample, generator), *maps)
             matrix = distance_errors(torch.cat(embedded), torch.cat(places))
             errors.append(matrix.abs().sum() / number_of_pairs(matrix))

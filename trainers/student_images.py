@@ -14,13 +14,15 @@ def jittered_hu(hu: torch.Tensor, plan: Plan, generator: torch.Generator) -> tor
     """HU crops with another contrast, noise and sharpness, within the bounds of nnU-Net's clipping.
 
     Args:
-        hu: (B, 1, D, H, W) in HU.
+        hu: (B, C, D, H, W) in HU, or in the unit of another modality.
         plan: whose bounds `CTNormalization` clips at; they are 0 and 1 of the jitter. Its settings
             give `jitter`, whose noise has the same strength in HU as in the teacher's window, and
             the spacing that blurs in mm need.
         generator: on the device of `hu`.
     """
-    settings, (low, high, *_) = plan.settings, plan.intensities
+    settings = plan.settings
+    bounds = [plan.intensities_of(channel)[:2] for channel in range(plan.channels)]
+    low, high = min(low for low, _ in bounds), max(high for _, high in bounds)
     in_plane = hu.new_tensor(settings.preprocessing.spacing[1:]).expand(len(hu), 2)
     images = (hu.clamp(low, high) - low) / (high - low)
     window = settings.preprocessing.hu_window

@@ -169,7 +169,7 @@ def _baselines(
     def scores(case: str, kind: str, _: np.ndarray) -> dict[str, ScanScores]:
         made = anomalies.paint(case, kind)
         spacing = anomalies.settings.preprocessing.spacing
-        given = BaselineInput(made.hu, made.body, spacing, histogram.edges, histogram.counts)
+        given = BaselineInput(made.grey, made.body, spacing, histogram.edges, histogram.counts)
         return {name: ScanScores(BASELINES[name](given), {}) for name in names}
 
     return scores

@@ -101,7 +101,8 @@ def image_scans(
 
     def source(case: str, path: Source) -> Callable[[], ScoredScan]:
         def scan() -> ScoredScan:
-            result = predictor.predict(read_image(path, case))
+            modality = predictor.plan.settings.preprocessing.modality
+            result = predictor.predict(read_image(path, case, modality))
             mask = None if masks is None else read_mask(masks[case], case, result.score)
             return _scored(result, mask)
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from screener_nnu.conditions.base import Condition
 from screener_nnu.conditions.encoding import ENCODED_CHANNELS, sine_cosine
-from screener_nnu.conditions.learned import masked_input
+from screener_nnu.conditions.learned import unmasked_input
 
 #: Channels of the position network.
 POSITION_CHANNELS = 3
@@ -21,7 +21,7 @@ class ApeCondition(Condition):
     A row of the ablation of Goncharov et al. (https://arxiv.org/abs/2502.08321).
 
     Args:
-        network: UNet with two input channels, image * mask and mask, and three outputs, trained by
+        network: UNet that takes image * mask and mask and has three outputs, trained by
             the position stage so that distances of outputs are distances in the body.
     """
 
@@ -37,7 +37,7 @@ class ApeCondition(Condition):
         self, image: torch.Tensor, start: torch.Tensor, extent: torch.Tensor
     ) -> torch.Tensor:
         """(B, 24, D, H, W); the place in the volume is not used."""
-        unit = unit_position(self.network(masked_input(image, torch.ones_like(image))))
+        unit = unit_position(self.network(unmasked_input(image)))
         return torch.stack([w for u in unit.unbind(1) for w in sine_cosine(u)], dim=1)
 
 

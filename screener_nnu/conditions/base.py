@@ -26,7 +26,7 @@ class Condition(nn.Module, ABC):
         """The condition map.
 
         Args:
-            image: (B, 1, D, H, W), equalised, in [0, 1].
+            image: (B, C, D, H, W), equalised, in [0, 1].
             start: (B, 3) index (z, y, x) in the volume of the image's first voxel.
             extent: (B, 3) size of the volume in voxels.
 

@@ -12,7 +12,7 @@ class MaskingInvariantCondition(Condition):
     """What can be said of a voxel whichever part of the crop is hidden.
 
     Args:
-        network: UNet with two input channels, image * mask and mask, trained to give the same
+        network: UNet that takes image * mask and, as a last channel, mask, trained to give the same
             output under different masks. Nothing is hidden when the density uses it.
         channels: output channels of the network.
     """
@@ -29,9 +29,14 @@ class MaskingInvariantCondition(Condition):
         self, image: torch.Tensor, start: torch.Tensor, extent: torch.Tensor
     ) -> torch.Tensor:
         """(B, channels, D, H, W); the place in the volume is not used."""
-        return self.network(masked_input(image, torch.ones_like(image)))
+        return self.network(unmasked_input(image))
 
 
 def masked_input(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Two-channel input (B, 2, D, H, W) of the network: image * mask, mask."""
+    """Input (B, C + 1, D, H, W) of the network: image (B, C, ...) * mask (B, 1, ...), mask."""
     return torch.cat([image * mask, mask], dim=1)
+
+
+def unmasked_input(image: torch.Tensor) -> torch.Tensor:
+    """The same with nothing hidden."""
+    return masked_input(image, torch.ones_like(image[:, :1]))

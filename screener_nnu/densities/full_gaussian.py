@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch import Tensor
 from screener_nnu.densities.fitted import FittedDensity
 from screener_nnu.densities.moments import mean_and_scatter
 from screener_nnu.errors import ScreenerError
-from screener_nnu.setting_values import OneOf, Positive, Size, parse
+from screener_nnu.setting_values import CountOrNone, OneOf, Positive, parse
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,9 @@ class FullGaussianSettings:
     """Settings of `FullGaussianDensity`.
 
     Attributes:
-        bins: of the position, along each axis of the condition.
+        bins: of the position, along each axis of the condition; 0 for one a place, as PaDiM has
+            them for the pixels of pictures that are framed alike.
+        leaning: whether bins with few rows lean on the pooled covariance; PaDiM's do not.
         ridge: added to the diagonal of every covariance.
         ridge_kind: `absolute`, in units of standardised descriptors squared, or `relative`, times
             the mean variance of all rows.
@@ -35,10 +37,11 @@ class FullGaussianSettings:
             most bins have fewer than 2 d rows; or `diagonal`.
     """
 
-    bins: Size = (4, 4, 4)
+    bins: tuple[CountOrNone, CountOrNone, CountOrNone] = (4, 4, 4)
     ridge: Positive = 0.01
     ridge_kind: Annotated[str, OneOf("absolute", "relative")] = "absolute"
     covariance: Annotated[str, OneOf("full", "shared", "diagonal")] = "full"
+    leaning: bool = True
 
 
 class FullGaussianDensity(FittedDensity):
@@ -53,7 +56,8 @@ class FullGaussianDensity(FittedDensity):
 
     so that a bin of 2 d rows or more trusts its own covariance S_bin (over n - 1), one with fewer
     leans on the pooled covariance the more the fewer it has, and one with a single row takes it as
-    it is. A bin without rows takes mean and covariance of the pooled Gaussian. `diagonal` keeps
+    it is. Without `leaning`, w is 1 for every bin of two rows or more. A bin without rows takes
+    mean and covariance of the pooled Gaussian. `diagonal` keeps
     the diagonal of all that. `shared` is, in each bin with rows, the scatter of all rows about the
     means of their bins over N minus the number of these bins, plus the ridge.
 
@@ -67,7 +71,7 @@ class FullGaussianDensity(FittedDensity):
     Args:
         dim: channels d of the descriptor map.
         cond_dim: 3, a position, or 0.
-        bins, ridge, ridge_kind, covariance: see `FullGaussianSettings`.
+        bins, ridge, ridge_kind, covariance, leaning: see `FullGaussianSettings`.
 
     Raises:
         ScreenerError: another condition, or a setting outside its limits.
@@ -81,6 +85,7 @@ class FullGaussianDensity(FittedDensity):
     """
 
     Settings: ClassVar[type] = FullGaussianSettings
+    bin_counts: Tensor
     lowest: Tensor
     highest: Tensor
     means: Tensor
@@ -96,6 +101,7 @@ class FullGaussianDensity(FittedDensity):
         ridge: float = FullGaussianSettings.ridge,
         ridge_kind: str = FullGaussianSettings.ridge_kind,
         covariance: str = FullGaussianSettings.covariance,
+        leaning: bool = FullGaussianSettings.leaning,
     ) -> None:
         """Checks the settings; `fit` does the rest."""
         super().__init__(dim, cond_dim)
@@ -106,7 +112,9 @@ class FullGaussianDensity(FittedDensity):
                 "(condition.kind=none)"
             )
         values = {"bins": bins, "ridge": ridge, "ridge_kind": ridge_kind, "covariance": covariance}
+        values["leaning"] = leaning
         self.settings: FullGaussianSettings = parse(self.Settings, values, "full_gaussian")
+        self.register_buffer("bin_counts", torch.tensor(self.settings.bins[:cond_dim]))
         self.register_buffer("lowest", torch.zeros(cond_dim))
         self.register_buffer("highest", torch.zeros(cond_dim))
         # A mean a bin (K, d). Bins may have one covariance in common, so there are M <= K + 1 of
@@ -160,7 +168,7 @@ class FullGaussianDensity(FittedDensity):
     def _bins(self, y: Tensor, c: Tensor | None) -> Tensor:
         """Bin (N,) of each row."""
         bins = torch.zeros(len(y), dtype=torch.long, device=self.lowest.device)
-        for axis, count in enumerate(() if c is None else self.settings.bins):
+        for axis, count in enumerate(() if c is None else self.bin_counts.tolist()):
             assert c is not None
             width = self.highest[axis] - self.lowest[axis]
             # An axis along which the fitted positions are the same is one bin.
@@ -171,16 +179,22 @@ class FullGaussianDensity(FittedDensity):
             bins = bins * count + place.long()
         return bins
 
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Files of earlier versions hold no numbers of bins: they are those of the settings."""
+        state.setdefault(f"{prefix}bin_counts", self.bin_counts)
+        super()._load_from_state_dict(state, prefix, *rest)
+
     def _fit(self, y: Tensor, c: Tensor | None, generator: torch.Generator) -> None:
         home = self.initialised.device
         if c is not None:
             self.lowest, self.highest = c.amin(dim=0).to(home), c.amax(dim=0).to(home)
+            counts = [n or _places(c[:, axis]) for axis, n in enumerate(self.settings.bins)]
+            self.bin_counts = torch.tensor(counts, device=home)
         bins = self._bins(y, c if c is None else c.to(home)).cpu()
-        counts = torch.bincount(
-            bins, minlength=math.prod(self.settings.bins) if self.cond_dim else 1
-        )
+        number = math.prod(self.bin_counts.tolist())
         rows = y.cpu()
-        groups = rows[bins.argsort(stable=True)].split(counts.tolist())
+        sizes = torch.bincount(bins, minlength=number).tolist()
+        groups = rows[bins.argsort(stable=True)].split(sizes)
         self._fit_groups(rows, groups)
 
     def _fit_groups(self, rows: Tensor, groups: Sequence[Tensor]) -> None:
@@ -201,7 +215,10 @@ class FullGaussianDensity(FittedDensity):
             covariance_of_bin[filled] = torch.arange(1, len(filled) + 1)
             batch = max(1, _BATCH_NUMBERS // self.dim**2)
             for first in range(0, len(filled), batch):
-                own = [_leaning(groups[n], pooled) for n in filled[first : first + batch]]
+                own = [
+                    _leaning(groups[n], pooled, self.settings.leaning)
+                    for n in filled[first : first + batch]
+                ]
                 factors.append(self._factorise(torch.stack(own), ridge))
         few = sum(len(groups[n]) < 2 * self.dim for n in filled)
         logger.info(
@@ -254,10 +271,15 @@ class FullGaussianDensity(FittedDensity):
         return whitening.float(), log_peak.float()
 
 
-def _leaning(group: Tensor, pooled: Tensor) -> Tensor:
-    """Covariance of the rows of a bin (n, d), which leans on the pooled one if they are few."""
+def _places(coordinates: Tensor) -> int:
+    """Different values of a coordinate, which are those of a grid, at most 512."""
+    return min(512, len(coordinates.mul(1e4).round().unique()))
+
+
+def _leaning(group: Tensor, pooled: Tensor, leaning: bool) -> Tensor:
+    """Covariance of the rows of a bin (n, d), which may lean on the pooled one if they are few."""
     count, dim = group.shape
-    weight = min(1.0, (count - 1) / (2 * dim - 1))
+    weight = min(1.0, (count - 1) / (2 * dim - 1) if leaning else float(count - 1))
     _, scatter = mean_and_scatter(group)
     return weight * scatter / max(count - 1, 1) + (1 - weight) * pooled
 

@@ -47,7 +47,7 @@ def average_cells(
 
 
 def padded_to(image: torch.Tensor, multiple: Shape, value: float = 0.0) -> torch.Tensor:
-    """The image (B, 1, D, H, W) with voxels behind it up to a multiple per axis."""
+    """The image (B, C, D, H, W) with voxels behind it up to a multiple per axis."""
     missing = [-size % m for size, m in zip(image.shape[2:], multiple, strict=True)]
     if not any(missing):
         return image

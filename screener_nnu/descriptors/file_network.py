@@ -99,10 +99,10 @@ class FileDescriptor(Descriptor):
         seen = self.card.normalised(filled)
         d, h, w = image.shape[2:]
         whole = self._volume if self.card.layout == "3d" else self._slices
-        return torch.cat([whole(one[0], (d, h, w), pooling) for one in seen])
+        return torch.cat([whole(one, (d, h, w), pooling) for one in seen])
 
     def _volume(self, seen: torch.Tensor, shape: Shape, pooling: Shape) -> torch.Tensor:
-        cells = self._run(seen[None, None])[:, self.kept].float()
+        cells = self._run(seen[None])[:, self.kept].float()
         return average_cells(cells, self.card.strides, shape, pooling)
 
     def _slices(self, seen: torch.Tensor, shape: Shape, pooling: Shape) -> torch.Tensor:

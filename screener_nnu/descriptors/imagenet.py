@@ -43,7 +43,8 @@ class ImageNetSettings:
 class ImageNetSlices(Descriptor):
     """Slice by slice through a frozen two-dimensional network: features of strides 4, 8 and 16.
 
-    The colours of a picture are a slice and its two neighbours. The maps of the three strides are
+    The colours that the network sees are a slice and its two neighbours, of a colour picture its
+    own. The maps of the three strides are
     spread over their cells, see `average_cells`, and concatenated, coarser ones behind finer ones,
     plane by plane. Slices are filled up to multiples of 16 with zeros.
 
@@ -91,7 +92,7 @@ class ImageNetSlices(Descriptor):
         self.register_buffer("std", torch.tensor(backbone.std).view(3, 1, 1))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """The map (B, channels, D, H, W) of equalised images (B, 1, D, H, W)."""
+        """The map (B, channels, D, H, W) of equalised images (B, C, D, H, W)."""
         return self.pooled(image, (1, 1, 1))
 
     @torch.no_grad()
@@ -100,7 +101,7 @@ class ImageNetSlices(Descriptor):
         of_planes = of_each_map(self.kept, [sum(self._widths)] * len(self.axes))
         return torch.cat(
             [
-                torch.cat([self._plane(volume, a, pooling, kept) for volume in image[:, 0]])
+                torch.cat([self._plane(volume, a, pooling, kept) for volume in image])
                 for a, kept in zip(self.axes, of_planes, strict=True)
                 if len(kept)
             ],
@@ -110,7 +111,7 @@ class ImageNetSlices(Descriptor):
     def _plane(
         self, volume: torch.Tensor, axis: int, pooling: Shape, kept: torch.Tensor
     ) -> torch.Tensor:
-        """Pooled features (1, channels, ...) of the slices along one axis of a volume (D, H, W)."""
+        """Pooled features (1, channels, ...) of the slices along one axis of (C, D, H, W)."""
         order = (axis, *(a for a in range(3) if a != axis))
         z, y, x = order
         channels = of_each_map(kept, self._widths)
@@ -119,9 +120,9 @@ class ImageNetSlices(Descriptor):
             maps = self.network((slices - self.mean) / self.std)
             return [m[:, chosen] for m, chosen in zip(maps, channels, strict=True)]
 
-        turned = volume.float().permute(order)
-        shape = (turned.shape[0], turned.shape[1], turned.shape[2])
-        filled = padded_to(turned[None, None], (1, STRIDES[-1], STRIDES[-1]))[0, 0]
+        turned = volume.float().permute(0, *(a + 1 for a in order))
+        shape = (turned.shape[1], turned.shape[2], turned.shape[3])
+        filled = padded_to(turned[None], (1, STRIDES[-1], STRIDES[-1]))[0]
         steps = (pooling[z], pooling[y], pooling[x])
         strides = [(s, s) for s in STRIDES]
         maps = pooled_slices(filled, features, strides, shape, steps, self.slices_at_once)

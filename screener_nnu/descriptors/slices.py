@@ -45,24 +45,25 @@ def pooled_slices(
     """Features of every slice along the first axis, concatenated and pooled.
 
     Args:
-        volume: (D, H, W), slices filled up to multiples of the strides.
+        volume: (1, D, H, W), or (3, D, H, W) in colour; slices filled up to multiples of the
+            strides.
         network: (n, colours, H, W) -> maps (n, C, H / s, W / s), one for each stride.
         strides: of the maps, of both axes of a slice.
         shape: of the volume without what fills up the slices.
         pooling: see `average_cells`.
         at_once: slices that the network is given at a time, about.
-        colours: 3 for a slice with its neighbours, 1 for the slice alone.
+        colours: 3 for a slice with its neighbours, 1 for the slice alone; of a volume in colour
+            3 for its own, 1 for their mean.
 
     Returns:
         (1, channels, D // p, H // p, W // p), float32.
     """
-    depth, p = len(volume), pooling[0]
+    depth, p = volume.shape[1], pooling[0]
     step = max(1, at_once // p) * p
     parts = []
     for first in range(0, depth - depth % p, step):
         last = min(first + step, depth - depth % p)
-        stack = with_neighbours(volume, first, last)
-        maps = network(stack if colours == 3 else stack[:, 1:2])
+        maps = network(_slices(volume, first, last, colours))
         pooled = []
         for features, (s, t) in zip(maps, strides, strict=True):
             cells = features.float().transpose(0, 1)[None]
@@ -70,3 +71,12 @@ def pooled_slices(
             pooled.append(average_cells(cells, (1, s, t), size, pooling))
         parts.append(torch.cat(pooled, dim=1))
     return torch.cat(parts, dim=2)
+
+
+def _slices(volume: torch.Tensor, first: int, last: int, colours: int) -> torch.Tensor:
+    """Slices (last - first, colours, H, W), see `pooled_slices`."""
+    if len(volume) == 1:
+        stack = with_neighbours(volume[0], first, last)
+        return stack if colours == 3 else stack[:, 1:2]
+    stack = volume[:, first:last].transpose(0, 1)
+    return stack if colours == 3 else stack.mean(1, keepdim=True)

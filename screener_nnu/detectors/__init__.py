@@ -42,6 +42,7 @@ class DetectorSpec:
         overrides: settings that differ from the plan's. With some, the detector is trained under
             a plan of its own, `<plan>_<name>`, beside the networks of the plan.
         unit: of its scores, `nats`, or `none` where they are distances.
+        of_pictures: settings that differ further under a plan of pictures.
     """
 
     title: str
@@ -49,6 +50,7 @@ class DetectorSpec:
     load: str
     overrides: tuple[str, ...] = ()
     unit: str = "nats"
+    of_pictures: tuple[str, ...] = ()
 
 
 _TEACHER = "screener_nnu.inference.models:load_teacher"
@@ -63,6 +65,7 @@ def _fitted(
     condition: str = "none",
     unit: str = "nats",
     options: tuple[str, ...] = (),
+    of_pictures: tuple[str, ...] = (),
 ) -> DetectorSpec:
     """A density that is fitted in one pass, on the descriptor of the plan."""
     overrides = (
@@ -75,13 +78,18 @@ def _fitted(
         "density.positions=0",
         "density.noise=0.0",
     )
-    return DetectorSpec(title, "density", _TEACHER, overrides, unit)
+    return DetectorSpec(title, "density", _TEACHER, overrides, unit, of_pictures)
 
 
 # On descriptors of which each detector of this kind exists.
 _OF_POSITIONS = {
     TEACHER: DetectorSpec("descriptor, condition and density of the plan", "density", _TEACHER),
-    "padim": _fitted("Gaussian of each place in the body (PaDiM)", "full_gaussian", "position"),
+    "padim": _fitted(
+        "Gaussian of each place in the body (PaDiM)",
+        "full_gaussian",
+        "position",
+        of_pictures=("density.options.bins=[1,0,0]",),
+    ),
     "pca": _fitted("Gaussian in the space of principal components", "gaussian_pca"),
     # A bank of 1000 takes the time of the flow; one of 10,000 ten times as long.
     "knn": _fitted(

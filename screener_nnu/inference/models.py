@@ -93,10 +93,11 @@ def stage_unet(plan: Plan, stage: str, seed: int | None = None) -> nn.Module:
     """The network of a self-supervised stage."""
     settings = plan.settings
     if stage == "descriptor":
-        return build_unet(plan, 1, settings.descriptor.channels, seed)
+        return build_unet(plan, plan.channels, settings.descriptor.channels, seed)
+    masked = plan.channels + 1
     if stage == "condition":
-        return build_unet(plan, 2, settings.condition.contrast.channels, seed)
-    return build_unet(plan, 2, POSITION_CHANNELS, seed, settings.condition.position.width)
+        return build_unet(plan, masked, settings.condition.contrast.channels, seed)
+    return build_unet(plan, masked, POSITION_CHANNELS, seed, settings.condition.position.width)
 
 
 def _trained_unet(dataset: str, stage: str, plans_name: str) -> tuple[nn.Module, Plan]:
@@ -137,7 +138,7 @@ def load_student(model: ModelRef, device: torch.device) -> LoadedDetector:
     checkpoint = file.read()
     plan: Plan = checkpoint["plan"]
     statistics = checkpoint["score_statistics"]
-    network = build_unet(plan, 1, 1)
+    network = build_unet(plan, plan.channels, 1)
     file.fill(network, checkpoint["network_weights"])
     low_precision_cpu = plan.settings.low_precision_cpu
     student = Student(network, statistics["mean"], statistics["std"], low_precision_cpu)

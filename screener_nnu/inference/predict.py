@@ -145,7 +145,7 @@ def predict_files(
     settings = predictor.plan.settings.preprocessing
     extra_bytes = 0 if extras is None else extras.bytes_per_voxel
     pipeline = Pipeline(
-        lambda case, source: read_image(source, case),
+        lambda case, source: read_image(source, case, settings.modality),
         compute,
         write,
         lambda source: scan_bytes(source, settings, extra_bytes),

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 
 from screener_nnu.inference.tiles import Tiling
 from screener_nnu.plans import Shape
+from screener_nnu.sampling.crops import as_batch
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def score_volume(
 
     Args:
         scorer: teacher or student, on the device of `image`.
-        image: (D, H, W), what the scorer's network sees.
+        image: (D, H, W) or (C, D, H, W), what the scorer's network sees.
         tile: largest tile in voxels; a volume that fits is scored in one pass.
         overlap: of neighbouring tiles, as a fraction of the tile.
         divisor: multiple of the input's size that the network needs.
@@ -71,12 +72,12 @@ def score_volume(
         (d, h, w) float32, with d = ceil(D / cell) and so on; channels that the scorer gives come
         first.
     """
-    whole: Shape = tuple(image.shape)  # type: ignore[assignment]
+    whole: Shape = tuple(image.shape[-3:])  # type: ignore[assignment]
     tiling = Tiling.of(whole, tile, overlap, np.lcm(divisor, scorer.cell))
     if needed is not None and needed.any():
         tiling = tiling.holding(needed)
     padding = [int(p) for n, m in zip(tiling.padded, whole, strict=True) for p in (n - m, 0)]
-    padded = F.pad(image[None, None].float(), padding[::-1], value=pad_value)
+    padded = F.pad(as_batch(image), padding[::-1], value=pad_value)
     mean = _mean_of_tiles(scorer, padded, tiling, batch, part or Part((0, 0, 0), whole))
     z, y, x = (slice(0, -(-n // c)) for n, c in zip(whole, scorer.cell, strict=True))
     return mean[..., z, y, x]
@@ -85,7 +86,7 @@ def score_volume(
 def _mean_of_tiles(
     scorer: Scorer, padded: torch.Tensor, tiling: Tiling, batch: int, part: Part
 ) -> torch.Tensor:
-    """Scores on the cell grid of a padded image (1, 1, D, H, W); 0 where there is no tile."""
+    """Scores on the cell grid of a padded image (1, C, D, H, W); 0 where there is no tile."""
     device, cells = padded.device, np.array(scorer.cell)
     offset = torch.tensor(part.start, device=device)
     grid_shape = tuple(int(n) for n in np.array(tiling.padded) // cells)

@@ -16,26 +16,43 @@ from screener_nnu.inference.tile_memory import affordable_tile, tiles_at_once
 from screener_nnu.inference.tiles import needed_cells, needed_voxels, voxels_of_cells
 from screener_nnu.plans import Plan, Shape, StockPlan
 from screener_nnu.preprocessing.case_files import CaseFolder
+from screener_nnu.preprocessing.modality import modality_of
+from screener_nnu.sampling.crops import as_batch
 from screener_nnu.scoring.teacher import Teacher
 
 
-def normalise_hu(hu: torch.Tensor, plan: StockPlan) -> torch.Tensor:
-    """nnU-Net's `CTNormalization` with the plan's four values."""
-    low, high, mean, std = plan.intensities
-    return (hu.float().clamp(low, high) - mean) / max(std, 1e-8)
+def normalised(values: torch.Tensor, plan: StockPlan) -> torch.Tensor:
+    """Images (B, C, D, H, W) as stock nnU-Net normalises them.
+
+    That is `CTNormalization` with the plan's four values of each channel; MR is stored as
+    `ZScoreNormalization` makes it.
+    """
+    if not plan.standardises:
+        return values.float()
+    channels = []
+    for channel in range(plan.channels):
+        low, high, mean, std = plan.intensities_of(channel)
+        clipped = values[:, channel : channel + 1].float().clamp(low, high)
+        channels.append((clipped - mean) / max(std, 1e-8))
+    return torch.cat(channels, dim=1) if len(channels) > 1 else channels[0]
 
 
 def on_plan_grid(image: torch.Tensor, grid_shape: Shape) -> torch.Tensor:
-    """An image (stored grid) on the plan's grid."""
-    if tuple(image.shape) == tuple(grid_shape):
+    """An image (stored grid), (D, H, W) or (C, D, H, W) in colour, on the plan's grid."""
+    if tuple(image.shape[-3:]) == tuple(grid_shape):
         return image.float()
-    return F.interpolate(image[None, None].float(), grid_shape, mode="trilinear")[0, 0]
+    resized = F.interpolate(as_batch(image), grid_shape, mode="trilinear")[0]
+    return resized if image.ndim == 4 else resized[0]
 
 
-#: Gives an image of a scan (D, H, W) on the plan's grid: `equalised` or `hu`.
+#: Gives an image of a scan (D, H, W), or (C, D, H, W) in colour, on the plan's grid: `equalised`
+#: or `hu`.
 Images = Callable[[ImageKind], torch.Tensor]
-# What lies beyond the border of an image.
-_AIR: dict[ImageKind, float] = {EQUALISED: 0.0, HU: -1024.0}
+
+
+def beyond(kind: ImageKind, plan: Plan) -> float:
+    """Value of what lies beyond the border of an image."""
+    return 0.0 if kind == EQUALISED else modality_of(plan.settings.preprocessing).beyond
 
 
 def images_of(cases: CaseFolder, case: str) -> Images:
@@ -81,7 +98,7 @@ def stitched_maps(
     Args:
         maps: (image, start, extent) -> (B, channels, d, h, w), see `FeatureExtractor`.
         cell: voxels per axis of a position.
-        image: (D, H, W), on the plan's grid.
+        image: (D, H, W) or (C, D, H, W), on the plan's grid.
         plan: with the tile and its overlap.
         needed: (D, H, W) voxels whose maps are asked for; all by default.
         tile: another one than the plan's.
@@ -98,7 +115,7 @@ def stitched_maps(
     if needed is not None:
         batch = tiles_at_once(tile, inference.teacher_tile, image.device)
     scorer, divisor = _Maps(cell, maps), divisor or plan.divisor
-    overlap, air = inference.overlap, _AIR[reads]
+    overlap, air = inference.overlap, beyond(reads, plan)
     return score_volume(scorer, image, tile, overlap, divisor, air, needed, batch, part)[None]
 
 
@@ -138,7 +155,7 @@ def teacher_cells(
     """
     features, cell = teacher.features, teacher.cell
     image = images(features.reads).to(device)
-    z, y, x = image.shape
+    z, y, x = image.shape[-3:]
     cells = voxels = None
     if needed is not None and needed.any():
         cells = torch.from_numpy(needed_cells(needed, cell, 0)).to(device)
@@ -212,7 +229,7 @@ def score_scan(
             not computed, and 0 or the score of fewer tiles; without it there are no scores of
             the scan as a whole.
     """
-    z, y, x = hu.shape
+    z, y, x = hu.shape[-3:]
     given: dict[ImageKind, np.ndarray] = {EQUALISED: equalised, HU: hu}
 
     def images(kind: ImageKind) -> torch.Tensor:
@@ -248,10 +265,11 @@ def _scores_of_tiles(
     needed: np.ndarray | None,
 ) -> torch.Tensor:
     if scorer.reads == "normalised":
-        image = normalise_hu(images(HU), plan)
-        air = float(normalise_hu(torch.tensor(_AIR[HU]), plan))
+        image = normalised(as_batch(images(HU)), plan)[0]
+        empty = torch.full((1, plan.channels, 1, 1, 1), beyond(HU, plan))
+        air = float(normalised(empty, plan)[0, 0])
     else:
-        image, air = images(scorer.reads), _AIR[scorer.reads]
+        image, air = images(scorer.reads), beyond(scorer.reads, plan)
     inference = plan.settings.inference
     largest, overlap = inference.student_tile, inference.overlap
     tile = affordable_tile(largest, plan, 1, device, scorer.low_precision_cpu)

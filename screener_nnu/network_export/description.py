@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from screener_nnu.inference.volume import normalise_hu
+from screener_nnu.inference.volume import normalised
 from screener_nnu.network_export.graph import INPUT_NAME, OUTPUT_NAME
 from screener_nnu.plans import Plan, Shape
 from screener_nnu.preprocessing.reading import CANONICAL
@@ -185,7 +185,7 @@ def _tiles(model: NetworkModel) -> dict[str, Any]:
     return {
         "largest": list(model.fixed or inference.student_tile),
         "overlap": inference.overlap,
-        "pad_value": float(normalise_hu(torch.tensor(_AIR_HU), model.plan)),
+        "pad_value": float(normalised(torch.full((1, 1, 1, 1, 1), _AIR_HU), model.plan)),
         "pad_hu": _AIR_HU,
         "average": "equal weights",
         "rule": list(_TILE_RULE),

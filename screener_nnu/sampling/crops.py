@@ -86,7 +86,9 @@ def _draw_box(
     """A box around `shared`, cut to the volume but not below the smallest scale."""
     wanted = np.array(voxels_per_crop) * generator.uniform(*scale_range, size=3)
     smallest = np.array(voxels_per_crop) * scale_range[0]
-    size = np.maximum(np.rint(np.maximum(np.minimum(wanted, shape), smallest)), 2).astype(int)
+    # A picture has one slice.
+    least = np.minimum(2, shape)
+    size = np.maximum(np.rint(np.maximum(np.minimum(wanted, shape), smallest)), least).astype(int)
     low = np.maximum(np.minimum(0, np.array(shape) - size), shared - size + 1)
     high = np.minimum(shared, np.maximum(0, np.array(shape) - size))
     start = generator.integers(low, high + 1)
@@ -101,9 +103,14 @@ def voxels_per_crop(
     return tuple(scaled)  # type: ignore[return-value]
 
 
+def as_batch(image: torch.Tensor) -> torch.Tensor:
+    """One image (D, H, W), or (C, D, H, W) in colour, as a batch (1, C, D, H, W), float32."""
+    return (image[None, None] if image.ndim == 3 else image[None]).float()
+
+
 def resize_boxes(boxes: list[torch.Tensor], crop_size: Shape) -> torch.Tensor:
-    """Resizes images (D, H, W) of any size to one batch (B, 1, *crop_size), trilinearly."""
-    resized = [F.interpolate(box[None, None].float(), crop_size, mode="trilinear") for box in boxes]
+    """Resizes images (D, H, W) or (C, D, H, W) to one batch (B, C, *crop_size), trilinearly."""
+    resized = [F.interpolate(as_batch(box), crop_size, mode="trilinear") for box in boxes]
     return torch.cat(resized)
 
 

@@ -23,7 +23,7 @@ def colour_jitter(
     """Jitters each crop by itself.
 
     Args:
-        images: (B, 1, D, H, W) in [0, 1].
+        images: (B, C, D, H, W) in [0, 1]; colours change together.
         in_plane_spacing: (B, 2) spacing (y, x) of each crop in mm.
         settings: probability and ranges.
         generator: on the device of `images`.
@@ -77,7 +77,7 @@ def blur_in_plane(images: torch.Tensor, sigma: torch.Tensor, max_sigma: float) -
     """Gaussian blur of each crop in y and x.
 
     Args:
-        images: (B, 1, D, H, W).
+        images: (B, C, D, H, W).
         sigma: (B, 2) standard deviation (y, x) in voxels.
         max_sigma: upper bound of `sigma`, which sets the kernel's size for the whole batch.
     """
@@ -85,9 +85,11 @@ def blur_in_plane(images: torch.Tensor, sigma: torch.Tensor, max_sigma: float) -
     offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
     kernels = torch.exp(-0.5 * (offsets / sigma.clamp_min(1e-3)[..., None]) ** 2)
     kernels = kernels / kernels.sum(-1, keepdim=True)
-    batch, _, depth, height, width = images.shape
-    stack = images.view(1, batch, depth, height, width)  # one group a crop
+    batch, colours, depth, height, width = images.shape
+    kernels = kernels.repeat_interleave(colours, 0)
+    groups = batch * colours
+    stack = images.reshape(1, groups, depth, height, width)  # one group a crop and colour
     stack = F.pad(stack, (radius, radius, radius, radius, 0, 0), mode="replicate")
-    stack = F.conv3d(stack, kernels[:, 0].reshape(batch, 1, 1, -1, 1), groups=batch)
-    stack = F.conv3d(stack, kernels[:, 1].reshape(batch, 1, 1, 1, -1), groups=batch)
+    stack = F.conv3d(stack, kernels[:, 0].reshape(groups, 1, 1, -1, 1), groups=groups)
+    stack = F.conv3d(stack, kernels[:, 1].reshape(groups, 1, 1, 1, -1), groups=groups)
     return stack.view(images.shape)

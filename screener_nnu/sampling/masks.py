@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -17,12 +19,13 @@ def block_masks(
     otherwise nothing.
     """
     device = generator.device
-    edge = settings.blocks_per_axis
-    blocks = edge**3
+    # A picture has one slice of blocks.
+    edges = [min(settings.blocks_per_axis, size) for size in crop_size]
+    blocks = math.prod(edges)
     hidden = round(settings.hidden_fraction * blocks)
     rank = torch.rand(count, blocks, generator=generator, device=device).argsort(1).argsort(1)
     visible = (rank >= hidden).float()
     unmasked = torch.rand(count, 1, generator=generator, device=device) >= settings.probability
     visible = torch.where(unmasked, torch.ones_like(visible), visible)
-    grid = visible.view(count, 1, edge, edge, edge)
+    grid = visible.view(count, 1, *edges)
     return F.interpolate(grid, crop_size, mode="nearest")

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from screener_nnu.plans import Shape, Spacing
-from screener_nnu.sampling.crops import Box
+from screener_nnu.sampling.crops import Box, as_batch
 
 _MIN_VISIBLE = 32
 
@@ -46,23 +46,21 @@ def resize_oriented(
     """Resizes boxes as `resize_boxes` does, each in its orientation.
 
     Args:
-        images: boxes (D, H, W) of any size.
+        images: boxes (D, H, W) or (C, D, H, W) of any size.
         crop_size: of the result.
         orientations: (B, 3, 3).
         spacing: of the stored image, in mm.
 
     Returns:
-        (B, 1, *crop_size), trilinear; 0 beyond the box.
+        (B, C, *crop_size), trilinear; 0 beyond the box.
     """
     crops = []
     for image, orientation in zip(images, orientations, strict=True):
-        matrix = _between_cubes(orientation, tuple(image.shape), spacing)  # type: ignore[arg-type]
+        matrix = _between_cubes(orientation, tuple(image.shape[-3:]), spacing)  # type: ignore[arg-type]
         # torch's grids have axes (x, y, z).
         theta = F.pad(matrix.flip(0, 1), (0, 1))[None]
         grid = F.affine_grid(theta, [1, 1, *crop_size], align_corners=False)
-        values = F.grid_sample(
-            image[None, None].float(), grid, padding_mode="border", align_corners=False
-        )
+        values = F.grid_sample(as_batch(image), grid, padding_mode="border", align_corners=False)
         crops.append(values * (grid.abs().amax(-1) <= 1)[:, None])
     return torch.cat(crops)
 

@@ -15,6 +15,7 @@ from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.preprocessing.equalise import equalise
 from screener_nnu.preprocessing.resampling import resample_mask_to_shape
 from screener_nnu.synthetic.anomalies import add_anomalies
+from screener_nnu.synthetic.painting_scale import PaintingScale, brightness
 
 #: Of how anomalies are painted; raised with every change, so that stored ones are made anew.
 PAINTING_VERSION = 1
@@ -24,8 +25,10 @@ PAINTING_VERSION = 1
 class AnomalousCase:
     """A case with anomalies of one kind, on the plan's grid, all (D, H, W).
 
+    Images of colour pictures are (3, 1, H, W).
+
     Attributes:
-        hu: HU with the anomalies.
+        hu: HU, or values of another modality, with the anomalies.
         equalised: what descriptor and condition see of it, in [0, 1].
         mask: True in anomalies.
         body: True in the body.
@@ -39,6 +42,11 @@ class AnomalousCase:
     def image(self, kind: ImageKind) -> torch.Tensor:
         """One of the images that descriptors see."""
         return torch.from_numpy(self.equalised if kind == EQUALISED else self.hu)
+
+    @property
+    def grey(self) -> np.ndarray:
+        """Values (D, H, W), of colours their mean."""
+        return brightness(self.hu)
 
 
 def anomalous_case(
@@ -67,14 +75,24 @@ def anomalous_case(
     rng = np.random.default_rng([seed, *(zlib.crc32(word.encode()) for word in (case, kind))])
     candidates = [name for name in others if name != case] or [case]
     donor = candidates[int(rng.integers(len(candidates)))]
-    spacing = settings.spacing
     hu, body = read_hu_and_body(cases, case)
     donor_hu, donor_body = (hu, body) if donor == case else read_hu_and_body(cases, donor)
+    canvas, of_donor = PaintingScale.of(hu, settings), PaintingScale.of(donor_hu, settings)
     try:
-        changed, mask = add_anomalies(hu, body, spacing, donor_hu, donor_body, spacing, kind, rng)
+        changed, mask = add_anomalies(
+            canvas.painted(hu),
+            body,
+            canvas.spacing,
+            of_donor.painted(donor_hu),
+            donor_body,
+            of_donor.spacing,
+            kind,
+            rng,
+        )
     except ValueError as error:
         raise CaseError(case, f"no anomaly of kind {kind} can be painted: {error}") from error
-    return AnomalousCase(changed, equalise(changed, settings), mask > 0, body)
+    values = canvas.values(hu, changed)
+    return AnomalousCase(values, equalise(values, settings, canvas.window), mask > 0, body)
 
 
 def plain_case(cases: CaseFolder, case: str, settings: PreprocessingSettings) -> AnomalousCase:
@@ -84,13 +102,17 @@ def plain_case(cases: CaseFolder, case: str, settings: PreprocessingSettings) ->
         CaseError: it cannot be read.
     """
     hu, body = read_hu_and_body(cases, case)
-    return AnomalousCase(hu, equalise(hu, settings), np.zeros_like(body), body)
+    window = PaintingScale.of(hu, settings).window
+    return AnomalousCase(hu, equalise(hu, settings, window), np.zeros_like(body), body)
 
 
 def read_hu_and_body(cases: CaseFolder, case: str) -> tuple[np.ndarray, np.ndarray]:
-    """HU and body mask (bool) of a case on the plan's grid, both (D, H, W)."""
+    """Values and body mask (bool) of a case on the plan's grid, both (D, H, W)."""
     hu = cases.read(case, "hu")
+    if hu.dtype == np.float16:  # precise enough to keep, not to compute with
+        hu = hu.astype(np.float32)
     body = cases.read(case, "body")
-    if body.shape != hu.shape:
-        body = resample_mask_to_shape(body, hu.shape)  # type: ignore[arg-type]
+    shape = cases.shape(case, "hu")
+    if body.shape != shape:
+        body = resample_mask_to_shape(body, shape)
     return hu, body > 0
