@@ -8,6 +8,7 @@ import logging
 import zlib
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import torch
@@ -142,10 +143,10 @@ class AnomalyCheck:
         first = np.clip(middle - size // 2, 0, shape - size)
         # On the grid of the whole scan's positions, so that a position has the maps it has there.
         first -= first % np.array(self.store.features.pooling)
-        box = tuple(slice(a, a + n) for a, n in zip(first, size, strict=True))
+        box: Any = (..., *(slice(a, a + n) for a, n in zip(first, size, strict=True)))
         part = Part(tuple(first.tolist()), made.mask.shape)  # type: ignore[arg-type]
         images = (made.hu, made.equalised, made.mask, made.body)
-        return AnomalousCase(*(image[(..., *box)] for image in images)), part
+        return AnomalousCase(*(image[box] for image in images)), part
 
     def _stored(self, case: str, kind: str) -> tuple[np.ndarray, np.ndarray]:
         """Voxels of anomalies and other voxels of the body in each position; maps are there then.

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.plans import CONFIGURATION, StockPlan
+from screener_nnu.plans import StockPlan
 from screener_nnu.stage_checkpoint import check_finite
 
 STOCK_TRAINER = "nnUNetTrainer"
@@ -68,7 +68,7 @@ def stock_checkpoint(
         "trainer_name": STOCK_TRAINER,
         "init_args": {
             "plans": plain_plan,
-            "configuration": CONFIGURATION,
+            "configuration": plan.configuration_name,
             "fold": "all",
             "dataset_json": json.loads(json.dumps(dict(dataset_json))),
         },
@@ -219,10 +219,13 @@ def _adaptation_plan(network: nn.Module, plan: StockPlan) -> dict[str, Any]:
         },
         "pretrain_plan": {
             "configurations": {
-                CONFIGURATION: {"spacing": block["spacing"], "patch_size": block["patch_size"]}
+                plan.configuration_name: {
+                    "spacing": block["spacing"],
+                    "patch_size": block["patch_size"],
+                }
             }
         },
-        "pretrain_num_input_channels": 1,
+        "pretrain_num_input_channels": plan.channels,
         "recommended_downstream_patchsize": block["patch_size"],
         "key_to_encoder": getattr(network, "key_to_encoder", None),
         "key_to_stem": getattr(network, "key_to_stem", None),
