@@ -25,7 +25,7 @@ _ORIENTATION = 0x0112
 # Places in the first bytes of a PNG.
 _PNG_BITS, _PNG_COLOUR, _PNG_HEAD = 24, 25, 26
 _PNG_SEVERAL_CHANNELS = (2, 4, 6)  # RGB, grey with alpha, RGBA
-_GREY_MODES = ("1", "L", "LA", "La", "I", "F")
+_GREY_MODES = ("1", "L", "LA", "La", "F")
 
 
 class PixelsError(ValueError):
@@ -45,6 +45,16 @@ class Decoded:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Header:
+    """What the header of a picture tells: channels (1 or 3), size (pixels) and bits (8 or 16)."""
+
+    channels: int
+    rows: int
+    columns: int
+    bits: int
+
+
 def decode(path: Path) -> Decoded:
     """Reads all pixels of the first frame or page.
 
@@ -54,8 +64,8 @@ def decode(path: Path) -> Decoded:
     return _decode_tiff(path) if _is_tiff(path) else _decode_with_pillow(path)
 
 
-def stored_shape(path: Path) -> tuple[int, int, int]:
-    """Channels, rows and columns from the header, turned as the orientation says.
+def read_header(path: Path) -> Header:
+    """What the header tells, turned as the orientation says.
 
     Raises:
         Exception: nearly anything, if the header is damaged.
@@ -63,14 +73,17 @@ def stored_shape(path: Path) -> tuple[int, int, int]:
     if _is_tiff(path):
         with _first_page(path) as (page, _):
             several = page.photometric.name not in ("MINISWHITE", "MINISBLACK")
+            deep = page.bitspersample > 8
             size, orientation = (page.imagelength, page.imagewidth), _tiff_orientation(page)
     else:
         with _opened(path) as image:
-            several = not image.mode.startswith("I;") and image.mode not in _GREY_MODES
+            wide = image.mode.startswith("I;") or image.mode == "I"
+            several = not wide and image.mode not in _GREY_MODES
+            deep = wide or _is_deep_png(path)
             size = (image.height, image.width)
             orientation = image.getexif().get(_ORIENTATION, 1)
-    rows, columns = size[::-1] if orientation >= 5 else size
-    return 3 if several else 1, rows, columns
+    rows, columns = size[::-1] if orientation in range(5, 9) else size
+    return Header(3 if several else 1, rows, columns, 16 if deep else 8)
 
 
 def _is_tiff(path: Path) -> bool:

@@ -6,9 +6,10 @@ What is damaged, holds no whole numbers, or shows nothing is an error of its cas
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
@@ -16,7 +17,12 @@ from numpy.typing import NDArray
 
 from screener_nnu.errors import CaseError
 from screener_nnu.files import replacing
-from screener_nnu.preprocessing.picture_decoding import PixelsError, decode, stored_shape
+from screener_nnu.preprocessing.picture_decoding import (
+    Header,
+    PixelsError,
+    decode,
+    read_header,
+)
 from screener_nnu.preprocessing.volumes import check_name, printable
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -24,6 +30,9 @@ PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _WAY_OUT = "replace the file or leave the case out"
 _SMALLEST_SIDE = 2
 _COMPRESSION = 1  # of 9: a tenth larger than the usual 6, and several times as fast
+
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,7 @@ def read_picture(path: Path, case: str, *, may_be_constant: bool = False) -> Pic
         CaseError: it is no picture, damaged, cut short, larger than `MAX_PIXELS`, less than 2
             pixels wide or high, or of floating-point values, or it shows nothing.
     """
-    decoded = _checked(path, case, lambda: decode(path))
+    decoded = _checked(path, case, decode)
     pixels, notes = decoded.pixels, list(decoded.notes)
     pixels = pixels[np.newaxis] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
     _check_size(path, case, pixels.shape)
@@ -81,10 +90,19 @@ def picture_shape(path: Path) -> tuple[int, int, int]:
     Raises:
         CaseError: as for `read_picture`, as far as a header tells.
     """
-    case = printable(path.stem)
-    shape = _checked(path, case, lambda: stored_shape(path))
-    _check_size(path, case, shape)
-    return shape
+    header = picture_header(path, printable(path.stem))
+    return header.channels, header.rows, header.columns
+
+
+def picture_header(path: Path, case: str) -> Header:
+    """What the header of a picture tells.
+
+    Raises:
+        CaseError: as for `read_picture`, as far as a header tells.
+    """
+    header = _checked(path, case, read_header)
+    _check_size(path, case, (header.rows, header.columns))
+    return header
 
 
 def write_picture(pixels: NDArray[Any], path: Path) -> None:
@@ -115,13 +133,13 @@ def write_picture(pixels: NDArray[Any], path: Path) -> None:
             Image.fromarray(pixels).save(temporary, format="PNG", compress_level=_COMPRESSION)
 
 
-def _checked(path: Path, case: str, read: Any) -> Any:
+def _checked(path: Path, case: str, read: Callable[[Path], Result]) -> Result:
     """What `read` gives; its errors as those of a case."""
     check_name(path, case)
     try:
         if not path.stat().st_size:
             raise PixelsError("the file is empty")
-        return read()
+        return read(path)
     except MemoryError:
         raise
     except PixelsError as error:
