@@ -79,9 +79,19 @@ def read_picture(path: Path, case: str, *, may_be_constant: bool = False) -> Pic
     if bits == 16 and pixels.max() <= np.iinfo(np.uint8).max:
         notes.append("its values fit into 8 of its 16 bits, and were read as 8 bit")
         pixels = pixels.astype(np.uint8)
-    if not may_be_constant and (pixels == pixels[:, :1, :1]).all():
-        raise CaseError(case, f"{_shown(path)} has the same value everywhere: {_WAY_OUT}")
+    if not may_be_constant:
+        refuse_constant(pixels, path, case)
     return Picture(np.ascontiguousarray(pixels), tuple(notes), bits)
+
+
+def refuse_constant(pixels: NDArray[Any], path: Path, case: str) -> None:
+    """Refuses pixels (C, H, W) that show nothing.
+
+    Raises:
+        CaseError: all have the same colour.
+    """
+    if (pixels == pixels[:, :1, :1]).all():
+        raise CaseError(case, f"{_shown(path)} has the same value everywhere: {_WAY_OUT}")
 
 
 def picture_shape(path: Path) -> tuple[int, int, int]:
