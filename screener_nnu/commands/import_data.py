@@ -110,7 +110,8 @@ def _import_scans(request: ImportRequest) -> None:
         print(row.line(), flush=True)
     if not counts:
         raise ScreenerError(
-            f"no DICOM image in {request.source}: give the folder or the zip of an export"
+            f"no DICOM image in {request.source}: give the folder or the zip of "
+            "an export, or a folder of pictures"
         )
     _print_counts(counts)
     if counts.keys() == {SKIPPED}:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import posixpath
 import re
 import unicodedata
 from collections import Counter
@@ -30,7 +31,8 @@ def case_names(sources: Sequence[str], taken: Iterable[str]) -> list[str]:
         >>> case_names(["a/Bild 1.PNG", "a/b\u00e4r_0000.tif", "a/bild-1.jpg"], [])
         ['a_Bild-1_7a8cf85e', 'a_bar', 'a_bild-1_e4d8f9f2']
     """
-    names = [_safe(source) for source in sources]
+    folder = _common_folder(sources)
+    names = [_safe(source, folder) for source in sources]
     counts = Counter(name.casefold() for name in [*names, *taken])
     return [
         name if counts[name.casefold()] == 1 else f"{name}_{_digest(source)}"
@@ -38,9 +40,16 @@ def case_names(sources: Sequence[str], taken: Iterable[str]) -> list[str]:
     ]
 
 
-def _safe(source: str) -> str:
+def _common_folder(sources: Sequence[str]) -> PurePosixPath:
+    """The folder of all absolute paths, whose names would say where a disk is mounted."""
+    parents = [str(PurePosixPath(s).parent) for s in sources if s.startswith("/")]
+    return PurePosixPath(posixpath.commonpath(parents) if parents else "/")
+
+
+def _safe(source: str, folder: PurePosixPath) -> str:
     path = PurePosixPath(source)
-    parts = [part for part in (*path.parts[:-1], path.stem) if part not in ("/", "..")]
+    path = path.relative_to(folder) if path.is_absolute() else path
+    parts = [part for part in (*path.parts[:-1], path.stem) if part != ".."]
     text = unicodedata.normalize("NFKD", "_".join(parts).removesuffix(_CHANNEL))
     letters = "".join(letter for letter in text if not unicodedata.combining(letter))
     name = _ODD.sub("-", letters).strip("-_") or "picture"

@@ -70,19 +70,27 @@ def is_grey(pixels: NDArray[np.uint8 | np.uint16]) -> bool:
     return bool((pixels == pixels[:1]).all())
 
 
-def must_be_looked_at(kinds: dict[str, Kind], colour: str) -> list[str]:
+def must_be_looked_at(kinds: dict[str, Kind], colour: str, written: Form | None) -> list[str]:
     """Cases whose header does not tell enough.
 
     Args:
         kinds: of all new pictures by their headers.
         colour: `auto`, `grey` or `rgb`.
+        written: how earlier pictures of the data set were written.
     """
-    mixed = len({kind.bits for kind in kinds.values() if not kind.problem}) > 1
+    bits = {kind.bits for kind in kinds.values() if not kind.problem}
+    mixed = len(bits | ({written.bits} if written else set())) > 1
     return [
         case
         for case, kind in kinds.items()
         if (kind.channels == 3 and colour == AUTO) or (kind.bits == 16 and mixed)
     ]
+
+
+def use_16_bits(kinds: dict[str, Kind], paths: dict[str, Path]) -> bool:
+    """Whether one of the pictures that state 16 bits has values beyond 8; mostly the first has."""
+    deep = (case for case, kind in kinds.items() if kind.bits == 16)
+    return any(shown_kind(case, paths[case]).bits == 16 for case in deep)
 
 
 def choose_form(rows: Iterable[PictureRow], colour: str, written: Form | None) -> Form:

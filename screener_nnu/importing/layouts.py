@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from screener_nnu.errors import ScreenerError
+from screener_nnu.errors import ScreenerError, some
 from screener_nnu.importing.contents import Pictures
 from screener_nnu.importing.raw_layout import raw_data_set
 from screener_nnu.importing.records import ABNORMAL, NORMAL, TEST, TRAIN, Entry
 from screener_nnu.importing.tables import find_data_json, find_table, read_data_json, read_table
 from screener_nnu.preprocessing.volumes import printable
 
+logger = logging.getLogger(__name__)
+
 # The last two parts of a path in the MVTec layout, before the name of the file.
 _GOOD = "good"
 _MASK = "_mask"
+_MASK_FOLDERS = frozenset({"mask", "masks", "label", "labels", "ground_truth", "annotations"})
 #: Name of a layout that needs no import.
 RAW_DATA_SET = "a raw data set of nnU-Net"
 
@@ -66,7 +70,18 @@ def _recognise(pictures: Pictures) -> Layout:
         return _layout(f"the table {path.name}", read_table(path), files)
     if entries := raw_data_set(root, files):
         return _layout(RAW_DATA_SET, entries, files)
-    return Layout("a plain folder: all its pictures are normal", tuple(map(Entry, files)))
+    _warn_of_masks(files)
+    return Layout("a plain folder, all of whose pictures are normal", tuple(map(Entry, files)))
+
+
+def _warn_of_masks(files: Sequence[str]) -> None:
+    masks = [file for file in files if _MASK_FOLDERS.intersection(file.lower().split("/")[:-1])]
+    if masks:
+        logger.warning(
+            "%s look like masks, and are taken for normal pictures: move them away, or list what "
+            "is to be taken in a CSV (path,label,split,mask)",
+            some(map(printable, masks)),
+        )
 
 
 def _layout(name: str, entries: Sequence[Entry], files: Sequence[str]) -> Layout:

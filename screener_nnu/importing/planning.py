@@ -17,6 +17,7 @@ from screener_nnu.importing.kinds import (
     must_be_looked_at,
     shown_kind,
     stated_kind,
+    use_16_bits,
 )
 from screener_nnu.importing.leaks import (
     refuse_few_normals,
@@ -58,7 +59,7 @@ def plan_rows(
     rows = with_hashes(rows, root)
     refuse_twins([*others, *rows])
     refuse_few_normals([*others, *rows])
-    rows = _with_kinds(rows, root, request)
+    rows = _with_kinds(rows, root, request, report.form)
     refuse_few_normals([*others, *rows])
     if report.form is not None and not any(row.status == PLANNED for row in rows):
         return rows, report.form
@@ -149,13 +150,17 @@ def _without_foreign(row: PictureRow, folder: Path) -> PictureRow:
     return row
 
 
-def _with_kinds(rows: list[PictureRow], root: Path, request: ImportRequest) -> list[PictureRow]:
+def _with_kinds(
+    rows: list[PictureRow], root: Path, request: ImportRequest, written: Form | None
+) -> list[PictureRow]:
     """Rows with what headers and, where those do not tell, pixels say."""
     paths = {row.case: root / row.source for row in rows if row.status == PLANNED}
     processes = request.processes
     kinds = dict(run_pictures(stated_kind, paths, processes, "headers", _unreadable))
-    doubtful = {case: paths[case] for case in must_be_looked_at(kinds, request.colour)}
+    doubtful = {case: paths[case] for case in must_be_looked_at(kinds, request.colour, written)}
     kinds |= run_pictures(shown_kind, doubtful, processes, "grey or colour", _unreadable)
+    if not use_16_bits(kinds, paths):
+        kinds = {c: replace(k, bits=0) if k.bits == 16 else k for c, k in kinds.items()}
     return [_with_kind(row, kinds[row.case]) if row.case in kinds else row for row in rows]
 
 

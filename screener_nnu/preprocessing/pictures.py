@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,12 +18,8 @@ from numpy.typing import NDArray
 
 from screener_nnu.errors import CaseError
 from screener_nnu.files import replacing
-from screener_nnu.preprocessing.picture_decoding import (
-    Header,
-    PixelsError,
-    decode,
-    read_header,
-)
+from screener_nnu.preprocessing import pillow_pictures, tiff_pictures
+from screener_nnu.preprocessing.picture_pixels import Header, PixelsError
 from screener_nnu.preprocessing.volumes import check_name, printable
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -70,7 +67,7 @@ def read_picture(path: Path, case: str, *, may_be_constant: bool = False) -> Pic
         CaseError: it is no picture, damaged, cut short, larger than `MAX_PIXELS`, less than 2
             pixels wide or high, or of floating-point values, or it shows nothing.
     """
-    decoded = _checked(path, case, decode)
+    decoded = _checked(path, case, lambda: _reader(path).decode(path))
     pixels, notes = decoded.pixels, list(decoded.notes)
     pixels = pixels[np.newaxis] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
     _check_size(path, case, pixels.shape)
@@ -110,7 +107,7 @@ def picture_header(path: Path, case: str) -> Header:
     Raises:
         CaseError: as for `read_picture`, as far as a header tells.
     """
-    header = _checked(path, case, read_header)
+    header = _checked(path, case, lambda: _reader(path).read_header(path))
     _check_size(path, case, (header.rows, header.columns))
     return header
 
@@ -143,13 +140,18 @@ def write_picture(pixels: NDArray[Any], path: Path) -> None:
             Image.fromarray(pixels).save(temporary, format="PNG", compress_level=_COMPRESSION)
 
 
-def _checked(path: Path, case: str, read: Callable[[Path], Result]) -> Result:
+def _reader(path: Path) -> ModuleType:
+    """The module that reads a file, by what it holds and not by its name."""
+    return tiff_pictures if tiff_pictures.is_tiff(path) else pillow_pictures
+
+
+def _checked(path: Path, case: str, read: Callable[[], Result]) -> Result:
     """What `read` gives; its errors as those of a case."""
     check_name(path, case)
     try:
         if not path.stat().st_size:
             raise PixelsError("the file is empty")
-        return read(path)
+        return read()
     except MemoryError:
         raise
     except PixelsError as error:
