@@ -29,7 +29,7 @@ def case_names(sources: Sequence[str], taken: Iterable[str]) -> list[str]:
 
     Example:
         >>> case_names(["a/Bild 1.PNG", "a/b\u00e4r_0000.tif", "a/bild-1.jpg"], [])
-        ['a_Bild-1_7a8cf85e', 'a_bar', 'a_bild-1_e4d8f9f2']
+        ['a_Bild-1_dd13dd70', 'a_bar', 'a_bild-1_98b71171']
     """
     folder = _common_folder(sources)
     names = [_safe(source, folder) for source in sources]

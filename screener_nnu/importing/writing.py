@@ -99,13 +99,16 @@ def in_form(
     return pixels.astype(np.uint16 if form.bits == 16 else np.uint8)
 
 
-def read_mask(path: Path, case: str, size: tuple[int, ...]) -> NDArray[np.uint8]:
-    """A mask of 0 and 1, (H, W), whatever number or colour stands for 1.
+def read_mask(
+    path: Path, case: str, size: tuple[int, ...]
+) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    """A mask of 0 and 1, (H, W), whatever number or colour stands for 1, and notes on its file.
 
     Raises:
         CaseError: it cannot be read, has another size, or holds more than 0 and one other value.
     """
-    pixels = read_picture(path, case, may_be_constant=True).pixels
+    picture = read_picture(path, case, may_be_constant=True)
+    pixels = picture.pixels
     if pixels.shape[1:] != size:
         there, here = (f"{shape[1]} x {shape[0]}" for shape in (pixels.shape[1:], size))
         raise CaseError(case, f"the mask {path} has {there} pixels, and the picture {here}")
@@ -120,7 +123,7 @@ def read_mask(path: Path, case: str, size: tuple[int, ...]) -> NDArray[np.uint8]
             f"the mask {path} holds {len(values)} values other than 0, but one is allowed (1, or "
             "255): threshold it, and save it as PNG",
         )
-    return (colours > 0).astype(np.uint8)
+    return (colours > 0).astype(np.uint8), picture.notes
 
 
 def _judge_mask(
@@ -134,9 +137,11 @@ def _judge_mask(
         empty = np.zeros(size, dtype=np.uint8) if row.label == NORMAL else None
         return row, empty
     try:
-        mask = read_mask(root / row.mask, row.case, size)
+        mask, notes = read_mask(root / row.mask, row.case, size)
     except CaseError as error:
         return replace(row, mask="", reason=f"its mask is left out: {error.reason}"), None
+    said = [row.notes, *(f"its mask: {note}" for note in notes)]
+    row = replace(row, notes="; ".join(filter(None, said)))
     marked = ABNORMAL if mask.any() else NORMAL
     if row.label == UNKNOWN:
         return replace(row, label=marked), mask

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 #: More pixels than this are taken for a file that unpacks to fill the memory; as in Pillow.
 MAX_PIXELS = 178_956_970
+TOO_MANY = f"it claims more than {MAX_PIXELS / 1e6:.0f} million pixels"
 #: Tag of EXIF and TIFF that says how a picture is to be turned.
 ORIENTATION = 0x0112
 
@@ -60,7 +61,7 @@ def refuse_bomb(pixels: int) -> None:
         PixelsError: there are more.
     """
     if pixels > MAX_PIXELS:
-        raise PixelsError(f"it claims {pixels / 1e6:.0f} million pixels")
+        raise PixelsError(TOO_MANY)
 
 
 def without_alpha(pixels: NDArray[Any], notes: list[str]) -> NDArray[Any]:

@@ -13,8 +13,8 @@ import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
 from screener_nnu.preprocessing.picture_pixels import (
-    MAX_PIXELS,
     ORIENTATION,
+    TOO_MANY,
     Decoded,
     Header,
     PixelsError,
@@ -55,9 +55,7 @@ def _opened(path: Path) -> Iterator[Any]:
         try:
             image = Image.open(path, formats=_FORMATS)
         except Image.DecompressionBombError as error:
-            raise PixelsError(
-                f"it claims more than {MAX_PIXELS / 1e6:.0f} million pixels"
-            ) from error
+            raise PixelsError(TOO_MANY) from error
         with image:
             refuse_bomb(image.width * image.height)
             yield image
