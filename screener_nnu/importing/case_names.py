@@ -15,6 +15,7 @@ _MAX_NAME = 150
 _HASH = 8
 _ODD = re.compile(r"[^A-Za-z0-9_-]+")
 _CHANNEL = "_0000"
+_SAYING_NOTHING = ("..", "imagesTr", "imagesTs")
 
 
 def case_names(sources: Sequence[str], taken: Iterable[str]) -> list[str]:
@@ -49,7 +50,7 @@ def _common_folder(sources: Sequence[str]) -> PurePosixPath:
 def _safe(source: str, folder: PurePosixPath) -> str:
     path = PurePosixPath(source)
     path = path.relative_to(folder) if path.is_absolute() else path
-    parts = [part for part in (*path.parts[:-1], path.stem) if part != ".."]
+    parts = [part for part in (*path.parts[:-1], path.stem) if part not in _SAYING_NOTHING]
     text = unicodedata.normalize("NFKD", "_".join(parts).removesuffix(_CHANNEL))
     letters = "".join(letter for letter in text if not unicodedata.combining(letter))
     name = _ODD.sub("-", letters).strip("-_") or "picture"

@@ -37,11 +37,14 @@ def read_header(path: Path) -> Header:
     Raises:
         Exception: nearly anything, if the header is damaged.
     """
+    from PIL import Image
+
     with _opened(path) as image:
         wide = image.mode.startswith("I;") or image.mode == "I"
         several = not wide and image.mode not in _GREY_MODES
         deep = wide or _is_deep_png(path)
-        orientation = image.getexif().get(ORIENTATION, 1)
+        # That of a PNG itself would decode the picture, to find what may stand behind the pixels.
+        orientation = Image.Image.getexif(image).get(ORIENTATION, 1)
         return Header.of(several, deep, (image.height, image.width), orientation)
 
 

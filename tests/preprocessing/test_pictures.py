@@ -299,8 +299,11 @@ def test_no_such_file(tmp_path: Path) -> None:
         read_picture(tmp_path / "a.png", "a")
 
 
-@pytest.mark.parametrize("kind", ALL)
-@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.bmp", "a.jpg"])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(kind, name) for kind in ALL for name in ("a.png", "a.tif")]
+    + [(kind, name) for kind in ("grey", "colour") for name in ("a.bmp", "a.jpg")],
+)
 def test_cut_short(tmp_path: Path, kind: str, name: str) -> None:
     path = tmp_path / name
     pixels = np.tile(ALL[kind], (5, 5) if ALL[kind].ndim == 2 else (5, 5, 1))
@@ -308,10 +311,8 @@ def test_cut_short(tmp_path: Path, kind: str, name: str) -> None:
         tifffile.imwrite(path, pixels)
     elif name == "a.png":
         write_picture(channels_first(pixels), path)
-    elif pixels.dtype == np.uint8:
-        Image.fromarray(pixels).save(path)
     else:
-        pytest.skip("has 8 bits")
+        Image.fromarray(pixels).save(path)
     whole = path.read_bytes()
     for part in (len(whole) * 9 // 10, len(whole) // 2, 60, 20, 3):
         path.write_bytes(whole[:part])
