@@ -60,7 +60,7 @@ class PixelReader:
             raise
         # A damaged file raises nearly anything, from EOFError to struct.error.
         except Exception as error:
-            raise PixelError(f"cannot be read ({_cause(error)}): copy it again") from error
+            raise PixelError(f"cannot be read ({cause(error)}): copy it again") from error
         if values.shape != one.shape:
             raise PixelError(f"has {values.shape} pixels instead of {one.shape}: copy it again")
         if rescaled:
@@ -141,7 +141,7 @@ def _decode_with_gdcm(stream: BinaryIO) -> np.ndarray | None:
     return values[0] if values.ndim == 3 and len(values) == 1 else values
 
 
-def _cause(error: Exception) -> str:
+def cause(error: Exception) -> str:
     """What went wrong, without the file's name, which may be that of a person."""
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__

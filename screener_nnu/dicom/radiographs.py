@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from screener_nnu.dicom.files import looks_like_dicom
-from screener_nnu.dicom.pixels import PixelError, decode_frames
-from screener_nnu.dicom.quiet import describe, quiet_pydicom
+from screener_nnu.dicom.pixels import PixelError, cause, decode_frames
+from screener_nnu.dicom.quiet import quiet_pydicom
 from screener_nnu.errors import CaseError
 from screener_nnu.preprocessing.pictures import Picture, refuse_constant
 from screener_nnu.preprocessing.volumes import check_name
@@ -50,9 +50,7 @@ def read_radiograph(path: Path, case: str) -> Picture:
         raise CaseError(case, f"{path} {error}") from error
     # A damaged file raises nearly anything, from EOFError to struct.error.
     except Exception as error:
-        raise CaseError(
-            case, f"{path} cannot be read ({describe(error)}): copy it again"
-        ) from error
+        raise CaseError(case, f"{path} cannot be read ({cause(error)}): copy it again") from error
     pixels = np.rint(_WHITE * seen).astype(np.uint8)[np.newaxis]
     refuse_constant(pixels, path, case)
     return Picture(pixels, (note,))
