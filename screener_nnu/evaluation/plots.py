@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from screener_nnu.evaluation.baselines import BASELINES
+from screener_nnu.evaluation.baselines import is_baseline
 from screener_nnu.evaluation.evaluate import Evaluation
 from screener_nnu.evaluation.froc import FALSE_POSITIVES_PER_SCAN
 from screener_nnu.evaluation.metrics import MAX_FPR, cumulate
@@ -63,7 +63,7 @@ def _styles(methods: list[str]) -> dict[str, dict[str, Any]]:
 
     strong = [colormaps["tab10"](place) for place in range(10)]
     soft = [colormaps["Dark2"](place) for place in range(8)]
-    maps = [method for method in methods if method not in BASELINES]
+    maps = [method for method in methods if not is_baseline(method)]
     styles: dict[str, dict[str, Any]] = {}
     for method in methods:
         if method in maps:

@@ -124,9 +124,10 @@ def format_table(evaluation: Evaluation) -> str:
     """Pooled figures of each method as plain text, with their 95 % intervals over cases."""
     pooled = [result.figures for result in evaluation.methods.values()]
     given = any(figures["threshold"] != figures["best_threshold"] for figures in pooled)
-    # Without a threshold chosen elsewhere that column would only repeat the best Dice.
+    # Without a threshold chosen elsewhere these columns would only repeat the best ones.
     metrics = {**METRICS, **METRICS_AT_THRESHOLD}
-    voxels = {name: m.title for name, m in metrics.items() if given or name != "dice"}
+    repeated = () if given else ("dice", "iou")
+    voxels = {name: m.title for name, m in metrics.items() if name not in repeated}
     defined = {
         name: title
         for name, title in {**_CHOSEN_COLUMNS, **_LESION_COLUMNS}.items()
