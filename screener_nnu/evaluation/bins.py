@@ -206,7 +206,8 @@ def no_case_left(skipped: Mapping[str, str]) -> ScreenerError:
     reasons = "; ".join(f"{case}: {reason}" for case, reason in list(skipped.items())[:5])
     return ScreenerError(
         f"no case can be evaluated ({reasons or 'the folders hold no maps'}): map and annotation "
-        "are CASE.nii.gz of one name, and CASE_body.nii.gz lies beside the map"
+        "are CASE.nii.gz of one name, and CASE_body.nii.gz lies beside the map; of pictures they "
+        "are CASE.tif, CASE.png and CASE_body.png"
     )
 
 

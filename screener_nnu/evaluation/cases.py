@@ -1,4 +1,7 @@
-"""Files of one case (map, body, annotation, CT): paired by name, checked, read, and how."""
+"""Files of one case (map, body, annotation, image): paired by name, checked, read, and how.
+
+Of a scan they are `.nii.gz`, of a picture the map is a `.tif` and all others are `.png`.
+"""
 
 from __future__ import annotations
 
@@ -9,26 +12,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import skimage.io
 from numpy.typing import NDArray
 
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.evaluation.baselines import (
     BASELINES,
     NEED_HISTOGRAM,
+    PICTURE_BASELINES,
     BaselineInput,
     HuHistogram,
+    baseline_names,
 )
 from screener_nnu.evaluation.froc import MIN_VOLUME_MM3
 from screener_nnu.files import refuse_missing
 from screener_nnu.outputs.products import product_endings
 from screener_nnu.preprocessing.volumes import (
     Geometry,
+    is_flat,
     read_array,
     read_geometry,
     read_labels,
 )
 
 ENDING = ".nii.gz"
+PICTURE_MAP = ".tif"
+PICTURE = ".png"
 BODY = "_body"
 # Part of every signature: a change of what is counted must count anew.
 _FORMAT = 2
@@ -42,7 +51,7 @@ class Measurement:
         labels: annotation values that are pathology; None takes all above zero.
         hu_histogram: HU of the bodies of all planned scans, for the rarity baselines.
         seed: seed of everything drawn.
-        min_volume_mm3: least volume of a detection and of a lesion in the FROC.
+        min_volume_mm3: least volume of a detection and of a lesion in the FROC; pixels of pictures.
     """
 
     labels: tuple[int, ...] | None = None
@@ -74,7 +83,7 @@ class CaseFiles:
         maps: anomaly map of each method.
         body: body mask.
         mask: annotation.
-        image: CT in HU, or None when baselines are left out.
+        image: CT in HU or picture, or None when baselines are left out.
     """
 
     case: str
@@ -82,6 +91,11 @@ class CaseFiles:
     body: Path
     mask: Path
     image: Path | None
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether the case is a picture."""
+        return self.body.name.endswith(PICTURE)
 
 
 @dataclass(frozen=True)
@@ -102,7 +116,9 @@ class CaseLabels:
 
     @property
     def spacing(self) -> tuple[float, float, float]:
-        """Voxel spacing `(z, y, x)` in mm."""
+        """Voxel spacing `(z, y, x)` in mm; of a picture in pixels."""
+        if is_flat(self.reference):
+            return 1.0, 1.0, 1.0
         x, y, z = self.reference.spacing
         return z, y, x
 
@@ -132,33 +148,56 @@ def pair_cases(
     Args:
         methods: folder of maps `<case>.nii.gz` and `<case>_body.nii.gz` of each method.
         masks: folder of annotations `<case>.nii.gz`.
-        images: folder of CT images `<case>_0000.nii.gz` or `<case>.nii.gz`, or None.
+        images: folder of images `<case>_0000.nii.gz` or `<case>.nii.gz`, or None.
 
     Returns:
         Complete cases in order of name, and the reason for each other one by name.
 
     Raises:
-        ScreenerError: when a folder does not exist.
+        ScreenerError: when a folder does not exist, or holds maps of scans and of pictures.
     """
     for folder in [*methods.values(), masks, *([images] if images else [])]:
         refuse_missing(folder)
         if not folder.is_dir():
             raise ScreenerError(f"{folder} is not a folder")
-    annotated = _names(masks)
-    names = annotated.union(*(_map_names(folder, annotated) for folder in methods.values()))
+    pictures = _are_pictures(list(methods.values()))
+    annotated = _names(masks, PICTURE if pictures else ENDING)
+    if pictures:
+        mapped = [_names(folder, PICTURE_MAP) for folder in methods.values()]
+    else:
+        mapped = [_map_names(folder, annotated) for folder in methods.values()]
+    names = annotated.union(*mapped)
     complete: list[CaseFiles] = []
     skipped: dict[str, str] = {}
     for case in sorted(names):
         try:
-            complete.append(_find_files(case, methods, masks, images))
+            complete.append(_find_files(case, methods, masks, images, pictures))
         except CaseError as error:
             skipped[case] = error.reason
     return complete, skipped
 
 
-def _names(folder: Path) -> set[str]:
-    files = (path.name for path in folder.iterdir() if path.name.endswith(ENDING))
-    return {name[: -len(ENDING)] for name in files}
+def _are_pictures(folders: list[Path]) -> bool:
+    """Whether folders hold maps of pictures.
+
+    Raises:
+        ScreenerError: when they hold maps of scans as well.
+    """
+    flat = {folder: _names(folder, PICTURE_MAP) for folder in folders}
+    if not any(_names(folder, ENDING) for folder in folders):
+        return any(flat.values())
+    for folder, names in flat.items():
+        if any((folder / f"{name}{BODY}{PICTURE}").is_file() for name in names):
+            raise ScreenerError(
+                f"{folder} holds maps of pictures, but there are maps of scans as well: keep them "
+                "in folders of their own and evaluate one after the other"
+            )
+    return False
+
+
+def _names(folder: Path, ending: str) -> set[str]:
+    files = (path.name for path in folder.iterdir() if path.name.endswith(ending))
+    return {name[: -len(ending)] for name in files}
 
 
 def _map_names(folder: Path, annotated: set[str]) -> set[str]:
@@ -166,7 +205,7 @@ def _map_names(folder: Path, annotated: set[str]) -> set[str]:
 
     A case may itself be called `whole_body`.
     """
-    names = _names(folder)
+    names = _names(folder, ENDING)
     others = names | annotated
     made = [end.removesuffix(ENDING) for end in product_endings() if end.endswith(ENDING)]
 
@@ -178,20 +217,26 @@ def _map_names(folder: Path, annotated: set[str]) -> set[str]:
 
 
 def _find_files(
-    case: str, methods: Mapping[str, Path], masks: Path, images: Path | None
+    case: str, methods: Mapping[str, Path], masks: Path, images: Path | None, pictures: bool
 ) -> CaseFiles:
+    of_map, ending = (PICTURE_MAP, PICTURE) if pictures else (ENDING, ENDING)
     maps = {
-        method: _first(case, f"anomaly map of '{method}'", [folder / f"{case}{ENDING}"])
+        method: _first(case, f"anomaly map of '{method}'", [folder / f"{case}{of_map}"])
         for method, folder in methods.items()
     }
-    bodies = [folder / f"{case}{BODY}{ENDING}" for folder in methods.values()]
+    bodies = [folder / f"{case}{BODY}{ending}" for folder in methods.values()]
     body = _first(case, "body mask", bodies)
-    mask = _first(case, "annotation", [masks / f"{case}{ENDING}"])
+    mask = _first(case, "annotation", [masks / f"{case}{ending}"])
     image: Path | None = None
     if images:
-        named = [images / f"{case}_0000{ENDING}", images / f"{case}{ENDING}"]
-        image = _first(case, "CT image", named)
+        named = image_places(images, case, ending)
+        image = _first(case, "picture" if pictures else "CT image", named)
     return CaseFiles(case, maps, body, mask, image)
+
+
+def image_places(folder: Path, case: str, ending: str) -> list[Path]:
+    """Files that may be the image of a case."""
+    return [folder / f"{case}_0000{ending}", folder / f"{case}{ending}"]
 
 
 def _first(case: str, kind: str, places: list[Path]) -> Path:
@@ -249,22 +294,38 @@ def iterate_scores(
             yield method, scores.astype(np.float32, copy=False)[labels.counted]
     names = [
         name
-        for name in baseline_names(hu_histogram is not None)
+        for name in baseline_names(hu_histogram is not None, files.is_picture)
         if wanted is None or name in wanted
     ]
     if files.image is None or not names:
         return
+    read = read_grey if files.is_picture else read_array
     given = BaselineInput(
-        read_array(files.image, files.case, labels.reference),
+        read(files.image, files.case, labels.reference),
         labels.body,
         labels.spacing,
         hu_histogram.edges if hu_histogram else None,
         hu_histogram.counts if hu_histogram else None,
     )
+    functions = PICTURE_BASELINES if files.is_picture else BASELINES
     for name in names:
-        yield name, BASELINES[name](given)[labels.counted]
+        yield name, functions[name](given)[labels.counted]
 
 
-def baseline_names(has_histogram: bool) -> list[str]:
-    """Baselines that can be computed with or without the training set's HU histogram."""
-    return [name for name in BASELINES if has_histogram or name not in NEED_HISTOGRAM]
+def read_grey(path: Path, case: str, like: Geometry | None = None) -> NDArray[np.float32]:
+    """Grey values `(1, H, W)` of a picture, those of colours averaged.
+
+    Raises:
+        CaseError: it cannot be read, or has another size than the geometry.
+    """
+    try:
+        pixels = skimage.io.imread(path)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise CaseError(
+            case, f"{path} cannot be read ({error}): replace the file or leave the case out"
+        ) from error
+    grey = (pixels[..., :3].mean(-1) if pixels.ndim == 3 else pixels).astype(np.float32)[None]
+    if like is not None and grey.shape != like.size[::-1]:
+        sizes = f"{grey.shape[:0:-1]} and {like.size[:2]}"
+        raise CaseError(case, f"{path} and its map differ in size: {sizes} pixels (x, y)")
+    return grey
