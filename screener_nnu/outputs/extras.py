@@ -94,7 +94,8 @@ class CaseExtras:
 
     def files(self, case: str) -> list[Path]:
         """Every file that may be made of a case, the record first, which vouches for the rest."""
-        endings = (".json", "_mask.nii.gz", *product_endings())
+        kind = self.request.kind
+        endings = (".json", f"_mask{kind.labels}", *product_endings(kind))
         return [product_file(self.folder, case, ending) for ending in endings]
 
     def foreign(self, case: str, identity: str) -> str:
@@ -164,7 +165,7 @@ class CaseExtras:
             if whole and made.get(name, [None])[-1] is None:
                 continue
             for ending in product.shows_findings:
-                remove(product_file(self.folder, case, ending))
+                remove(product_file(self.folder, case, self.request.kind.ending(ending)))
             if whole:
                 del made[name]
                 record.pop(name, None)

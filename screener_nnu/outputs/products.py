@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from screener_nnu.inference.map_kind import SCANS, MapKind
 from screener_nnu.viewer.index import page_name
 
 FINDINGS = "findings"
@@ -18,7 +19,7 @@ class Product:
         help: of the flag.
         make: function `module:name` that takes a `MappedCase`, writes the files, and gives what
             the record of the case keeps of them under the name, None for nothing.
-        endings: of its files, `<case><ending>`.
+        endings: of its files, `<case><ending>`, as they are of scans.
         bytes_per_voxel: memory that it takes to make it, measured.
         settings: of the `OutputRequest`, those that its files depend on.
         shows_findings: endings of its files that show the findings, where they are listed.
@@ -64,6 +65,6 @@ def product_file(folder: Path, case: str, ending: str) -> Path:
     return folder / (page_name(case) if ending == ".html" else f"{case}{ending}")
 
 
-def product_endings() -> list[str]:
+def product_endings(kind: MapKind = SCANS) -> list[str]:
     """Of the files of all products."""
-    return [ending for product in PRODUCTS.values() for ending in product.endings]
+    return [kind.ending(end) for product in PRODUCTS.values() for end in product.endings]

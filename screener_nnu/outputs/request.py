@@ -10,6 +10,7 @@ import numpy as np
 from screener_nnu.calibration.record import Calibration
 from screener_nnu.errors import ScreenerError
 from screener_nnu.findings.find import LIMIT, Percentile
+from screener_nnu.inference.map_kind import SCANS, MapKind
 from screener_nnu.least_volume import MINIMUM_ML
 from screener_nnu.outputs.products import FINDINGS, PRODUCTS
 from screener_nnu.score_units import NATS
@@ -29,6 +30,7 @@ class OutputRequest:
         model_name: shown on pages.
         model: identity of the model and of how it is applied; maps of another one do not count.
         unit: of its scores, `none` where they have none.
+        kind: of what is predicted.
     """
 
     asked: tuple[str, ...] = ()
@@ -39,6 +41,7 @@ class OutputRequest:
     model_name: str = ""
     model: str = ""
     unit: str = NATS
+    kind: MapKind = SCANS
 
     def __post_init__(self) -> None:
         """Refuses findings without a threshold, and those of less than no volume.
