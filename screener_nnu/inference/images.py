@@ -17,7 +17,7 @@ from screener_nnu.inference.map_kind import PICTURES, SCANS, MapKind
 from screener_nnu.inference.picture_files import find_pictures, joined_name, write_tiff
 from screener_nnu.preprocessing.pictures import PICTURE_ENDINGS, is_picture, write_picture
 from screener_nnu.preprocessing.reading import Source
-from screener_nnu.preprocessing.volumes import printable
+from screener_nnu.preprocessing.volumes import Geometry, is_flat, printable
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +69,11 @@ def kind_of(images: Mapping[str, Source]) -> MapKind:
     """Whether these are scans or pictures; `find_images` gives only one of both."""
     first = next(iter(images.values()), None)
     return PICTURES if isinstance(first, Path) and is_picture(first) else SCANS
+
+
+def kind_of_map(image: sitk.Image) -> MapKind:
+    """Whether this is the map or mask of a scan or of a picture."""
+    return PICTURES if is_flat(Geometry.of_image(image)) else SCANS
 
 
 def _refuse_both(source: Path, volumes: list[Path], pictures: list[Path]) -> None:
