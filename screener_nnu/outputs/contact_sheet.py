@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from screener_nnu.errors import CaseError
 from screener_nnu.files import replacing
-from screener_nnu.outputs.overlay import shown_pixels
 from screener_nnu.outputs.products import CONTACT_SHEET, product_file
 from screener_nnu.preprocessing.pictures import read_picture
 from screener_nnu.preprocessing.reading import Source
+from screener_nnu.viewer.picture import shown_pixels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 SHOWN = 12
 _COLUMNS, _SIDE, _GAP, _TEXT, _HEAD = 3, 220, 12, 36, 44
 _GROUND, _EMPTY, _INK, _SOFT = "#14181c", "#20262c", "#e3e9ee", "#93a1ad"
-_NOTE = "Research software, no medical device: a map shows what is rare, not what is ill."
+_NOTES = (
+    "Left the picture, right its map over it: {colours}, a white line around what is above the "
+    "threshold, a blue one around the body.",
+    "Research software, no medical device: a map shows what is rare, not what is ill.",
+)
+_CALIBRATED = "colours from percentile 90 to 99.99 of held-out pixels"
+_UNCALIBRATED = "colours from the median to the highest score of each picture"
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,7 @@ class _Entry:
     case: str
     overlay: Path
     caption: str
+    calibrated: bool
 
 
 def write_contact_sheet(
@@ -73,7 +80,8 @@ def _entries(table: Path) -> Iterator[_Entry]:
         for row in csv.DictReader(stream):
             overlay = product_file(table.parent, row["case"], "_overlay.png")
             if row["peak_score"] and overlay.is_file():
-                yield _Entry(row["case"], overlay, _caption(row))
+                calibrated = bool(row["case_percentile"])
+                yield _Entry(row["case"], overlay, _caption(row), calibrated)
 
 
 def _caption(row: Mapping[str, str]) -> str:
@@ -91,7 +99,7 @@ def _sheet(parts: list[tuple[str, list[_Entry]]], images: Mapping[str, Source]) 
     wide, high = 2 * _SIDE, _SIDE + _TEXT
     lines = [-(-len(entries) // _COLUMNS) for _, entries in parts]
     width = _GAP + _COLUMNS * (wide + 2 * _GAP)
-    height = sum(_HEAD + rows * (high + _GAP) for rows in lines) + _HEAD
+    height = sum(_HEAD + rows * (high + _GAP) for rows in lines) + 20 * len(_NOTES) + 20
     sheet = Image.new("RGB", (width, height), _GROUND)
     draw = ImageDraw.Draw(sheet)
     top = 0
@@ -102,7 +110,10 @@ def _sheet(parts: list[tuple[str, list[_Entry]]], images: Mapping[str, Source]) 
             left = _GAP + i % _COLUMNS * (wide + 2 * _GAP)
             _place(sheet, entry, images.get(entry.case), left, top + i // _COLUMNS * (high + _GAP))
         top += rows * (high + _GAP)
-    _write(draw, _NOTE, (_GAP, top + 14), width, 13, _SOFT)
+    colours = _CALIBRATED if parts[0][1][0].calibrated else _UNCALIBRATED
+    for i, note in enumerate(_NOTES):
+        place = (_GAP, top + 10 + 20 * i)
+        _write(draw, note.format(colours=colours), place, width - 2 * _GAP, 13, _SOFT)
     return sheet
 
 

@@ -11,12 +11,11 @@ from scipy import ndimage
 
 from screener_nnu.preprocessing.pictures import write_picture
 from screener_nnu.viewer.colours import palette_colours
+from screener_nnu.viewer.picture import Pixels, shown_pixels
 
 if TYPE_CHECKING:
     from screener_nnu.calibration.record import Calibration
     from screener_nnu.outputs.extras import MappedCase
-
-Pixels = NDArray[np.uint8]
 
 # Lightness rises evenly in it, so that it can be read without telling colours apart.
 _PALETTE = "viridis"
@@ -24,7 +23,6 @@ _HIGHEST_COVER = 0.65
 # Of held-out pixels one of 10 lies above the first, where colour begins, one of 10,000 above the
 # last: equal steps are equal factors of rarity.
 _RAREST = (1.0, 4.0)
-_EIGHT_BITS = 255
 # Lines are one pixel wide in pictures up to this size, two in those of twice as much.
 _LINE_SIZE = 800
 # White on black is seen on any ground; the border of the body is to be seen less.
@@ -41,20 +39,6 @@ def make_overlay(of: MappedCase) -> None:
         shown_pixels(of.raw.array), score, inside != 0, request.threshold, request.calibration
     )
     write_picture(np.moveaxis(drawn, -1, 0), of.path("_overlay.png"))
-
-
-def shown_pixels(array: NDArray[np.generic]) -> Pixels:
-    """A picture as it is shown, (H, W, 3); that of 16 bits from its lowest value to its highest.
-
-    Args:
-        array: values of the file, (1, H, W) or (3, 1, H, W) or (3, H, W).
-    """
-    values = array.reshape(-1, *array.shape[-2:])
-    low, high = float(values.min()), float(values.max())
-    if high > _EIGHT_BITS:
-        values = (values - low) * (_EIGHT_BITS / max(high - low, 1.0))
-    channels = np.rint(values).astype(np.uint8)
-    return np.moveaxis(np.broadcast_to(channels, (3, *channels.shape[1:])), 0, -1)
 
 
 def draw_overlay(
@@ -75,7 +59,7 @@ def draw_overlay(
             this picture, and are fullest at its highest score, which is there in any picture.
     """
     place = np.where(body, _places(score, body, calibration), 0).astype(np.float32)
-    codes = np.rint(place * _EIGHT_BITS).astype(np.uint8)
+    codes = np.rint(place * 255).astype(np.uint8)
     colours = palette_colours(_PALETTE, np.linspace(0, 1, 256)).astype(np.float32)
     cover = (_HIGHEST_COVER * place)[..., None]
     drawn = np.rint(picture + cover * (colours[codes] - picture)).astype(np.uint8)
