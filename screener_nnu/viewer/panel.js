@@ -137,7 +137,7 @@ function findingRow(row, ranked) {
   line.title = `centre ${centre} ${picture ? "px" : "mm (LPS)"}`;
   cell.append(button);
   const rank = row.percentile === null ? "\u2013" : percent(row.percentile).replace(" %", "");
-  const size = row.size.toFixed(row.size < 10 && !picture ? 2 : 0);
+  const size = picture ? row.area_px : row.volume_ml.toFixed(row.volume_ml < 10 ? 2 : 0);
   const values = [size, row.peak.toFixed(1), row.mean.toFixed(1)];
   line.append(cell, ...[...values, ...(ranked ? [rank] : [])].map((text) => makeElement("td", text)));
   line.addEventListener("click", () => jumpToFinding(row));

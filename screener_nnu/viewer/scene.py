@@ -131,9 +131,12 @@ def peak_voxel(volumes: Volumes) -> tuple[int, ...]:
 
 
 def _row(finding: FindingLike, volumes: Volumes) -> dict[str, Any]:
+    size = {"volume_ml": finding.volume_ml}
+    if volumes.grid.is_picture:
+        size = {"area_px": round(finding.volume_ml / PIXEL_ML)}
     return {
         "number": finding.number,
-        "size": finding.volume_ml / (PIXEL_ML if volumes.grid.is_picture else 1),
+        **size,
         "peak": finding.peak_score,
         "mean": finding.mean_score,
         "percentile": finding.percentile,
