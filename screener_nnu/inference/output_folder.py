@@ -15,7 +15,7 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.files import TEMPORARY_ENDING
 from screener_nnu.inference.compressed_nifti import HEADER_PREFIX
 from screener_nnu.inference.map_kind import PICTURES, SCANS, MapKind
-from screener_nnu.outputs.products import product_endings
+from screener_nnu.outputs.products import CONTACT_SHEET, product_endings
 from screener_nnu.preprocessing.reading import Source
 
 # File systems allow 255 bytes; endings, and those of what is being written, need some of them.
@@ -88,6 +88,8 @@ def taken_names(cases: Collection[str], kind: MapKind = SCANS) -> dict[str, str]
                 f"its name differs from {first} in letter case or accents alone, and on many disks "
                 "one map would replace the other: rename it"
             )
+        elif f"{case}.png".lower() == CONTACT_SHEET and kind == PICTURES:
+            unusable[case] = f"its page's picture would replace {CONTACT_SHEET}: rename it"
         elif length > _LONGEST_NAME:
             unusable[case] = (
                 f"its name has {length} bytes, and those of its map and findings would be too "
