@@ -17,7 +17,7 @@ from screener_nnu.evaluation.metrics import METRICS, METRICS_AT_THRESHOLD
 from screener_nnu.evaluation.plots import plot_curves
 from screener_nnu.evaluation.records import HISTOGRAMS
 from screener_nnu.evaluation.summarise import PAPER, figure_names
-from screener_nnu.evaluation.tables import aligned, cell, undefined, without_nan
+from screener_nnu.evaluation.tables import MOST_NAMED, aligned, cell, named, undefined, without_nan
 from screener_nnu.files import replacing
 from screener_nnu.ownership import own_folder
 from screener_nnu.plans import write_json
@@ -131,9 +131,23 @@ def format_table(evaluation: Evaluation) -> str:
     for columns in blocks:
         lines += [*_table(evaluation, columns), ""]
     lines += [f"left out {case}: {reason}" for case, reason in evaluation.skipped.items()]
-    lines += [f"note on {case}: {note}" for case, note in evaluation.notes.items()]
+    lines += _notes(evaluation.notes)
     lines += [f"no {name}: {reason}" for name, reason in evaluation.undefined.items()]
     return "\n".join(line.rstrip() for line in lines).rstrip()
+
+
+def _notes(notes: Mapping[str, str]) -> list[str]:
+    """Remarks on cases, one line for many with the same one."""
+    alike: dict[str, list[str]] = {}
+    for case, note in notes.items():
+        alike.setdefault(note, []).append(case)
+    lines = []
+    for note, cases in alike.items():
+        if len(cases) > MOST_NAMED:
+            lines.append(f"note on {named(cases)}: {note}")
+        else:
+            lines += [f"note on {case}: {note}" for case in cases]
+    return lines
 
 
 def _table(evaluation: Evaluation, columns: Mapping[str, str]) -> list[str]:

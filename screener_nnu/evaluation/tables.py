@@ -8,7 +8,8 @@ from typing import Any
 
 from screener_nnu.evaluation.bootstrap import Interval
 
-_NAMED = 10
+MOST_NAMED = 10
+"""Cases that are named in a line; all others are in the summary."""
 
 
 def aligned(rows: Sequence[Sequence[str]], words: int = 1) -> list[str]:
@@ -54,5 +55,5 @@ def named(cases: Iterable[str]) -> str:
     ('2: a, b', '0')
     """
     listed = list(cases)
-    more = f" and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
-    return f"{len(listed)}: {', '.join(listed[:_NAMED])}{more}" if listed else "0"
+    more = f" and {len(listed) - MOST_NAMED} more" if len(listed) > MOST_NAMED else ""
+    return f"{len(listed)}: {', '.join(listed[:MOST_NAMED])}{more}" if listed else "0"

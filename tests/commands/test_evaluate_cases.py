@@ -302,6 +302,21 @@ def test_what_stands_in_the_way_of_a_chosen_threshold(
     assert "cases.csv does not exist" in capsys.readouterr().err
 
 
+def test_files_of_a_person_are_not_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows(tmp_path / "maps" / "cases.csv", predicted(0))
+    mine = tmp_path / "out" / "cases_summary.json"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    with pytest.raises(SystemExit):
+        evaluate(tmp_path)
+    assert mine.read_text() == "mine" and "cases_summary.json" in capsys.readouterr().err
+    mine.unlink()
+    first = evaluate(tmp_path)
+    assert evaluate(tmp_path) == first
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -149,3 +149,14 @@ def test_rows_of_cases(tmp_path: Path, pictures: dict[str, Picture]) -> None:
     assert float(rows["rgb"]["iou"]) == pytest.approx(overlap)
     best = max(jaccard_score(mask, score >= t) for t in np.unique(score))
     assert float(rows["rgb"]["best_iou"]) == pytest.approx(best)
+
+
+def test_remarks_on_many_cases_are_one_line(
+    tmp_path: Path, pictures: dict[str, Picture], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(12):
+        Picture("well", SIZES["well"]).write(tmp_path, f"well_{number:02d}")
+    summary = evaluate(tmp_path, "--no_bootstrap", "-np", "1")
+    assert len(summary["notes"]) == 13
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note")]
+    assert line.startswith("note on 13: well, well_00, ") and "and 3 more: no voxel" in line
