@@ -135,7 +135,8 @@ def _import_pictures(request: ImportRequest, pictures: Pictures) -> None:
     finally:
         for note, number in sorted(notes.items()):
             print(f"{number} picture{'s' * (number != 1)}: {note}")
-        _print_counts(counts)
+        if counts:
+            _print_counts(counts)
 
 
 def _print_counts(counts: Mapping[str, int]) -> None:

@@ -94,7 +94,16 @@ def _compact(hu: np.ndarray) -> np.ndarray:
 
 
 def decode_frames(stream: BinaryIO, single: bool) -> tuple[np.ndarray, bool]:
-    """Values of all frames of a file, and whether they are in HU already."""
+    """Stored values of all frames of a file, and whether they are rescaled already.
+
+    Args:
+        stream: the whole file.
+        single: whether it has one frame only, which GDCM may then decode, and rescale.
+
+    Raises:
+        PixelError: there is no decoder for its compression.
+        Exception: nearly anything, if it is damaged.
+    """
     import pydicom
     from pydicom.pixels import get_decoder, pixel_array
     from pydicom.uid import ImplicitVRLittleEndian
@@ -142,7 +151,7 @@ def _decode_with_gdcm(stream: BinaryIO) -> np.ndarray | None:
 
 
 def cause(error: Exception) -> str:
-    """What went wrong, without the file's name, which may be that of a person."""
+    """What went wrong with a file, without its name, which may be that of a person."""
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
     if isinstance(error, (zipfile.BadZipFile, KeyError)):
