@@ -87,9 +87,8 @@ class LabelledDataset:
             except RuntimeError:
                 continue
             return str(found.__name__)
-        endings = " or ".join(self.kind.endings) or ".nii.gz, .nrrd or .mha"
         raise ScreenerError(
-            f"nnU-Net has no reader for {example}: convert the dataset to {endings}"
+            f"nnU-Net has no reader for {example}: convert the dataset to .nii.gz, .nrrd or .mha"
         )
 
     def state(self, case: str) -> list[list[int]]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from screener_nnu.plans import PICTURES, StockPlan
 from screener_nnu.preprocessing.modality import CT, MR, PICTURE
+from screener_nnu.preprocessing.pictures import is_picture
 
 # Endings of the pictures that nnU-Net reads and we read, too.
 _PICTURES = (".png", ".tif")
@@ -53,8 +55,9 @@ class ImageKind:
         if not self._fits(names):
             return [f"it has the channels {names}, but the student knows {self}: {allowed}"]
         ending = description.get("file_ending")
-        if self.endings and isinstance(ending, str) and ending not in self.endings:
-            endings = " or ".join(self.endings)
+        pictures = isinstance(ending, str) and is_picture(Path(f"a{ending}"))
+        if pictures != (self.modality == PICTURE) or (pictures and ending not in self.endings):
+            endings = " or ".join(self.endings) or ".nii.gz, .nrrd or .mha"
             return [f"file_ending is {ending!r}, but the student knows {self}: give {endings}"]
         return []
 

@@ -60,8 +60,8 @@ def export_network(request: NetworkRequest, folder: Path) -> dict[str, Any]:
         The values of the JSON.
 
     Raises:
-        ScreenerError: the student has not been trained or is not one of CT, a package is missing, a written graph does
-            not give the student's scores, or the folder cannot be written.
+        ScreenerError: the student has not been trained or is not one of CT, a package is missing, a
+            written graph does not give the student's scores, or the folder cannot be written.
     """
     if "onnx" in request.formats:
         require_onnx()

@@ -55,7 +55,8 @@ def _data(scans: Mapping[str, int], modality: str) -> str:
     what = "" if modality == PICTURE else " scans"
     return (
         f"Unlabelled {MODALITIES[modality].title}: {scans['train']}{what} to train on, "
-        f"{scans['validation']} to validate, {scans['test']} kept for evaluation, {scans['left_out']} left out."
+        f"{scans['validation']} to validate, {scans['test']} kept for evaluation, "
+        f"{scans['left_out']} left out."
     )
 
 
