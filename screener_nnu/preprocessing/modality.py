@@ -63,12 +63,9 @@ class Modality(ABC):
             CaseError: they cannot be those of such an image.
         """
 
-    def check(self, image: NDArray, settings: PreprocessingSettings, case: str) -> None:
-        """Refuses an image that is not like those of the plan.
-
-        Raises:
-            CaseError: it is not; there are no such images of scans.
-        """
+    def why_not(self, image: NDArray, settings: PreprocessingSettings) -> str:
+        """Why an image is none like those of the plan; empty where it is."""
+        return ""
 
     def window(self, image: NDArray, settings: PreprocessingSettings) -> Range:
         """Values of an image that become 0 and 1 before equalisation."""
@@ -209,15 +206,15 @@ class _Picture(Modality):
         """As they are."""
         return array.astype(np.float32)
 
-    def check(self, image: NDArray, settings: PreprocessingSettings, case: str) -> None:
+    def why_not(self, image: NDArray, settings: PreprocessingSettings) -> str:
         """Pictures of 8 bits are for plans of 8 bits, those of 16 for plans of 16."""
         highest, most = settings.hu_window[1], float(image.max())
-        if (highest > _EIGHT_BITS) != (most > _EIGHT_BITS):
-            raise CaseError(
-                case,
-                f"its values reach {most:.0f}, and the plan is one of pictures whose white is "
-                f"{highest:.0f}: convert the picture, or leave it out",
-            )
+        if (highest > _EIGHT_BITS) == (most > _EIGHT_BITS):
+            return ""
+        return (
+            f"its values reach {most:.0f}, and the plan is one of pictures whose white is "
+            f"{highest:.0f}: convert the picture, or leave it out"
+        )
 
     def box(self, image: NDArray, spacing: Spacing, settings: PreprocessingSettings) -> Slices:
         """Of what is lit; see `lit_area`."""

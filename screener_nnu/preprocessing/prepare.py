@@ -114,7 +114,9 @@ def prepare_image(raw: RawImage, settings: PreprocessingSettings) -> PreparedIma
             f"it is read as {MODALITIES[raw.modality].title}, and the plan is one of "
             f"{modality.title}: use a model that was trained on such images",
         )
-    modality.check(raw.array, settings, raw.case)
+    reason = modality.why_not(raw.array, settings)
+    if reason:
+        raise CaseError(raw.case, reason)
     window = modality.window(raw.array, settings)
     frame = frame_of(raw, settings)
     crop = raw.array[(..., *frame.slices)]
