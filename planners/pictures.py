@@ -32,7 +32,7 @@ VALIDATION_SHARE, MOST_VALIDATION = 0.1, 500
 
 
 def picture_grid(
-    shapes: list[list[int]], given: tuple[int, int] | None = None
+    shapes: list[list[float]], given: tuple[int, int] | None = None
 ) -> tuple[tuple[int, int], Spacing]:
     """Pixels (y, x) of all pictures on the plan's grid, and the voxel size that a median one has.
 

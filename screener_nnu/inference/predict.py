@@ -69,8 +69,10 @@ class Predictor:
         """The anomaly map of one scan.
 
         Raises:
-            CaseError: a score is no finite number, so that the map would show nothing true.
+            CaseError: the image is none of the kind that the model was trained on, or a score is
+                no finite number, so that the map would show nothing true.
         """
+        check_colours(raw, self.plan.channels)
         prepared = prepare_image(raw, self.plan.settings.preprocessing)
         body, frame = prepared.body, prepared.frame
         scores, vectors = score_scan(
@@ -79,6 +81,21 @@ class Predictor:
         check_scores(scores, raw.case)
         score = to_input_geometry(scores, frame, self.lowest, body, self.device)
         return AnomalyMap(score, mask_to_input_geometry(body, frame), vectors)
+
+
+def check_colours(raw: RawImage, channels: int) -> None:
+    """Refuses a grey picture for a model of colours, and the reverse.
+
+    Raises:
+        CaseError: it is one.
+    """
+    if raw.colours != channels:
+        kinds = {1: "grey", 3: "in colour"}
+        raise CaseError(
+            raw.case,
+            f"it is {kinds[raw.colours]}, and the model was trained on pictures that are "
+            f"{kinds[channels]}: convert it",
+        )
 
 
 def check_scores(scores: np.ndarray, case: str) -> None:

@@ -69,6 +69,11 @@ class RawImage:
         z, y, x = self.array.shape[-3:]
         return z, y, x
 
+    @property
+    def colours(self) -> int:
+        """1 of grey values, 3 of colours."""
+        return 1 if self.array.ndim == 3 else len(self.array)
+
 
 def read_image(path: Source, case: str, modality: str = CT) -> RawImage:
     """Reads a file or a DICOM series, and turns its axes to LPS.
@@ -104,7 +109,12 @@ def _read_picture(path: Path, case: str) -> RawImage:
     picture = read_picture(path, case)
     for note in picture.notes:
         logger.info("%s: %s", case, note)
-    pixels = MODALITIES[PICTURE].values(picture.pixels, case)
+    return picture_image(picture.pixels, case)
+
+
+def picture_image(stored: np.ndarray, case: str) -> RawImage:
+    """A picture (C, H, W) of 8 or 16 bits as a scan of one slice."""
+    pixels = MODALITIES[PICTURE].values(stored, case)
     array = pixels if len(pixels) == 1 else pixels[:, None]
     _, rows, columns = pixels.shape
     geometry = Geometry.of_picture(columns, rows)
