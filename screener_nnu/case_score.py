@@ -11,6 +11,8 @@ from screener_nnu.errors import ScreenerError
 
 CASE_PERCENTILE = 99.95
 """The percentile of a scan's own body voxels that is its case score; chosen by measurement."""
+FLAG_PERCENTILE = 95.0
+"""From this percentile among held-out scans on a scan is flagged: one of twenty normal ones is."""
 _STRIDE = 64
 
 
@@ -37,6 +39,15 @@ def case_score(scores: NDArray[np.floating], percentile: float = CASE_PERCENTILE
     if not math.isfinite(value) or math.isnan(scores.min()):
         raise ScreenerError("the map holds NaN or infinite scores: predict this scan again")
     return value
+
+
+def flag(percentile: float | None) -> int | None:
+    """1 for a scan whose case score lies that high among held-out ones, else 0; None if unknown.
+
+    >>> flag(95.0), flag(94.9), flag(None)
+    (1, 0, None)
+    """
+    return None if percentile is None else int(percentile >= FLAG_PERCENTILE)
 
 
 def _likely_highest(scores: NDArray[np.floating], number: int) -> NDArray[np.floating]:

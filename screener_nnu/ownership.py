@@ -43,6 +43,7 @@ class OwnedFolder:
         self._lock = Lock()
         self._known: dict[str, set[str]] = {}
         self._stamps: dict[str, list[int]] = {}
+        self._lengths: dict[str, int] = {}
         self._read()
 
     @property
@@ -120,6 +121,10 @@ class OwnedFolder:
 
     def _read(self) -> None:
         for file in (self.folder / RECORDS).glob("*.jsonl"):
+            length = file.stat().st_size
+            if self._lengths.get(file.name) == length:
+                continue  # each file of a person would have all of them read again
+            self._lengths[file.name] = length
             for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
                     name, identity, stamp = json.loads(line)

@@ -1,4 +1,4 @@
-"""`screener_predict`: anomaly maps of scans."""
+"""`screener_predict`: anomaly maps of scans and of pictures."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from screener_nnu.commands._detector import add_model_options, chosen_model
 from screener_nnu.commands._run import run, user_path
-from screener_nnu.least_volume import MINIMUM_ML
-from screener_nnu.outputs.products import FINDINGS, PRODUCTS
+from screener_nnu.least_volume import MINIMUM_ML, MINIMUM_PX, PIXEL_ML
+from screener_nnu.outputs.products import CONTACT_SHEET, FINDINGS, OVERLAY, PRODUCTS
 
 if TYPE_CHECKING:
     from screener_nnu.detectors import ModelRef
+    from screener_nnu.inference.map_kind import MapKind
     from screener_nnu.outputs.extras import CaseExtras
     from screener_nnu.outputs.request import OutputRequest
 
@@ -26,7 +27,8 @@ _COST_OF_FAST = (
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Write the anomaly map and the body mask of each scan in its own geometry. "
+        description="Write the anomaly map and the body mask of each scan in its own geometry, or "
+        "of each picture in its own size. "
         "The distilled student is used unless another detector is named."
     )
     add_model_options(parser)
@@ -45,8 +47,10 @@ def _parser() -> argparse.ArgumentParser:
     for name, product in PRODUCTS.items():
         parser.add_argument(f"--{name}", action="store_true", help=product.help)
         if name == FINDINGS:
-            smallest = "smallest volume of one [%(default)g]"
-            parser.add_argument("--min_ml", type=float, default=MINIMUM_ML, help=smallest)
+            smallest = f"smallest volume of one [{MINIMUM_ML:g}]"
+            parser.add_argument("--min_ml", type=float, help=smallest)
+            smallest = f"in pictures, smallest area of one [{MINIMUM_PX}]"
+            parser.add_argument("--min_px", type=float, help=smallest)
     parser.add_argument("--overwrite", action="store_true", help="predict again what is there")
     parser.add_argument("-device", choices=["cuda", "cpu", "mps"], default=None)
     return parser
@@ -64,10 +68,14 @@ def _predict(arguments: argparse.Namespace) -> None:
     set_default_folders()
     from screener_nnu.devices import choose_device
     from screener_nnu.dicom_output.dependency import load_highdicom
-    from screener_nnu.inference.images import find_images
-    from screener_nnu.inference.output_folder import refuse_folder_of_scans
+    from screener_nnu.inference.images import find_images, kind_of
+    from screener_nnu.inference.output_folder import (
+        refuse_folder_of_scans,
+        refuse_maps_of_other_kind,
+    )
     from screener_nnu.inference.predict import Predictor, predict_files
     from screener_nnu.inference.volume import with_overlap
+    from screener_nnu.outputs.contact_sheet import write_contact_sheet
     from screener_nnu.outputs.extras import (
         TABLE,
         CaseExtras,
@@ -88,12 +96,15 @@ def _predict(arguments: argparse.Namespace) -> None:
     if arguments.fast:
         loaded = loaded._replace(plan=with_overlap(loaded.plan, 0.0))
         print(_COST_OF_FAST)
-    request = _request(arguments, model)
+    kind = kind_of(images)
+    request = _request(arguments, model, kind)
     folder = arguments.output
     refuse_folder_of_scans(images, folder)
+    refuse_maps_of_other_kind(folder, kind)
     owned = own_folder(folder)
     adopt_earlier(owned)
-    owned.refuse_foreign([folder / TABLE, *([folder / INDEX] if arguments.page else [])])
+    sheets = [TABLE] + [INDEX] * arguments.page + [CONTACT_SHEET] * (OVERLAY in request.asked)
+    owned.refuse_foreign([folder / name for name in sheets])
     extras = CaseExtras(folder, request)
     skipped = predict_files(
         Predictor.of(loaded, device),
@@ -104,30 +115,48 @@ def _predict(arguments: argparse.Namespace) -> None:
         extras,
     )
     every = known_cases(folder, images)
-    write_table(folder, every, skipped)
+    table = write_table(folder, every, skipped, kind)
     if arguments.page:
-        write_index(folder, page_rows(folder, every), skipped)
-    _say(len(images), skipped, extras, folder / TABLE)
+        write_index(folder, page_rows(folder, every), skipped, kind.noun)
+    if OVERLAY in request.asked:
+        write_contact_sheet(table, images)
+    _say(len(images), skipped, extras, table)
 
 
 def _say(scans: int, skipped: Mapping[str, str], extras: CaseExtras, table: Path) -> None:
     """What there is, and what is not."""
     from screener_nnu.errors import ScreenerError, some
 
-    print(f"{scans - len(skipped)} maps in {table.parent}, {len(skipped)} scans skipped")
+    noun = f"{extras.request.kind.noun}s"
+    print(f"{scans - len(skipped)} maps in {table.parent}, {len(skipped)} {noun} skipped")
     if extras.not_dicom:
         print(
             f"no DICOM objects of {some(extras.not_dicom)}: they have to refer to a DICOM series, "
             "and this was none"
         )
     if skipped or extras.failures:
-        lacking = f"{len(skipped)} of {scans} scans have no map"
+        lacking = f"{len(skipped)} of {scans} {noun} have no map"
         if not skipped:
-            lacking = f"{len(extras.failures)} of {scans} scans lack something that was asked for"
+            lacking = f"{len(extras.failures)} of {scans} {noun} lack something that was asked for"
         raise ScreenerError(f"{lacking}; the reasons stand above and in {table}")
 
 
-def _request(arguments: argparse.Namespace, model: ModelRef) -> OutputRequest:
+def _minimum_ml(arguments: argparse.Namespace, kind: MapKind) -> float:
+    """Smallest volume of a finding, and of pictures `PIXEL_ML` for each pixel of its area."""
+    from screener_nnu.errors import ScreenerError
+    from screener_nnu.inference.map_kind import SCANS
+
+    volume, area = arguments.min_ml, arguments.min_px
+    if kind == SCANS:
+        if area is not None:
+            raise ScreenerError("--min_px is an area in a picture, and these are scans: --min_ml")
+        return MINIMUM_ML if volume is None else volume
+    if volume is not None:
+        raise ScreenerError("--min_ml is a volume in a scan, and these are pictures: --min_px")
+    return PIXEL_ML * (MINIMUM_PX if area is None else area)
+
+
+def _request(arguments: argparse.Namespace, model: ModelRef, kind: MapKind) -> OutputRequest:
     """What is made of each map, with the threshold as a score."""
     from screener_nnu.calibration.store import (
         load_calibration,
@@ -137,17 +166,18 @@ def _request(arguments: argparse.Namespace, model: ModelRef) -> OutputRequest:
     from screener_nnu.outputs.request import OutputRequest
     from screener_nnu.score_units import behind
 
-    identity = trained_identity(model)
+    identity, minimum_ml = trained_identity(model), _minimum_ml(arguments, kind)
     threshold = None
     if arguments.threshold is not None:
-        threshold = resolve_threshold(arguments.threshold, model, arguments.min_ml)
+        threshold = resolve_threshold(arguments.threshold, model, minimum_ml)
         print(f"threshold: {threshold:.4f}{behind(model.spec.unit)}")
     return OutputRequest(
         asked=tuple(name for name in PRODUCTS if getattr(arguments, name)),
         threshold=threshold,
-        minimum_ml=arguments.min_ml,
+        minimum_ml=minimum_ml,
         calibration=load_calibration(model),
         model_name=model.title,
         model=f"{identity}, fast" if arguments.fast else identity,
         unit=model.spec.unit,
+        kind=kind,
     )

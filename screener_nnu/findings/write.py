@@ -10,8 +10,8 @@ import SimpleITK as sitk  # noqa: N813
 from screener_nnu.files import remove
 from screener_nnu.findings.find import LIMIT, Percentile, find_findings
 from screener_nnu.findings.finding import Findings
-from screener_nnu.findings.tables import write_findings_csv, write_findings_json
-from screener_nnu.inference.images import write_image
+from screener_nnu.findings.tables import shown_size, write_findings_csv, write_findings_json
+from screener_nnu.inference.images import kind_of_map, write_image
 from screener_nnu.least_volume import MINIMUM_ML
 from screener_nnu.score_units import NATS
 
@@ -31,6 +31,7 @@ def write_findings(
 ) -> Findings:
     """Finds and writes `<case>_findings.nii.gz`, `.csv` and `.json` into a folder.
 
+    Those of a picture are numbered in `<case>_findings.png`, and their sizes are in pixels.
     Each file appears whole or not at all; the JSON comes last, so where it is, all three are.
 
     Args:
@@ -51,16 +52,17 @@ def write_findings(
     findings = find_findings(case, score, body, threshold, percentile, minimum_ml, limit, unit)
     json_path = output / f"{case}_findings.json"
     remove(json_path)
-    write_image(findings.image, output / f"{case}_findings.nii.gz")
+    labels = kind_of_map(findings.image).labels
+    write_image(findings.image, output / f"{case}_findings{labels}")
     write_findings_csv(findings, output / f"{case}_findings.csv")
     write_findings_json(findings, json_path)
     if findings.beyond_limit.count:
         logger.warning(
-            "%s: %d findings are listed, %d more (%.1f ml) with lower peaks are only counted; "
+            "%s: %d findings are listed, %d more (%s) with lower peaks are only counted; "
             "raise the threshold or the limit",
             case,
             len(findings.rows),
             findings.beyond_limit.count,
-            findings.beyond_limit.volume_ml,
+            shown_size(findings, findings.beyond_limit.volume_ml),
         )
     return findings

@@ -1,8 +1,9 @@
-"""Which scans a prediction is asked for, and how its files are written."""
+"""Which scans or pictures a prediction is asked for, and how its files are written."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import SimpleITK as sitk  # noqa: N813
@@ -12,8 +13,11 @@ from screener_nnu.dicom.records import Series
 from screener_nnu.errors import ScreenerError, some
 from screener_nnu.files import refuse_missing, replacing
 from screener_nnu.inference.compressed_nifti import write_compressed
+from screener_nnu.inference.map_kind import PICTURES, SCANS, MapKind
+from screener_nnu.inference.picture_files import find_pictures, joined_name, write_tiff
+from screener_nnu.preprocessing.pictures import PICTURE_ENDINGS, is_picture, write_picture
 from screener_nnu.preprocessing.reading import Source
-from screener_nnu.preprocessing.volumes import printable
+from screener_nnu.preprocessing.volumes import Geometry, is_flat, printable
 
 logger = logging.getLogger(__name__)
 
@@ -23,25 +27,31 @@ _OTHER_IMAGES = (".hdr", ".img", ".hdr.gz", ".img.gz", ".nhdr", ".mgz", ".mgh", 
 
 
 def find_images(source: Path) -> dict[str, Source]:
-    """Scans by case name: image files, and the DICOM series of a folder tree or of zips.
+    """Scans or pictures by case name: image files, and DICOM series of a folder tree or of zips.
 
-    Image files are looked for in the folder itself, DICOM series at any depth and in zips. A single
-    DICOM file may be a volume, too. The channel suffix `_0000` of nnU-Net is not part of a case
-    name; names of series: `names_by_folder`. Whatever is no volume of CT is logged with the reason.
+    Files of scans are looked for in the folder itself, pictures and DICOM series at any depth, and
+    series in zips, too. A single DICOM file may be a volume. The channel suffix `_0000` of nnU-Net
+    is not part of a case name; folders above a picture are: `left/a.png` is `left_a`. Names of
+    series: `names_by_folder`. Whatever is no volume of CT is logged with the reason.
 
     Raises:
-        ScreenerError: nothing to predict, or two scans of one name.
+        ScreenerError: nothing to predict, two images of one name, or scans beside pictures.
     """
     refuse_missing(source)
     if not source.is_dir() and not is_zip(source) and not is_dicom(source):
-        if not source.name.lower().endswith(IMAGE_ENDINGS):
+        if not source.name.lower().endswith((*IMAGE_ENDINGS, *PICTURE_ENDINGS)):
             raise ScreenerError(_no_scan(source))
         return {case_name(source): source}
-    found: dict[str, Source] = {}
     scans: list[tuple[str, Source]] = [*_image_files(source), *_series(source)]
+    pictures = find_pictures(source) if source.is_dir() else []
+    if scans and pictures:
+        _refuse_both(source, [path for _, path in scans if isinstance(path, Path)], pictures)
+    elif pictures:
+        scans = [(case_name(joined_name(path, source)), path) for path in pictures]
+    found: dict[str, Source] = {}
     for name, scan in scans:
         if name in found:
-            both = " and ".join(_place(one) for one in (scan, found[name]))
+            both = " and ".join(_place(one, source) for one in (scan, found[name]))
             raise ScreenerError(
                 f"{both} have the same case name {name} in {source}: rename one of them"
             )
@@ -55,10 +65,37 @@ def find_images(source: Path) -> dict[str, Source]:
     return found
 
 
+def kind_of(images: Mapping[str, Source]) -> MapKind:
+    """Whether these are scans or pictures; `find_images` gives only one of both."""
+    first = next(iter(images.values()), None)
+    return PICTURES if isinstance(first, Path) and is_picture(first) else SCANS
+
+
+def kind_of_map(image: sitk.Image) -> MapKind:
+    """Whether this is the map or mask of a scan or of a picture."""
+    return PICTURES if is_flat(Geometry.of_image(image)) else SCANS
+
+
+def _refuse_both(source: Path, volumes: list[Path], pictures: list[Path]) -> None:
+    """Refuses files of scans beside pictures; pictures elsewhere in the tree of scans are named.
+
+    Raises:
+        ScreenerError: both lie in the folder itself.
+    """
+    beside = [printable(path.name) for path in pictures if path.parent == source]
+    if volumes and beside:
+        raise ScreenerError(
+            f"{source} holds scans ({some([printable(path.name) for path in volumes])}) and "
+            f"pictures ({some(beside)}): give each kind a folder of its own"
+        )
+    names = [printable(str(path.relative_to(source))) for path in pictures]
+    logger.warning("left out for they are pictures among scans: %s", some(names))
+
+
 def _no_scan(source: Path) -> str:
     """Why nothing of a file or folder can be predicted, where what was met is logged."""
     name = source.name.lower()
-    kinds = f"{', '.join(IMAGE_ENDINGS)} or DICOM series of CT"
+    kinds = f"{', '.join((*IMAGE_ENDINGS, *PICTURE_ENDINGS))} or DICOM series of CT"
     if source.is_dir():
         return f"no image in {source}: expected {kinds}"
     if not source.is_file():
@@ -84,7 +121,8 @@ def _series(source: Path) -> list[tuple[str, Series]]:
     from screener_nnu.dicom.finding import find_series
     from screener_nnu.dicom.naming import names_by_folder
 
-    found = find_series(source, progress=True, ignored=IMAGE_ENDINGS)
+    ignored = (*IMAGE_ENDINGS, *PICTURE_ENDINGS)
+    found = find_series(source, progress=True, ignored=ignored)
     for one in found.left_out:
         logger.info("left out %s: %s", one.series.pseudonym, one.reason)
     for remark in found.remarks():
@@ -97,16 +135,16 @@ def _is_image(path: Path) -> bool:
     return path.name.lower().endswith(IMAGE_ENDINGS) and not path.name.startswith(".")
 
 
-def _place(source: Source) -> str:
+def _place(source: Source, folder: Path) -> str:
     if isinstance(source, Path):
-        return printable(source.name)
+        return printable(str(source.relative_to(folder)))
     return f"the DICOM series {source.pseudonym}"
 
 
 def case_name(path: Path) -> str:
     """File name without its ending and without nnU-Net's channel suffix, as printable text."""
     name = printable(path.name)
-    for ending in IMAGE_ENDINGS:
+    for ending in (*IMAGE_ENDINGS, *PICTURE_ENDINGS):
         if name.lower().endswith(ending):
             name = name[: -len(ending)]
             break
@@ -114,11 +152,21 @@ def case_name(path: Path) -> str:
 
 
 def write_image(image: sitk.Image, path: Path) -> None:
-    """Writes a 3D image as `.nii.gz`, whole or not at all.
+    """Writes a 3D image, whole or not at all.
+
+    Args:
+        image: of any size for `.nii.gz`, of one slice for `.tif` and `.png`.
+        path: `.nii.gz`; `.tif` for the map of a picture, `.png` for whole numbers (uint8, uint16).
 
     Raises:
         OutputError: the file cannot be written.
         ScreenerError: another file of that name is not ours.
     """
+    if path.suffix == PICTURES.labels:
+        write_picture(sitk.GetArrayFromImage(image), path)
+        return
     with replacing(path) as temporary:
-        write_compressed(image, temporary)
+        if path.suffix == PICTURES.map:
+            write_tiff(image, temporary)
+        else:
+            write_compressed(image, temporary)

@@ -17,10 +17,12 @@ from tqdm import tqdm
 from screener_nnu.detectors.base import Detector, LoadedDetector
 from screener_nnu.errors import CaseError
 from screener_nnu.files import OutputError, disk_is_full
+from screener_nnu.inference.images import kind_of
+from screener_nnu.inference.map_folder import AnomalyMap, MapFolder
+from screener_nnu.inference.map_kind import SCANS
 from screener_nnu.inference.output_folder import (
-    AnomalyMap,
-    MapFolder,
     refuse_folder_of_scans,
+    refuse_maps_of_other_kind,
     remove_half_written,
     taken_names,
 )
@@ -104,12 +106,13 @@ def predict_files(
 ) -> dict[str, str]:
     """Writes `<case>.nii.gz` and `<case>_body.nii.gz`, and a mask above a threshold if asked for.
 
+    Those of pictures are `<case>.tif` (float32), `<case>_body.png` and `<case>_mask.png` (0 and 1).
     Maps that are there already are left alone. The next scan is read and the last one written
     while one is computed.
 
     Args:
         predictor: a trained model.
-        images: source of each scan by case name.
+        images: source of each scan or picture by case name.
         output: folder of the maps.
         threshold: of the mask (nats).
         overwrite: predict again what is there.
@@ -121,11 +124,13 @@ def predict_files(
 
     Raises:
         OutputError: a file cannot be written; what is needed for the rest is said.
-        ScreenerError: scans lie in the folder of the maps.
+        ScreenerError: scans, or maps of the other kind, lie in the folder of the maps.
     """
+    kind = kind_of(images)
     refuse_folder_of_scans(images, output)
+    refuse_maps_of_other_kind(output, kind)
     remove_half_written(output)
-    maps = MapFolder(output, threshold, extras)
+    maps = MapFolder(output, threshold, extras, kind)
     there, skipped = _sort_out(images, maps, overwrite)
     body_shares: dict[str, float] = {}
 
@@ -153,8 +158,9 @@ def predict_files(
     )
     done = {c for c in there if extras is None or extras.current(c)} | set(skipped)
     wanted = {case: source for case, source in images.items() if case not in done}
-    skipped |= _run(pipeline, wanted, len(images))
-    warn_of_full_views(body_shares)
+    skipped |= _run(pipeline, wanted, len(images), kind.noun)
+    if kind == SCANS:  # there is no air around what a picture shows
+        warn_of_full_views(body_shares)
     return skipped
 
 
@@ -162,7 +168,7 @@ def _sort_out(
     images: Mapping[str, Source], maps: MapFolder, overwrite: bool
 ) -> tuple[set[str], dict[str, str]]:
     """Cases that have a map already, and why cases are skipped, those of unfit maps among them."""
-    skipped = taken_names(images)
+    skipped = taken_names(images, maps.kind)
     there = set()
     for case, source in sorted(images.items()):
         if case in skipped:
@@ -181,13 +187,13 @@ def _sort_out(
 
 
 def _run(
-    pipeline: Pipeline[RawImage, AnomalyMap], wanted: Mapping[str, Source], total: int
+    pipeline: Pipeline[RawImage, AnomalyMap], wanted: Mapping[str, Source], total: int, noun: str
 ) -> dict[str, str]:
     """Works all scans off under a bar of `total`; returns why scans were skipped."""
     skipped: dict[str, str] = {}
     left = dict(wanted)
     start = total - len(wanted)
-    with tqdm(total=total, initial=start, desc="prediction", unit="scan") as progress:
+    with tqdm(total=total, initial=start, desc="prediction", unit=noun) as progress:
         try:
             for outcome in pipeline.run(wanted):
                 progress.update()

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
+from screener_nnu.case_score import flag
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.files import OutputError, remove
 from screener_nnu.findings import Findings
-from screener_nnu.inference.predict import AnomalyMap
+from screener_nnu.inference.map_folder import AnomalyMap
+from screener_nnu.inference.map_kind import SCANS
 from screener_nnu.outputs.products import FINDINGS, PRODUCTS, product_endings, product_file
 from screener_nnu.outputs.request import OutputRequest
 from screener_nnu.ownership import OwnedFolder
@@ -91,10 +94,12 @@ class CaseExtras:
         self.bytes_per_voxel = sum(PRODUCTS[name].bytes_per_voxel for name in request.asked)
         self.failures: dict[str, str] = {}
         self.not_dicom: list[str] = []
+        self._base = request.base()  # which hashes the calibration
 
     def files(self, case: str) -> list[Path]:
         """Every file that may be made of a case, the record first, which vouches for the rest."""
-        endings = (".json", "_mask.nii.gz", *product_endings())
+        kind = self.request.kind
+        endings = (".json", f"_mask{kind.labels}", *product_endings(kind))
         return [product_file(self.folder, case, ending) for ending in endings]
 
     def foreign(self, case: str, identity: str) -> str:
@@ -122,7 +127,7 @@ class CaseExtras:
     def current(self, case: str) -> bool:
         """Whether earlier runs have made all of it."""
         record = read_record(self.folder, case)
-        if record.get("base") != self.request.base():
+        if record.get("base") != self._base:
             return False
         made = record.get("products", {})
         return all(made.get(name) == values for name, values in self.request.products().items())
@@ -138,10 +143,10 @@ class CaseExtras:
         earlier = read_record(self.folder, case)
         scan = {"scan": "", **{key: earlier[key] for key in _OF_SCAN if key in earlier}}
         self._note(case, scan)
-        if earlier.get("base") != request.base():
+        if earlier.get("base") != self._base:
             earlier = scan
         asked, made = request.products(), dict(earlier.get("products", {}))
-        record = {**earlier, "base": request.base()}
+        record = {**earlier, "base": self._base}
         if FINDINGS in asked and made.get(FINDINGS) != asked[FINDINGS]:
             self._forget_listed(case, made, record)
         if "dicom" in asked and raw.source is None:
@@ -164,7 +169,7 @@ class CaseExtras:
             if whole and made.get(name, [None])[-1] is None:
                 continue
             for ending in product.shows_findings:
-                remove(product_file(self.folder, case, ending))
+                remove(product_file(self.folder, case, self.request.kind.ending(ending)))
             if whole:
                 del made[name]
                 record.pop(name, None)
@@ -175,16 +180,23 @@ class CaseExtras:
         """Figures of the scan as a whole."""
         inside = sitk.GetArrayViewFromImage(result.body) != 0
         scores = sitk.GetArrayViewFromImage(result.score)[inside]
-        values: dict[str, Any] = {"peak_score": float(scores.max()) if scores.size else None}
+        values: dict[str, Any] = {"peak_score": None, "mean_score": None}
+        if scores.size:
+            values["peak_score"] = float(scores.max())
+            values["mean_score"] = float(scores.mean(dtype=np.float64))
         if self.request.calibration is not None and scores.size:
             score = self.request.calibration.case_score(scores)
             values["case_score"] = score.value
             values["case_percentile"] = score.percentile
+            values["flag"] = flag(score.percentile)
         if findings is not None:
             rows = findings.rows
             values["findings"] = len(rows)
             values["findings_not_listed"] = findings.beyond_limit.count
-            values["findings_ml"] = sum(row.volume_ml for row in rows)
+            if self.request.kind == SCANS:
+                values["findings_ml"] = sum(row.volume_ml for row in rows)
+            else:
+                values["findings_px"] = sum(row.voxels for row in rows)
         return values
 
 
@@ -227,10 +239,10 @@ def known_cases(folder: Path, cases: Iterable[str]) -> list[str]:
     return sorted({*cases, *earlier})
 
 
-def page_rows(folder: Path, cases: Iterable[str]) -> list[CaseRow]:
+def page_rows(folder: Path, cases: Iterable[str]) -> Iterator[CaseRow]:
     """Rows of an index, of all cases that this run or an earlier one has made a page of."""
-    pages = [read_record(folder, case).get("page") for case in cases]
-    return [CaseRow(**{**page, "page": folder / page["page"]}) for page in pages if page]
+    pages = (read_record(folder, case).get("page") for case in cases)
+    return (CaseRow(**{**page, "page": folder / page["page"]}) for page in pages if page)
 
 
 def read_record(folder: Path, case: str) -> dict[str, Any]:

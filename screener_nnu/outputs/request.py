@@ -10,7 +10,8 @@ import numpy as np
 from screener_nnu.calibration.record import Calibration
 from screener_nnu.errors import ScreenerError
 from screener_nnu.findings.find import LIMIT, Percentile
-from screener_nnu.least_volume import MINIMUM_ML
+from screener_nnu.inference.map_kind import SCANS, MapKind
+from screener_nnu.least_volume import MINIMUM_ML, PIXEL_ML
 from screener_nnu.outputs.products import FINDINGS, PRODUCTS
 from screener_nnu.score_units import NATS
 
@@ -24,11 +25,13 @@ class OutputRequest:
     Attributes:
         asked: names of `PRODUCTS`.
         threshold: of findings, and where that of a page starts (in `unit`).
-        minimum_ml, limit: smallest volume of a finding, and most findings that are listed.
+        minimum_ml, limit: smallest volume of a finding (of pictures `PIXEL_ML` a pixel), and most
+            findings that are listed.
         calibration: what the model's scores mean; None where that is not known.
         model_name: shown on pages.
         model: identity of the model and of how it is applied; maps of another one do not count.
         unit: of its scores, `none` where they have none.
+        kind: of what is predicted.
     """
 
     asked: tuple[str, ...] = ()
@@ -39,16 +42,25 @@ class OutputRequest:
     model_name: str = ""
     model: str = ""
     unit: str = NATS
+    kind: MapKind = SCANS
 
     def __post_init__(self) -> None:
-        """Refuses findings without a threshold, and those of less than no volume.
+        """Refuses findings without a threshold or of less than no volume, and what cannot be made.
 
         Raises:
-            ScreenerError: there is no threshold, or the smallest volume is below 0 or no number.
+            ScreenerError: there is no threshold, the smallest volume is below 0 or no number, or
+                a product is not made of this kind of images.
         """
+        for name in self.asked:
+            product = PRODUCTS[name]
+            if product.only not in (None, self.kind):
+                raise ScreenerError(f"--{name}: {product.refusal}: leave it out")
         if not self.minimum_ml >= 0:
             raise ScreenerError(
                 f"--min_ml {self.minimum_ml:g}: the smallest volume of a finding is 0 ml or more"
+                if self.kind == SCANS
+                else f"--min_px {self.minimum_ml / PIXEL_ML:g}: the smallest area of a finding is "
+                "0 pixels or more"
             )
         if FINDINGS in self.asked and self.threshold is None:
             raise ScreenerError(

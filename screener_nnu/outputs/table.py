@@ -6,14 +6,18 @@ import csv
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from screener_nnu.case_score import flag
 from screener_nnu.files import replacing
+from screener_nnu.inference.map_kind import SCANS, MapKind
 from screener_nnu.outputs.extras import TABLE, read_record
 
 COLUMNS = (
     "case",
     "case_score",
     "case_percentile",
+    "flag",
     "peak_score",
+    "mean_score",
     "findings",
     "findings_not_listed",
     "findings_ml",
@@ -22,30 +26,43 @@ COLUMNS = (
 VECTOR = "vector_"
 
 
-def write_table(folder: Path, cases: Iterable[str], skipped: Mapping[str, str]) -> Path:
+def columns_of(kind: MapKind) -> tuple[str, ...]:
+    """Of the table of scans, or of pictures, whose findings have an area (pixels), no volume."""
+    size = "findings_ml" if kind == SCANS else "findings_px"
+    return tuple(size if name == "findings_ml" else name for name in COLUMNS)
+
+
+def write_table(
+    folder: Path, cases: Iterable[str], skipped: Mapping[str, str], kind: MapKind = SCANS
+) -> Path:
     """Writes `cases.csv`, the scan with the highest case score first.
 
+    `flag` is 1 where the percentile of the case score among held-out scans is 95 or more.
     Scores of a scan that are not made of its map follow, as columns `vector_<name>`.
 
     Args:
         folder: of the maps and their records.
         cases: names of all scans that were asked for.
         skipped: why some have no map.
+        kind: of the maps.
     """
-    rows = [_row(folder, case, skipped.get(case, "")) for case in cases]
+    columns = columns_of(kind)
+    rows = [_row(folder, case, skipped.get(case, ""), columns) for case in cases]
     vectors = sorted({name for row in rows for name in row if name.startswith(VECTOR)})
     rows.sort(key=lambda row: (-_number(row["case_score"]), -_number(row["peak_score"])))
     with replacing(folder / TABLE) as temporary:
         with temporary.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, [*COLUMNS, *vectors])
+            writer = csv.DictWriter(stream, [*columns, *vectors])
             writer.writeheader()
             writer.writerows(rows)
     return folder / TABLE
 
 
-def _row(folder: Path, case: str, reason: str) -> dict[str, object]:
+def _row(folder: Path, case: str, reason: str, columns: tuple[str, ...]) -> dict[str, object]:
     record = {} if reason else read_record(folder, case)
-    row: dict[str, object] = {key: _cell(record.get(key)) for key in COLUMNS}
+    row: dict[str, object] = {key: _cell(record.get(key)) for key in columns}
+    # Records of earlier versions have the percentile alone.
+    row["flag"] = _cell(flag(record.get("case_percentile")))
     row |= {f"{VECTOR}{name}": _cell(v) for name, v in record.get("vector_scores", {}).items()}
     row["case"], row["problem"] = case, reason or "; ".join(record.get("failed", []))
     return row

@@ -1,7 +1,8 @@
 """The one way in which a volume is read from a file: scan, map, mask or label, whatever its format.
 
 What is cut short, damaged or sheared, holds NaN, or lies elsewhere than it should is an error of
-its case. Array axes are (z, y, x); those of `Geometry` have SimpleITK's order.
+its case. A picture (PNG or TIFF) is a volume of one slice. Array axes are (z, y, x); those of
+`Geometry` have SimpleITK's order.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
+import tifffile
 from numpy.typing import NDArray
 
 from screener_nnu.errors import CaseError
@@ -35,6 +37,9 @@ logger = logging.getLogger(__name__)
 _SPACING_TOLERANCE_MM = 1e-3
 _ORIGIN_TOLERANCE_MM = 1e-2
 _DIRECTION_TOLERANCE = 1e-3
+# The voxel size (z) that nnU-Net gives a picture, beside pixels of 1.
+PICTURE_DEPTH = 999.0
+_TIFF = (".tif", ".tiff")
 _WAY_OUT = "replace the file or leave the case out"
 
 
@@ -85,6 +90,13 @@ class Geometry:
         origin = tuple(np.asarray(affine, dtype=float)[:3, 3].tolist())
         return cls(tuple(size), tuple(spacing.tolist()), origin, direction, code)
 
+    @classmethod
+    def of_picture(cls, width: int, height: int) -> Geometry:
+        """The geometry of a picture: one slice of pixels of 1, and 999 from slice to slice."""
+        direction = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+        spacing = (1.0, 1.0, PICTURE_DEPTH)
+        return cls((width, height, 1), spacing, (0.0, 0.0, 0.0), direction, "LPS")
+
     @property
     def affine(self) -> NDArray[np.float64]:
         """From voxels (x, y, z) to LPS (mm), (4, 4)."""
@@ -125,7 +137,7 @@ class Geometry:
 
 
 def read_volume(path: Path, case: str) -> sitk.Image:
-    """Reads a 3D image with one finite number a voxel.
+    """Reads a 3D image with one finite number a voxel; a grey picture has size (W, H, 1).
 
     Args:
         path: any file that SimpleITK reads.
@@ -136,8 +148,9 @@ def read_volume(path: Path, case: str) -> sitk.Image:
     """
     nifti, geometry = _opened(path, case)
     try:
-        if nifti is not None:
-            image = sitk.GetImageFromArray(nifti.voxels().reshape(geometry.size[::-1]))
+        if nifti is not None or is_flat(geometry):
+            values = _pixels(path) if nifti is None else nifti.voxels()
+            image = sitk.GetImageFromArray(values.reshape(geometry.size[::-1]))
             image.SetSpacing(geometry.spacing)
             image.SetOrigin(geometry.origin)
             image.SetDirection(geometry.direction)
@@ -145,7 +158,7 @@ def read_volume(path: Path, case: str) -> sitk.Image:
             image = sitk.ReadImage(str(path))
     except NiftiError as error:
         raise CaseError(case, f"{_shown(path)} cannot be read ({error}): {_WAY_OUT}") from error
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise _unreadable(case, path, error) from error
     array = sitk.GetArrayViewFromImage(image)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -153,6 +166,19 @@ def read_volume(path: Path, case: str) -> sitk.Image:
             case, f"{_shown(path)} cannot be read (it holds NaN or infinite values): {_WAY_OUT}"
         )
     return image
+
+
+def is_flat(geometry: Geometry) -> bool:
+    """Whether a geometry is that of a picture."""
+    return geometry == Geometry.of_picture(*geometry.size[:2])
+
+
+def _pixels(path: Path) -> NDArray:
+    """Values (H, W) of a picture."""
+    # SimpleITK takes damaged streams of packed TIFF files as they come.
+    if path.suffix.lower() in _TIFF:
+        return tifffile.imread(path)
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
 
 
 def read_geometry(path: Path, case: str) -> Geometry:
@@ -230,6 +256,8 @@ def _opened(path: Path, case: str) -> tuple[NiftiFile | None, Geometry]:
             reader = sitk.ImageFileReader()
             reader.SetFileName(str(path))
             reader.ReadImageInformation()
+            if reader.GetDimension() == 2 and path.suffix.lower() in (".png", *_TIFF):
+                return None, _picture_geometry(reader, case)
             check_layout(reader.GetSize(), reader.GetNumberOfComponents(), case)
             geometry = Geometry.of_image(reader)
             if reason := why_unusable(path, geometry.size):
@@ -242,6 +270,16 @@ def _opened(path: Path, case: str) -> tuple[NiftiFile | None, Geometry]:
     if nifti is not None and (note := nifti.contradiction(geometry.affine)):
         _note_once(case, f"{_shown(path)}: {note}")
     return nifti, geometry
+
+
+def _picture_geometry(reader: sitk.ImageFileReader, case: str) -> Geometry:
+    if reader.GetNumberOfComponents() != 1:
+        raise CaseError(
+            case,
+            f"the picture has {reader.GetNumberOfComponents()} channels, where one is needed: "
+            "save it as grey values",
+        )
+    return Geometry.of_picture(*reader.GetSize())
 
 
 @lru_cache(maxsize=65536)
@@ -294,7 +332,7 @@ def _unreadable(
     elif path.is_file() and not path.stat().st_size:
         reason = "the file is empty"
     elif "No such file" in reason or re.search(
-        "expected .* received|got only|unexpected end", reason
+        "expected .* received|got only|unexpected end|failed to read .* bytes", reason
     ):
         # What MetaImage and NRRD say of a file that ends too early.
         reason = "the file is cut short"

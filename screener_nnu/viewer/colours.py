@@ -29,7 +29,7 @@ class Look:
     Attributes:
         threshold: scores below are not shown.
         colours: scores at both ends of the palette.
-        window: width and level (HU).
+        window: width and level (HU, or values of a picture).
         opacity: of the map, 0 to 1.
         palette: name of the colours.
     """
@@ -46,7 +46,7 @@ class Shown:
     """A scan as its page shows it first.
 
     Attributes:
-        volumes: scan and map, in LPS.
+        volumes: scan or picture and its map, in LPS.
         voxel: (x, y, z) that the planes go through.
         look: how they are drawn.
         unit: of the scores, `none` where they have none.
@@ -84,7 +84,9 @@ def draw_slice(shown: Shown, plane: str) -> np.ndarray:
         slice_of(array, plane, voxel) for array in (volumes.hu, volumes.score, volumes.body)
     )
     width, level = look.window
-    grey = np.clip((hu - level) / width + 0.5, 0, 1)[..., None] * 255
+    grey = np.clip((hu - level) / width + 0.5, 0, 1) * 255
+    if grey.ndim == 2:
+        grey = grey[..., None]
     low, high = look.colours
     place = np.clip((score - low) / (high - low), 0, 1)
     cover = look.opacity * (LEAST_COVER + (1 - LEAST_COVER) * place)

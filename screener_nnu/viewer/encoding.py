@@ -27,9 +27,9 @@ SCORE_AXES = (2, 1, 0)
 LABEL_AXES: tuple[int, ...] = ()
 
 
-def encode_hu(hu: np.ndarray) -> np.ndarray:
-    """The code of the level next to each value (HU)."""
-    return np.rint(np.interp(hu, HU_LEVELS, np.arange(len(HU_LEVELS)))).astype(np.uint8)
+def encode_hu(hu: np.ndarray, levels: np.ndarray = HU_LEVELS) -> np.ndarray:
+    """The code of the level next to each value (HU, or of a picture)."""
+    return np.rint(np.interp(hu, levels, np.arange(len(levels)))).astype(np.uint8)
 
 
 @dataclass(frozen=True)

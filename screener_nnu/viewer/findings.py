@@ -13,6 +13,8 @@ import SimpleITK as sitk  # noqa: N813
 
 from screener_nnu.errors import CaseError
 from screener_nnu.inference.images import IMAGE_ENDINGS
+from screener_nnu.inference.map_kind import PICTURES
+from screener_nnu.least_volume import PIXEL_ML
 from screener_nnu.preprocessing.volumes import read_volume
 from screener_nnu.viewer.grid import Grid, check_same_grid
 
@@ -28,7 +30,7 @@ class FindingLike(Protocol):
 
     @property
     def volume_ml(self) -> float:
-        """Its volume."""
+        """Its volume; of a picture `PIXEL_ML` for each pixel."""
 
     @property
     def peak_score(self) -> float:
@@ -104,7 +106,7 @@ def read_findings(paths: Sequence[Path], score: sitk.Image, case: str) -> ShownF
     """
     image, described = None, None
     for path in paths:
-        if path.name.lower().endswith(IMAGE_ENDINGS):
+        if path.name.lower().endswith((*IMAGE_ENDINGS, PICTURES.labels)):
             image = _read_labels(path, score, case)
         else:
             described = read_rows(path, case)
@@ -141,6 +143,10 @@ def read_rows(path: Path, case: str) -> ShownFindings:
 
 def _row(entry: dict[str, Any]) -> ShownFinding:
     percentile = entry.get("percentile")
+    if "area_px" in entry:
+        # A pixel is a voxel of 1 x 1 x 999 mm at the place of its index.
+        places = {f"{n}_mm": [*entry[f"{n}_pixel"], 0] for n in ("centre", "peak")}
+        entry = {**entry, **places, "volume_ml": PIXEL_ML * entry["area_px"]}
     centre = _point(entry["centre_mm"])
     return ShownFinding(
         int(entry["number"]),

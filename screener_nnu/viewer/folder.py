@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.files import OutputError
-from screener_nnu.inference.images import IMAGE_ENDINGS, find_images
+from screener_nnu.inference.images import IMAGE_ENDINGS, find_images, kind_of
+from screener_nnu.inference.map_kind import PICTURES, SCANS, MapKind
 from screener_nnu.ownership import own_folder
 from screener_nnu.preprocessing.reading import Source, read_image
 from screener_nnu.preprocessing.volumes import read_volume
@@ -76,8 +77,9 @@ def beside_map(score: Path, case: str, image: Source) -> CaseFiles:
     stem = next(
         (score.name[: -len(e)] for e in IMAGE_ENDINGS if score.name.lower().endswith(e)), score.stem
     )
-    body = score.with_name(f"{stem}{_BODY}.nii.gz")
-    found = (score.with_name(f"{stem}_findings{ending}") for ending in (".json", ".nii.gz"))
+    labels = _kind_of(score).labels
+    body = score.with_name(f"{stem}{_BODY}{labels}")
+    found = (score.with_name(f"{stem}_findings{ending}") for ending in (".json", labels))
     return CaseFiles(
         case,
         image,
@@ -85,6 +87,10 @@ def beside_map(score: Path, case: str, image: Source) -> CaseFiles:
         body if body.is_file() else None,
         tuple(path for path in found if path.is_file()),
     )
+
+
+def _kind_of(score: Path) -> MapKind:
+    return PICTURES if score.suffix == PICTURES.map else SCANS
 
 
 def find_cases(images: Path, maps: Path) -> tuple[list[CaseFiles], dict[str, str]]:
@@ -96,26 +102,32 @@ def find_cases(images: Path, maps: Path) -> tuple[list[CaseFiles], dict[str, str
     Raises:
         ScreenerError: no map there, or no scan.
     """
+    scans = find_images(images)
+    kind = kind_of(scans)
     # Hidden ones are what a killed run left half written.
-    files = (path.name for path in maps.glob(f"*{_BODY}.nii.gz") if path.name[0] != ".")
-    names = sorted(name.removesuffix(".nii.gz") for name in files)
+    files = (path.name for path in maps.glob(f"*{_BODY}{kind.labels}") if path.name[0] != ".")
+    names = sorted(name.removesuffix(kind.labels) for name in files)
     cases = [name.removesuffix(_BODY) for name in names]
+    known = set(cases)
     # The map of a scan called `whole_body` is no body mask of `whole`.
     cases = [
         case
         for case in cases
-        if f"{case}{_BODY}" not in cases or (maps / f"{case}.nii.gz").is_file()
+        if f"{case}{_BODY}" not in known or (maps / f"{case}{kind.map}").is_file()
     ]
     if not cases:
-        raise ScreenerError(f"no map <case>.nii.gz with <case>{_BODY}.nii.gz in {maps}")
-    scans = find_images(images)
+        raise ScreenerError(
+            f"no map <case>{kind.map} with <case>{_BODY}{kind.labels} in {maps}, as of {kind.noun}s"
+        )
     found, skipped = [], {}
     for case in cases:
-        score = maps / f"{case}.nii.gz"
+        score = maps / f"{case}{kind.map}"
         if not score.is_file():
-            skipped[case] = f"{score.name} is missing: predict the scan again"
+            skipped[case] = f"{score.name} is missing: predict the {kind.noun} again"
         elif case not in scans:
-            skipped[case] = f"no scan of that name in {images}: give the folder of the scans"
+            skipped[case] = (
+                f"no {kind.noun} of that name in {images}: give the folder of the {kind.noun}s"
+            )
         else:
             found.append(beside_map(score, case, scans[case]))
     return found, skipped
@@ -154,7 +166,8 @@ def view_folder(
     """
     cases, skipped = find_cases(images, maps)
     rows = []
-    for files in tqdm(cases, desc="pages", unit="scan"):
+    noun = _kind_of(cases[0].score).noun if cases else SCANS.noun
+    for files in tqdm(cases, desc="pages", unit=noun):
         try:
             rows.append(view_case(files, output / page_name(files.case), options))
         except OutputError:
@@ -168,7 +181,7 @@ def view_folder(
             skipped[files.case] = f"{type(error).__name__}: {error}"
     for case, reason in skipped.items():
         logger.warning("no page of %s: %s", case, reason)
-    write_index(output, rows, skipped)
+    write_index(output, rows, skipped, noun)
     return rows, skipped
 
 

@@ -14,8 +14,11 @@ import SimpleITK as sitk  # noqa: N813
 
 from screener_nnu.errors import CaseError
 from screener_nnu.preprocessing.reading import CANONICAL, RawImage
+from screener_nnu.preprocessing.volumes import PICTURE_DEPTH
 
 LARGEST_PLANE = 256
+# Pixels across a picture, which is one slice.
+LARGEST_PICTURE = 1024
 # What a browser holds without effort, and more than 256 x 256 x 400.
 LARGEST_VOLUME = 28_000_000
 _AIR = -1024.0
@@ -38,6 +41,11 @@ class Grid:
         return cls(
             image.GetSize(), image.GetSpacing(), image.GetOrigin(), tuple(image.GetDirection())
         )
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether this is a single slice of pixels."""
+        return self.size[2] == 1 and float(self.spacing[2]) == PICTURE_DEPTH
 
     @property
     def voxel_ml(self) -> float:
@@ -63,7 +71,7 @@ class Volumes:
 
     Attributes:
         grid: where the voxels lie.
-        hu: the scan (HU), float32.
+        hu: the scan (HU), float32; values of a picture, of RGB (z, y, x, 3).
         score: the anomaly map, float32.
         body: where the map counts.
         labels: numbers of the findings, 0 elsewhere; nothing without findings.
@@ -82,8 +90,10 @@ def to_lps(image: sitk.Image) -> sitk.Image:
 
 
 def image_of(raw: RawImage) -> sitk.Image:
-    """A scan that was read for prediction as an image (HU) with LPS axes."""
-    image = sitk.GetImageFromArray(raw.array)
+    """A scan that was read for prediction as an image (HU) with LPS axes, or a picture."""
+    colours = raw.array.ndim == 4
+    array = np.moveaxis(raw.array, 0, -1) if colours else raw.array
+    image = sitk.GetImageFromArray(array, isVector=colours)
     probe = sitk.Image([1, 1, 1], sitk.sitkUInt8)
     probe.SetDirection(raw.geometry.direction)
     direction = sitk.DICOMOrient(probe, CANONICAL).GetDirection()
@@ -122,7 +132,7 @@ def check_same_grid(image: sitk.Image, other: sitk.Image, case: str, name: str) 
 
 
 def page_grid(grid: Grid, coarser: float = 1.0) -> Grid:
-    """A grid over the same box with at most 256 voxels across an axial slice.
+    """A grid over the same box with at most 256 voxels across an axial slice, 1024 of a picture.
 
     In-plane voxels are squares; slices are never thinner than these, and never interpolated.
 
@@ -131,7 +141,8 @@ def page_grid(grid: Grid, coarser: float = 1.0) -> Grid:
         coarser: factor on the smallest possible voxel size.
     """
     extent = np.multiply(grid.size, grid.spacing)
-    side = coarser * max(*grid.spacing[:2], extent[0] / LARGEST_PLANE, extent[1] / LARGEST_PLANE)
+    most = LARGEST_PICTURE if grid.is_picture else LARGEST_PLANE
+    side = coarser * max(*grid.spacing[:2], extent[0] / most, extent[1] / most)
     while True:
         size = np.maximum(np.rint(extent / np.maximum(grid.spacing, side)), 1).astype(int)
         if math.prod(size.tolist()) <= LARGEST_VOLUME:
@@ -149,7 +160,9 @@ def resample(
 ) -> sitk.Image:
     """An image on another grid, trilinearly or from the nearest voxel."""
     if not nearest:
-        image = _smooth(sitk.Cast(image, sitk.sitkFloat32), grid)
+        several = image.GetNumberOfComponentsPerPixel() > 1
+        kind = sitk.sitkVectorFloat32 if several else sitk.sitkFloat32
+        image = _smooth(sitk.Cast(image, kind), grid)
     return sitk.Resample(
         image,
         list(grid.size),

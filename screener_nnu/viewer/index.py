@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from heapq import nsmallest
 from pathlib import Path
 from urllib.parse import quote
 
@@ -44,32 +45,44 @@ def page_name(case: str) -> str:
     return f"{case}_.html" if f"{case}.html".lower() == INDEX else f"{case}.html"
 
 
-def write_index(folder: Path, rows: Sequence[CaseRow], skipped: Mapping[str, str]) -> Path:
+def write_index(
+    folder: Path, rows: Iterable[CaseRow], skipped: Mapping[str, str], noun: str = "scan"
+) -> Path:
     """Writes `index.html`, the highest peak first; of very many cases only those.
 
     Args:
         folder: of the pages.
         rows: cases that have a page there.
         skipped: why each of the other cases has none.
+        noun: what a case is.
     """
-    ranked = any(row.percentile is not None for row in rows)
-    listed = any(row.findings is not None for row in rows)
-    units = {row.unit for row in rows} or {NATS}
+    total = 0
+
+    def counted() -> Iterator[CaseRow]:
+        nonlocal total
+        for row in rows:
+            total += 1
+            yield row
+
+    # Each row holds a picture: no more of them are kept than are shown.
+    ordered = nsmallest(MOST_ROWS, counted(), key=lambda row: (-row.peak, row.case))
+    ranked = any(row.percentile is not None for row in ordered)
+    listed = any(row.findings is not None for row in ordered)
+    units = {row.unit for row in ordered} or {NATS}
     # Maps of several models may lie in one folder: then each peak has its own unit behind it.
     mixed = len(units) > 1
     peak = "peak score" if mixed else f"peak score{in_brackets(plain(min(units)))}"
     heads = [("", ""), ("case", ""), (peak, "")]
     heads += [("percentile", "")] if ranked else []
     heads += [("findings", "wide")] if listed else []
-    ordered = sorted(rows, key=lambda row: (-row.peak, row.case))[:MOST_ROWS]
-    first = "" if len(ordered) == len(rows) else f"the first {len(ordered)} of "
-    style = asset("index.css")
+    first = "" if len(ordered) == total else f"the first {len(ordered)} of "
+    style, shown = asset("index.css"), "Axial slice of" if noun == "scan" else noun.capitalize()
     values = {
         "policy": policy(style),
         "style": style,
-        "note": f"{first}{len(rows)} scans, the one with the rarest place first.",
+        "note": f"{first}{total} {noun}s, the one with the rarest place first.",
         "head": "".join(f'<th scope="col"{_kind(kind)}>{name}</th>' for name, kind in heads),
-        "rows": "\n".join(_row(row, ranked, listed, mixed) for row in ordered),
+        "rows": "\n".join(_row(row, ranked, listed, mixed, shown) for row in ordered),
         "skipped": _skipped(skipped),
     }
     path = folder / INDEX
@@ -78,11 +91,11 @@ def write_index(folder: Path, rows: Sequence[CaseRow], skipped: Mapping[str, str
     return path
 
 
-def _row(row: CaseRow, ranked: bool, listed: bool, mixed: bool) -> str:
+def _row(row: CaseRow, ranked: bool, listed: bool, mixed: bool, shown: str) -> str:
     link = plain(quote(row.page.name.encode("utf-8", "surrogateescape")))
     name = plain(row.case)
     cells = [
-        f'<td><a href="{link}"><img src="{row.thumbnail}" alt="Axial slice of {name}"></a></td>',
+        f'<td><a href="{link}"><img src="{row.thumbnail}" alt="{shown} {name}"></a></td>',
         f'<td><a href="{link}"><bdi>{name}</bdi></a></td>',
         f"<td>{row.peak:.1f}{plain(behind(row.unit)) if mixed else ''}</td>",
     ]

@@ -19,14 +19,15 @@ function buildPlanes() {
   for (const [name, plane] of Object.entries(PLANES)) {
     const figure = makeElement("figure", "", { class: "plane", "data-plane": name });
     const caption = makeElement("figcaption");
-    const title = name[0].toUpperCase() + name.slice(1);
+    const title = state.facts.picture ? "Picture" : name[0].toUpperCase() + name.slice(1);
     const text = makeElement("span", "", { class: "slice" });
     const large = makeElement("button", "\u2922", {
       type: "button", class: "large", "aria-label": `${title} alone or beside the others`,
     });
     caption.append(makeElement("b", title), text, large);
     const canvas = makeElement("canvas", "", {
-      id: name, tabindex: "0", role: "application", "aria-label": `${title} plane, arrow keys scroll`,
+      id: name, tabindex: "0", role: "application",
+      "aria-label": state.facts.picture ? title : `${title} plane, arrow keys scroll`,
     });
     const slider = makeElement("input", "", {
       type: "range", min: "1", max: String(size[plane.through]), "aria-label": `${title} slice`,
@@ -35,6 +36,7 @@ function buildPlanes() {
     [buffer.width, buffer.height] = [size[plane.across], size[plane.down]];
     figure.append(caption, canvas, slider);
     byId("planes").append(figure);
+    if (state.facts.picture) for (const part of [caption, slider]) part.hidden = true;
     views[name] = { canvas, slider, text, buffer, box: null };
     slider.addEventListener("input", () => goToSlice(name, Number(slider.value)));
     large.addEventListener("click", () => {
@@ -69,6 +71,7 @@ function buildTabs() {
     button.addEventListener("click", () => show(button.dataset.show));
   }
   show("axial");
+  if (state.facts.picture) byId("planes").dataset.alone = "axial";
 }
 
 /** HU and score under the pointer, or at the crosshair when it is elsewhere. */
@@ -80,13 +83,18 @@ function readUnder(name, event) {
 function drawReadings(position) {
   const voxel = voxelAt(position);
   const code = state.score[voxel];
-  const hu = state.facts.levels[state.hu[voxel]];
-  byId("read-hu").textContent = `${Math.round(hu)} HU`;
+  const values = [state.hu, state.green, state.blue].filter((channel) => channel);
+  const shown = values.map((channel) => Math.round(state.facts.levels[channel[voxel]]));
+  byId("read-hu").textContent = `${shown.join(", ")}${state.facts.picture ? "" : " HU"}`;
   const score = scoreOfCode(state.facts, code);
   byId("read-score").textContent = code
     ? `${withUnit(score)}, ${percent(percentileOf(state.facts, score))}`
     : "outside the body";
   const [x, y, z] = placeOf(position);
+  if (state.facts.picture) {
+    byId("read-place").textContent = `${Math.round(x)}, ${Math.round(y)} px`;
+    return;
+  }
   const side = (value, plus, minus) => `${value < 0 ? minus : plus} ${Math.abs(value).toFixed(0)}`;
   byId("read-place").textContent =
     `${side(x, "L", "R")}  ${side(y, "P", "A")}  ${side(z, "H", "F")} mm`;
@@ -107,25 +115,30 @@ function buildFindings() {
   const table = makeElement("table");
   const head = makeElement("tr");
   const ranked = facts.findings.some((row) => row.percentile !== null);
-  const names = ["no.", "volume", "peak", "mean", ...(ranked ? ["rank, %"] : [])];
+  const names = ["no.", facts.picture ? "area" : "volume", "peak", "mean", ...(ranked ? ["rank, %"] : [])];
   for (const name of names) head.append(makeElement("th", name, { scope: "col" }));
   table.append(head, ...facts.findings.map((row) => findingRow(row, ranked)));
   place.append(table);
-  const units = facts.unit ? `Scores in ${facts.unit}, volumes in ml.` : "Volumes in ml.";
+  const sizes = facts.picture ? "areas in pixels" : "volumes in ml";
+  const units = facts.unit
+    ? `Scores in ${facts.unit}, ${sizes}.`
+    : `${sizes[0].toUpperCase()}${sizes.slice(1)}.`;
   byId("findings-note").textContent = `${units} Click a row to go there.`;
 }
 
 function findingRow(row, ranked) {
   const line = makeElement("tr", "", { "data-number": row.number });
   const cell = makeElement("td");
-  const centre = row.centre.map((value) => value.toFixed(0)).join(", ");
+  const { picture } = state.facts;
+  const centre = row.centre.slice(0, picture ? 2 : 3).map((value) => value.toFixed(0)).join(", ");
   const button = makeElement("button", String(row.number), {
     type: "button", "aria-label": `Go to finding ${row.number}`,
   });
-  line.title = `centre ${centre} mm (LPS)`;
+  line.title = `centre ${centre} ${picture ? "px" : "mm (LPS)"}`;
   cell.append(button);
   const rank = row.percentile === null ? "\u2013" : percent(row.percentile).replace(" %", "");
-  const values = [row.volume_ml.toFixed(row.volume_ml < 10 ? 2 : 0), row.peak.toFixed(1), row.mean.toFixed(1)];
+  const size = picture ? row.area_px : row.volume_ml.toFixed(row.volume_ml < 10 ? 2 : 0);
+  const values = [size, row.peak.toFixed(1), row.mean.toFixed(1)];
   line.append(cell, ...[...values, ...(ranked ? [rank] : [])].map((text) => makeElement("td", text)));
   line.addEventListener("click", () => jumpToFinding(row));
   return line;
@@ -195,9 +208,11 @@ function buildMap() {
   }
   if (!state.labels) byId("show-outlines").parentElement.hidden = true;
   look.threshold = facts.threshold;
+  look.palette = byId("palette").value = facts.palette;
+  const noun = facts.picture ? "picture" : "scan";
   byId("reference").textContent = facts.ranked
-    ? "Percentiles are those of the bodies in held-out scans."
-    : "Percentiles are those of the body in this scan, so some place is always the highest.";
+    ? `Percentiles are those of the bodies in held-out ${noun}s.`
+    : `Percentiles are those of the body in this ${noun}, so some place is always the highest.`;
 }
 
 const SWITCHES = [["show-map", "showMap"], ["show-outlines", "showOutlines"], ["show-cross", "showCross"]];
@@ -227,8 +242,10 @@ function drawAbove() {
     body += state.counts[code];
     if (scoreOfCode(facts, code) >= look.threshold) above += state.counts[code];
   }
-  const ml = (above * facts.spacing[0] * facts.spacing[1] * facts.spacing[2]) / 1000;
-  byId("above").textContent = `above: ${ml.toFixed(ml < 10 ? 1 : 0)} ml, ${((100 * above) / body).toFixed(2)} % of the body`;
+  const area = above * facts.spacing[0] * facts.spacing[1];
+  const ml = (area * facts.spacing[2]) / 1000;
+  const size = facts.picture ? `${area.toFixed(0)} px` : `${ml.toFixed(ml < 10 ? 1 : 0)} ml`;
+  byId("above").textContent = `above: ${size}, ${((100 * above) / body).toFixed(2)} % of the body`;
 }
 
 /** The colours over their scores; what the threshold hides is dim. */

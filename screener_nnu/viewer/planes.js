@@ -25,7 +25,7 @@ function strideOf(axis) {
   return axis === 0 ? 1 : axis === 1 ? size[0] : size[0] * size[1];
 }
 
-/** One pixel a voxel: HU in grey with the map over it. */
+/** One pixel a voxel: HU in grey, or a picture in its colours, with the map over it. */
 function paintSlice(plane, buffer, grey, colours) {
   const { size } = state.facts;
   const columns = size[plane.across];
@@ -34,16 +34,17 @@ function paintSlice(plane, buffer, grey, colours) {
   const picture = context.createImageData(columns, rows);
   const pixels = picture.data;
   const stride = strideOf(plane.across);
+  const channels = [state.hu, state.green || state.hu, state.blue || state.hu];
   let at = 0;
   for (let v = 0; v < rows; v++) {
     let voxel = rowStart(plane, v);
     for (let u = 0; u < columns; u++, voxel += stride) {
-      const base = grey[state.hu[voxel]];
       const colour = 4 * state.score[voxel];
       const part = colours[colour + 3];
-      pixels[at++] = base + part * (colours[colour] - base);
-      pixels[at++] = base + part * (colours[colour + 1] - base);
-      pixels[at++] = base + part * (colours[colour + 2] - base);
+      for (let c = 0; c < 3; c++) {
+        const base = grey[channels[c][voxel]];
+        pixels[at++] = base + part * (colours[colour + c] - base);
+      }
       pixels[at++] = 255;
     }
   }
@@ -83,6 +84,7 @@ function drawPlane(name, grey, colours) {
   context.drawImage(view.buffer, box.left, box.top, box.width, box.height);
   if (state.labels && state.look.showOutlines) drawOutlines(context, plane, box, ratio);
   if (state.look.showCross) drawCross(context, plane, box, ratio);
+  if (state.facts.picture) return; // nothing says how it lies, or how large it is
   drawLetters(context, plane, ratio);
   drawRuler(context, box, ratio);
 }

@@ -16,27 +16,31 @@ from screener_nnu.viewer.colours import PALETTES, PLANES, Shown, draw_slice
 # Axes of SimpleITK across and down each plane, and the letters left, right, above and below.
 _LAYOUT = {"axial": (0, 1, "RLAP"), "coronal": (0, 2, "RLHF"), "sagittal": (1, 2, "APHF")}
 _HEIGHT, _FOOT, _BAR, _GAP = 4.6, 0.42, 0.95, 0.1
+# Inches that the note below takes.
+_NARROWEST = 5.4
 _THUMBNAIL = 180
 _INK, _SOFT, _LETTER, _LINE = "#e3e9ee", "#93a1ad", "#e8c66a", "#62ceff"
 NOTE = "Research software, no medical device: a map shows what is rare, not what is ill."
 
 
 def write_preview(path: Path, title: str, shown: Shown) -> None:
-    """Writes a PNG with the three planes that the page of a scan shows first."""
+    """Writes a PNG with the three planes that the page of a scan shows first, or the picture."""
     # Imported here: it takes seconds, and not every page has a picture.
     from matplotlib.figure import Figure
 
     grid = shown.volumes.grid
     extent = np.multiply(grid.size, grid.spacing)
     # Planes are equally high and as wide as their mm say, but never slivers or banners.
+    planes = PLANES[:1] if grid.is_picture else PLANES
     widths = [
         _HEIGHT * float(np.clip(extent[across] / extent[down], 0.45, 1.9))
-        for across, down, _ in _LAYOUT.values()
+        for across, down, _ in (_LAYOUT[plane] for plane in planes)
     ]
-    figure = Figure(figsize=(sum(widths) + 2 * _GAP + _BAR, _HEIGHT + 2 * _FOOT), facecolor="black")
+    full = max(sum(widths) + 2 * _GAP + _BAR, _NARROWEST)
+    figure = Figure(figsize=(full, _HEIGHT + 2 * _FOOT), facecolor="black")
     width, height = figure.get_size_inches()
     left = 0.0
-    for plane, share in zip(PLANES, widths, strict=True):
+    for plane, share in zip(planes, widths, strict=True):
         box = (left / width, _FOOT / height, share / width, _HEIGHT / height)
         axis = figure.add_axes(box, facecolor="black")
         _draw(axis, plane, shown)
@@ -69,6 +73,8 @@ def _draw(axis: Any, plane: str, shown: Shown) -> None:
         axis.plot((column, column), ends, **line)
     axis.set(xlim=(0, wide), ylim=(high, 0), aspect="equal", anchor="C")
     axis.set_axis_off()
+    if shown.volumes.grid.is_picture:
+        return
     places = ((0.015, 0.5), (0.985, 0.5), (0.5, 0.985), (0.5, 0.015))
     sides = (("left", "center"), ("right", "center"), ("center", "top"), ("center", "bottom"))
     for letter, place, (ha, va) in zip(letters, places, sides, strict=True):

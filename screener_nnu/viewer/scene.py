@@ -8,13 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from screener_nnu.least_volume import PIXEL_ML
 from screener_nnu.score_units import NATS, shown_unit
 from screener_nnu.viewer.colours import LEAST_COVER, PALETTES
 from screener_nnu.viewer.encoding import HU_AXES, HU_LEVELS, LABEL_AXES, SCORE_AXES, ScoreScale
 from screener_nnu.viewer.findings import FindingLike, FindingsLike
 from screener_nnu.viewer.grid import Volumes
+from screener_nnu.viewer.picture import shown_range
 
 Percentile = Callable[[float], float | None]
+#: Names of the volumes of an image in a page: grey, or red, green and blue.
+CHANNELS = ("hu", "green", "blue")
+_WINDOW_HU = (400.0, 40.0)
 # A map is shown above this percentile unless a threshold is given: where it is rare at all.
 _DEFAULT_PERCENTILE = 97.5
 # Colours reach from and to these percentiles.
@@ -75,10 +80,17 @@ def page_facts(
         "spacing": list(grid.spacing),
         "origin": list(grid.origin),
         "direction": list(grid.direction),
-        "levels": HU_LEVELS.tolist(),
+        "picture": grid.is_picture,
+        "levels": levels_of(volumes).tolist(),
+        "window": list(window_of(volumes)),
+        "palette": palette_of(volumes),
         "differences": {
             name: [2 - axis for axis in reversed(axes)]
-            for name, axes in (("hu", HU_AXES), ("score", SCORE_AXES), ("labels", LABEL_AXES))
+            for name, axes in (
+                *((name, HU_AXES) for name in CHANNELS),
+                ("score", SCORE_AXES),
+                ("labels", LABEL_AXES),
+            )
         },
         "unit": shown_unit(unit),
         "low": scale.low,
@@ -94,6 +106,24 @@ def page_facts(
     }
 
 
+def levels_of(volumes: Volumes) -> np.ndarray:
+    """Values of the codes of an image: HU, or those of a picture from black to white."""
+    return np.linspace(*shown_range(volumes.hu), 256) if volumes.grid.is_picture else HU_LEVELS
+
+
+def window_of(volumes: Volumes) -> tuple[float, float]:
+    """Width and level that a page begins with: soft tissue, or all of a picture."""
+    if not volumes.grid.is_picture:
+        return _WINDOW_HU
+    low, high = shown_range(volumes.hu)
+    return high - low, (low + high) / 2
+
+
+def palette_of(volumes: Volumes) -> str:
+    """Colours that a page begins with: those of fire are lost on an eye's red ground."""
+    return "viridis" if volumes.hu.ndim == 4 else "fire"
+
+
 def peak_voxel(volumes: Volumes) -> tuple[int, ...]:
     """The voxel (x, y, z) of the body with the highest score."""
     inside = np.where(volumes.body, volumes.score, -np.inf)
@@ -101,9 +131,12 @@ def peak_voxel(volumes: Volumes) -> tuple[int, ...]:
 
 
 def _row(finding: FindingLike, volumes: Volumes) -> dict[str, Any]:
+    size = {"volume_ml": finding.volume_ml}
+    if volumes.grid.is_picture:
+        size = {"area_px": round(finding.volume_ml / PIXEL_ML)}
     return {
         "number": finding.number,
-        "volume_ml": finding.volume_ml,
+        **size,
         "peak": finding.peak_score,
         "mean": finding.mean_score,
         "percentile": finding.percentile,

@@ -2,7 +2,9 @@
 
 const state = {
   facts: null, // written into the page: sizes, scales, percentiles, findings
-  hu: null,
+  hu: null, // codes of the scan or the grey picture, or of red
+  green: null, // of an RGB picture alone, as blue
+  blue: null,
   score: null,
   labels: null, // numbers of findings, or null
   position: [0, 0, 0], // voxel (x, y, z) that all three planes go through
@@ -27,6 +29,8 @@ const WINDOWS = [
   ["brain", 80, 40],
 ];
 
+const WINDOW_LIMITS = { widest: 5000, lowest: -2000, highest: 3000 };
+
 const listeners = [];
 let asked = false;
 
@@ -46,10 +50,24 @@ function changeLook(change) {
 }
 
 function setWindow(width, level) {
+  const { widest, lowest, highest } = WINDOW_LIMITS;
   changeLook({
-    width: Math.round(Math.min(Math.max(width, 1), 5000)),
-    level: Math.round(Math.min(Math.max(level, -2000), 3000)),
+    width: Math.round(Math.min(Math.max(width, 1), widest)),
+    level: Math.round(Math.min(Math.max(level, lowest), highest)),
   });
+}
+
+/** A picture is one slice, with values of its own in place of HU. */
+function becomePicture() {
+  const { levels, window: whole } = state.facts;
+  document.body.dataset.kind = "picture";
+  delete PLANES.coronal;
+  delete PLANES.sagittal;
+  WINDOWS.splice(0, WINDOWS.length, ["all values", ...whole.map(Math.round)]);
+  Object.assign(WINDOW_LIMITS, {
+    widest: 2 * WINDOWS[0][1], lowest: levels[0], highest: levels[levels.length - 1],
+  });
+  [state.look.width, state.look.level] = WINDOWS[0].slice(1);
 }
 
 function moveTo(position) {

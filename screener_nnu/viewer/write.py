@@ -30,7 +30,7 @@ from screener_nnu.viewer.grid import (
     volumes_on,
 )
 from screener_nnu.viewer.page import render_page
-from screener_nnu.viewer.scene import Percentile, page_facts, rank_codes
+from screener_nnu.viewer.scene import CHANNELS, Percentile, levels_of, page_facts, rank_codes
 
 # A page of this size opens in a second or two and still goes through most mail servers.
 MOST_BYTES = 25_000_000
@@ -61,7 +61,7 @@ def write_viewer(
     Args:
         path: HTML file, written whole or not at all.
         case: name of the scan, in messages and as the heading.
-        image: the scan (HU), any orientation.
+        image: the scan (HU), any orientation, or a picture.
         score: anomaly map (in `unit`) in the same geometry.
         body: above 0 where the map counts; everywhere if there is none.
         threshold: where the page's threshold starts (in `unit`).
@@ -87,12 +87,14 @@ def write_viewer(
         temporary.write_text(text, encoding="utf-8")
     voxel = facts["findings"][0]["voxel"] if facts["findings"] else facts["peak"]
     low, high = facts["colours"]
-    return Shown(volumes, tuple(voxel), Look(facts["threshold"], (low, high)), unit)
+    window, palette = tuple(facts["window"]), facts["palette"]
+    look = Look(facts["threshold"], (low, high), window, palette=palette)
+    return Shown(volumes, tuple(voxel), look, unit)
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Volumes, and their texts `hu`, `score` and `labels` in a page."""
+    """Volumes, and their texts in a page: `hu`, of RGB also `green` and `blue`, and the others."""
 
     volumes: Volumes
     scale: ScoreScale
@@ -144,11 +146,12 @@ def _check_contents(volumes: Volumes, case: str) -> None:
 
 
 def _pack(volumes: Volumes, scale: ScoreScale) -> dict[str, str]:
-    data = {
-        "hu": pack(encode_hu(volumes.hu), HU_AXES),
-        "score": pack(scale.encode(volumes.score, volumes.body), SCORE_AXES),
-        "labels": "",
-    }
+    codes = encode_hu(volumes.hu, levels_of(volumes))
+    grey_or_rgb = np.moveaxis(codes, -1, 0) if codes.ndim == 4 else codes[None]
+    data = {name: "" for name in CHANNELS}
+    data |= {n: pack(channel, HU_AXES) for n, channel in zip(CHANNELS, grey_or_rgb, strict=False)}
+    data["score"] = pack(scale.encode(volumes.score, volumes.body), SCORE_AXES)
+    data["labels"] = ""
     if volumes.labels is not None:
         labels = np.where(volumes.labels <= _MOST_LABELS, volumes.labels, 0).astype(np.uint8)
         data["labels"] = pack(labels, LABEL_AXES)

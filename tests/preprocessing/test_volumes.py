@@ -12,6 +12,8 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
+import skimage.io
+import tifffile
 
 from screener_nnu.errors import CaseError
 from screener_nnu.preprocessing.nifti import shear_degrees
@@ -241,3 +243,73 @@ def test_a_mask_that_lies_elsewhere(
 
 def test_names_that_are_no_text_become_printable() -> None:
     assert printable("b\udce4r") == r"b\xe4r" and printable("bär 😀") == "bär 😀"
+
+
+PICTURES = [(".png", np.uint8), (".png", np.uint16), (".tif", np.float32), (".TIFF", np.uint8)]
+
+
+def save_picture(path: Path, array: np.ndarray) -> Path:
+    if path.suffix == ".png":
+        skimage.io.imsave(path, array, check_contrast=False)
+    else:
+        tifffile.imwrite(path, array, compression="zlib")
+    return path
+
+
+@pytest.mark.parametrize(("ending", "kind"), PICTURES)
+def test_a_picture_is_a_volume_of_one_slice(tmp_path: Path, ending: str, kind: type) -> None:
+    pixels = (np.arange(35).reshape(5, 7) * (200 if kind == np.uint16 else 1)).astype(kind)
+    path = save_picture(tmp_path / f"a{ending}", pixels)
+    image = read_volume(path, "a")
+    assert image.GetSize() == (7, 5, 1) and image.GetSpacing() == (1.0, 1.0, 999.0)
+    geometry = read_geometry(path, "a")
+    assert geometry == Geometry.of_image(image) == Geometry.of_picture(7, 5)
+    read = read_array(path, "a", geometry)
+    assert read.dtype == kind
+    np.testing.assert_array_equal(read, pixels[None])
+
+
+def test_masks_of_pictures_lie_where_the_map_does(tmp_path: Path) -> None:
+    score = save_picture(tmp_path / "a.tif", np.zeros((5, 7), np.float32))
+    mask = save_picture(tmp_path / "a.png", np.eye(5, 7, dtype=np.uint8))
+    np.testing.assert_array_equal(
+        read_labels(mask, "a", read_geometry(score, "a"))[0], np.eye(5, 7)
+    )
+    save_picture(mask, np.eye(7, 5, dtype=np.uint8))
+    with pytest.raises(CaseError, match=r"differ in size: \(5, 7, 1\) and \(7, 5, 1\)"):
+        read_labels(mask, "a", read_geometry(score, "a"))
+    save_picture(score, np.full((5, 7), 0.5, np.float32))
+    with pytest.raises(CaseError, match="such as 0.5"):
+        read_labels(score, "a")
+    save_picture(score, np.full((5, 7), np.nan, np.float32))
+    with pytest.raises(CaseError, match="NaN"):
+        read_volume(score, "a")
+    save_picture(mask, np.zeros((5, 7, 3), np.uint8))
+    with pytest.raises(CaseError, match="has 3 channels"):
+        read_volume(mask, "a")
+
+
+@pytest.mark.parametrize("packed", [None, "zlib"])
+def test_damaged_pictures(tmp_path: Path, packed: str | None) -> None:
+    noise = np.random.default_rng(0).normal(size=(90, 70)).astype(np.float32)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, noise, compression=packed)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CaseError, match="a.tif cannot be read"):
+        read_volume(path, "a")
+    if packed:
+        flipped = bytearray(whole)
+        flipped[len(whole) // 2] ^= 0xFF
+        path.write_bytes(flipped)
+        with pytest.raises(CaseError, match="a.tif cannot be read"):
+            read_volume(path, "a")
+    picture = save_picture(tmp_path / "a.png", (noise * 20 + 128).astype(np.uint8))
+    picture.write_bytes(picture.read_bytes()[:-900])
+    with pytest.raises(CaseError, match="a.png cannot be read"):
+        read_volume(picture, "a")
+    picture.write_bytes(b"")
+    with pytest.raises(CaseError, match="the file is empty"):
+        read_geometry(picture, "a")
+    with pytest.raises(CaseError, match="there is no such file"):
+        read_volume(tmp_path / "b.png", "b")
