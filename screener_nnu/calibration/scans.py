@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from screener_nnu.detectors import ModelRef
 from screener_nnu.errors import CaseError, ScreenerError
-from screener_nnu.inference.images import IMAGE_ENDINGS, find_images
+from screener_nnu.inference.images import IMAGE_ENDINGS, find_images, kind_of
+from screener_nnu.inference.picture_files import find_pictures
 from screener_nnu.inference.predict import AnomalyMap, Predictor
 from screener_nnu.inference.volume import score_map
 from screener_nnu.preprocessing.case_files import CaseFolder
@@ -120,12 +121,13 @@ def find_masks(folder: Path, images: Mapping[str, Source]) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise ScreenerError(f"{folder} is not a folder")
-    found = find_images(folder) if any(_is_image(p) for p in folder.iterdir()) else {}
+    some = any(_is_image(p) for p in folder.iterdir()) or find_pictures(folder)
+    found = find_images(folder) if some else {}
     masks = {c: path for c, path in found.items() if c in images and isinstance(path, Path)}
     if not masks:
         raise ScreenerError(
             f"no mask in {folder} has the name of a scan, such as "
-            f"{next(iter(images), 'case')}.nii.gz"
+            f"{next(iter(images), 'case')}{kind_of(images).labels}"
         )
     return masks
 

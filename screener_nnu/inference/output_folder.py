@@ -14,6 +14,7 @@ from screener_nnu.dicom.records import Series
 from screener_nnu.errors import ScreenerError
 from screener_nnu.files import TEMPORARY_ENDING
 from screener_nnu.inference.compressed_nifti import HEADER_PREFIX
+from screener_nnu.inference.images import kind_of
 from screener_nnu.inference.map_kind import PICTURES, SCANS, MapKind
 from screener_nnu.outputs.products import CONTACT_SHEET, product_endings
 from screener_nnu.preprocessing.reading import Source
@@ -40,8 +41,8 @@ def refuse_folder_of_scans(images: Mapping[str, Source], output: Path) -> None:
             folders |= {source} if source.is_dir() else {source.parent, source.resolve().parent}
     if output.resolve() in {folder.resolve() for folder in folders}:
         raise ScreenerError(
-            f"{output} holds scans, which maps would replace or be taken for: give another "
-            "folder for the output (-o)"
+            f"{output} holds {kind_of(images).noun}s, which maps would replace or be taken for: "
+            "give another folder for the output (-o)"
         )
 
 

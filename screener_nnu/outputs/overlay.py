@@ -77,14 +77,14 @@ def _places(
 ) -> NDArray[np.floating]:
     """Places on the palette, 0 to 1."""
     if calibration is not None:
-        above = np.maximum(1 - calibration.percentile(score) / 100, 10 ** -_RAREST[1])
-        rare = -np.log10(above)
-        return np.clip((rare - _RAREST[0]) / (_RAREST[1] - _RAREST[0]), 0, 1)
+        common, rarest = _RAREST
+        share = np.maximum(1 - calibration.percentile(score) / 100, 10.0**-rarest)
+        return np.clip((-np.log10(share) - common) / (rarest - common), 0, 1)
     inside = score[body]
     if not inside.size:
         return np.zeros_like(score)
     low, high = float(np.median(inside)), float(inside.max())
-    return np.clip((score - low) / max(high - low, np.finfo(np.float32).tiny), 0, 1)
+    return np.clip((score - low) / ((high - low) or 1.0), 0, 1)
 
 
 def _rim(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:

@@ -6,9 +6,11 @@ What is damaged, holds no whole numbers, or shows nothing is an error of its cas
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, TypeVar
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
@@ -16,7 +18,8 @@ from numpy.typing import NDArray
 
 from screener_nnu.errors import CaseError
 from screener_nnu.files import replacing
-from screener_nnu.preprocessing.picture_decoding import PixelsError, decode, stored_shape
+from screener_nnu.preprocessing import pillow_pictures, tiff_pictures
+from screener_nnu.preprocessing.picture_pixels import Header, PixelsError
 from screener_nnu.preprocessing.volumes import check_name, printable
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -24,6 +27,9 @@ PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _WAY_OUT = "replace the file or leave the case out"
 _SMALLEST_SIDE = 2
 _COMPRESSION = 1  # of 9: a tenth larger than the usual 6, and several times as fast
+
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ def read_picture(path: Path, case: str, *, may_be_constant: bool = False) -> Pic
         CaseError: it is no picture, damaged, cut short, larger than `MAX_PIXELS`, less than 2
             pixels wide or high, or of floating-point values, or it shows nothing.
     """
-    decoded = _checked(path, case, lambda: decode(path))
+    decoded = _checked(path, case, lambda: _reader(path).decode(path))
     pixels, notes = decoded.pixels, list(decoded.notes)
     pixels = pixels[np.newaxis] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
     _check_size(path, case, pixels.shape)
@@ -70,9 +76,19 @@ def read_picture(path: Path, case: str, *, may_be_constant: bool = False) -> Pic
     if bits == 16 and pixels.max() <= np.iinfo(np.uint8).max:
         notes.append("its values fit into 8 of its 16 bits, and were read as 8 bit")
         pixels = pixels.astype(np.uint8)
-    if not may_be_constant and (pixels == pixels[:, :1, :1]).all():
-        raise CaseError(case, f"{_shown(path)} has the same value everywhere: {_WAY_OUT}")
+    if not may_be_constant:
+        refuse_constant(pixels, path, case)
     return Picture(np.ascontiguousarray(pixels), tuple(notes), bits)
+
+
+def refuse_constant(pixels: NDArray[Any], path: Path, case: str) -> None:
+    """Refuses pixels (C, H, W) that show nothing.
+
+    Raises:
+        CaseError: all have the same colour.
+    """
+    if (pixels == pixels[:, :1, :1]).all():
+        raise CaseError(case, f"{_shown(path)} has the same value everywhere: {_WAY_OUT}")
 
 
 def picture_shape(path: Path) -> tuple[int, int, int]:
@@ -81,10 +97,19 @@ def picture_shape(path: Path) -> tuple[int, int, int]:
     Raises:
         CaseError: as for `read_picture`, as far as a header tells.
     """
-    case = printable(path.stem)
-    shape = _checked(path, case, lambda: stored_shape(path))
-    _check_size(path, case, shape)
-    return shape
+    header = picture_header(path, printable(path.stem))
+    return header.channels, header.rows, header.columns
+
+
+def picture_header(path: Path, case: str) -> Header:
+    """What the header of a picture tells.
+
+    Raises:
+        CaseError: as for `read_picture`, as far as a header tells.
+    """
+    header = _checked(path, case, lambda: _reader(path).read_header(path))
+    _check_size(path, case, (header.rows, header.columns))
+    return header
 
 
 def write_picture(pixels: NDArray[Any], path: Path) -> None:
@@ -115,7 +140,12 @@ def write_picture(pixels: NDArray[Any], path: Path) -> None:
             Image.fromarray(pixels).save(temporary, format="PNG", compress_level=_COMPRESSION)
 
 
-def _checked(path: Path, case: str, read: Any) -> Any:
+def _reader(path: Path) -> ModuleType:
+    """The module that reads a file, by what it holds and not by its name."""
+    return tiff_pictures if tiff_pictures.is_tiff(path) else pillow_pictures
+
+
+def _checked(path: Path, case: str, read: Callable[[], Result]) -> Result:
     """What `read` gives; its errors as those of a case."""
     check_name(path, case)
     try:

@@ -156,7 +156,7 @@ def test_maps_of_scans_and_of_pictures_never_share_a_folder(tmp_path: Path) -> N
     predict_files(predictor(), images, out)
     with pytest.raises(ScreenerError, match=r"holds maps of pictures \(a\.tif\)"):
         predict_files(predictor(), {"s": scans / "s.nii.gz"}, out)
-    with pytest.raises(ScreenerError, match="holds scans"):
+    with pytest.raises(ScreenerError, match="holds pictures, which maps would"):
         predict_files(predictor(), images, tmp_path / "in")
 
 

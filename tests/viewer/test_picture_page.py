@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
+from screener_nnu.commands.view import main
 from screener_nnu.errors import ScreenerError
 from screener_nnu.findings import write_findings
 from screener_nnu.inference.images import write_image
@@ -153,3 +154,12 @@ def test_the_browser_shows_one_plane_in_colour(tmp_path: Path, browser: Any, cha
     assert "Areas in pixels" in text or "areas in pixels" in text
     for word in (" ml", " HU", " mm", "Axial", "scroll"):
         assert word not in text, word
+
+
+def test_the_command_shows_one_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, maps = predicted(tmp_path)
+    page = tmp_path / "pages" / "a.html"
+    main(["-i", str(source), "-m", str(maps / "a.tif"), "-o", str(page), "--unit", "none"])
+    assert f"{page}: " in capsys.readouterr().out
+    text = page.read_text()
+    assert '"picture": true' in text and '"area_px": ' in text
