@@ -185,9 +185,7 @@ class VectorScores(SizedByData):
             "cohort_size": torch.full((len(rows),), size, device=rows.device),
         }
 
-    def _in_cohort(
-        self, rows: Tensor, names: Sequence[str], **changes: Any
-    ) -> dict[str, Tensor]:
+    def _in_cohort(self, rows: Tensor, names: Sequence[str], **changes: Any) -> dict[str, Tensor]:
         """Columns of the shift of training vectors and queries together."""
         settings = replace(self.settings, **changes)
         logger.warning(

@@ -120,6 +120,8 @@ _POOLED = replace(
     title="`msde` of vectors of whole images (ImageNet)",
     overrides=(
         *_OF_POSITIONS["msde"].overrides,
+        # Of 1280 numbers each: the map is beside the point here.
+        "density.options.bank=200",
         "density.options.needs_vectors=true",
         "density.descriptor=imagenet",
         'density.descriptor_options={"maps": "head", "most_channels": 0}',
