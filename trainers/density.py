@@ -168,15 +168,15 @@ class DensityTrainer(ScreenerTrainer):
         reader = self._reader(names, self.stage, all_positions=not self.density.positions)
         most = self.density.positions or max(1, _FITTED_ROWS // len(names))
         rows_y, rows_c = [], []
-        vectors: dict[bytes, torch.Tensor] = {}
+        vectors: dict[str, torch.Tensor] = {}
         # Else its mean is not the one that prediction takes.
         whole = self.density.whole_scans and self.density.body_only and not self.density.positions
         for index in tqdm(range(len(names)), desc="fit", unit="scan"):
-            y, c, inside = self._maps_of(reader[index], [])
+            sample = reader[index]
+            y, c, inside = self._maps_of(sample, [])
             if whole:
-                vector = _select(y, inside)[0, :, :, 0, 0].mean(dim=1)
                 # Another scan is read in place of a broken one, and counts once.
-                vectors.setdefault(vector.cpu().numpy().tobytes(), vector)
+                vectors[sample.case] = _select(y, inside)[0, :, :, 0, 0].mean(dim=1)
             generator = torch_generator(
                 torch.device("cpu"), self.settings.seed, f"{self.stage} rows", index
             )
@@ -191,7 +191,15 @@ class DensityTrainer(ScreenerTrainer):
         generator = torch_generator(torch.device("cpu"), self.settings.seed, f"{self.stage} fit", 0)
         self.model.fit(torch.cat(rows_y), torch.cat(rows_c) if rows_c else None, generator)
         if vectors:
-            self.model.fit_vectors(torch.stack(list(vectors.values())))
+            self._fit_vectors({name: vectors[name] for name in names if name in vectors})
+
+    def _fit_vectors(self, vectors: dict[str, torch.Tensor]) -> None:
+        odd = self.model.fit_vectors(torch.stack(list(vectors.values())), list(vectors))
+        if odd:
+            self.print_to_log_file(
+                "scans that the mean shift moves most, see whether abnormal ones are among them: "
+                + ", ".join(odd)
+            )
 
     def compute_loss(
         self, batch: list[Any], step: int

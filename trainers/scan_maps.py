@@ -45,10 +45,12 @@ class ScanSample(Pinnable):
     """Maps of a scan or of a part of it.
 
     Attributes:
+        case: name of the scan.
         y, c: (1, channels, ...), c may be None; (1, channels, n, 1, 1) for scattered positions.
         inside: which positions count, (1, ...).
     """
 
+    case: str
     y: torch.Tensor
     c: torch.Tensor | None
     inside: torch.Tensor
@@ -94,17 +96,17 @@ class ScanReader(CaseReader[ScanSample]):
         found = np.flatnonzero(inside)
         wanted = self.draw.positions
         if not 0 < wanted < len(found):
-            return ScanSample(y, c, torch.from_numpy(inside)[None])
+            return ScanSample(case, y, c, torch.from_numpy(inside)[None])
         if not self.draw.reach:
             drawn = generator.choice(found, wanted, replace=False)
             every = torch.ones(1, wanted, 1, 1, dtype=torch.bool)
-            return ScanSample(
-                positions_of(y, drawn), None if c is None else positions_of(c, drawn), every
-            )
+            some_c = None if c is None else positions_of(c, drawn)
+            return ScanSample(case, positions_of(y, drawn), some_c, every)
         centre = np.unravel_index(generator.choice(found), inside.shape)
         outer, counted = _block(centre, inside.shape, self.draw)
         block = (slice(None), slice(None), *outer)
         return ScanSample(
+            case,
             y[block].clone(),
             None if c is None else c[block].clone(),
             torch.from_numpy(inside[outer] & counted)[None],

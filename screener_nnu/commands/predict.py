@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from screener_nnu.commands._detector import add_model_options, chosen_model
 from screener_nnu.commands._run import run, user_path
+from screener_nnu.commands._vectors import add_vector_options, vector_request
 from screener_nnu.least_volume import MINIMUM_ML, MINIMUM_PX, PIXEL_ML
 from screener_nnu.outputs.products import CONTACT_SHEET, FINDINGS, OVERLAY, PRODUCTS
 
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
             parser.add_argument("--min_ml", type=float, help=smallest)
             smallest = f"in pictures, smallest area of one [{MINIMUM_PX}]"
             parser.add_argument("--min_px", type=float, help=smallest)
+    add_vector_options(parser)
     parser.add_argument("--overwrite", action="store_true", help="predict again what is there")
     parser.add_argument("-device", choices=["cuda", "cpu", "mps"], default=None)
     return parser
@@ -75,6 +77,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     )
     from screener_nnu.inference.predict import Predictor, predict_files
     from screener_nnu.inference.volume import with_overlap
+    from screener_nnu.outputs.cohort import score_vectors
     from screener_nnu.outputs.contact_sheet import write_contact_sheet
     from screener_nnu.outputs.extras import (
         TABLE,
@@ -93,6 +96,8 @@ def _predict(arguments: argparse.Namespace) -> None:
     images = find_images(arguments.input)
     device = choose_device(arguments.device)
     loaded = model.load(device)
+    vectors = vector_request(arguments)
+    vectors.refuse_unfit(loaded.module)
     if arguments.fast:
         loaded = loaded._replace(plan=with_overlap(loaded.plan, 0.0))
         print(_COST_OF_FAST)
@@ -114,6 +119,8 @@ def _predict(arguments: argparse.Namespace) -> None:
         arguments.overwrite,
         extras,
     )
+    mapped = [case for case in images if case not in skipped]
+    score_vectors(folder, mapped, loaded.module, vectors)
     every = known_cases(folder, images)
     table = write_table(folder, every, skipped, kind)
     if arguments.page:

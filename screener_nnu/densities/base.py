@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -126,6 +127,22 @@ class ConditionalDensity(nn.Module, ABC):
             None, unless a subclass was fitted to such vectors.
         """
         return {}
+
+    def cohort_scores(
+        self, vectors: Tensor, names: Sequence[str], **changes: Any
+    ) -> list[dict[str, float]]:
+        """Scores of scans as those of `vector_scores`, which here depend on each other.
+
+        Args:
+            vectors: (n, d).
+            names: of the scans.
+            **changes: settings that differ from those of the fit.
+
+        Returns:
+            One dictionary a scan, which also says that it was scored in a `cohort`, and of which
+            size.
+        """
+        return [{} for _ in names]
 
     @abstractmethod
     def _log_prob(self, y: Tensor, c: Tensor | None) -> Tensor:

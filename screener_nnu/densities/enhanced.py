@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any, ClassVar
 
@@ -14,7 +14,12 @@ from screener_nnu.densities.fitted import FittedDensity
 from screener_nnu.densities.gaussian_pca import GaussianPcaSettings
 from screener_nnu.densities.mahalanobis import mahalanobis, new_gaussian
 from screener_nnu.densities.mean_shift import LEAST_ROWS, MeanShiftSettings, ReferenceShift
-from screener_nnu.densities.vector_scores import VECTOR_COLUMNS, VectorScores, VectorScoreSettings
+from screener_nnu.densities.vector_scores import (
+    COHORT,
+    VECTOR_COLUMNS,
+    VectorScores,
+    VectorScoreSettings,
+)
 from screener_nnu.errors import ScreenerError
 from screener_nnu.setting_values import OneOf, Within, parse
 
@@ -28,10 +33,12 @@ class EnhancedSettings(MeanShiftSettings, GaussianPcaSettings):
     Attributes:
         bank: rows that are kept, drawn at random, at most.
         score: `displacement`, how far a row is moved, or `gaussian`, how far from typical it ends.
+        needs_vectors: refuse fewer scans than scores of a scan as a whole need.
     """
 
     bank: Annotated[int, Within(at_least=LEAST_ROWS)] = 10_000
     score: Annotated[str, OneOf("displacement", "gaussian")] = "displacement"
+    needs_vectors: bool = False
 
 
 class MeanShiftDensity(FittedDensity):
@@ -90,17 +97,25 @@ class MeanShiftDensity(FittedDensity):
         keys = torch.randperm(len(bank), generator=generator)
         self.gaussian.fit(self.shift.fit(bank, keys).positions, None, generator)
 
-    def fit_vectors(self, vectors: Tensor) -> None:
-        """Takes the mean descriptor of each training scan, of enough of them."""
-        if len(vectors) < LEAST_ROWS:
+    def fit_vectors(self, vectors: Tensor, names: Sequence[str]) -> list[str]:
+        """Takes the mean descriptor of each training scan, of enough of them.
+
+        Returns:
+            See `FittedDensity`: those that move most.
+
+        Raises:
+            ScreenerError: there are too few, and `needs_vectors` is set.
+        """
+        if len(vectors) < LEAST_ROWS and not self.settings.needs_vectors:
             logger.info(
                 "%d training scans are too few for scores of a scan as a whole, %d are the least",
                 len(vectors),
                 LEAST_ROWS,
             )
-            return
+            return []
         self.vectors = self._new_vectors()
-        self.vectors.fit(vectors.to(self.initialised.device))
+        self.vectors.fit(vectors.to(self.initialised.device), names)
+        return [names[number] for number in self.vectors.most_displaced().tolist()]
 
     def resize_to(self, state: Mapping[str, Any], prefix: str = "") -> None:
         """Has vectors where the state has them: earlier ones have none."""
@@ -124,6 +139,16 @@ class MeanShiftDensity(FittedDensity):
             return {}
         columns = self.vectors.score(vector[None], names=("this scan",))
         return {name: float(columns[name]) for name in VECTOR_COLUMNS}
+
+    def cohort_scores(
+        self, vectors: Tensor, names: Sequence[str], **changes: Any
+    ) -> list[dict[str, float]]:
+        """Scores of scans that are moved together, see `VectorScores.score`."""
+        if self.vectors is None:
+            return super().cohort_scores(vectors, names, **changes)
+        columns = self.vectors.score(vectors, COHORT, names, **changes)
+        lists = {name: column.tolist() for name, column in columns.items()}
+        return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
 
     def _score_rows(self, y: Tensor, c: Tensor | None) -> Tensor:
         ends, displacement = self.shift(y)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -60,8 +61,13 @@ class FittedDensity(SizedByData, ConditionalDensity):
             self._fit(y.float(), None if c is None else c.float(), generator)
         self.initialised.fill_(True)
 
-    def fit_vectors(self, vectors: Tensor) -> None:  # noqa: B027 (optional)
-        """Takes the mean descriptor (n, d) of each training scan; nothing unless overridden."""
+    def fit_vectors(self, vectors: Tensor, names: Sequence[str]) -> list[str]:
+        """Takes the mean descriptor (n, d) of each training scan; nothing unless overridden.
+
+        Returns:
+            Names of the oddest scans, the oddest first: abnormal ones may hide among them.
+        """
+        return []
 
     @abstractmethod
     def _fit(self, y: Tensor, c: Tensor | None, generator: torch.Generator) -> None:

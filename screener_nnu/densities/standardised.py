@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -168,11 +168,10 @@ class StandardisedDensity(nn.Module):
         )
         self.density.fit(_as_rows(y_map), None if c_map is None else _as_rows(c_map), generator)
 
-    def fit_vectors(self, vectors: Tensor) -> None:
-        """Fits it to the mean descriptors (n, d) of training scans, see `vector_scores`."""
+    def fit_vectors(self, vectors: Tensor, names: Sequence[str]) -> list[str]:
+        """Fits it to the mean descriptors (n, d) of training scans, see `FittedDensity`."""
         assert isinstance(self.density, FittedDensity)
-        rows = _as_rows(self._standardised(_as_map(vectors), None, False, None)[0])
-        self.density.fit_vectors(rows)
+        return self.density.fit_vectors(self._rows(vectors), names)
 
     @property
     def has_vector_scores(self) -> bool:
@@ -181,8 +180,16 @@ class StandardisedDensity(nn.Module):
 
     def vector_scores(self, vector: Tensor) -> dict[str, float]:
         """Scores of a scan by the mean (d,) of its descriptors as the network gives them."""
-        rows = _as_rows(self._standardised(_as_map(vector[None]), None, False, None)[0])
-        return self.density.vector_scores(rows[0])
+        return self.density.vector_scores(self._rows(vector[None])[0])
+
+    def cohort_scores(
+        self, vectors: Tensor, names: Sequence[str], **changes: Any
+    ) -> list[dict[str, float]]:
+        """Scores of scans together by their mean descriptors (n, d), see `ConditionalDensity`."""
+        return self.density.cohort_scores(self._rows(vectors), names, **changes)
+
+    def _rows(self, vectors: Tensor) -> Tensor:
+        return _as_rows(self._standardised(_as_map(vectors), None, False, None)[0])
 
     def _standardised(
         self, y: Tensor, c: Tensor | None, noisy: bool, generator: torch.Generator | None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -132,7 +132,11 @@ class VectorScores(SizedByData):
 
     @torch.no_grad()
     def score(
-        self, vectors: Tensor, mode: str = REFERENCE, names: Sequence[str] | None = None
+        self,
+        vectors: Tensor,
+        mode: str = REFERENCE,
+        names: Sequence[str] | None = None,
+        **changes: Any,
     ) -> dict[str, Tensor]:
         """Scores vectors.
 
@@ -141,6 +145,8 @@ class VectorScores(SizedByData):
             mode: `reference`, where a score depends on the vector alone, or `cohort`, the published
                 way, where vectors are moved together with each other.
             names: of the images.
+            **changes: settings of the cohort mode, of the weights and of the Gaussian, that differ
+                from those of the fit.
 
         Returns:
             Columns (m,), the one to look at first: `gaussian` in cohort mode, else `displacement`,
@@ -163,7 +169,7 @@ class VectorScores(SizedByData):
             logger.warning("One vector is no cohort: it is scored in reference mode")
             mode = REFERENCE
         if mode == COHORT:
-            columns, size = self._in_cohort(rows, names), len(rows)
+            columns, size = self._in_cohort(rows, names, **changes), len(rows)
         else:
             ends, moved = self.shift(rows)
             distances = mahalanobis(self.shifted, ends)
@@ -179,8 +185,9 @@ class VectorScores(SizedByData):
             "cohort_size": torch.full((len(rows),), size, device=rows.device),
         }
 
-    def _in_cohort(self, rows: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    def _in_cohort(self, rows: Tensor, names: Sequence[str], **changes: Any) -> dict[str, Tensor]:
         """Columns of the shift of training vectors and queries together."""
+        settings = replace(self.settings, **changes)
         logger.warning(
             "These scores depend on the other images of this batch (%d). A batch with another "
             "share of anomalies gives other scores to the same image.",
@@ -188,12 +195,12 @@ class VectorScores(SizedByData):
         )
         count = len(self.keys)
         together = torch.cat([self.shift.rows, rows])
-        keys = torch.cat([self.keys, order_keys(names, self.settings.seed).to(self.keys)])
-        weights = density_weights(together, self.settings, keys)
-        ends, moved, _ = shift_together(together, weights, self.settings)
+        keys = torch.cat([self.keys, order_keys(names, settings.seed).to(self.keys)])
+        weights = density_weights(together, settings, keys)
+        ends, moved, _ = shift_together(together, weights, settings)
         gaussian = self.shifted
-        if self.settings.gaussian_on == "joint_train":
-            gaussian = new_gaussian(len(self.mean), self.settings)
+        if settings.gaussian_on == "joint_train":
+            gaussian = new_gaussian(len(self.mean), settings)
             _fit(gaussian.to(ends.device), ends[:count])
         distances = mahalanobis(gaussian, ends)
         own = torch.stack([distances[:count], moved[:count]])

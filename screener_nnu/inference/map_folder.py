@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
+from numpy.typing import NDArray
 
 from screener_nnu.errors import CaseError
 from screener_nnu.files import remove
@@ -32,11 +33,13 @@ class AnomalyMap:
 
     Attributes:
         vector_scores: by name, of the scan as a whole; none of most detectors.
+        vector: (d,) that these are scores of.
     """
 
     score: sitk.Image
     body: sitk.Image
     vector_scores: Mapping[str, float] = field(default_factory=dict)
+    vector: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class MapFolder:
         remove(self.path(case))
         if self.extras is not None:
             self.extras.forget(case)
-            self.extras.begin(case, source_identity(source), result.vector_scores)
+            self.extras.begin(case, source_identity(source), result)
         write_image(result.body, self.path(case, "_body"))
         self._write_mask(case, result)
         # Last of the three: it stands for a finished case.

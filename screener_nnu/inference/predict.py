@@ -75,12 +75,13 @@ class Predictor:
         check_colours(raw, self.plan.channels)
         prepared = prepare_image(raw, self.plan.settings.preprocessing)
         body, frame = prepared.body, prepared.frame
-        scores, vectors = score_scan(
+        found = score_scan(
             self.scorer, prepared.hu, prepared.equalised, self.plan, self.device, body
         )
-        check_scores(scores, raw.case)
-        score = to_input_geometry(scores, frame, self.lowest, body, self.device)
-        return AnomalyMap(score, mask_to_input_geometry(body, frame), vectors)
+        check_scores(found.scores, raw.case)
+        score = to_input_geometry(found.scores, frame, self.lowest, body, self.device)
+        mask = mask_to_input_geometry(body, frame)
+        return AnomalyMap(score, mask, found.vector_scores, found.vector)
 
 
 def check_colours(raw: RawImage, channels: int) -> None:

@@ -18,7 +18,7 @@ from screener_nnu.plans import Plan, Shape, StockPlan
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.preprocessing.modality import modality_of
 from screener_nnu.sampling.crops import as_batch
-from screener_nnu.scoring.teacher import Teacher
+from screener_nnu.scoring.teacher import Teacher, mean_descriptor
 
 
 def normalised(values: torch.Tensor, plan: StockPlan) -> torch.Tensor:
@@ -126,10 +126,12 @@ class ScanScores(NamedTuple):
         scores: of each cell (d, h, w) or, once resampled, of each voxel.
         vector_scores: by name, of the whole scan; none of most detectors, see
             `ConditionalDensity.vector_scores`.
+        vector: (d,) float32 that these are scores of.
     """
 
     scores: Any
     vector_scores: dict[str, float]
+    vector: Any = None
 
 
 def teacher_cells(
@@ -170,11 +172,14 @@ def teacher_cells(
         if features.reads != EQUALISED:
             image = images(EQUALISED).to(device)
         c_map = stitched_maps(features.condition_maps, cell, image, plan, voxels, tile)
-    vectors: dict[str, float] = {}
-    if body is not None and teacher.density.has_vector_scores:
-        inside = cells_in_body(body, (z, y, x), cell)
-        vectors = teacher.vector_scores(y_map, inside.to(y_map.device))
-    return ScanScores(teacher.score(y_map, c_map, cells)[0], vectors)
+    scores = teacher.score(y_map, c_map, cells)[0]
+    if body is None or not teacher.density.has_vector_scores:
+        return ScanScores(scores, {})
+    inside = cells_in_body(body, (z, y, x), cell).to(y_map.device)
+    if not inside.any():
+        return ScanScores(scores, {})
+    vector = mean_descriptor(y_map, inside)
+    return ScanScores(scores, teacher.density.vector_scores(vector), vector.cpu().numpy())
 
 
 def body_cells(body: np.ndarray, grid_shape: Sequence[int], cell: Shape) -> torch.Tensor:
@@ -237,11 +242,11 @@ def score_scan(
 
     needed = None if body is None else needed_voxels(body, (z, y, x))
     if scorer.by_position:
-        cells, vectors = _scores_of_positions(scorer, images, device, plan, needed, body)
+        found = _scores_of_positions(scorer, images, device, plan, needed, body)
     else:
-        cells, vectors = _scores_of_tiles(scorer, images, device, plan, needed), {}
-    scores = cells_to_voxels(cells, scorer.cell, (0, 0, 0), (z, y, x)).cpu().numpy()
-    return ScanScores(scores, vectors)
+        found = ScanScores(_scores_of_tiles(scorer, images, device, plan, needed), {})
+    scores = cells_to_voxels(found.scores, scorer.cell, (0, 0, 0), (z, y, x)).cpu().numpy()
+    return found._replace(scores=scores)
 
 
 def _scores_of_positions(

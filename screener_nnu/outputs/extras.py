@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ from screener_nnu.inference.map_folder import AnomalyMap
 from screener_nnu.inference.map_kind import SCANS
 from screener_nnu.outputs.products import FINDINGS, PRODUCTS, product_endings, product_file
 from screener_nnu.outputs.request import OutputRequest
+from screener_nnu.outputs.scan_vectors import packed
 from screener_nnu.ownership import OwnedFolder
 from screener_nnu.plans import write_json
 from screener_nnu.preprocessing.reading import RawImage
@@ -31,7 +32,7 @@ Made = TypeVar("Made")
 #: Of all scans of a folder, see `outputs.table`.
 TABLE = "cases.csv"
 # What a record holds of a scan before there is a map.
-_OF_SCAN = ("scan", "vector_scores")
+_OF_SCAN = ("scan", "vector", "vector_scores")
 
 
 @dataclass
@@ -115,10 +116,13 @@ class CaseExtras:
             reason = "the map that is there is that of another scan of this name"
         return f"{reason}: add --overwrite, or give another -o" if reason else ""
 
-    def begin(self, case: str, identity: str, vector_scores: Mapping[str, float]) -> None:
+    def begin(self, case: str, identity: str, result: AnomalyMap) -> None:
         """Writes the record of a map that is about to be written: a kill leaves none without."""
-        scores = {"vector_scores": dict(vector_scores)} if vector_scores else {}
-        self._note(case, {"scan": identity, **scores})
+        values: dict[str, Any] = {"scan": identity}
+        if result.vector is not None:
+            scores = dict(result.vector_scores)
+            values |= {"vector": packed(result.vector), "vector_scores": scores}
+        self._note(case, values)
 
     def _note(self, case: str, values: dict[str, Any]) -> None:
         head = {"case": case, "model": self.request.model}

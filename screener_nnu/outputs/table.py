@@ -69,6 +69,8 @@ def _row(folder: Path, case: str, reason: str, columns: tuple[str, ...]) -> dict
 
 
 def _cell(value: object) -> object:
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, float):
         return f"{value:.4f}"
     return "" if value is None else value

@@ -107,6 +107,11 @@ class FeatureExtractor(nn.Module):
         return F.avg_pool3d(c.float(), self.pooling)
 
 
+def mean_descriptor(y: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+    """Mean (channels,) of a descriptor map (1, channels, d, h, w) over positions (d, h, w)."""
+    return y[0][:, inside].mean(dim=1)
+
+
 def weights_hash(module: nn.Module) -> str:
     """Hash of all weights and their names, 16 hexadecimal digits."""
     digest = hashlib.sha256()
@@ -156,7 +161,7 @@ class Teacher(nn.Module):
         """
         if not self.density.has_vector_scores or not inside.any():
             return {}
-        return self.density.vector_scores(y[0][:, inside].mean(dim=1))
+        return self.density.vector_scores(mean_descriptor(y, inside))
 
     @torch.no_grad()
     def score(

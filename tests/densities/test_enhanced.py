@@ -8,10 +8,13 @@ from screener_nnu.densities import DENSITIES, build_density, density_class
 from screener_nnu.densities.density_weights import density_weights
 from screener_nnu.densities.enhanced import MeanShiftDensity
 from screener_nnu.densities.mahalanobis import mahalanobis, new_gaussian
+from screener_nnu.densities.vector_scores import COHORT
 from screener_nnu.errors import ScreenerError
 from screener_nnu.setting_values import parse
 
 torch.set_num_threads(1)
+
+NAMES = [f"scan {number}" for number in range(30)]
 
 
 def rows_of(count, dim, seed=0):
@@ -197,11 +200,11 @@ def test_mahalanobis_distance_is_that_of_the_log_density(count, dim):
 def test_a_state_without_vectors_comes_back():
     """As it was before there were scores of whole scans, and where scans are few."""
     density = fitted(rows_of(150, 4))
-    density.fit_vectors(rows_of(30, 4, 2))
+    density.fit_vectors(rows_of(30, 4, 2), NAMES)
     assert density.has_vector_scores and len(density.vector_scores(torch.zeros(4))) == 6
     older = {k: v for k, v in density.state_dict().items() if not k.startswith("vectors.")}
     other = fitted(rows_of(100, 4, 5))
-    other.fit_vectors(rows_of(30, 4, 2))
+    other.fit_vectors(rows_of(30, 4, 2), NAMES)
     other.resize_to(older)
     other.load_state_dict(older)
     assert not other.has_vector_scores and other.vector_scores(torch.zeros(4)) == {}
@@ -214,5 +217,29 @@ def test_a_state_without_vectors_comes_back():
 def test_few_scans_give_no_vectors(caplog):
     density = fitted(rows_of(150, 4))
     with caplog.at_level("INFO"):
-        density.fit_vectors(rows_of(9, 4))
+        odd = density.fit_vectors(rows_of(9, 4), NAMES[:9])
     assert not density.has_vector_scores and "9 training scans are too few" in caplog.text
+    assert odd == [] and density.cohort_scores(rows_of(2, 4), NAMES[:2]) == [{}, {}]
+    needed = fitted(rows_of(150, 4), needs_vectors=True)
+    with pytest.raises(ScreenerError, match="9 training vectors are too few"):
+        needed.fit_vectors(rows_of(9, 4), NAMES[:9])
+
+
+def test_scans_that_move_most_are_named():
+    rows = rows_of(30, 4, 2)
+    rows[7] += 9
+    odd = fitted(rows_of(150, 4)).fit_vectors(rows, NAMES)
+    assert odd[0] == "scan 7" and len(set(odd)) == 10
+
+
+def test_scans_are_scored_together_with_the_settings_of_the_cohort():
+    density = fitted(rows_of(150, 4))
+    density.fit_vectors(rows_of(130, 4, 2), [f"scan {number}" for number in range(130)])
+    queries = rows_of(20, 4, 3)
+    expected = density.vectors.score(queries, COHORT, NAMES[:20])
+    scores = density.cohort_scores(queries, NAMES[:20])
+    assert [one["gaussian"] for one in scores] == expected["gaussian"].tolist()
+    assert all(one["cohort"] is True and one["cohort_size"] == 20 for one in scores)
+    for changes in ({"block_order": "given"}, {"paper_bug": True}, {"gaussian_on": "joint_train"}):
+        other = density.cohort_scores(queries, NAMES[:20], **changes)
+        assert [one["gaussian"] for one in other] != expected["gaussian"].tolist()
