@@ -181,9 +181,9 @@ def _of_pixels(detector: str, summary: dict) -> dict[tuple[str, str], float]:
     found = {}
     for method, values in summary["methods"].items():
         title = detector if method == "screener" else method
-        for name in ("auroc", "aupro", "average_precision", "best_dice"):
-            if values.get("pooled", values).get(name) is not None:
-                found[title, f"pixel {name}"] = float(values.get("pooled", values)[name])
+        for name in ("auroc", "aupro_fpr30", "average_precision", "best_dice"):
+            if values.get(name) is not None:
+                found[title, f"pixel {name}"] = float(values[name])
     return found
 
 
