@@ -10,16 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.evaluation.bootstrap import Interval
-from screener_nnu.evaluation.case_figures import (
-    FLAGGING,
-    RANKING,
-    BoolArray,
-    FloatArray,
-    Resampling,
-    case_figures,
-)
+from screener_nnu.evaluation.case_figures import BoolArray, Resampling
 from screener_nnu.evaluation.case_images import NO_LEARNING, score_images
+from screener_nnu.evaluation.case_results import (
+    Difference,
+    ScoreResult,
+    auroc_differences,
+    judge_score,
+)
 from screener_nnu.evaluation.case_table import (
     CASE_SCORE,
     MatchedCases,
@@ -29,40 +27,9 @@ from screener_nnu.evaluation.case_table import (
     read_case_scores,
 )
 from screener_nnu.evaluation.case_threshold import choose_thresholds
-from screener_nnu.evaluation.metrics import weighted_auroc
 from screener_nnu.evaluation.tables import named
 
 HELD_OUT = "the 95th percentile of held-out normal cases"
-
-
-@dataclass(frozen=True)
-class ScoreResult:
-    """Figures of one score of one method.
-
-    Attributes:
-        method: name of the method.
-        score: name of the score.
-        values: of the cases `(C,)`, NaN for those without one.
-        figures: by name, NaN where they are undefined.
-        intervals: 95 % bootstrap interval of each figure; empty without.
-    """
-
-    method: str
-    score: str
-    values: FloatArray
-    figures: dict[str, float]
-    intervals: dict[str, Interval]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """AUROC of the first method minus that of another one, on the cases that both scored."""
-
-    first: str
-    other: str
-    score: str
-    auroc: float
-    interval: Interval | None
 
 
 @dataclass(frozen=True)
@@ -74,7 +41,7 @@ class CaseEvaluation:
         differences: between the first method and each other one.
         matched: cases that were judged, and all others by reason.
         abnormal: which of the judged ones are abnormal `(C,)`.
-        groups: groups that whole ones of were drawn for the intervals; 0 where cases were drawn.
+        groups: number of groups that were drawn whole for the intervals; 0 where cases were.
         thresholds: from where on each method flags a case, in words.
         leaky: whether the thresholds were chosen on the cases that they are measured on.
         notes: remarks on the figures, such as why one is undefined.
@@ -135,14 +102,14 @@ def evaluate_cases(
     groups = [labelled.groups.get(case, f"\t{case}") for case in matched.cases]
     resampling = Resampling.of(groups, seed) if bootstrap else None
     results = [
-        _judge(method, score, of_method, matched.cases, abnormal, resampling)
+        judge_score(method, score, of_method, matched.cases, abnormal, resampling)
         for method, of_method in scored.items()
         for score, values in of_method.scores.items()
         if not values.keys().isdisjoint(matched.cases)
     ]
     return CaseEvaluation(
         results,
-        list(_differences(results, abnormal, resampling)),
+        list(auroc_differences(results, abnormal, resampling)),
         matched,
         abnormal,
         len(set(groups)) if labelled.groups else 0,
@@ -150,53 +117,6 @@ def evaluate_cases(
         leaky,
         [*notes, *_notes(results, scored, matched.cases, abnormal)],
     )
-
-
-def _judge(
-    method: str,
-    score: str,
-    scored: ScoredCases,
-    cases: list[str],
-    abnormal: BoolArray,
-    resampling: Resampling | None,
-) -> ScoreResult:
-    values = np.array([scored.scores[score].get(case, np.nan) for case in cases])
-    flagged = np.array([scored.flags.get(case, np.nan) for case in cases], dtype=float)
-    known = np.isfinite(values)
-    names = [*RANKING, *(FLAGGING if score == CASE_SCORE else [])]
-    given = values[known], abnormal[known], flagged[known]
-    pooled = case_figures(*given, np.ones((1, known.sum())))
-    intervals = {}
-    if resampling is not None:
-        drawn = case_figures(*given, resampling.weights[:, known])
-        intervals = {name: resampling.interval(drawn[name]) for name in names}
-    return ScoreResult(method, score, values, {n: float(pooled[n][0]) for n in names}, intervals)
-
-
-def _differences(
-    results: Sequence[ScoreResult], abnormal: BoolArray, resampling: Resampling | None
-) -> Iterator[Difference]:
-    """Pairs of the first method and each other one that have a score of one name."""
-    for one in (result for result in results if result.method == results[0].method):
-        for other in results:
-            if other.method == one.method or other.score != one.score:
-                continue
-            both = np.isfinite(one.values) & np.isfinite(other.values)
-            pair = one.values[both], other.values[both]
-            drawn = None
-            if resampling is not None:
-                weights = resampling.weights[:, both]
-                drawn = resampling.interval(_difference(*pair, abnormal[both], weights))
-            auroc = _difference(*pair, abnormal[both], np.ones(int(both.sum())))
-            yield Difference(one.method, other.method, one.score, float(auroc), drawn)
-
-
-def _difference(
-    first: FloatArray, second: FloatArray, abnormal: BoolArray, weights: FloatArray
-) -> FloatArray:
-    """AUROC of the first scores minus that of the second ones, `(...)` of weights `(..., C)`."""
-    kinds = weights * abnormal, weights * ~abnormal
-    return weighted_auroc(first, *kinds) - weighted_auroc(second, *kinds)
 
 
 def _notes(

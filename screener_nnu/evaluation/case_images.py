@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from screener_nnu.errors import CaseError
 from screener_nnu.evaluation.case_table import ScoredCases
-from screener_nnu.evaluation.cases import BODY, ENDING, PICTURE, image_places, read_grey
+from screener_nnu.evaluation.cases import read_grey
+from screener_nnu.evaluation.pairing import BODY, ENDING, PICTURE, image_places
 from screener_nnu.files import refuse_missing
 from screener_nnu.preprocessing.volumes import read_array, read_geometry, read_labels
 

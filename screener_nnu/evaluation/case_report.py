@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from screener_nnu.evaluation.case_evaluation import CaseEvaluation, ScoreResult
+from screener_nnu.evaluation.case_evaluation import CaseEvaluation
 from screener_nnu.evaluation.case_figures import FLAGGING, RANKING, roc_of_cases
 from screener_nnu.evaluation.case_images import NO_LEARNING
+from screener_nnu.evaluation.case_results import ScoreResult
 from screener_nnu.evaluation.case_table import CASE_SCORE
 from screener_nnu.evaluation.plots import line_styles
 from screener_nnu.evaluation.tables import aligned, cell, named, without_nan

@@ -17,9 +17,10 @@ from screener_nnu.evaluation.bins import (
     no_case_left,
     place_bins,
 )
-from screener_nnu.evaluation.cases import CaseFiles, Measurement, pair_cases
+from screener_nnu.evaluation.cases import Measurement
 from screener_nnu.evaluation.counting import count_cases
 from screener_nnu.evaluation.froc import MIN_VOLUME_MM3
+from screener_nnu.evaluation.pairing import CaseFiles, pair_cases
 from screener_nnu.evaluation.records import CaseRecord, record_path
 from screener_nnu.evaluation.summarise import (
     MethodResult,
