@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import skimage.io
 from numpy.typing import NDArray
 
 from screener_nnu.errors import CaseError
@@ -23,6 +22,7 @@ from screener_nnu.evaluation.baselines import (
 )
 from screener_nnu.evaluation.froc import MIN_VOLUME_MM3
 from screener_nnu.evaluation.pairing import CaseFiles
+from screener_nnu.preprocessing.pictures import read_picture
 from screener_nnu.preprocessing.volumes import (
     Geometry,
     is_flat,
@@ -170,13 +170,8 @@ def read_grey(path: Path, case: str, like: Geometry | None = None) -> NDArray[np
     Raises:
         CaseError: it cannot be read, or has another size than the geometry.
     """
-    try:
-        pixels = skimage.io.imread(path)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise CaseError(
-            case, f"{path} cannot be read ({error}): replace the file or leave the case out"
-        ) from error
-    grey = (pixels[..., :3].mean(-1) if pixels.ndim == 3 else pixels).astype(np.float32)[None]
+    pixels = read_picture(path, case, may_be_constant=True).pixels
+    grey = pixels.mean(axis=0, dtype=np.float32)[None]
     if like is not None and grey.shape != like.size[::-1]:
         sizes = f"{grey.shape[:0:-1]} and {like.size[:2]}"
         raise CaseError(case, f"{path} and its map differ in size: {sizes} pixels (x, y)")

@@ -12,11 +12,11 @@ from typing import Any
 
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.files import refuse_missing
+from screener_nnu.map_kind import PICTURES, SCANS
 from screener_nnu.outputs.products import product_endings
 
-ENDING = ".nii.gz"
-PICTURE_MAP = ".tif"
-PICTURE = ".png"
+ENDING = SCANS.map
+PICTURE_MAP, PICTURE = PICTURES.map, PICTURES.labels
 BODY = "_body"
 
 

@@ -19,7 +19,6 @@ from screener_nnu.errors import CaseError
 from screener_nnu.files import OutputError, disk_is_full
 from screener_nnu.inference.images import kind_of
 from screener_nnu.inference.map_folder import AnomalyMap, MapFolder
-from screener_nnu.inference.map_kind import SCANS
 from screener_nnu.inference.output_folder import (
     refuse_folder_of_scans,
     refuse_maps_of_other_kind,
@@ -28,6 +27,7 @@ from screener_nnu.inference.output_folder import (
 )
 from screener_nnu.inference.pipeline import Pipeline, attempt, memory_budget, scan_bytes
 from screener_nnu.inference.volume import score_scan
+from screener_nnu.map_kind import SCANS
 from screener_nnu.ownership import foreign_files, not_ours
 from screener_nnu.plans import Plan
 from screener_nnu.preprocessing.mapping import mask_to_input_geometry, to_input_geometry

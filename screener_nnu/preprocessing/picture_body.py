@@ -64,5 +64,6 @@ def _hull(lit: NDArray[np.bool_]) -> NDArray[np.bool_]:
     hull = lit.copy()
     if np.ptp(ends, axis=0).min() > 0:  # else a line, which is its own hull
         corners = ends[ConvexHull(ends).vertices]
-        hull[polygon(*corners.T, shape=lit.shape)] = True
+        rows, columns = corners.T
+        hull[polygon(rows, columns, shape=lit.shape)] = True
     return hull
