@@ -23,7 +23,7 @@ def lit_area(picture: NDArray, level: float) -> NDArray[np.bool_]:
 
     Dark places inside stay: a vessel or a cyst that is lit around is no border. Nor is a shadow
     that reaches a side, as ultrasound has it behind a dense lesion: fields of view of cameras and
-    probes are convex, so what a convex hull adds to a part that nearly fills it stays as well.
+    probes are convex, so what its convex hull adds to a part that nearly fills it stays as well.
 
     Args:
         picture: grey values, (y, x).
@@ -52,8 +52,12 @@ def lit_area(picture: NDArray, level: float) -> NDArray[np.bool_]:
     lit = kept[parts]
     if lit.mean() < _LEAST_LIT:
         return whole
-    hull = _hull(lit)
-    return hull if lit.sum() >= _CONVEX_SHARE * hull.sum() else lit
+    for part in np.flatnonzero(kept):
+        one = parts == part
+        hull = _hull(one)
+        if one.sum() >= _CONVEX_SHARE * hull.sum():
+            lit |= hull
+    return lit
 
 
 def _hull(lit: NDArray[np.bool_]) -> NDArray[np.bool_]:
