@@ -15,7 +15,6 @@ from screener_nnu.files import replacing
 from screener_nnu.importing.records import NAMES, TEST, Form, PictureRow
 from screener_nnu.importing.report import KEPT, REPORT, TAKEN
 from screener_nnu.importing.report import TABLE as REPORT_TABLE
-from screener_nnu.plans import write_json
 
 #: Of the cases of a raw data set: split, label and group.
 CASES_TABLE = "pictures.csv"
@@ -63,12 +62,11 @@ class Report:
     def write(self, folder: Path) -> None:
         """Writes `import.json`, `import.csv` and `pictures.csv`, and removes the journal."""
         assert self.form is not None
-        rows = [self.rows[key].values() for key in sorted(self.rows)]
-        form = {"channels": self.form.channels, "bits": self.form.bits}
-        write_json(folder / REPORT, form | {"pictures": rows})
+        rows = [self.rows[key] for key in sorted(self.rows)]
+        _write_json(folder / REPORT, self.form, rows)
         _write_table(folder / REPORT_TABLE, [n for n in NAMES if n not in _STAMP], rows)
         taken = sorted(self.taken(), key=lambda row: (row.split == TEST, row.case))
-        _write_table(folder / CASES_TABLE, _CASES_COLUMNS, [row.values() for row in taken])
+        _write_table(folder / CASES_TABLE, _CASES_COLUMNS, taken)
         (folder / _JOURNAL).unlink(missing_ok=True)
 
     def taken(self) -> list[PictureRow]:
@@ -134,11 +132,21 @@ def own_files(folder: Path) -> list[Path]:
     return [folder / name for name in (REPORT, REPORT_TABLE, CASES_TABLE)]
 
 
-def _write_table(path: Path, columns: Sequence[str], rows: list[dict[str, Any]]) -> None:
+def _write_json(path: Path, form: Form, rows: Sequence[PictureRow]) -> None:
+    """One line a picture: the whole as one text would take ten times the memory."""
+    head = json.dumps({"channels": form.channels, "bits": form.bits})[:-1]
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        stream.write(f'{head}, "pictures": [')
+        for index, row in enumerate(rows):
+            stream.write(f"{',' * (index > 0)}\n{json.dumps(row.values())}")
+        stream.write("\n]}\n")
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Sequence[PictureRow]) -> None:
     with (
         replacing(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as stream,
     ):
         table = csv.DictWriter(stream, columns, extrasaction="ignore")
         table.writeheader()
-        table.writerows(rows)
+        table.writerows(row.values() for row in rows)

@@ -84,7 +84,8 @@ def _first_rows(
     request: ImportRequest, root: Path, entries: Iterable[Entry], report: Report
 ) -> list[PictureRow]:
     """Rows as far as lists, names and earlier runs tell."""
-    there = {split: _names(request.folder / name) for split, name in IMAGE_FOLDERS.items()}
+    folder = request.folder
+    there = {split: _names(folder / name) for split, name in IMAGE_FOLDERS.items()}
     rows = []
     for entry in entries:
         stamp = _stamp(root / entry.source)
@@ -98,7 +99,7 @@ def _first_rows(
         else:
             rows.append(_new(entry, stamp))
     return [
-        _without_foreign(row, request.folder) if f"{row.case}{ENDING}" in there[row.split] else row
+        _without_foreign(row, folder) if row.status == PLANNED else row
         for row in _named(rows, report)
     ]
 
@@ -144,7 +145,7 @@ def _named(rows: list[PictureRow], report: Report) -> list[PictureRow]:
 
 def _without_foreign(row: PictureRow, folder: Path) -> PictureRow:
     """A new case is skipped where a file of its name is not ours."""
-    if row.status == PLANNED and (found := foreign_files(case_files(row, folder))):
+    if found := foreign_files(case_files(row, folder)):
         reason = f"{found[0]} is there and is not ours: move it away, or choose another -d"
         return replace(row, status=SKIPPED, reason=reason)
     return row
