@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from screener_nnu.files import replacing
 from screener_nnu.importing.records import NAMES, TEST, Form, PictureRow
 from screener_nnu.importing.report import KEPT, REPORT, TAKEN
 from screener_nnu.importing.report import TABLE as REPORT_TABLE
+from screener_nnu.importing.writing import ENDING, IMAGE_FOLDERS
 
 #: Of the cases of a raw data set: split, label and group.
 CASES_TABLE = "pictures.csv"
@@ -38,7 +40,7 @@ class Report:
 
     @classmethod
     def read(cls, folder: Path) -> Report:
-        """Of the data set in a folder, with what a killed run has noted.
+        """Of the data set in a folder as it is now, with what a killed run has noted.
 
         Raises:
             ScreenerError: the report is not ours.
@@ -57,6 +59,7 @@ class Report:
                 ) from error
         if (folder / _JOURNAL).is_file():
             report._add_journal(folder / _JOURNAL)
+        report._forget_deleted(folder)
         return report
 
     def write(self, folder: Path) -> None:
@@ -72,6 +75,18 @@ class Report:
     def taken(self) -> list[PictureRow]:
         """The pictures that are cases."""
         return [row for row in self.rows.values() if row.status in (TAKEN, KEPT)]
+
+    def _forget_deleted(self, folder: Path) -> None:
+        """Cases whose image was deleted are none any more; without any, the form is free."""
+        places = {split: folder / name for split, name in IMAGE_FOLDERS.items()}
+        there = {s: set(os.listdir(p)) if p.is_dir() else set() for s, p in places.items()}
+        self.rows = {
+            source: row
+            for source, row in self.rows.items()
+            if row.status != TAKEN or f"{row.case}{ENDING}" in there[row.split]
+        }
+        if not self.taken():
+            self.form = None
 
     def _add(self, values: Iterable[dict[str, Any]]) -> None:
         for value in values:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +28,7 @@ from screener_nnu.importing.picture_report import Report
 from screener_nnu.importing.records import ABNORMAL, TRAIN, Entry, Form, PictureRow
 from screener_nnu.importing.report import KEPT, PLANNED, SKIPPED, TAKEN
 from screener_nnu.importing.request import ImportRequest
-from screener_nnu.importing.writing import ABNORMAL_IN_TRAINING, ENDING, IMAGE_FOLDERS, case_files
+from screener_nnu.importing.writing import ABNORMAL_IN_TRAINING, ENDING, case_files
 from screener_nnu.ownership import foreign_files
 from screener_nnu.preprocessing.volumes import printable
 from screener_nnu.preprocessing.workers import run_cases
@@ -85,16 +84,11 @@ def _first_rows(
 ) -> list[PictureRow]:
     """Rows as far as lists, names and earlier runs tell."""
     folder = request.folder
-    there = {split: _names(folder / name) for split, name in IMAGE_FOLDERS.items()}
     rows = []
     for entry in entries:
         stamp = _stamp(root / entry.source)
         before = report.rows.get(printable(entry.source))
-        if (
-            before is not None
-            and before.status == TAKEN
-            and f"{before.case}{ENDING}" in there[before.split]
-        ):
+        if before is not None and before.status == TAKEN:
             rows.append(_kept(before, entry, stamp))
         else:
             rows.append(_new(entry, stamp))
@@ -175,10 +169,6 @@ def _with_kind(row: PictureRow, kind: Kind) -> PictureRow:
 
 def _unreadable(reason: str) -> Kind:
     return Kind(problem=reason)
-
-
-def _names(folder: Path) -> set[str]:
-    return set(os.listdir(folder)) if folder.is_dir() else set()
 
 
 def _stamp(path: Path) -> tuple[int, int]:
