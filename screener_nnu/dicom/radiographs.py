@@ -21,16 +21,20 @@ _WHITE = 255
 _FAR = 1e9
 
 
-def is_radiograph(path: Path) -> bool:
-    """Whether a file is DICOM of one of these modalities, by its header."""
+def image_modality(path: Path) -> str | None:
+    """Modality of a DICOM image by its header, empty if not stated; None of all other files.
+
+    A directory (DICOMDIR) or a report is no image.
+    """
     if not path.is_file():
-        return False
+        return None
     try:
         with path.open("rb") as stream, quiet_pydicom():
-            return looks_like_dicom(stream) and _header(stream).get("Modality") in RADIOGRAPHS
+            header = _header(stream) if looks_like_dicom(stream) else {}
+            return str(header.get("Modality", "")) if header.get("Rows") else None
     # A damaged header raises nearly anything; such a file is for the reader of scans to count.
     except Exception:
-        return False
+        return None
 
 
 def read_radiograph(path: Path, case: str) -> Picture:
@@ -59,7 +63,7 @@ def read_radiograph(path: Path, case: str) -> Picture:
 def _header(stream: Any) -> Any:
     import pydicom
 
-    tags: list[Any] = ["Modality"]
+    tags: list[Any] = ["Modality", "Rows"]
     return pydicom.dcmread(stream, stop_before_pixels=True, force=True, specific_tags=tags)
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from screener_nnu.dicom.files import is_dicom, is_zip
-from screener_nnu.dicom.radiographs import is_radiograph
+from screener_nnu.dicom.files import is_zip
+from screener_nnu.dicom.radiographs import RADIOGRAPHS, image_modality
 from screener_nnu.errors import ScreenerError, some
 from screener_nnu.inference.images import IMAGE_ENDINGS
 from screener_nnu.preprocessing.pictures import PICTURE_ENDINGS, is_picture
@@ -88,10 +88,10 @@ def _radiographs(source: Path, names: Iterable[str]) -> Pictures | None:
     """The radiographs of a folder with nothing else in DICOM; None as soon as something else is."""
     found = []
     for name in names:
-        path = source / name
-        if is_radiograph(path):
+        modality = image_modality(source / name)
+        if modality in RADIOGRAPHS:
             found.append(name)
-        elif is_dicom(path) or (name.lower().endswith(".zip") and is_zip(path)):
+        elif modality is not None or (name.lower().endswith(".zip") and is_zip(source / name)):
             return None
     return Pictures(source, tuple(found)) if found else None
 
@@ -101,10 +101,10 @@ def _scans_and_radiographs(source: Path, names: Iterable[str]) -> tuple[list[str
     scans: list[str] = []
     radiographs: list[str] = []
     for name in names:
-        path = source / name
-        if is_radiograph(path):
+        modality = image_modality(source / name)
+        if modality in RADIOGRAPHS:
             radiographs.append(name)
-        elif name.lower().endswith(IMAGE_ENDINGS) or is_dicom(path):
+        elif modality is not None or name.lower().endswith(IMAGE_ENDINGS):
             scans.append(name)
         if len(scans) == _ENOUGH:
             break

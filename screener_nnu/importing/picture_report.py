@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from screener_nnu.files import replacing
 from screener_nnu.importing.records import NAMES, TEST, Form, PictureRow
 from screener_nnu.importing.report import KEPT, REPORT, TAKEN
 from screener_nnu.importing.report import TABLE as REPORT_TABLE
-from screener_nnu.plans import write_json
+from screener_nnu.importing.writing import ENDING, IMAGE_FOLDERS
 
 #: Of the cases of a raw data set: split, label and group.
 CASES_TABLE = "pictures.csv"
@@ -39,7 +40,7 @@ class Report:
 
     @classmethod
     def read(cls, folder: Path) -> Report:
-        """Of the data set in a folder, with what a killed run has noted.
+        """Of the data set in a folder as it is now, with what a killed run has noted.
 
         Raises:
             ScreenerError: the report is not ours.
@@ -58,22 +59,34 @@ class Report:
                 ) from error
         if (folder / _JOURNAL).is_file():
             report._add_journal(folder / _JOURNAL)
+        report._forget_deleted(folder)
         return report
 
     def write(self, folder: Path) -> None:
         """Writes `import.json`, `import.csv` and `pictures.csv`, and removes the journal."""
         assert self.form is not None
-        rows = [self.rows[key].values() for key in sorted(self.rows)]
-        form = {"channels": self.form.channels, "bits": self.form.bits}
-        write_json(folder / REPORT, form | {"pictures": rows})
+        rows = [self.rows[key] for key in sorted(self.rows)]
+        _write_json(folder / REPORT, self.form, rows)
         _write_table(folder / REPORT_TABLE, [n for n in NAMES if n not in _STAMP], rows)
         taken = sorted(self.taken(), key=lambda row: (row.split == TEST, row.case))
-        _write_table(folder / CASES_TABLE, _CASES_COLUMNS, [row.values() for row in taken])
+        _write_table(folder / CASES_TABLE, _CASES_COLUMNS, taken)
         (folder / _JOURNAL).unlink(missing_ok=True)
 
     def taken(self) -> list[PictureRow]:
         """The pictures that are cases."""
         return [row for row in self.rows.values() if row.status in (TAKEN, KEPT)]
+
+    def _forget_deleted(self, folder: Path) -> None:
+        """Cases whose image was deleted are none any more; without any, the form is free."""
+        places = {split: folder / name for split, name in IMAGE_FOLDERS.items()}
+        there = {s: set(os.listdir(p)) if p.is_dir() else set() for s, p in places.items()}
+        self.rows = {
+            source: row
+            for source, row in self.rows.items()
+            if row.status != TAKEN or f"{row.case}{ENDING}" in there[row.split]
+        }
+        if not self.taken():
+            self.form = None
 
     def _add(self, values: Iterable[dict[str, Any]]) -> None:
         for value in values:
@@ -134,11 +147,21 @@ def own_files(folder: Path) -> list[Path]:
     return [folder / name for name in (REPORT, REPORT_TABLE, CASES_TABLE)]
 
 
-def _write_table(path: Path, columns: Sequence[str], rows: list[dict[str, Any]]) -> None:
+def _write_json(path: Path, form: Form, rows: Sequence[PictureRow]) -> None:
+    """One line a picture: the whole as one text would take ten times the memory."""
+    head = json.dumps({"channels": form.channels, "bits": form.bits})[:-1]
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        stream.write(f'{head}, "pictures": [')
+        for index, row in enumerate(rows):
+            stream.write(f"{',' * (index > 0)}\n{json.dumps(row.values())}")
+        stream.write("\n]}\n")
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Sequence[PictureRow]) -> None:
     with (
         replacing(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as stream,
     ):
         table = csv.DictWriter(stream, columns, extrasaction="ignore")
         table.writeheader()
-        table.writerows(rows)
+        table.writerows(row.values() for row in rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +28,7 @@ from screener_nnu.importing.picture_report import Report
 from screener_nnu.importing.records import ABNORMAL, TRAIN, Entry, Form, PictureRow
 from screener_nnu.importing.report import KEPT, PLANNED, SKIPPED, TAKEN
 from screener_nnu.importing.request import ImportRequest
-from screener_nnu.importing.writing import ABNORMAL_IN_TRAINING, ENDING, IMAGE_FOLDERS, case_files
+from screener_nnu.importing.writing import ABNORMAL_IN_TRAINING, ENDING, case_files
 from screener_nnu.ownership import foreign_files
 from screener_nnu.preprocessing.volumes import printable
 from screener_nnu.preprocessing.workers import run_cases
@@ -84,21 +83,17 @@ def _first_rows(
     request: ImportRequest, root: Path, entries: Iterable[Entry], report: Report
 ) -> list[PictureRow]:
     """Rows as far as lists, names and earlier runs tell."""
-    there = {split: _names(request.folder / name) for split, name in IMAGE_FOLDERS.items()}
+    folder = request.folder
     rows = []
     for entry in entries:
         stamp = _stamp(root / entry.source)
         before = report.rows.get(printable(entry.source))
-        if (
-            before is not None
-            and before.status == TAKEN
-            and f"{before.case}{ENDING}" in there[before.split]
-        ):
+        if before is not None and before.status == TAKEN:
             rows.append(_kept(before, entry, stamp))
         else:
             rows.append(_new(entry, stamp))
     return [
-        _without_foreign(row, request.folder) if f"{row.case}{ENDING}" in there[row.split] else row
+        _without_foreign(row, folder) if row.status == PLANNED else row
         for row in _named(rows, report)
     ]
 
@@ -144,7 +139,7 @@ def _named(rows: list[PictureRow], report: Report) -> list[PictureRow]:
 
 def _without_foreign(row: PictureRow, folder: Path) -> PictureRow:
     """A new case is skipped where a file of its name is not ours."""
-    if row.status == PLANNED and (found := foreign_files(case_files(row, folder))):
+    if found := foreign_files(case_files(row, folder)):
         reason = f"{found[0]} is there and is not ours: move it away, or choose another -d"
         return replace(row, status=SKIPPED, reason=reason)
     return row
@@ -174,10 +169,6 @@ def _with_kind(row: PictureRow, kind: Kind) -> PictureRow:
 
 def _unreadable(reason: str) -> Kind:
     return Kind(problem=reason)
-
-
-def _names(folder: Path) -> set[str]:
-    return set(os.listdir(folder)) if folder.is_dir() else set()
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -27,8 +27,10 @@ def raw_data_set(root: Path, files: Sequence[str]) -> list[Entry]:
     Raises:
         ScreenerError: a case has several channels in files of their own.
     """
-    found = {split: _by_case(files, split) for split in _SPLITS}
-    if not found["imagesTr"] or not (root / "dataset.json").is_file():
+    if not (root / "dataset.json").is_file():
+        return []
+    found = {folder: _by_case(files, folder) for folder in _SPLITS}
+    if not found["imagesTr"]:
         return []
     known = _known(root / CASES_TABLE)
     entries = []

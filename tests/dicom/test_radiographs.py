@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from screener_nnu.dicom.radiographs import is_radiograph, read_radiograph
+from screener_nnu.dicom.radiographs import image_modality, read_radiograph
 from screener_nnu.errors import CaseError
 
 Writer = Callable[..., list[Path]]
@@ -51,7 +52,7 @@ def near(found: np.ndarray, expected: np.ndarray) -> bool:
 
 def test_its_window(write: Any) -> None:
     path = write(WindowCenter=1000, WindowWidth=800)
-    assert is_radiograph(path)
+    assert image_modality(path) == "DX"
     assert near(pixels(path), linear(STORED, 1000, 800))
     assert read_radiograph(path, "x").notes == ("its own window gave its 8 bits",)
 
@@ -104,8 +105,13 @@ def test_refused(write: Any, values: dict[str, Any], words: str) -> None:
         read_radiograph(write(**values), "x")
 
 
-def test_what_is_no_radiograph(tmp_path: Path, write: Any) -> None:
-    assert not is_radiograph(write(Modality="CT"))
+def test_modalities(tmp_path: Path, write: Any) -> None:
+    for modality in ("CR", "MG", "CT", ""):
+        assert image_modality(write(Modality=modality)) == modality
+    path = write()
+    data = pydicom.dcmread(path)
+    del data.Rows, data.PixelData
+    data.save_as(path)
     (tmp_path / "text").write_text("DX" * 200)
-    assert not is_radiograph(tmp_path / "text") and not is_radiograph(tmp_path / "none")
-    assert all(is_radiograph(write(Modality=modality)) for modality in ("CR", "DX", "MG"))
+    for other in (path, tmp_path / "text", tmp_path / "none", tmp_path):
+        assert image_modality(other) is None

@@ -50,6 +50,17 @@ def test_more_pictures_and_a_deleted_one(importer: Any) -> None:
     (importer.source / "n001.png").unlink()
     assert "12 kept" in importer.run() and len(importer.table()) == 13
     assert json.loads((importer.folder / "dataset.json").read_text())["numTraining"] == 13
+    # What is neither here nor there is none any more.
+    (importer.folder / "imagesTr" / "n001_0000.png").unlink()
+    assert "12 kept" in importer.run() and len(importer.table()) == 12
+
+
+def test_a_data_set_that_was_emptied_is_free_for_another_form(importer: Any) -> None:
+    importer.normals(12)
+    importer.run()
+    for path in (importer.folder / "imagesTr").iterdir():
+        path.unlink()
+    assert "12 taken" in importer.run("--colour", "rgb")
 
 
 def test_a_changed_source_is_said(importer: Any) -> None:

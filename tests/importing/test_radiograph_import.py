@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 
 from screener_nnu.importing.contents import find_pictures
@@ -31,6 +32,17 @@ def test_a_folder_of_radiographs(importer: Any, write_radiographs: Any) -> None:
     said = importer.run()
     assert "11 taken" in said and "11 pictures: its own window gave its 8 bits" in said
     assert len(list((importer.folder / "imagesTr").iterdir())) == 11
+
+
+def test_a_directory_of_the_archive_is_no_scan(importer: Any, write_radiographs: Any) -> None:
+    files = write_radiographs(11)
+    directory = pydicom.dcmread(files[0])
+    for name in ("Rows", "Modality", "PixelData"):
+        delattr(directory, name)
+    directory.save_as(importer.source / "DICOMDIR")
+    assert "11 taken" in importer.run()
+    importer.normals(1)
+    assert "11 kept, 1 taken" in importer.run()
 
 
 def test_radiographs_among_other_pictures(importer: Any, write_radiographs: Any) -> None:
