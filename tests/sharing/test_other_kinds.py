@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from screener_nnu.detectors import ModelRef
 from screener_nnu.errors import ScreenerError
 from screener_nnu.finetuning.checkpoint import stock_checkpoint
+from screener_nnu.inference.models import stage_unet
 from screener_nnu.networks.unet import build_unet
+from screener_nnu.paths import stage_folder
 from screener_nnu.planners.planner import ScreenerPlanner
-from screener_nnu.plans import Plan
+from screener_nnu.plans import RARITY, Plan, write_json
 from screener_nnu.sharing.card import model_card
+from screener_nnu.sharing.contents_check import check_contents
 from screener_nnu.sharing.description import main_settings
-from screener_nnu.sharing.manifest import StageFile
+from screener_nnu.sharing.export import ExportRequest, export_model
+from screener_nnu.sharing.install import install_model
+from screener_nnu.sharing.manifest import Manifest, StageFile
 from screener_nnu.sharing.plan_check import check_plan
 from screener_nnu.sharing.scrub import checkpoint_without_cases, plan_without_cases
 from screener_nnu.sharing.weights_check import read_stage
 
+FINAL = "checkpoint_final.pth"
 STUDENT = StageFile("ScreenerPlans", "distillation")
 STATISTICS = {"mean": 1.0, "std": 2.0, "lowest": -3.0, "highest": 9.0}
+
+
+def same_tensors(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return set(one) == set(other) and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def planned(kind: str) -> Plan:
@@ -43,7 +55,7 @@ def planned(kind: str) -> Plan:
         "modality": modality,
         "highest": 255.0,
     }
-    return ScreenerPlanner(fingerprint, "Dataset901_Trunk", preset="cpu", width=4).plan()
+    return ScreenerPlanner(fingerprint, "Dataset901_Tiny", preset="cpu", width=4).plan()
 
 
 def checkpoint_of(plan: Plan, folder: Path) -> Path:
@@ -67,6 +79,49 @@ def test_a_student_is_written_and_read(plan: Plan, tmp_path: Path) -> None:
     assert found["init_args"]["configuration"] == plan.configuration_name
     assert found["plan"].channels == plan.channels
     assert len(found["inference_allowed_mirroring_axes"]) == len(plan.configuration["patch_size"])
+
+
+@pytest.mark.parametrize("stage", ["descriptor", "condition"])
+def test_stages_behind_a_student_are_read(plan: Plan, stage: str, tmp_path: Path) -> None:
+    network = stage_unet(plan, stage, 0)
+    checkpoint = stock_checkpoint(network, plan, {"labels": {"background": 0}})
+    path = tmp_path / f"{stage}.pth"
+    torch.save(checkpoint_without_cases({**checkpoint, "plan": plan}), path)
+    found = read_stage(path, StageFile("ScreenerPlans", stage))
+    assert same_tensors(found["network_weights"], network.state_dict())
+
+
+def test_a_student_travels(plan: Plan, empty_world: Any, tmp_path: Path) -> None:
+    """Of the rarity of values, which needs no other stage."""
+    target = replace(plan.settings.distillation, target=RARITY)
+    plan = plan.with_settings(replace(plan.settings, distillation=target))
+    write_json(empty_world.preprocessed / "ScreenerPlans.json", plan.to_dict())
+    network = build_unet(plan, plan.channels, 1, seed=0)
+    description = {"channel_names": {str(c): "x" for c in range(plan.channels)}, "labels": {}}
+    figures = {"figures": [0.5], "train_losses": [1.0]}
+    log = {"logging": {"values": figures, "reference": 0.1}, "best_figure": 0.5, "global_step": 9}
+    extra = {"plan": plan.to_dict(), "score_statistics": STATISTICS, **log}
+    own = stage_folder("Dataset901_Tiny", "distillation", "ScreenerPlans")
+    own.mkdir(parents=True)
+    torch.save(stock_checkpoint(network, plan, description, extra=extra), own / FINAL)
+    export_model(ExportRequest(901, "ScreenerPlans"), tmp_path / "model.zip")
+    assert install_model(tmp_path / "model.zip", number=17).dataset == "Dataset017_Tiny"
+    folder = stage_folder(17, "distillation", "ScreenerPlans")
+    assert folder.parent.name == f"DistillationTrainer__ScreenerPlans__{plan.configuration_name}"
+    student, installed, _ = ModelRef("17", "ScreenerPlans").load(torch.device("cpu"))
+    assert installed.settings.preprocessing == plan.settings.preprocessing
+    assert same_tensors(student.network.state_dict(), network.state_dict())
+
+
+def test_a_file_that_names_another_configuration_is_refused(plan: Plan, tmp_path: Path) -> None:
+    values = tmp_path / "plan.json", tmp_path / "dataset.json"
+    write_json(values[0], plan_without_cases(plan))
+    write_json(values[1], {})
+    other = {"2d": "3d_fullres", "3d_fullres": "2d"}[plan.configuration_name]
+    members = {"plans/ScreenerPlans.json": (1, ""), "dataset.json": (1, "")}
+    manifest = Manifest("Dataset901_Tiny", "ScreenerPlans", "student", other, members, {})
+    with pytest.raises(ScreenerError, match=f"and model.json says {other}"):
+        check_contents(manifest, dict(zip(members, values, strict=True)))
 
 
 def test_a_student_of_another_configuration_is_refused(plan: Plan, tmp_path: Path) -> None:
@@ -109,7 +164,7 @@ def test_networks_of_volumes_in_a_plan_of_pictures_are_refused() -> None:
 
 def test_the_card_says_what_the_images_are(plan: Plan) -> None:
     description = {
-        "dataset": "Dataset901_Trunk",
+        "dataset": "Dataset901_Tiny",
         "plans_name": "ScreenerPlans",
         "description": "",
         "license": None,
