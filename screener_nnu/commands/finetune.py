@@ -179,7 +179,6 @@ def _report(run: FineTuningRun, dice: float, device: str) -> None:
 def _report_ball(dataset: LabelledDataset, fold: int | str) -> None:
     from screener_nnu.finetuning.ball import central_ball
     from screener_nnu.finetuning.splits import ensure_splits
-    from screener_nnu.preprocessing.modality import PICTURE
 
     training = validation = dataset.cases
     if fold != "all":
@@ -190,10 +189,8 @@ def _report_ball(dataset: LabelledDataset, fold: int | str) -> None:
         [dataset.labels[case] for case in validation],
         dataset.dataset_json["labels"].get("ignore"),
     )
-    unit = "pixels" if dataset.kind.modality == PICTURE else "mm"
-    print(
-        f"central ball: Dice {dice:.4f} (radius {radius:.0f} {unit}, all foreground as one class)"
-    )
+    size = f"{radius:.0f} {dataset.kind.unit}"
+    print(f"central ball: Dice {dice:.4f} (radius {size}, all foreground as one class)")
 
 
 if __name__ == "__main__":

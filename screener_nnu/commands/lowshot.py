@@ -124,7 +124,7 @@ def _benchmark(args: argparse.Namespace) -> None:
     configuration = source_plan.configuration_name
     runs = plan_runs(dataset.name, dataset.folder, dataset.cases, design, names, configuration)
     failures = changed_runs(runs) if args.report_only else _train(runs, every_plan, dataset, args)
-    settings = _settings(args, design, dataset.name, source, starts)
+    settings = _settings(args, design, dataset, source, starts)
     print(report(dataset, runs, failures | lost, settings, folder, maps))
     print(f"written to {folder}")
     if failures:
@@ -221,18 +221,19 @@ def _train(
 def _settings(
     args: argparse.Namespace,
     design: Design,
-    dataset: str,
+    dataset: LabelledDataset,
     source: str,
     starts: Sequence[Start],
 ) -> dict[str, Any]:
     """What was asked for, as plain values for the report."""
     weights = {s.name: None if s.weights is None else str(s.weights) for s in starts}
     return {
-        "dataset": dataset,
+        "dataset": dataset.name,
         "source": source,
         "plans": args.p,
         "starts": weights,
         "nsd_tolerance_mm": args.nsd_tolerance,
+        "unit": dataset.kind.unit,
         **asdict(design),
     }
 

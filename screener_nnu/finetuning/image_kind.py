@@ -40,6 +40,11 @@ class ImageKind:
         """Of files, where only some are possible."""
         return _PICTURES if self.modality == PICTURE else ()
 
+    @property
+    def unit(self) -> str:
+        """Of lengths."""
+        return "pixels" if self.modality == PICTURE else "mm"
+
     def faults(self, description: Mapping[str, Any]) -> list[str]:
         """Why a `dataset.json` describes other images, a sentence each.
 

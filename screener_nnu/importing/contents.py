@@ -40,10 +40,11 @@ class Pictures:
 def find_pictures(source: Path) -> Pictures | None:
     """The pictures of a folder of any depth, or a table of them; None for an export of scans.
 
-    Hidden files and folders are left out, and links to folders are not followed.
+    Hidden files and folders are left out, and links to folders are not followed. DICOM other than
+    radiographs makes an export of scans, whatever pictures lie beside it.
 
     Raises:
-        ScreenerError: the folder holds scans as well, or a single picture was given.
+        ScreenerError: the folder holds volumes as well, or a single picture was given.
     """
     if source.is_file():
         if source.suffix.lower() == ".csv":
@@ -58,6 +59,11 @@ def find_pictures(source: Path) -> Pictures | None:
     if not files:
         return _radiographs(source, others)
     scans, radiographs = _scans_and_radiographs(source, others)
+    if any(not name.lower().endswith(IMAGE_ENDINGS) for name in scans):
+        logger.warning(
+            "an export of scans, whose pictures are left out: %s", some(map(printable, files))
+        )
+        return None
     if scans:
         raise ScreenerError(
             f"{source} holds pictures ({some(map(printable, files))}) and scans "

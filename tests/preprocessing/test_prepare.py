@@ -20,6 +20,7 @@ from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.plans import PreprocessingSettings
 from screener_nnu.preprocessing.case_files import CaseFolder, write_case
 from screener_nnu.preprocessing.mapping import mask_to_input_geometry, to_input_geometry
+from screener_nnu.preprocessing.modality import MODALITIES, MR, PICTURE
 from screener_nnu.preprocessing.pictures import write_picture
 from screener_nnu.preprocessing.prepare import Frame, prepare_image
 from screener_nnu.preprocessing.reading import read_image
@@ -34,19 +35,21 @@ Person = Callable[..., np.ndarray]
 MEAN, STD = -31.7, 213.4
 
 
-def stock_nnunet(path: Path, settings: PreprocessingSettings) -> np.ndarray:
-    """What stock nnU-Net makes of an image file under a plan like ours, (z, y, x)."""
+def stock_nnunet(path: Path, settings: PreprocessingSettings, channels: int = 1) -> np.ndarray:
+    """What stock nnU-Net makes of an image file under a plan like ours, (channels, z, y, x)."""
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+    modality = MODALITIES[settings.modality]
+    pictures = modality.name == PICTURE
     functions = {"data": RESAMPLING_DATA, "seg": RESAMPLING_SEG}
     functions["probabilities"] = RESAMPLING_PROBABILITIES
     configuration = {
         "data_identifier": "stock",
         "preprocessor_name": "DefaultPreprocessor",
-        "spacing": list(settings.spacing),
-        "normalization_schemes": ["CTNormalization"],
-        "use_mask_for_norm": [False],
+        "spacing": list(settings.spacing)[1 if pictures else 0 :],
+        "normalization_schemes": [modality.scheme] * channels,
+        "use_mask_for_norm": [False] * channels,
         "architecture": {
             "network_class_name": "A",
             "arch_kwargs": {},
@@ -56,22 +59,25 @@ def stock_nnunet(path: Path, settings: PreprocessingSettings) -> np.ndarray:
         **{f"resampling_fn_{k}_kwargs": v["kwargs"] for k, v in functions.items()},
     }
     low, high = settings.hu_clip
-    intensities = {"mean": MEAN, "std": STD, "percentile_00_5": low, "percentile_99_5": high}
+    bounds = {"percentile_00_5": low, "percentile_99_5": high}
+    intensities = {str(c): {"mean": MEAN + c, "std": STD + c, **bounds} for c in range(channels)}
     plans = {
         "dataset_name": "Dataset001_A",
         "plans_name": "A",
-        "image_reader_writer": "SimpleITKIO",
+        "image_reader_writer": "NaturalImage2DIO" if pictures else "SimpleITKIO",
         "transpose_forward": [0, 1, 2],
         "transpose_backward": [0, 1, 2],
-        "foreground_intensity_properties_per_channel": {"0": intensities},
-        "configurations": {"3d_fullres": configuration},
+        "foreground_intensity_properties_per_channel": intensities,
+        "configurations": {modality.configuration: configuration},
     }
     manager = PlansManager(plans)
-    description = {"channel_names": {"0": "CT"}, "labels": {"background": 0}}
+    names = {str(c): modality.title for c in range(channels)}
+    description = {"channel_names": names, "labels": {"background": 0}}
+    block = manager.get_configuration(modality.configuration)
     data, _, _ = DefaultPreprocessor(verbose=False).run_case(
-        [str(path)], None, manager, manager.get_configuration("3d_fullres"), description
+        [str(path)], None, manager, block, description
     )
-    return data[0]
+    return data
 
 
 def check_against_stock(
@@ -82,7 +88,7 @@ def check_against_stock(
     write_case(folder, "a", prepared)
     stored = CaseFolder(folder).read("a", "hu").astype(np.float32)
     box = raw.array[prepared.frame.slices]
-    wanted = stock_nnunet(write_image(box, raw.spacing, name="box_0000.nii.gz"), settings)
+    wanted = stock_nnunet(write_image(box, raw.spacing, name="box_0000.nii.gz"), settings)[0]
     assert stored.shape == wanted.shape == prepared.frame.grid_shape
     np.testing.assert_allclose((prepared.hu - MEAN) / STD, wanted, atol=2e-3 / STD + 1e-5)
     # Rounding to whole HU is all that storing costs.
@@ -109,6 +115,56 @@ def test_real_scans_equal_stock_nnunet(
         check_against_stock(file, settings, write_image, tmp_path / "cases")
         body = CaseFolder(tmp_path / "cases").read("a", "body")
         assert 0.1 < body.mean() < 0.95
+
+
+@pytest.mark.parametrize("channels", [1, 3], ids=["grey", "colours"])
+@pytest.mark.parametrize("size", [(), (50, 41)], ids=["by spacing", "of one size"])
+def test_stored_pictures_equal_stock_nnunet(
+    channels: int, size: tuple[int, ...], tmp_path: Path
+) -> None:
+    """Of the median size, a picture that is resized to one size is what stock nnU-Net makes."""
+    spacing = (999.0, 37 / 50, 53 / 41)
+    settings = PreprocessingSettings(
+        spacing, spacing, (0.5, 240.0), (0.0, 255.0), 0.06, modality=PICTURE, picture_size=size
+    )
+    pixels = np.random.default_rng(0).integers(0, 256, (channels, 37, 53)).astype(np.uint8)
+    path = tmp_path / "a_0000.png"
+    write_picture(pixels, path)
+    prepared = prepare_image(read_image(path, "a", PICTURE), settings)
+    write_case(tmp_path / "cases", "a", prepared)
+    stored = CaseFolder(tmp_path / "cases").read("a", "hu").astype(np.float32)
+    wanted = stock_nnunet(path, settings, channels)
+    assert wanted.shape == (channels, 1, 50, 41) and prepared.frame.grid_shape == (1, 50, 41)
+    for channel in range(channels):
+        for image, error in ((prepared.hu, 2e-3), (stored, 0.063)):
+            own = image if channels == 1 else image[channel]
+            normalised = (own - MEAN - channel) / (STD + channel)
+            np.testing.assert_allclose(normalised, wanted[channel], atol=error / STD + 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "margin"), [((3.0, 2.0, 2.5), 2), ((4.0, 3.1, 3.0), 0)], ids=["as is", "resampled"]
+)
+def test_stored_mr_equals_stock_nnunet(
+    spacing: tuple[float, float, float], margin: int, write_image: Writer, tmp_path: Path
+) -> None:
+    """A scan is standardised over its box of what is not 0, whatever the body box is then."""
+    array = np.random.default_rng(1).integers(300, 900, (20, 30, 34))
+    path = write_image(np.pad(array, margin).astype(np.uint16))
+    settings = PreprocessingSettings(
+        spacing, spacing, (-1e4, 1e4), (-2.0, 5.0), 0.1, body_block_mm=1.0, modality=MR
+    )
+    raw = read_image(path, "a", MR)
+    prepared = prepare_image(raw, settings)
+    write_case(tmp_path / "cases", "a", prepared)
+    stored = CaseFolder(tmp_path / "cases").read("a", "hu").astype(np.float32)
+    wanted = stock_nnunet(path, settings)[0]
+    # The body box leaves some air around: stock nnU-Net crops to what is not 0.
+    inner = tuple(slice(margin - box.start, None) for box in prepared.frame.slices)
+    inner = tuple(slice(i.start, i.start + n) for i, n in zip(inner, wanted.shape, strict=True))
+    np.testing.assert_allclose(prepared.hu[inner], wanted, atol=1e-4)
+    np.testing.assert_allclose(stored[inner], wanted, atol=2e-3)
+    assert abs(wanted.mean()) < 0.05 and wanted.std() > 0.4
 
 
 def test_grids_cover_the_box(
