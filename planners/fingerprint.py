@@ -61,7 +61,8 @@ def analyse_case(case: str, path: Path, modality: str = CT) -> dict[str, Any]:
     }
     if modality == CT:
         return record
-    return {**record, "modality": modality, "highest": highest, "colour_counts": counts}
+    colours = {"colour_counts": counts} if len(counts) > 1 else {}
+    return {**record, "modality": modality, "highest": highest, **colours}
 
 
 def first_settings(modality: str, highest: float) -> PreprocessingSettings:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -153,12 +154,17 @@ def _read_records(file: Path) -> tuple[dict[str, Record], int]:
     with file.open(encoding="utf-8", errors="replace") as stream:
         for lines, line in enumerate(stream, 1):  # noqa: B007
             try:
-                record = json.loads(line)
+                record = json.loads(line, object_pairs_hook=_with_shared_names)
             except ValueError:  # the line that a kill cut off
                 continue
             if _is_record(record):
                 records[record["case"]] = record
     return records, lines
+
+
+def _with_shared_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Values by name; the names of bins, the same in every record, are in memory once."""
+    return {sys.intern(name): value for name, value in pairs}
 
 
 def _is_record(value: Any) -> bool:
