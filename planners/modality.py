@@ -21,7 +21,10 @@ logger = logging.getLogger(__name__)
 
 # Scans whose values are looked at where nothing says what they are.
 _SCANS = 12
-_MR_NAMES = re.compile(r"(mri?|t1|t2|pd|flair|dwi|adc|swi|dce)(?![a-z])", re.IGNORECASE)
+# T1w, T1ce and the like, too.
+_MR_NAMES = re.compile(
+    r"(?<![a-z0-9])(t[12](?!\d)|(mri?|pdw?|flair|dwi|adc|swi|dce)(?![a-z]))", re.IGNORECASE
+)
 
 
 def modality_of_datasets(datasets: Sequence[str], given: str | None) -> str:
@@ -63,19 +66,24 @@ def _modality_of(folder: Path, given: str | None) -> tuple[str, str]:
     if pictures:
         return PICTURE, f"for its files end in {values['file_ending']}"
     named = _named(values)
+    if named is not None and named[0] == PICTURE:
+        raise ScreenerError(
+            f"the dataset.json of {folder} states pictures, but its files end in "
+            f"{values['file_ending']}: correct one of both"
+        )
     if named is not None:
         return named
     return _by_values(find_cases(folder))
 
 
 def _named(values: Mapping[str, Any]) -> tuple[str, str] | None:
-    stated = values.get("modality")
+    stated = str(values.get("modality")).strip().lower()
     if stated in MODALITIES:
-        return str(stated), "as its dataset.json states"
-    (name,) = values["channel_names"].values()
+        return stated, "as its dataset.json states"
+    name = next(iter(values["channel_names"].values()), "")
     if str(name).strip().lower() == "ct":
         return CT, "as its dataset.json names the channel"
-    if _MR_NAMES.match(str(name).strip()):
+    if _MR_NAMES.search(str(name)):
         return MR, f"as its dataset.json names the channel {name}"
     return None
 

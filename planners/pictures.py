@@ -12,7 +12,7 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.planners.grid import nearest_multiple, strides_and_kernels
 from screener_nnu.planners.presets import Preset
 from screener_nnu.plans import Shape, Spacing
-from screener_nnu.preprocessing.reading import PICTURE_DEPTH
+from screener_nnu.preprocessing.volumes import PICTURE_DEPTH
 
 # Longest side of a picture on the plan's grid (pixels): networks of photographs see too little of
 # less, and benchmarks of images have no more.
@@ -32,7 +32,7 @@ VALIDATION_SHARE, MOST_VALIDATION = 0.1, 500
 
 
 def picture_grid(
-    shapes: list[list[int]], given: tuple[int, int] | None = None
+    shapes: list[list[float]], given: tuple[int, int] | None = None
 ) -> tuple[tuple[int, int], Spacing]:
     """Pixels (y, x) of all pictures on the plan's grid, and the voxel size that a median one has.
 

@@ -122,7 +122,8 @@ class ScreenerPlanner:
         self.picture_size: tuple[int, ...] = ()
         if self.modality.configuration == PICTURES and self.given_spacing is None:
             given = None if picture_size is None else usable_size(picture_size)
-            shapes = fingerprint["shapes_after_crop"]
+            # In pixels, which are 1 x 1.
+            shapes = fingerprint["body_extents_mm"]
             self.picture_size, self.given_spacing = picture_grid(shapes, given)
         elif picture_size is not None or keep_aspect:
             raise ScreenerError(

@@ -28,6 +28,7 @@ from screener_nnu.planners.records import collect_records
 from screener_nnu.planners.replaced import warn_of_dependents
 from screener_nnu.planners.settings_check import check_settings
 from screener_nnu.planners.stored import (
+    INTENSITIES,
     Fingerprint,
     keep_planned_from,
     plans_of,
@@ -80,6 +81,7 @@ def plan_dataset(
         if modality == CT:
             warn_of_full_views(body_shares(records))
         fingerprint = summarise(records)
+        _check_channels(datasets, len(fingerprint[INTENSITIES]))
         plan = planned(fingerprint)
         keep_planned_from(folder, stored, fingerprint)
         write_json(folder / FINGERPRINT_FILE, fingerprint)
@@ -89,6 +91,22 @@ def plan_dataset(
             write_json(path, plan.to_dict())
             _explain(plan, path)
     return name
+
+
+def _check_channels(datasets: Sequence[str], found: int) -> None:
+    """Refuses data sets whose description and images have other numbers of channels.
+
+    Raises:
+        ScreenerError: they have; stock nnU-Net would fail on it in fine-tuning.
+    """
+    for dataset in datasets:
+        folder = raw_folder(dataset)
+        named = len(read_description(folder)["channel_names"])
+        if named != found:
+            raise ScreenerError(
+                f"{folder / 'dataset.json'} names {named} channels, and the images have {found}: "
+                'correct channel_names, for instance {"0": "R", "1": "G", "2": "B"} of colours'
+            )
 
 
 def _plan(

@@ -15,9 +15,9 @@ from screener_nnu.preprocessing.source_state import SourceState
 
 Fingerprint = dict[str, Any]
 
-_INTENSITIES = "foreground_intensity_properties_per_channel"
+INTENSITIES = "foreground_intensity_properties_per_channel"
 # What a plan depends on, beside the names of the cases.
-_PLANNED_FROM = ("spacings", "body_extents_mm", _INTENSITIES, "hu_histogram")
+_PLANNED_FROM = ("spacings", "body_extents_mm", INTENSITIES, "hu_histogram")
 # Of other modalities than CT.
 _OF_OTHERS = ("modality", "highest")
 _EARLIER = "screener_fingerprint_{}.json"
@@ -100,7 +100,7 @@ def planned_from(folder: Path, plan: Plan) -> Iterator[Fingerprint]:
 
 
 def _made_from(basis: Fingerprint, plan: Plan) -> bool:
-    return bool(plan.values.get(_INTENSITIES) == basis[_INTENSITIES])
+    return bool(plan.values.get(INTENSITIES) == basis[INTENSITIES])
 
 
 def planning_basis(fingerprint: Any) -> Fingerprint | None:

@@ -157,9 +157,18 @@ def cases_folder(dataset: int | str, data_identifier: str) -> Path:
     return preprocessed_folder(dataset) / data_identifier
 
 
-def stage_folder(dataset: int | str, stage: str, plans_name: str) -> Path:
-    """Results of a stage, laid out as nnU-Net does: `Trainer__plans__configuration/fold_all`."""
-    configuration = configuration_of(dataset, plans_name)
+def stage_folder(
+    dataset: int | str, stage: str, plans_name: str, configuration: str | None = None
+) -> Path:
+    """Results of a stage, laid out as nnU-Net does: `Trainer__plans__configuration/fold_all`.
+
+    Args:
+        dataset: number or name.
+        stage: name of the stage.
+        plans_name: its plan.
+        configuration: that of the plan, where the plan is not in its place yet.
+    """
+    configuration = configuration or configuration_of(dataset, plans_name)
     name = f"{trainer_name(stage)}__{plans_name}__{configuration}"
     return results_folder(dataset) / name / "fold_all"
 

@@ -76,7 +76,8 @@ class PreprocessingSettings:
 
     def __post_init__(self) -> None:
         """Refuses a size of other than two numbers, or of what is no picture."""
-        if len(self.picture_size) not in (0, 2) or (self.picture_size and self.modality == "ct"):
+        pictures = self.modality == "picture"
+        if len(self.picture_size) not in (0, 2) or (self.picture_size and not pictures):
             raise ValueError(
                 f"picture_size must hold rows and columns of pictures, but is {self.picture_size}"
             )

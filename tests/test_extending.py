@@ -26,7 +26,7 @@ from screener_nnu.conditions import CONDITIONS, Condition
 from screener_nnu.densities import DENSITIES, FittedDensity
 from screener_nnu.detectors import DETECTORS, DetectorSpec, ModelRef
 from screener_nnu.errors import ScreenerError
-from screener_nnu.evaluation.baselines import BASELINES
+from screener_nnu.evaluation.baselines import BASELINES, PICTURE_BASELINES
 from screener_nnu.evaluation.metrics import METRICS, METRICS_AT_THRESHOLD, Metric
 from screener_nnu.files import replacing
 from screener_nnu.inference.output_folder import taken_names
@@ -242,6 +242,7 @@ def test_the_page_names_registries_that_exist() -> None:
         "STAGES": stages.STAGES,
         "DETECTORS": detectors.DETECTORS,
         "BASELINES": BASELINES,
+        "PICTURE_BASELINES": PICTURE_BASELINES,
         "METRICS": METRICS,
         "METRICS_AT_THRESHOLD": METRICS_AT_THRESHOLD,
         "PRODUCTS": PRODUCTS,

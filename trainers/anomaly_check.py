@@ -22,10 +22,11 @@ from screener_nnu.inference.sliding_window import Part
 from screener_nnu.inference.volume import body_cells
 from screener_nnu.plans import Plan
 from screener_nnu.preprocessing.case_files import CaseFolder
+from screener_nnu.preprocessing.modality import CT
 from screener_nnu.sampling.spread import spread
 from screener_nnu.synthetic.anomalies import KINDS
-from screener_nnu.synthetic.anomaly_settings import BlobSettings
 from screener_nnu.synthetic.cases import PAINTING_VERSION, AnomalousCase, anomalous_case
+from screener_nnu.synthetic.painting_scale import blob_settings
 from screener_nnu.trainers.score_statistics import require_finite
 
 logger = logging.getLogger(__name__)
@@ -53,11 +54,14 @@ class AnomalyCheck:
         """Takes the validation scans of the plan."""
         self.store, self.cases = store, cases
         self.settings = plan.settings
-        names = self.settings.split.validation
-        self.names = tuple(spread(names, _MAX_SCANS))
+        self.kinds: tuple[str, ...] = KINDS
+        self.names = tuple(spread(self.settings.split.validation, _MAX_SCANS))
         # The donors of foreign tissue are among them, so other names are other anomalies.
         values = [self.settings.seed, self.names, PAINTING_VERSION, _PARTS_VERSION]
-        values += [asdict(BlobSettings()), self.settings.inference.teacher_tile]
+        values += [
+            asdict(blob_settings(self.settings.preprocessing)),
+            self.settings.inference.teacher_tile,
+        ]
         self._key = f"{zlib.crc32(json.dumps(values).encode()):08x}"
         self._voxels: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
 
@@ -73,23 +77,34 @@ class AnomalyCheck:
     def prepare(self) -> None:
         """Reads what `fill` stored; a scan that misses one kind of anomaly is left out of all.
 
+        A kind that would cost all scans, or of pictures more than half of them, is left out itself:
+        in a smooth picture no movement shows.
+
         Raises:
             ScreenerError: no scan is left.
         """
-        whole = []
         for case in self.names:
-            try:
-                for kind in KINDS:
+            for kind in KINDS:
+                try:
                     self._voxels[case, kind] = self._stored(case, kind)
-                whole.append(case)
-            except CaseError as error:
-                logger.warning("left out of the synthetic anomalies: %s", error)
-        if not whole:
+                except CaseError as error:
+                    logger.warning("left out of the synthetic anomalies: %s", error)
+        ct = self.settings.preprocessing.modality == CT
+        least, self.kinds = 1 if ct else -(-len(self.names) // 2), KINDS
+        while len(self._whole()) < least and len(self.kinds) > 1:
+            rarest = min(self.kinds, key=lambda kind: sum(k == kind for _, k in self._voxels))
+            self.kinds = tuple(kind for kind in self.kinds if kind != rarest)
+            logger.warning("left out of the figure: anomalies of kind %s", rarest)
+        if not self._whole():
             raise ScreenerError(
                 "synthetic anomalies cannot be painted into any validation scan: plan with more "
                 "scans, or larger ones"
             )
-        self.names = tuple(whole)
+        self.names = self._whole()
+
+    def _whole(self) -> tuple[str, ...]:
+        """Scans that have anomalies of every kind."""
+        return tuple(c for c in self.names if all((c, k) in self._voxels for k in self.kinds))
 
     def auroc(self, score: Score, reach: int = 1) -> dict[str, float]:
         """AUROC of the body's voxels, pooled over the scans, for each kind and their `mean`.
@@ -106,9 +121,13 @@ class AnomalyCheck:
             self.prepare()
         figures = {}
         progress = tqdm(
-            total=len(KINDS) * len(self.names), desc="figure", unit="scan", delay=10, leave=False
+            total=len(self.kinds) * len(self.names),
+            desc="figure",
+            unit="scan",
+            delay=10,
+            leave=False,
         )
-        for kind in KINDS:
+        for kind in self.kinds:
             scores, pairs = [], []
             for case in self.names:
                 progress.update()

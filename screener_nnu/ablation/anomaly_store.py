@@ -17,7 +17,6 @@ from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.plans import ScreenerSettings
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.synthetic.anomalies import KINDS
-from screener_nnu.synthetic.anomaly_settings import BlobSettings
 from screener_nnu.synthetic.cases import (
     PAINTING_VERSION,
     AnomalousCase,
@@ -25,6 +24,7 @@ from screener_nnu.synthetic.cases import (
     plain_case,
     read_hu_and_body,
 )
+from screener_nnu.synthetic.painting_scale import blob_settings
 
 logger = logging.getLogger(__name__)
 #: In place of a kind of anomalies: the scan as it is.
@@ -65,7 +65,8 @@ class AnomalyStore:
     @property
     def identity(self) -> str:
         """Hash of what the anomalies depend on; a case that was prepared again is another one."""
-        settings = [asdict(self.settings.preprocessing), asdict(BlobSettings()), PAINTING_VERSION]
+        blob = blob_settings(self.settings.preprocessing)
+        settings = [self.settings.preprocessing.identity(), asdict(blob), PAINTING_VERSION]
         cases = [(name, self.cases.changed(name)) for name in self.names]
         values = [cases, self.seed, self.settings.data_identifier, *settings]
         return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:12]

@@ -226,9 +226,9 @@ def _voxels(
     """Which of the voxels that count are anomalous; their scores and the case scores by method."""
     mask, counted = anomalies.masks(case, kind)
     found = {}
-    for method, (map_, vectors) in scores(case, kind, counted).items():
-        voxels = map_[counted]
-        found[method] = voxels, {CASE_SCORE: case_score(voxels), **vectors}
+    for method, of_scan in scores(case, kind, counted).items():
+        voxels = of_scan.scores[counted]
+        found[method] = voxels, {CASE_SCORE: case_score(voxels), **of_scan.vector_scores}
     return mask[counted], found
 
 

@@ -7,17 +7,20 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from screener_nnu.calibration.check import Checked, check_scans
 from screener_nnu.calibration.measure import (
     calibrate_on,
+    each_usable,
     measure_annotated,
     measure_scans,
 )
 from screener_nnu.calibration.record import SOURCES, Calibration
 from screener_nnu.calibration.scans import (
     ScanSource,
+    ScoredScan,
     find_masks,
     image_scans,
     load_predictor,
@@ -30,16 +33,20 @@ from screener_nnu.calibration.store import (
     save_calibration,
     trained_identity,
 )
+from screener_nnu.case_score import FLAG_PERCENTILE, case_score
 from screener_nnu.detectors import ModelRef
 from screener_nnu.errors import ScreenerError
 from screener_nnu.inference.images import find_images
 from screener_nnu.inference.predict import Predictor
 from screener_nnu.paths import cases_folder
+from screener_nnu.preprocessing.modality import PICTURE
 from screener_nnu.sampling.spread import spread
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_SCANS = 32
+# Training cases that are looked at for odd ones, and of these, how many are named.
+_TRAINING_CASES, _SHOWN = 500, 10
 
 
 class Calibrator:
@@ -84,6 +91,32 @@ class Calibrator:
             )
         folder = cases_folder(self.model.dataset, self.settings.data_identifier)
         return self._calibrate(stored_scans(self.predictor, folder, names), SOURCES[0])
+
+    def name_odd_training_cases(self, calibration: Calibration) -> None:
+        """Logs how many training cases score as few normal ones do: some may be no normal ones.
+
+        Raises:
+            ScreenerError: no training case can be used.
+        """
+        names = spread(self.settings.split.train, _TRAINING_CASES)
+        folder = cases_folder(self.model.dataset, self.settings.data_identifier)
+        scores: dict[str, float] = {}
+
+        def keep(case: str, scan: ScoredScan) -> None:
+            scores[case] = case_score(scan.in_body(case), calibration.case_percentile)
+
+        each_usable(stored_scans(self.predictor, folder, names), keep)
+        limit = float(np.percentile(calibration.case_scores, FLAG_PERCENTILE))
+        odd = sorted((c for c in scores if scores[c] > limit), key=lambda c: -scores[c])
+        logger.info(
+            "%d of %d training cases score above the %gth percentile of held-out ones, where some "
+            "%d %% are to be expected of normal ones%s",
+            len(odd),
+            len(scores),
+            FLAG_PERCENTILE,
+            100 - FLAG_PERCENTILE,
+            f"; look at {', '.join(odd[:_SHOWN])}" if odd else "",
+        )
 
     def on_images(self, folder: Path) -> Calibration:
         """Calibrates on the scans of a folder, and stores it."""
@@ -162,7 +195,10 @@ def calibrate_trained(model: ModelRef, device: torch.device, max_scans: int) -> 
     if not max_scans or load_calibration(model) is not None:
         return
     try:
-        Calibrator(model, device, max_scans).on_validation_scans()
+        calibrator = Calibrator(model, device, max_scans)
+        calibration = calibrator.on_validation_scans()
+        if calibrator.settings.preprocessing.modality == PICTURE:  # of scans it would take hours
+            calibrator.name_odd_training_cases(calibration)
     except Exception as error:
         command = model.command("calibrate")
         logger.warning(

@@ -5,102 +5,16 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from screener_nnu.commands._evaluating import build_parser
 from screener_nnu.commands._run import run, user_path
 from screener_nnu.errors import ScreenerError
-from screener_nnu.least_volume import MINIMUM_ML
+
+if TYPE_CHECKING:
+    from screener_nnu.evaluation.baselines import HuHistogram
 
 logger = logging.getLogger(__name__)
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Arguments of the command."""
-    parser = argparse.ArgumentParser(
-        prog="screener_evaluate",
-        description="Evaluates anomaly maps against annotations, beside baselines that learn "
-        "nothing, or merges evaluations of different cases. Writes summary.json, cases.csv, "
-        "pooled.csv, curves.png, bins.npz and histograms/METHOD/CASE.npz. A stopped evaluation "
-        "goes on where it was.",
-    )
-    parser.add_argument(
-        "-i",
-        dest="maps",
-        nargs="+",
-        metavar="MAPS",
-        help="folder of maps CASE.nii.gz with body masks CASE_body.nii.gz, or several as "
-        "name=FOLDER to stand in one table",
-    )
-    parser.add_argument(
-        "-r", dest="masks", type=user_path, help="folder of annotations CASE.nii.gz"
-    )
-    parser.add_argument(
-        "--merge",
-        type=user_path,
-        nargs="+",
-        metavar="FOLDER",
-        help="instead of -i and -r: finished evaluations of different cases over equal bins, "
-        "whose stored histograms become one evaluation",
-    )
-    parser.add_argument(
-        "--images",
-        type=user_path,
-        help="folder of CT images in HU, CASE_0000.nii.gz or CASE.nii.gz, for the baselines",
-    )
-    parser.add_argument(
-        "-d", dest="dataset", help="pre-training data set (number or name), for the rarity of HU"
-    )
-    parser.add_argument(
-        "-o",
-        dest="out",
-        type=user_path,
-        help="output folder (default: MAPS/evaluation); required with --merge",
-    )
-    _add_options(parser)
-    return parser
-
-
-def _add_options(parser: argparse.ArgumentParser) -> None:
-    """Arguments that are not files."""
-    parser.add_argument(
-        "--labels",
-        type=int,
-        nargs="+",
-        help="annotation values that are pathology (default: all above 0); other values count "
-        "as normal",
-    )
-    parser.add_argument(
-        "--threshold",
-        type=float,
-        help="score, chosen elsewhere: Dice of the voxels above it, those of screener_predict "
-        "--threshold (default: the best one on these cases, which is optimistic)",
-    )
-    parser.add_argument(
-        "--bins",
-        type=user_path,
-        metavar="FILE",
-        help="bins.npz of another evaluation, so that both can be merged",
-    )
-    parser.add_argument(
-        "--protocol",
-        choices=("full", "paper"),
-        default="full",
-        help="paper: report as well AUROC on up to 1000 lesion and 1000 other voxels drawn from "
-        "each scan",
-    )
-    parser.add_argument(
-        "--min_volume",
-        type=float,
-        default=1000 * MINIMUM_ML,
-        metavar="MM3",
-        help="FROC: least volume of a detection and of a lesion in mm^3 (%(default)g)",
-    )
-    parser.add_argument(
-        "--no_bootstrap", action="store_true", help="leave out the intervals over cases"
-    )
-    parser.add_argument(
-        "-np", dest="processes", type=int, default=2, help="cases read at the same time (2)"
-    )
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -110,10 +24,14 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.merge:
         if arguments.maps or arguments.masks or arguments.bins or arguments.images:
             parser.error("--merge reads stored histograms: leave out -i, -r, --images and --bins")
+        if arguments.cases:
+            parser.error("--merge reads stored histograms: leave out --cases")
         if not arguments.out:
             parser.error("--merge needs -o")
-    elif not (arguments.maps and arguments.masks):
-        parser.error("-i and -r are required, or --merge")
+    elif not (arguments.maps and (arguments.masks or arguments.cases)):
+        parser.error("-i and -r are required, or --merge, or -i and --cases")
+    if arguments.threshold_from and not arguments.cases:
+        parser.error("--threshold_from is of whole cases: give --cases as well")
     if not arguments.min_volume > 0:
         parser.error("--min_volume must be above zero")
     run(lambda: _merge(arguments) if arguments.merge else _evaluate(arguments))
@@ -142,6 +60,22 @@ def _merge(arguments: argparse.Namespace) -> None:
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     methods = parse_methods(arguments.maps)
+    from screener_nnu.evaluation.report import own_evaluation
+
+    histogram = _histogram(arguments) if arguments.masks else None
+    out = arguments.out or next(iter(methods.values())) / "evaluation"
+    own_evaluation(out)
+    tables = []
+    # Whole cases come first, as a wrong table should not be noticed after hours of counting.
+    if arguments.cases:
+        tables.append(_evaluate_cases(arguments, methods, out))
+    if arguments.masks:
+        tables.insert(0, _evaluate_voxels(arguments, methods, histogram, out))
+    print("\n\n".join(tables))
+    logger.info("written to %s", out)
+
+
+def _histogram(arguments: argparse.Namespace) -> HuHistogram | None:
     from screener_nnu.evaluation.baselines import training_histogram
 
     histogram = training_histogram(arguments.dataset) if arguments.dataset else None
@@ -149,13 +83,31 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         logger.info("no --images: baselines are left out")
     elif histogram is None:
         logger.info("no -d: the rarity of HU in the training set is left out")
+    return histogram
+
+
+def _evaluate_cases(arguments: argparse.Namespace, methods: dict[str, Path], out: Path) -> str:
+    from screener_nnu.evaluation.case_evaluation import evaluate_cases
+    from screener_nnu.evaluation.case_report import write_case_report
+
+    given = (arguments.cases, arguments.threshold_from, arguments.images)
+    evaluation = evaluate_cases(methods, *given, bootstrap=not arguments.no_bootstrap)
+    names = ("cases", "threshold_from", "images")
+    settings = {name: path and str(path) for name, path in zip(names, given, strict=True)}
+    return write_case_report(evaluation, out, {"maps": _shown(methods), **settings})
+
+
+def _evaluate_voxels(
+    arguments: argparse.Namespace,
+    methods: dict[str, Path],
+    histogram: HuHistogram | None,
+    out: Path,
+) -> str:
     # Imported here so that a wrong data set is answered at once.
     from screener_nnu.evaluation.evaluate import evaluate_maps
-    from screener_nnu.evaluation.report import own_evaluation, write_report
+    from screener_nnu.evaluation.report import write_report
 
     chosen = arguments.threshold
-    out = arguments.out or next(iter(methods.values())) / "evaluation"
-    own_evaluation(out)
     evaluation = evaluate_maps(
         methods,
         arguments.masks,
@@ -170,14 +122,13 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         min_volume_mm3=arguments.min_volume,
         protocol=arguments.protocol,
     )
-    print(write_report(evaluation, out, _settings(arguments, methods)))
-    logger.info("written to %s", out)
+    return write_report(evaluation, out, _settings(arguments, methods))
 
 
 def _settings(arguments: argparse.Namespace, methods: dict[str, Path]) -> dict[str, Any]:
     """What was evaluated and how, for the summary."""
     return {
-        "maps": {name: str(folder) for name, folder in methods.items()},
+        "maps": _shown(methods),
         "masks": str(arguments.masks),
         "images": str(arguments.images) if arguments.images else None,
         "dataset": arguments.dataset,
@@ -186,6 +137,10 @@ def _settings(arguments: argparse.Namespace, methods: dict[str, Path]) -> dict[s
         "bins": str(arguments.bins) if arguments.bins else None,
         "min_volume_mm3": arguments.min_volume,
     }
+
+
+def _shown(methods: dict[str, Path]) -> dict[str, str]:
+    return {name: str(folder) for name, folder in methods.items()}
 
 
 def parse_methods(entries: list[str]) -> dict[str, Path]:

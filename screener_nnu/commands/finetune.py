@@ -77,14 +77,15 @@ def _fine_tune(args: argparse.Namespace) -> None:
     from screener_nnu.devices import choose_device
     from screener_nnu.finetuning.dataset import read_labelled_dataset
     from screener_nnu.finetuning.fold_folder import read_record
+    from screener_nnu.finetuning.image_kind import ImageKind
     from screener_nnu.finetuning.plan import read_source_plan, target_plan, write_target_plan
     from screener_nnu.finetuning.prepare import prepare_dataset
     from screener_nnu.finetuning.training import FineTuningRun, fine_tune
 
     device = choose_device(args.device).type
-    dataset = read_labelled_dataset(args.d)
     source, args.p = resolve_source(args.source, args.p)
     source_plan = read_source_plan(source, args.p)
+    dataset = read_labelled_dataset(args.d, ImageKind.of(source_plan))
     start = _choose_start(args, source, source_plan)
     check_settings_used([start], args.settings)
     plan = target_plan(
@@ -107,6 +108,7 @@ def _fine_tune(args: argparse.Namespace) -> None:
         args.epochs or (start.tuned.epochs if start.tuned else 1000),
         args.iterations or (start.tuned.iterations if start.tuned else 250),
         trainer=start.trainer,
+        configuration=plan.configuration_name,
     )
     read_record(run.folder)  # refuses the training of somebody else
     write_target_plan(plan, args.restart)
@@ -187,7 +189,8 @@ def _report_ball(dataset: LabelledDataset, fold: int | str) -> None:
         [dataset.labels[case] for case in validation],
         dataset.dataset_json["labels"].get("ignore"),
     )
-    print(f"central ball: Dice {dice:.4f} (radius {radius:.0f} mm, all foreground as one class)")
+    size = f"{radius:.0f} {dataset.kind.unit}"
+    print(f"central ball: Dice {dice:.4f} (radius {size}, all foreground as one class)")
 
 
 if __name__ == "__main__":

@@ -90,6 +90,7 @@ def _benchmark(args: argparse.Namespace) -> None:
     worker_processes(args.np)
     # After the environment is set: nnU-Net reads it when imported.
     from screener_nnu.finetuning.dataset import read_labelled_dataset
+    from screener_nnu.finetuning.image_kind import ImageKind
     from screener_nnu.finetuning.plan import read_source_plan, target_stem
     from screener_nnu.finetuning.starts import find_start
     from screener_nnu.lowshot.benchmark import report
@@ -99,8 +100,8 @@ def _benchmark(args: argparse.Namespace) -> None:
 
     design = _design(args)
     source = dataset_name(args.source)
-    dataset = read_labelled_dataset(args.d)
     source_plan = read_source_plan(source, args.p)
+    dataset = read_labelled_dataset(args.d, ImageKind.of(source_plan))
     found = [find_start(word, source, args.p, source_plan, args.settings) for word in args.init]
     check_settings_used(found, args.settings)
     _refuse_budget(args.settings)
@@ -120,9 +121,10 @@ def _benchmark(args: argparse.Namespace) -> None:
         check_before_writing(dataset, every_plan, _parts(drawn), processes, args.restart)
     maps, lost = _maps(args, dataset, source)
     names = {start: [plan.name for plan in made] for start, made in plans.items()}
-    runs = plan_runs(dataset.name, dataset.folder, dataset.cases, design, names)
+    configuration = source_plan.configuration_name
+    runs = plan_runs(dataset.name, dataset.folder, dataset.cases, design, names, configuration)
     failures = changed_runs(runs) if args.report_only else _train(runs, every_plan, dataset, args)
-    settings = _settings(args, design, dataset.name, source, starts)
+    settings = _settings(args, design, dataset, source, starts)
     print(report(dataset, runs, failures | lost, settings, folder, maps))
     print(f"written to {folder}")
     if failures:
@@ -219,18 +221,19 @@ def _train(
 def _settings(
     args: argparse.Namespace,
     design: Design,
-    dataset: str,
+    dataset: LabelledDataset,
     source: str,
     starts: Sequence[Start],
 ) -> dict[str, Any]:
     """What was asked for, as plain values for the report."""
     weights = {s.name: None if s.weights is None else str(s.weights) for s in starts}
     return {
-        "dataset": dataset,
+        "dataset": dataset.name,
         "source": source,
         "plans": args.p,
         "starts": weights,
         "nsd_tolerance_mm": args.nsd_tolerance,
+        "unit": dataset.kind.unit,
         **asdict(design),
     }
 

@@ -15,7 +15,7 @@ from screener_nnu.outputs.products import CONTACT_SHEET, FINDINGS, OVERLAY, PROD
 
 if TYPE_CHECKING:
     from screener_nnu.detectors import ModelRef
-    from screener_nnu.inference.map_kind import MapKind
+    from screener_nnu.map_kind import MapKind
     from screener_nnu.outputs.extras import CaseExtras
     from screener_nnu.outputs.request import OutputRequest
 
@@ -151,7 +151,7 @@ def _say(scans: int, skipped: Mapping[str, str], extras: CaseExtras, table: Path
 def _minimum_ml(arguments: argparse.Namespace, kind: MapKind) -> float:
     """Smallest volume of a finding, and of pictures `PIXEL_ML` for each pixel of its area."""
     from screener_nnu.errors import ScreenerError
-    from screener_nnu.inference.map_kind import SCANS
+    from screener_nnu.map_kind import SCANS
 
     volume, area = arguments.min_ml, arguments.min_px
     if kind == SCANS:

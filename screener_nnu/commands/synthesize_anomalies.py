@@ -96,9 +96,16 @@ def _images(arguments: argparse.Namespace) -> dict[str, Source]:
         set_default_folders,
     )
     from screener_nnu.plans import read_plan
+    from screener_nnu.preprocessing.modality import CT, modality_of
 
     set_default_folders()
     settings = read_plan(plan_file(arguments.dataset, arguments.plans)).settings
+    planned = modality_of(settings.preprocessing)
+    if planned.name != CT:
+        raise ScreenerError(
+            f"{arguments.plans} is a plan of {planned.title}, and anomalies are painted into scans "
+            "of CT alone, in HU"
+        )
     names = getattr(settings.split, arguments.use)
     if not names:
         raise ScreenerError(

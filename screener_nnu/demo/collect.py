@@ -22,7 +22,7 @@ from screener_nnu.demo.report import MethodRow, Picture, Report, ShownCase, Time
 from screener_nnu.demo.settings import LABELLED, NORMAL_CASE, PRETRAINING, DemoPaths, DemoSize
 from screener_nnu.demo.steps import Step
 from screener_nnu.paths import begun_stages, finished_checkpoint, plan_file, results_folder
-from screener_nnu.plans import CONFIGURATION, DEFAULT_PLANS_NAME, read_plan
+from screener_nnu.plans import DEFAULT_PLANS_NAME, VOLUMES, read_plan
 from screener_nnu.preprocessing.volumes import read_array
 
 _SHOWN_METHODS = ("student", "teacher")
@@ -161,7 +161,7 @@ def _fine_tuning() -> dict[str, float]:
     """Mean validation Dice of each start."""
     found = {}
     for start in ("student", "scratch"):
-        pattern = f"*_{start}__{CONFIGURATION}/fold_0/validation/summary.json"
+        pattern = f"*_{start}__{VOLUMES}/fold_0/validation/summary.json"
         for path in sorted(results_folder(LABELLED).glob(pattern)):
             found[start] = _number(json.loads(path.read_text())["foreground_mean"]["Dice"])
     return found

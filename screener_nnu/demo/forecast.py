@@ -37,12 +37,12 @@ def _seconds_of_a_step(width: int) -> float:
     from screener_nnu.networks.unet import build_unet, low_precision
     from screener_nnu.planners.architecture import plan_architecture
     from screener_nnu.planners.presets import PRESETS
-    from screener_nnu.plans import CONFIGURATION, StockPlan
+    from screener_nnu.plans import VOLUMES, StockPlan
 
     preset = replace(PRESETS["cpu"], base_width=width)
     patch = (_EDGE, _EDGE, _EDGE)
     block = {"architecture": plan_architecture(_SPACING, patch, preset)}
-    network = build_unet(StockPlan({"configurations": {CONFIGURATION: block}}), 1, 32)
+    network = build_unet(StockPlan({"configurations": {VOLUMES: block}}), 1, 32)
     crops = torch.rand(_CROPS, 1, *patch)
     seconds = []
     for _ in range(1 + _TRIAL_STEPS):  # the first one prepares the kernels

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from screener_nnu.demo.settings import LABELLED, PRETRAINING, DemoPaths, DemoSize
+from screener_nnu.plans import VOLUMES
 
 SOURCE = str(int(PRETRAINING[7:10]))
 TARGET = str(int(LABELLED[7:10]))
@@ -69,7 +70,7 @@ def _command_step(name: str, title: str, module: str, arguments: list[str]) -> S
 
 
 def _training(size: DemoSize, device: str) -> list[Step]:
-    train = [SOURCE, "3d_fullres"]
+    train = [SOURCE, VOLUMES]
     chosen = [word for setting in size.overrides() for word in ("-o", setting)]
     control = [f"density.{network}_plans=untrained" for network in ("descriptor", "condition")]
     control = [word for setting in control for word in ("-o", setting)]

@@ -60,7 +60,7 @@ class PixelReader:
             raise
         # A damaged file raises nearly anything, from EOFError to struct.error.
         except Exception as error:
-            raise PixelError(f"cannot be read ({_cause(error)}): copy it again") from error
+            raise PixelError(f"cannot be read ({cause(error)}): copy it again") from error
         if values.shape != one.shape:
             raise PixelError(f"has {values.shape} pixels instead of {one.shape}: copy it again")
         if rescaled:
@@ -75,10 +75,10 @@ class PixelReader:
         """Values of a slice, and whether they are in HU already."""
         if one.frame is None:
             with self._opener.open(one.file) as stream:
-                return _decode(stream, single=True)
+                return decode_frames(stream, single=True)
         if self._frames is None or self._file != one.file:
             with self._opener.open(one.file) as stream:
-                values, _ = _decode(stream, single=False)
+                values, _ = decode_frames(stream, single=False)
             # A file of one frame is decoded without the axis of frames.
             self._frames, self._file = values.reshape(-1, *values.shape[-2:]), one.file
         return self._frames[one.frame], False
@@ -93,8 +93,17 @@ def _compact(hu: np.ndarray) -> np.ndarray:
     return hu.astype(np.float32)
 
 
-def _decode(stream: BinaryIO, single: bool) -> tuple[np.ndarray, bool]:
-    """Values of all frames of a file, and whether they are in HU already."""
+def decode_frames(stream: BinaryIO, single: bool) -> tuple[np.ndarray, bool]:
+    """Stored values of all frames of a file, and whether they are rescaled already.
+
+    Args:
+        stream: the whole file.
+        single: whether it has one frame only, which GDCM may then decode, and rescale.
+
+    Raises:
+        PixelError: there is no decoder for its compression.
+        Exception: nearly anything, if it is damaged.
+    """
     import pydicom
     from pydicom.pixels import get_decoder, pixel_array
     from pydicom.uid import ImplicitVRLittleEndian
@@ -141,8 +150,8 @@ def _decode_with_gdcm(stream: BinaryIO) -> np.ndarray | None:
     return values[0] if values.ndim == 3 and len(values) == 1 else values
 
 
-def _cause(error: Exception) -> str:
-    """What went wrong, without the file's name, which may be that of a person."""
+def cause(error: Exception) -> str:
+    """What went wrong with a file, without its name, which may be that of a person."""
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
     if isinstance(error, (zipfile.BadZipFile, KeyError)):

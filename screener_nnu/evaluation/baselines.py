@@ -3,6 +3,7 @@
 A data set on which one of these wins says nothing about a method: bright, rare, central or
 superficial voxels are then enough. Positional scores come in both orientations for that reason.
 All arrays are `(z, y, x)`, spacing is in mm in the same order, and higher means more anomalous.
+A picture is one slice of grey values in the place of HU, with pixels in the place of mm.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import FINGERPRINT_FILE, preprocessed_folder
 
 SMOOTHING_MM = 2.0
+LOCAL_PIXELS = 9
+"""Side of the square in which `local_deviation` looks at a picture."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,12 @@ class BaselineInput:
         box = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in extent)
         inside = self.body[box]
         if inside.all():
-            # The body fills its box, so there is no outside; the border then counts as skin.
-            around = ndimage.distance_transform_edt(np.pad(inside, 1), sampling=self.spacing)
-            depth[box] = around[1:-1, 1:-1, 1:-1]
+            # The body fills its box, so there is no outside; the border then counts as skin. The
+            # one slice of a picture has no border before and behind it.
+            border = [int(size > 1) for size in inside.shape]
+            padded = np.pad(inside, [(width, width) for width in border])
+            around = ndimage.distance_transform_edt(padded, sampling=self.spacing)
+            depth[box] = around[tuple(slice(width, -width or None) for width in border)]
         else:
             depth[box] = ndimage.distance_transform_edt(inside, sampling=self.spacing)
         return depth
@@ -132,6 +138,27 @@ def skin_proximity(given: BaselineInput) -> NDArray[np.float32]:
     return -given.depth_mm
 
 
+def brightness(given: BaselineInput) -> NDArray[np.float32]:
+    """The grey value: bright is anomalous."""
+    return given.image_hu.astype(np.float32)
+
+
+def darkness(given: BaselineInput) -> NDArray[np.float32]:
+    """Minus the grey value: dark is anomalous."""
+    return -given.image_hu.astype(np.float32)
+
+
+def local_deviation(given: BaselineInput) -> NDArray[np.float32]:
+    """Standard deviation of the grey values in a square of `LOCAL_PIXELS` around each pixel."""
+    # About the mean of the picture: squares of large values would lose the small differences.
+    image = given.image_hu - given.image_hu.mean(dtype=np.float64)
+    size = (1, LOCAL_PIXELS, LOCAL_PIXELS)
+    mean = ndimage.uniform_filter(image, size, mode="nearest")
+    squares = ndimage.uniform_filter(np.square(image), size, mode="nearest")
+    return np.sqrt(np.maximum(squares - np.square(mean), 0.0)).astype(np.float32)
+
+
+#: Of scans.
 BASELINES: dict[str, Baseline] = {
     "hu_deviation": hu_deviation,
     "hu_rarity": hu_rarity,
@@ -141,7 +168,30 @@ BASELINES: dict[str, Baseline] = {
     "skin_depth": skin_depth,
     "skin_proximity": skin_proximity,
 }
+#: Of pictures.
+PICTURE_BASELINES: dict[str, Baseline] = {
+    "brightness": brightness,
+    "darkness": darkness,
+    "grey_deviation": hu_deviation,
+    "local_deviation": local_deviation,
+    "centre_distance": centre_distance,
+    "centre_proximity": centre_proximity,
+    "border_depth": skin_depth,
+    "border_proximity": skin_proximity,
+}
 NEED_HISTOGRAM = frozenset({"hu_rarity", "smoothed_hu_rarity"})
+
+
+def is_baseline(name: str) -> bool:
+    """Whether a method is a baseline, of scans or of pictures."""
+    return name in BASELINES or name in PICTURE_BASELINES
+
+
+def baseline_names(has_histogram: bool, pictures: bool = False) -> list[str]:
+    """Baselines that can be computed with or without the training set's HU histogram."""
+    if pictures:
+        return list(PICTURE_BASELINES)
+    return [name for name in BASELINES if has_histogram or name not in NEED_HISTOGRAM]
 
 
 @dataclass(frozen=True)

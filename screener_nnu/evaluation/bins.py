@@ -20,15 +20,14 @@ from numpy.typing import NDArray
 
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.evaluation.cases import (
-    CaseFiles,
     Measurement,
-    file_state,
     iterate_scores,
     load_labels,
 )
 from screener_nnu.evaluation.froc import place_thresholds
 from screener_nnu.evaluation.histograms import quantile_edges
 from screener_nnu.evaluation.metrics import lowest_above
+from screener_nnu.evaluation.pairing import CaseFiles, file_state
 from screener_nnu.evaluation.records import DAMAGED
 from screener_nnu.evaluation.workers import for_each_case
 from screener_nnu.files import replacing
@@ -206,7 +205,8 @@ def no_case_left(skipped: Mapping[str, str]) -> ScreenerError:
     reasons = "; ".join(f"{case}: {reason}" for case, reason in list(skipped.items())[:5])
     return ScreenerError(
         f"no case can be evaluated ({reasons or 'the folders hold no maps'}): map and annotation "
-        "are CASE.nii.gz of one name, and CASE_body.nii.gz lies beside the map"
+        "are CASE.nii.gz of one name, and CASE_body.nii.gz lies beside the map; of pictures they "
+        "are CASE.tif, CASE.png and CASE_body.png"
     )
 
 

@@ -77,10 +77,25 @@ def bootstrap_intervals(
     return {name: interval(values, len(histograms)) for name, values in draws.items()}
 
 
-def case_weights(cases: int, samples: int, seed: int) -> NDArray[np.float64]:
-    """How often each case is drawn in each bootstrap sample `(samples, cases)`."""
+def case_weights(
+    cases: int, samples: int, seed: int, groups: Sequence[str] | None = None
+) -> NDArray[np.float64]:
+    """How often each case is drawn in each bootstrap sample `(samples, cases)`.
+
+    Args:
+        cases: number of cases.
+        samples: number of bootstrap samples.
+        seed: seed of the draws.
+        groups: of each case `(cases,)`, such as its patient; whole groups are then drawn.
+    """
     rng = np.random.default_rng(seed)
-    return rng.multinomial(cases, np.full(cases, 1.0 / cases), size=samples).astype(float)
+    if groups is None:
+        group = np.arange(cases)
+    else:
+        group = np.unique(np.asarray(groups), return_inverse=True)[1]
+    drawn = int(group.max()) + 1
+    weights = rng.multinomial(drawn, np.full(drawn, 1.0 / drawn), size=samples).astype(float)
+    return weights if groups is None else weights[:, group]
 
 
 def coarse_starts(pooled: CaseHistogram, bins: int, keep: int | None = None) -> NDArray[np.intp]:

@@ -1,9 +1,9 @@
-"""Files of one case (map, body, annotation, CT): paired by name, checked, read, and how."""
+"""What is read of one case, checked, and how: voxels that count, annotated ones, and scores."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,25 +11,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from screener_nnu.errors import CaseError, ScreenerError
+from screener_nnu.errors import CaseError
 from screener_nnu.evaluation.baselines import (
     BASELINES,
     NEED_HISTOGRAM,
+    PICTURE_BASELINES,
     BaselineInput,
     HuHistogram,
+    baseline_names,
 )
 from screener_nnu.evaluation.froc import MIN_VOLUME_MM3
-from screener_nnu.files import refuse_missing
-from screener_nnu.outputs.products import product_endings
+from screener_nnu.evaluation.pairing import CaseFiles
+from screener_nnu.preprocessing.pictures import read_picture
 from screener_nnu.preprocessing.volumes import (
     Geometry,
+    is_flat,
     read_array,
     read_geometry,
     read_labels,
 )
 
-ENDING = ".nii.gz"
-BODY = "_body"
 # Part of every signature: a change of what is counted must count anew.
 _FORMAT = 2
 
@@ -42,7 +43,7 @@ class Measurement:
         labels: annotation values that are pathology; None takes all above zero.
         hu_histogram: HU of the bodies of all planned scans, for the rarity baselines.
         seed: seed of everything drawn.
-        min_volume_mm3: least volume of a detection and of a lesion in the FROC.
+        min_volume_mm3: least volume of a detection and of a lesion in the FROC; pixels of pictures.
     """
 
     labels: tuple[int, ...] | None = None
@@ -66,25 +67,6 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class CaseFiles:
-    """Files of one case.
-
-    Attributes:
-        case: name of the case.
-        maps: anomaly map of each method.
-        body: body mask.
-        mask: annotation.
-        image: CT in HU, or None when baselines are left out.
-    """
-
-    case: str
-    maps: dict[str, Path]
-    body: Path
-    mask: Path
-    image: Path | None
-
-
-@dataclass(frozen=True)
 class CaseLabels:
     """Which voxels of a case count, and which of them are annotated.
 
@@ -102,7 +84,9 @@ class CaseLabels:
 
     @property
     def spacing(self) -> tuple[float, float, float]:
-        """Voxel spacing `(z, y, x)` in mm."""
+        """Voxel spacing `(z, y, x)` in mm; of a picture in pixels."""
+        if is_flat(self.reference):
+            return 1.0, 1.0, 1.0
         x, y, z = self.reference.spacing
         return z, y, x
 
@@ -112,93 +96,6 @@ class CaseLabels:
         volume = np.zeros(self.counted.shape, dtype=bool)
         volume[self.counted] = self.annotated
         return volume
-
-
-def file_state(path: Path | None) -> list[Any] | None:
-    """Name, size in bytes and time of the last change of a file."""
-    if path is None:
-        return None
-    status = path.stat()
-    return [path.name, status.st_size, status.st_mtime_ns]
-
-
-def pair_cases(
-    methods: Mapping[str, Path], masks: Path, images: Path | None
-) -> tuple[list[CaseFiles], dict[str, str]]:
-    """Pairs maps, masks and images by the name of the case.
-
-    Every method is judged on the same cases, so a case that one method lacks is left out.
-
-    Args:
-        methods: folder of maps `<case>.nii.gz` and `<case>_body.nii.gz` of each method.
-        masks: folder of annotations `<case>.nii.gz`.
-        images: folder of CT images `<case>_0000.nii.gz` or `<case>.nii.gz`, or None.
-
-    Returns:
-        Complete cases in order of name, and the reason for each other one by name.
-
-    Raises:
-        ScreenerError: when a folder does not exist.
-    """
-    for folder in [*methods.values(), masks, *([images] if images else [])]:
-        refuse_missing(folder)
-        if not folder.is_dir():
-            raise ScreenerError(f"{folder} is not a folder")
-    annotated = _names(masks)
-    names = annotated.union(*(_map_names(folder, annotated) for folder in methods.values()))
-    complete: list[CaseFiles] = []
-    skipped: dict[str, str] = {}
-    for case in sorted(names):
-        try:
-            complete.append(_find_files(case, methods, masks, images))
-        except CaseError as error:
-            skipped[case] = error.reason
-    return complete, skipped
-
-
-def _names(folder: Path) -> set[str]:
-    files = (path.name for path in folder.iterdir() if path.name.endswith(ENDING))
-    return {name[: -len(ENDING)] for name in files}
-
-
-def _map_names(folder: Path, annotated: set[str]) -> set[str]:
-    """Cases of a folder of maps, told from what else a prediction writes of a case.
-
-    A case may itself be called `whole_body`.
-    """
-    names = _names(folder)
-    others = names | annotated
-    made = [end.removesuffix(ENDING) for end in product_endings() if end.endswith(ENDING)]
-
-    def belongs(name: str) -> bool:
-        owners = {name.removesuffix(end) for end in (BODY, "_mask", *made)} - {name}
-        return bool(owners & others)
-
-    return {name for name in names if not belongs(name)}
-
-
-def _find_files(
-    case: str, methods: Mapping[str, Path], masks: Path, images: Path | None
-) -> CaseFiles:
-    maps = {
-        method: _first(case, f"anomaly map of '{method}'", [folder / f"{case}{ENDING}"])
-        for method, folder in methods.items()
-    }
-    bodies = [folder / f"{case}{BODY}{ENDING}" for folder in methods.values()]
-    body = _first(case, "body mask", bodies)
-    mask = _first(case, "annotation", [masks / f"{case}{ENDING}"])
-    image: Path | None = None
-    if images:
-        named = [images / f"{case}_0000{ENDING}", images / f"{case}{ENDING}"]
-        image = _first(case, "CT image", named)
-    return CaseFiles(case, maps, body, mask, image)
-
-
-def _first(case: str, kind: str, places: list[Path]) -> Path:
-    for path in places:
-        if path.is_file():
-            return path
-    raise CaseError(case, f"no {kind}: {places[0]} does not exist")
 
 
 def load_labels(files: CaseFiles, labels: Collection[int] | None = None) -> CaseLabels:
@@ -249,22 +146,33 @@ def iterate_scores(
             yield method, scores.astype(np.float32, copy=False)[labels.counted]
     names = [
         name
-        for name in baseline_names(hu_histogram is not None)
+        for name in baseline_names(hu_histogram is not None, files.is_picture)
         if wanted is None or name in wanted
     ]
     if files.image is None or not names:
         return
+    read = read_grey if files.is_picture else read_array
     given = BaselineInput(
-        read_array(files.image, files.case, labels.reference),
+        read(files.image, files.case, labels.reference),
         labels.body,
         labels.spacing,
         hu_histogram.edges if hu_histogram else None,
         hu_histogram.counts if hu_histogram else None,
     )
+    functions = PICTURE_BASELINES if files.is_picture else BASELINES
     for name in names:
-        yield name, BASELINES[name](given)[labels.counted]
+        yield name, functions[name](given)[labels.counted]
 
 
-def baseline_names(has_histogram: bool) -> list[str]:
-    """Baselines that can be computed with or without the training set's HU histogram."""
-    return [name for name in BASELINES if has_histogram or name not in NEED_HISTOGRAM]
+def read_grey(path: Path, case: str, like: Geometry | None = None) -> NDArray[np.float32]:
+    """Grey values `(1, H, W)` of a picture, those of colours averaged.
+
+    Raises:
+        CaseError: it cannot be read, or has another size than the geometry.
+    """
+    pixels = read_picture(path, case, may_be_constant=True).pixels
+    grey = pixels.mean(axis=0, dtype=np.float32)[None]
+    if like is not None and grey.shape != like.size[::-1]:
+        sizes = f"{grey.shape[:0:-1]} and {like.size[:2]}"
+        raise CaseError(case, f"{path} and its map differ in size: {sizes} pixels (x, y)")
+    return grey

@@ -16,16 +16,15 @@ from screener_nnu.case_score import case_score
 from screener_nnu.errors import CaseError
 from screener_nnu.evaluation.bins import Bins, MethodBins
 from screener_nnu.evaluation.cases import (
-    CaseFiles,
     CaseLabels,
     Measurement,
-    file_state,
     iterate_scores,
     load_labels,
 )
 from screener_nnu.evaluation.froc import count_froc, least_voxels
 from screener_nnu.evaluation.histograms import BinIndex, CaseHistogram
 from screener_nnu.evaluation.lesions import LesionHistograms, Lesions, find_lesions
+from screener_nnu.evaluation.pairing import CaseFiles, file_state
 from screener_nnu.evaluation.records import (
     CaseRecord,
     SampledScores,

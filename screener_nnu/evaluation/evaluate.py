@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.evaluation.baselines import BASELINES, HuHistogram
+from screener_nnu.evaluation.baselines import HuHistogram, baseline_names, is_baseline
 from screener_nnu.evaluation.bins import (
     BINS_FILE,
     Bins,
@@ -17,9 +17,10 @@ from screener_nnu.evaluation.bins import (
     no_case_left,
     place_bins,
 )
-from screener_nnu.evaluation.cases import CaseFiles, Measurement, baseline_names, pair_cases
+from screener_nnu.evaluation.cases import Measurement
 from screener_nnu.evaluation.counting import count_cases
 from screener_nnu.evaluation.froc import MIN_VOLUME_MM3
+from screener_nnu.evaluation.pairing import CaseFiles, pair_cases
 from screener_nnu.evaluation.records import CaseRecord, record_path
 from screener_nnu.evaluation.summarise import (
     MethodResult,
@@ -72,9 +73,10 @@ def evaluate_maps(
     an earlier call left in the folder for the same files and settings is not computed again.
 
     Args:
-        methods: folder of maps `<case>.nii.gz` and body masks `<case>_body.nii.gz`, by method.
-        masks: folder of annotations `<case>.nii.gz`.
-        images: folder of CT in HU; without it the baselines are left out.
+        methods: folder of maps `<case>.nii.gz` and body masks `<case>_body.nii.gz`, by method; of
+            pictures `<case>.tif` and `<case>_body.png`.
+        masks: folder of annotations `<case>.nii.gz`, of pictures `<case>.png`.
+        images: folder of CT in HU, or of pictures; without it the baselines are left out.
         hu_histogram: HU of the bodies of all planned scans; without it HU rarity is left out.
         labels: annotation values that are pathology; None takes all above zero.
         thresholds: threshold of a method chosen elsewhere; otherwise Dice is taken at the best
@@ -84,7 +86,7 @@ def evaluate_maps(
         seed: seed of all that is drawn: places of bins, sampled voxels, bootstrap.
         folder: where bins and the records of the cases are kept; None keeps nothing.
         bins: bins of another evaluation to use, so that both merge.
-        min_volume_mm3: least volume of a detection and of a lesion in the FROC.
+        min_volume_mm3: least volume of a detection and of a lesion in the FROC; pixels of pictures.
         protocol: `full`, or `paper` for the figures of the paper's sampling as well.
 
     Raises:
@@ -95,7 +97,9 @@ def evaluate_maps(
     found, skipped = pair_cases(methods, masks, images)
     if not found:
         raise no_case_left(skipped)
-    names = [*methods, *(baseline_names(hu_histogram is not None) if images else [])]
+    pictures = found[0].is_picture
+    baselines = baseline_names(hu_histogram is not None, pictures) if images else []
+    names = [*methods, *baselines]
     measurement = Measurement(
         tuple(labels) if labels is not None else None, hu_histogram, seed, min_volume_mm3
     )
@@ -152,7 +156,7 @@ def summarise_records(
 
 def _check(methods: Mapping[str, Path], protocol: str) -> None:
     """Refuses names that a baseline has or that are no name of a folder, and other protocols."""
-    if taken := set(methods) & set(BASELINES):
+    if taken := [name for name in methods if is_baseline(name)]:
         raise ScreenerError(f"{', '.join(sorted(taken))}: the name of a baseline; choose another")
     for name in methods:
         if name != Path(name).name or name.startswith("."):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.evaluation.baselines import BASELINES
+from screener_nnu.evaluation.baselines import is_baseline
 from screener_nnu.evaluation.bins import BINS_FILE, Bins
 from screener_nnu.evaluation.evaluate import Evaluation, summarise_records
 from screener_nnu.evaluation.records import record_path, stored_signature
@@ -64,7 +64,7 @@ def merge_evaluations(
                 shutil.copyfile(source, temporary)
     Bins(bins.methods).save(out / BINS_FILE)
     skipped = {case: reason for case, reason in skipped.items() if case not in place}
-    maps = [method for method in bins.methods if method not in BASELINES]
+    maps = [method for method in bins.methods if not is_baseline(method)]
     thresholds = dict.fromkeys(maps, threshold) if threshold is not None else {}
     return summarise_records(out, bins, sorted(place), skipped, thresholds, bootstrap, protocol)
 

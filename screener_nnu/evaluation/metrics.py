@@ -123,6 +123,21 @@ def dice_above(
     return curve[..., first] if first < curve.shape[-1] else 0.0 * curve[..., 0]
 
 
+def iou_of(dice: FloatArray) -> FloatArray:
+    """Intersection over union (Jaccard index) of the same voxels as a Dice, `D / (2 - D)`."""
+    return dice / (2.0 - dice)
+
+
+def best_iou(positive: NDArray[np.number], negative: NDArray[np.number]) -> FloatArray:
+    """Highest intersection over union over all thresholds `(...)`, as optimistic as that Dice."""
+    return iou_of(best_dice(positive, negative))
+
+
+def iou_above(positive: NDArray[np.number], negative: NDArray[np.number], first: int) -> FloatArray:
+    """Intersection over union `(...)` when bin `first` and those above are positive."""
+    return iou_of(dice_above(positive, negative, first))
+
+
 def best_bin(dice: NDArray[np.float64]) -> NDArray[np.intp]:
     """Bin of the highest Dice `(...)`; of equal ones the highest, so that it is an occupied one."""
     filled = np.where(np.isnan(dice), -1.0, dice)
@@ -166,9 +181,13 @@ METRICS: dict[str, Metric] = {
     "auroc_fpr30": Metric("AUROC@0.3", partial(area_under_roc, max_fpr=MAX_FPR)),
     "average_precision": Metric("AP", average_precision),
     "best_dice": Metric("best Dice", best_dice),
+    "best_iou": Metric("best IoU", best_iou),
 }
 #: Metrics at a threshold; their functions take the first bin above it as well.
-METRICS_AT_THRESHOLD: dict[str, Metric] = {"dice": Metric("Dice", dice_above)}
+METRICS_AT_THRESHOLD: dict[str, Metric] = {
+    "dice": Metric("Dice", dice_above),
+    "iou": Metric("IoU", iou_above),
+}
 
 
 def score_histogram(
@@ -184,7 +203,7 @@ def score_histogram(
 
     Returns:
         Counts of voxels and of annotated ones, the metrics by name, `best_threshold` (the score
-        above which voxels are positive for `best_dice`) and `threshold`.
+        above which voxels are positive for `best_dice` and `best_iou`) and `threshold`.
     """
     positive, negative = histogram.positive, histogram.negative
     annotated = int(positive.sum(dtype=np.int64))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from screener_nnu.evaluation.baselines import BASELINES
+from screener_nnu.evaluation.baselines import is_baseline
 from screener_nnu.evaluation.evaluate import Evaluation
 from screener_nnu.evaluation.froc import FALSE_POSITIVES_PER_SCAN
 from screener_nnu.evaluation.metrics import MAX_FPR, cumulate
@@ -41,7 +42,9 @@ def plot_curves(evaluation: Evaluation, path: Path) -> None:
     figure = Figure(figsize=(15, 5.4 + 0.24 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     roc, precision_recall, froc = figure.subplots(1, 3)
-    for method, style in _styles(list(evaluation.methods)).items():
+    names = list(evaluation.methods)
+    styles = line_styles([n for n in names if not is_baseline(n)], filter(is_baseline, names))
+    for method, style in styles.items():
         result = evaluation.methods[method]
         if 0 < result.figures["annotated"] < result.figures["voxels"]:
             fpr, tpr, precision = _voxel_curves(result)
@@ -57,24 +60,20 @@ def plot_curves(evaluation: Evaluation, path: Path) -> None:
         figure.savefig(temporary, dpi=120, format="png")
 
 
-def _styles(methods: list[str]) -> dict[str, dict[str, Any]]:
+def line_styles(maps: Iterable[str], baselines: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Line of each method: colours of their own for maps, a second set for baselines."""
     from matplotlib import colormaps
 
     strong = [colormaps["tab10"](place) for place in range(10)]
     soft = [colormaps["Dark2"](place) for place in range(8)]
-    maps = [method for method in methods if method not in BASELINES]
     styles: dict[str, dict[str, Any]] = {}
-    for method in methods:
-        if method in maps:
-            place = maps.index(method)
-            line = ["-", (0, (5, 1))][place // len(strong) % 2]
-            colour = strong[place % len(strong)]
-            styles[method] = {"color": colour, "linestyle": line, "linewidth": 2.2, "zorder": 3}
-        else:
-            place = len(styles) - len(maps)
-            dash, colour = _DASHES[place % len(_DASHES)], soft[place % len(soft)]
-            styles[method] = {"color": colour, "linestyle": dash, "linewidth": 1.1, "zorder": 2}
+    for place, method in enumerate(maps):
+        line = ["-", (0, (5, 1))][place // len(strong) % 2]
+        colour = strong[place % len(strong)]
+        styles[method] = {"color": colour, "linestyle": line, "linewidth": 2.2, "zorder": 3}
+    for place, method in enumerate(baselines):
+        dash, colour = _DASHES[place % len(_DASHES)], soft[place % len(soft)]
+        styles[method] = {"color": colour, "linestyle": dash, "linewidth": 1.1, "zorder": 2}
     return styles
 
 

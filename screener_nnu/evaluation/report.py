@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -12,16 +11,18 @@ from typing import Any
 
 from screener_nnu.errors import ScreenerError
 from screener_nnu.evaluation.bins import BINS_FILE, Bins
-from screener_nnu.evaluation.evaluate import Evaluation, MethodResult
+from screener_nnu.evaluation.case_report import CASE_FILES
+from screener_nnu.evaluation.evaluate import Evaluation
 from screener_nnu.evaluation.metrics import METRICS, METRICS_AT_THRESHOLD
 from screener_nnu.evaluation.plots import plot_curves
 from screener_nnu.evaluation.records import HISTOGRAMS
 from screener_nnu.evaluation.summarise import PAPER, figure_names
+from screener_nnu.evaluation.tables import MOST_NAMED, aligned, cell, named, undefined, without_nan
 from screener_nnu.files import replacing
 from screener_nnu.ownership import own_folder
 from screener_nnu.plans import write_json
 
-_FILES = ("cases.csv", "pooled.csv", "curves.png", "summary.json")
+_FILES = ("cases.csv", "pooled.csv", "curves.png", "summary.json", *CASE_FILES)
 _CHOSEN_COLUMNS = {"dice_k1": "Dice@1", "dice_k5": "Dice@5", "dice_k10": "Dice@10"}
 _LESION_COLUMNS = {"aupro_fpr30": "AUPRO@0.3", "froc": "FROC", "case_auroc": "case AUROC"}
 _PAPER_COLUMNS = {paper: f"{METRICS[name].title} (paper protocol)" for name, paper in PAPER.items()}
@@ -88,11 +89,7 @@ def _write_csv(path: Path, columns: list[str], rows: Iterable[dict[str, Any]]) -
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         for row in rows:
-            writer.writerow({key: "" if _undefined(value) else value for key, value in row.items()})
-
-
-def _undefined(value: Any) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
+            writer.writerow({key: "" if undefined(value) else value for key, value in row.items()})
 
 
 def _summary(evaluation: Evaluation, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,9 +98,9 @@ def _summary(evaluation: Evaluation, settings: Mapping[str, Any]) -> dict[str, A
     for method, result in evaluation.methods.items():
         methods[method] = {
             "cases": len(result.cases),
-            **_without_nan(result.figures),
+            **without_nan(result.figures),
             "intervals_95": {
-                name: _without_nan(asdict(interval)) for name, interval in result.intervals.items()
+                name: without_nan(asdict(interval)) for name, interval in result.intervals.items()
             },
         }
     return {
@@ -116,17 +113,14 @@ def _summary(evaluation: Evaluation, settings: Mapping[str, Any]) -> dict[str, A
     }
 
 
-def _without_nan(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: None if _undefined(value) else value for key, value in values.items()}
-
-
 def format_table(evaluation: Evaluation) -> str:
     """Pooled figures of each method as plain text, with their 95 % intervals over cases."""
     pooled = [result.figures for result in evaluation.methods.values()]
     given = any(figures["threshold"] != figures["best_threshold"] for figures in pooled)
-    # Without a threshold chosen elsewhere that column would only repeat the best Dice.
+    # Without a threshold chosen elsewhere these columns would only repeat the best ones.
     metrics = {**METRICS, **METRICS_AT_THRESHOLD}
-    voxels = {name: m.title for name, m in metrics.items() if given or name != "dice"}
+    repeated = () if given else ("dice", "iou")
+    voxels = {name: m.title for name, m in metrics.items() if name not in repeated}
     defined = {
         name: title
         for name, title in {**_CHOSEN_COLUMNS, **_LESION_COLUMNS}.items()
@@ -137,33 +131,29 @@ def format_table(evaluation: Evaluation) -> str:
     for columns in blocks:
         lines += [*_table(evaluation, columns), ""]
     lines += [f"left out {case}: {reason}" for case, reason in evaluation.skipped.items()]
-    lines += [f"note on {case}: {note}" for case, note in evaluation.notes.items()]
+    lines += _notes(evaluation.notes)
     lines += [f"no {name}: {reason}" for name, reason in evaluation.undefined.items()]
     return "\n".join(line.rstrip() for line in lines).rstrip()
 
 
+def _notes(notes: Mapping[str, str]) -> list[str]:
+    """Remarks on cases, one line for many with the same one."""
+    alike: dict[str, list[str]] = {}
+    for case, note in notes.items():
+        alike.setdefault(note, []).append(case)
+    lines = []
+    for note, cases in alike.items():
+        if len(cases) > MOST_NAMED:
+            lines.append(f"note on {named(cases)}: {note}")
+        else:
+            lines += [f"note on {case}: {note}" for case in cases]
+    return lines
+
+
 def _table(evaluation: Evaluation, columns: Mapping[str, str]) -> list[str]:
     """Lines of one table."""
-    header = ["method", "cases", *columns.values()]
-    rows = [_table_row(m, result, list(columns)) for m, result in evaluation.methods.items()]
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in [header, *rows]
-    ]
-    return [lines[0], "-" * len(lines[0]), *lines[1:]]
-
-
-def _table_row(method: str, result: MethodResult, names: list[str]) -> list[str]:
-    cells = [method, str(len(result.cases))]
-    for name in names:
-        value = result.figures[name]
-        cell = "-" if _undefined(value) else f"{value:.3f}"
-        interval = result.intervals.get(name)
-        if interval and not _undefined(interval.low):
-            cell += f" [{interval.low:.3f}, {interval.high:.3f}]"
-        cells.append(cell)
-    return cells
+    rows = [["method", "cases", *columns.values()]]
+    for method, result in evaluation.methods.items():
+        cells = [cell(result.figures[name], result.intervals.get(name)) for name in columns]
+        rows.append([method, str(len(result.cases)), *cells])
+    return aligned(rows)

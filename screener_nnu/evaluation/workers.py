@@ -9,7 +9,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from screener_nnu.errors import CaseError, ScreenerError
-from screener_nnu.evaluation.cases import CaseFiles
+from screener_nnu.evaluation.pairing import CaseFiles
 from screener_nnu.preprocessing.workers import run_cases
 
 Result = TypeVar("Result")

@@ -1,4 +1,4 @@
-"""Whether a labelled case can be trained on: its image is CT, and its label belongs to it.
+"""Whether a labelled case can be trained on: what its image shows, and whose its label is.
 
 Light enough for every process: no torch.
 """
@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from screener_nnu.errors import CaseError
+from screener_nnu.preprocessing.modality import CT
 from screener_nnu.preprocessing.reading import read_image
 from screener_nnu.preprocessing.volumes import Geometry, read_geometry, read_labels
 
@@ -32,17 +34,21 @@ class CaseOutcome:
     values: tuple[int, ...] = ()
 
 
-def check_case(case: str, files: tuple[Path, Path], declared: frozenset[int]) -> CaseOutcome:
+def check_case(
+    case: str, files: tuple[Path, Path], declared: frozenset[int], modality: str = CT
+) -> CaseOutcome:
     """Reads image and label of a case, each once.
 
     Args:
         case: its name.
         files: image and label.
         declared: values that a label may hold.
+        modality: of the image.
     """
     image, label = files
     faults: list[str] = []
-    geometry = _tried(lambda: read_image(image, case).geometry, image, "remove its label", faults)
+    read = partial(read_image, image, case, modality)
+    geometry = _tried(lambda: read().geometry, image, "remove its label", faults)
     values = _tried(lambda: _values(label, case, geometry), label, "remove its image", faults)
     odd = [value for value in values or () if value not in declared]
     if odd:

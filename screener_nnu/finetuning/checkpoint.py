@@ -72,7 +72,7 @@ def stock_checkpoint(
             "fold": "all",
             "dataset_json": json.loads(json.dumps(dict(dataset_json))),
         },
-        "inference_allowed_mirroring_axes": (0, 1, 2),
+        "inference_allowed_mirroring_axes": tuple(range(len(plan.configuration["patch_size"]))),
         "nnssl_adaptation_plan": _adaptation_plan(inner, plan),
         "citations": [dict(_CITATION)],
     }
@@ -136,7 +136,7 @@ def check_same_input(checkpoint: Mapping[str, Any], plan: StockPlan) -> None:
     A changed spacing or intensity window fits every tensor shape and still ruins the weights.
 
     Raises:
-        ScreenerError: spacing, normalisation or the four CT constants differ.
+        ScreenerError: spacing, normalisation or the four constants of a channel differ.
     """
     odd = input_differences(checkpoint, plan)
     if odd:
@@ -178,7 +178,9 @@ def input_settings(plan: StockPlan) -> dict[str, Any]:
         key: value for key, value in resampling.items() if key != "num_threads"
     }
     settings["transpose_forward"] = plan.values.get("transpose_forward")
-    settings["intensities"] = plan.intensities
+    if plan.standardises:
+        found = [plan.intensities_of(channel) for channel in range(plan.channels)]
+        settings["intensities"] = found[0] if len(found) == 1 else found
     plain: dict[str, Any] = json.loads(json.dumps(settings))
     return plain
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from screener_nnu.errors import ScreenerError
 from screener_nnu.finetuning.checkpoint import SEGMENTATION_HEADS
-from screener_nnu.plans import CONFIGURATION, StockPlan
+from screener_nnu.plans import StockPlan
 
 TRANSFERRED, RESET, MISSING, MISMATCH, UNUSED = (
     "transferred",
@@ -139,7 +139,7 @@ def _network_shapes(plan: StockPlan, dataset_json: Mapping[str, Any]) -> dict[st
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     manager = PlansManager(plan.to_dict())
-    configuration = manager.get_configuration(CONFIGURATION)
+    configuration = manager.get_configuration(plan.configuration_name)
     heads = manager.get_label_manager(dict(dataset_json)).num_segmentation_heads
     # Shapes alone: on the meta device no memory is taken and nothing is initialised.
     with torch.device("meta"):
@@ -147,7 +147,7 @@ def _network_shapes(plan: StockPlan, dataset_json: Mapping[str, Any]) -> dict[st
             configuration.network_arch_class_name,
             configuration.network_arch_init_kwargs,
             configuration.network_arch_init_kwargs_req_import,
-            1,
+            plan.channels,
             heads,
             allow_init=False,
             deep_supervision=True,

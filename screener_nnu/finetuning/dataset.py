@@ -11,23 +11,26 @@ from typing import Any
 
 from screener_nnu.errors import ScreenerError
 from screener_nnu.finetuning.description import Labels, read_description, read_json_object
+from screener_nnu.finetuning.image_kind import ONE_CT_CHANNEL, ImageKind
 from screener_nnu.paths import dataset_name, preprocessed_folder, raw_folder
 
 
 @dataclass(frozen=True)
 class LabelledDataset:
-    """A raw nnU-Net dataset with one CT channel and a label for each case.
+    """A raw nnU-Net dataset with a label for each case.
 
     Attributes:
         name: full name `DatasetXXX_Name`.
         dataset_json: its `dataset.json`.
         images, labels: file of each case, by the case's name.
+        kind: of its images.
     """
 
     name: str
     dataset_json: dict[str, Any]
     images: dict[str, Path]
     labels: dict[str, Path]
+    kind: ImageKind = ONE_CT_CHANNEL
 
     @property
     def cases(self) -> list[str]:
@@ -116,8 +119,14 @@ class LabelledDataset:
         return sorted(path for path in found if path.is_file())
 
 
-def read_labelled_dataset(dataset: int | str) -> LabelledDataset:
+def read_labelled_dataset(
+    dataset: int | str, kind: ImageKind | None = ONE_CT_CHANNEL
+) -> LabelledDataset:
     """Reads what a raw dataset consists of.
+
+    Args:
+        dataset: number or name.
+        kind: of images that it has to hold; None where that is not to be judged.
 
     See Also:
         `dataset_check.check_cases`: whether its cases can be trained on.
@@ -128,12 +137,12 @@ def read_labelled_dataset(dataset: int | str) -> LabelledDataset:
     """
     name = dataset_name(dataset)
     path = raw_folder(name) / "dataset.json"
-    dataset_json = read_description(path)
+    dataset_json = read_description(path, kind)
     _check_preprocessed(name, dataset_json)
     images, labels = _case_files(path.parent, dataset_json)
     if not images:
         raise ScreenerError(_no_images(path, dataset_json["file_ending"]))
-    return LabelledDataset(name, dataset_json, images, labels)
+    return LabelledDataset(name, dataset_json, images, labels, kind or ONE_CT_CHANNEL)
 
 
 def _check_preprocessed(name: str, dataset_json: Mapping[str, Any]) -> None:

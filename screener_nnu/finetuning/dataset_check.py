@@ -106,7 +106,8 @@ def _read_all(
     todo = {case: files for case, files in pairs.items() if case not in values}
     if not todo:
         return values
-    work = partial(check_case, declared=dataset.label_values.declared)
+    declared, modality = dataset.label_values.declared, dataset.kind.modality
+    work = partial(check_case, declared=declared, modality=modality)
     outcomes = run_cases(
         work, todo, min(processes, len(todo)), lambda why: CaseOutcome(faults=(why,))
     )

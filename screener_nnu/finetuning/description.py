@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from screener_nnu.errors import ScreenerError
+from screener_nnu.finetuning.image_kind import ONE_CT_CHANNEL, ImageKind
 
 BACKGROUND, IGNORE = "background", "ignore"
 _EXAMPLE = '{"background": 0, "lesion": 1}'
@@ -46,8 +47,12 @@ class Labels:
         return frozenset({0, *values} | ({self.ignore} if self.ignore is not None else set()))
 
 
-def read_description(path: Path) -> dict[str, Any]:
+def read_description(path: Path, kind: ImageKind | None = ONE_CT_CHANNEL) -> dict[str, Any]:
     """Reads and checks a `dataset.json`.
+
+    Args:
+        path: of the file.
+        kind: of images that it has to describe; None where that is not to be judged.
 
     Raises:
         ScreenerError: missing, no JSON, or not what fine-tuning in nnU-Net asks for; the message
@@ -57,7 +62,7 @@ def read_description(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ScreenerError(f"no {path}: a labelled dataset needs nnU-Net's raw folder")
     values = read_json_object(path, "correct it")
-    faults = _faults(values)
+    faults = (kind.faults(values) if kind else []) + _faults(values)
     if faults:
         lines = "".join(f"\n  {fault}" for fault in faults)
         raise ScreenerError(f"{path} cannot be used; correct it:{lines}")
@@ -93,21 +98,10 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _faults(values: Mapping[str, Any]) -> list[str]:
     ending = values.get("file_ending")
-    faults = _channel_faults(values.get("channel_names", values.get("modality")))
-    faults += _label_faults(values.get("labels"), values.get("regions_class_order"))
+    faults = _label_faults(values.get("labels"), values.get("regions_class_order"))
     if not isinstance(ending, str) or not ending.startswith(".") or len(ending) < 2:
         faults.append(f'file_ending is {ending!r}, but must be that of the files, as in ".nii.gz"')
     return faults + _listing_faults(values.get("dataset", {}))
-
-
-def _channel_faults(channels: Any) -> list[str]:
-    allowed = 'channel_names must be {"0": "CT"}'
-    if not isinstance(channels, dict):
-        return [f"{allowed}, but is {channels!r}"]
-    names = list(channels.values())
-    if len(names) != 1 or str(names[0]).upper() != "CT":
-        return [f"it has the channels {names}, but the student knows one CT channel: {allowed}"]
-    return []
 
 
 def _label_faults(labels: Any, order: Any) -> list[str]:

@@ -9,7 +9,20 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.finetuning.description import read_json_object
 from screener_nnu.finetuning.settings import PROVENANCE, FineTuningSettings
 from screener_nnu.paths import dataset_name, plan_file, results_folder
-from screener_nnu.plans import CONFIGURATION, DEFAULT_PLANS_NAME, StockPlan, write_json
+from screener_nnu.plans import (
+    CONFIGURATIONS,
+    DEFAULT_PLANS_NAME,
+    PICTURES,
+    VOLUMES,
+    StockPlan,
+    write_json,
+)
+
+# What plans of ours normalise by.
+_SCHEMES = {
+    VOLUMES: (["CTNormalization"], ["ZScoreNormalization"]),
+    PICTURES: (["CTNormalization"], ["CTNormalization"] * 3),
+}
 
 
 def target_stem(source: str, plans_name: str) -> str:
@@ -34,7 +47,7 @@ def read_source_plan(source: str, plans_name: str) -> StockPlan:
     """The plan of the pre-trained dataset.
 
     Raises:
-        ScreenerError: no such plan, or not for one CT channel.
+        ScreenerError: no such plan, or not for one channel of CT or MR, or for pictures.
     """
     path = plan_file(source, plans_name)
     if not path.is_file():
@@ -46,10 +59,14 @@ def read_source_plan(source: str, plans_name: str) -> StockPlan:
         schemes = plan.configuration["normalization_schemes"]
     except (KeyError, TypeError) as error:
         raise ScreenerError(
-            f"{path} is no plan with the configuration {CONFIGURATION}: name another one with -p"
+            f"{path} is no plan with the configuration {' or '.join(CONFIGURATIONS)}: name another "
+            "one with -p"
         ) from error
-    if schemes != ["CTNormalization"]:
-        raise ScreenerError(f"{path} is not a plan for one CT channel: it normalises by {schemes}")
+    if schemes not in _SCHEMES[plan.configuration_name]:
+        raise ScreenerError(
+            f"{path} is not a plan for one channel of CT or MR, or for pictures: it normalises by "
+            f"{schemes}"
+        )
     return plan
 
 
@@ -78,10 +95,11 @@ def target_plan(
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     values = plan.to_dict()
+    name = plan.configuration_name
     # Resolves `inherits_from`; other configurations stay behind with the source's data.
-    block = dict(PlansManager(values).get_configuration(CONFIGURATION).configuration)
+    block = dict(PlansManager(values).get_configuration(name).configuration)
     stem = target_stem(source, plan.name)
-    block["data_identifier"] = f"{stem}_{CONFIGURATION}"
+    block["data_identifier"] = f"{stem}_{name}"
     block.pop("next_stage", None)
     values.pop("screener", None)
     provenance = {"source": source, "source_plans": plan.name, "start": start}
@@ -90,7 +108,7 @@ def target_plan(
         "dataset_name": target,
         "plans_name": target_plans_name(source, plan.name, start),
         "image_reader_writer": reader,
-        "configurations": {CONFIGURATION: block},
+        "configurations": {name: block},
         PROVENANCE: {**provenance, "settings": tuned.to_plan()} if tuned else provenance,
     }
     return StockPlan(made)
@@ -114,7 +132,7 @@ def check_target_plan(plan: StockPlan, restart: bool = False) -> None:
         )
     if stored == plan.to_dict() or restart:
         return
-    checkpoints = f"*__{plan.name}__{CONFIGURATION}/fold_*/checkpoint_*.pth"
+    checkpoints = f"*__{plan.name}__{plan.configuration_name}/fold_*/checkpoint_*.pth"
     models = results_folder(plan.dataset).glob(checkpoints)
     trained = sorted({str(model.parent) for model in models})
     if trained:

@@ -17,7 +17,7 @@ from screener_nnu.files import replacing
 from screener_nnu.finetuning.checkpoint import input_settings
 from screener_nnu.finetuning.dataset import LabelledDataset
 from screener_nnu.finetuning.killed_workers import named_when_killed
-from screener_nnu.plans import CONFIGURATION, StockPlan, write_json
+from screener_nnu.plans import StockPlan, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def prepare_dataset(dataset: LabelledDataset, plan: StockPlan, processes: int) -
         logger.info("preprocessing %d cases of %s: %s", len(dataset.cases), dataset.name, reason)
         # Killed meanwhile, the folder is still known as ours, and made again.
         write_json(marker, {})
-        _preprocess(dataset, plan.name, processes)
+        _preprocess(dataset, plan, processes)
     for case, label in dataset.labels.items():
         copy = dataset.folder / "gt_segmentations" / f"{case}{dataset.file_ending}"
         current = copy.is_file() and copy.stat().st_mtime >= label.stat().st_mtime
@@ -129,12 +129,12 @@ def _settings_of(marker: Path) -> dict[str, Any]:
     return done if isinstance(done, dict) else {}
 
 
-def _preprocess(dataset: LabelledDataset, plans_name: str, processes: int) -> None:
+def _preprocess(dataset: LabelledDataset, plan: StockPlan, processes: int) -> None:
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 
     with named_when_killed(f"the preprocessing of {dataset.name} with {processes} processes"):
         DefaultPreprocessor(verbose=False).run(
-            dataset.name, CONFIGURATION, plans_name, num_processes=processes
+            dataset.name, plan.configuration_name, plan.name, num_processes=processes
         )
 
 

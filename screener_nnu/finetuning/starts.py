@@ -18,10 +18,12 @@ from screener_nnu.finetuning.checkpoint import (
     input_differences,
     read_checkpoint,
 )
+from screener_nnu.finetuning.image_kind import ImageKind
 from screener_nnu.finetuning.settings import FINE_TUNING_TRAINER, FineTuningSettings
 from screener_nnu.finetuning.training import file_hash
 from screener_nnu.paths import finished_checkpoint
-from screener_nnu.plans import CONFIGURATION, Plan, StockPlan
+from screener_nnu.plans import CONFIGURATIONS, Plan, StockPlan
+from screener_nnu.preprocessing.modality import MODALITIES
 
 SCRATCH, STUDENT, DESCRIPTOR, SHUFFLED = "scratch", "student", "descriptor", "shuffled"
 STARTS = (SCRATCH, STUDENT, DESCRIPTOR, SHUFFLED)
@@ -119,7 +121,7 @@ def file_start_name(path: Path) -> str:
     path = path.resolve()
     text = path.stem
     if text.startswith("checkpoint_") and len(path.parts) > 3:
-        text = path.parents[1].name.removesuffix(f"__{CONFIGURATION}")
+        text = re.sub(rf"__({'|'.join(CONFIGURATIONS)})$", "", path.parents[1].name)
     # No underscores: nnU-Net parts the names of its folders by them.
     word = re.sub(r"[^A-Za-z0-9]+", "-", text)[:_LONGEST_NAME].strip("-")
     return f"{word}-{file_hash(path)[:8]}"
@@ -164,6 +166,13 @@ def check_input(start: Start, checkpoint: Mapping[str, Any], plan: StockPlan) ->
     if start.origin == DESCRIPTOR:
         return [
             "note: the descriptor saw images as preprocessing.equalisation of its plan says; "
-            "fine-tuning feeds clipped and standardised HU"
+            f"fine-tuning feeds {_fed(plan)}"
         ]
     return []
+
+
+def _fed(plan: StockPlan) -> str:
+    """What stock nnU-Net makes of an image."""
+    if not plan.standardises:
+        return "scans that are standardised by their own mean and deviation"
+    return f"clipped and standardised {MODALITIES[ImageKind.of(plan).modality].unit}"

@@ -41,7 +41,7 @@ from screener_nnu.paths import (
     results_folder,
     trainers_shim_folder,
 )
-from screener_nnu.plans import CONFIGURATION, write_json
+from screener_nnu.plans import VOLUMES, write_json
 
 if TYPE_CHECKING:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -63,6 +63,7 @@ class FineTuningRun:
         epochs, iterations: epochs, and training iterations of each; the defaults are nnU-Net's.
         seed: of new weights, batches and augmentation; `None` leaves them to chance, as nnU-Net.
         trainer: `nnUNetTrainer` or `FineTuningTrainer`.
+        configuration: that of the plan.
     """
 
     dataset: str
@@ -73,11 +74,12 @@ class FineTuningRun:
     iterations: int = 250
     seed: int | None = None
     trainer: str = STOCK_TRAINER
+    configuration: str = VOLUMES
 
     @property
     def folder(self) -> Path:
-        """Where nnU-Net writes: `nnUNetTrainer__<plans>__3d_fullres/fold_X`."""
-        model = f"{self.trainer}__{self.plans_name}__{CONFIGURATION}"
+        """Where nnU-Net writes: `nnUNetTrainer__<plans>__<configuration>/fold_X`."""
+        model = f"{self.trainer}__{self.plans_name}__{self.configuration}"
         return results_folder(self.dataset) / model / f"fold_{self.fold}"
 
     @property
@@ -96,7 +98,7 @@ class FineTuningRun:
         suffix = "" if self.trainer == STOCK_TRAINER else f" -tr {self.trainer}"
         suffix += "" if device == "cuda" else f" -device {device}"
         return (
-            f"nnUNetv2_predict -i INPUT -o OUTPUT -d {number} -c {CONFIGURATION} "
+            f"nnUNetv2_predict -i INPUT -o OUTPUT -d {number} -c {self.configuration} "
             f"-p {self.plans_name} -f {self.fold}{suffix}"
         )
 
@@ -169,7 +171,7 @@ def make_trainer(run: FineTuningRun, device: str, resume: bool) -> nnUNetTrainer
     with _own_trainers():
         trainer = get_trainer_from_args(
             run.dataset,
-            CONFIGURATION,
+            run.configuration,
             run.fold,  # type: ignore[arg-type]
             run.trainer,
             run.plans_name,
@@ -252,7 +254,7 @@ def _cases(fold: Fold) -> str:
 def _data(run: FineTuningRun, fold: Fold | None) -> str | None:
     """A hash of images and labels of the run; None where the raw dataset is not there."""
     try:
-        dataset = read_labelled_dataset(run.dataset)
+        dataset = read_labelled_dataset(run.dataset, kind=None)
     except ScreenerError:
         return None
     names = dataset.cases if fold is None else sorted({*fold["train"], *fold["val"]})
@@ -266,7 +268,7 @@ def _data(run: FineTuningRun, fold: Fold | None) -> str | None:
 def _differences(begun: dict[str, Any], record: dict[str, Any]) -> list[str]:
     """Settings that a training was not begun with; the same weights may lie elsewhere now."""
     # Trainings of earlier versions did not record all that is compared now.
-    later = {"weights_sha256", "cases", "trainer", "data"} - set(begun)
+    later = {"weights_sha256", "cases", "trainer", "data", "configuration"} - set(begun)
     compared = {key: value for key, value in record.items() if key not in later}
     if record["weights"] and begun.get("weights_sha256") == record["weights_sha256"]:
         del compared["weights"]

@@ -18,7 +18,7 @@ class ImportRequest:
     """One run of `screener_import`.
 
     Attributes:
-        source: folder (nested, mixed) of DICOM files, or a zip of one.
+        source: folder (nested, mixed) of DICOM files or a zip of one; folder or table of pictures.
         number: of the dataset.
         name: of the dataset, without `DatasetXXX_`.
         min_slices: volumes of fewer slices are skipped.
@@ -28,6 +28,8 @@ class ImportRequest:
         keep_names: case names and report tell patient, date, description and folder.
         processes: series read at a time; 0: in this process.
         dry_run: say what would be taken, and write nothing.
+        colour: `auto`, `grey` or `rgb`, what pictures are to be.
+        group_regex: regular expression whose first group in a path is the patient; empty: none.
     """
 
     source: Path
@@ -40,6 +42,8 @@ class ImportRequest:
     keep_names: bool = False
     processes: int = 0
     dry_run: bool = False
+    colour: str = "auto"
+    group_regex: str = ""
 
     @property
     def folder(self) -> Path:
@@ -54,13 +58,18 @@ class ImportRequest:
         """
         refuse_missing(self.source)
         new_dataset_name(self.number, self.name)
-        for option, pattern in (("--include", self.include), ("--exclude", self.exclude)):
+        patterns = {"include": self.include, "exclude": self.exclude}
+        for option, pattern in (patterns | {"group_regex": self.group_regex}).items():
             try:
-                re.compile(pattern)
+                groups = re.compile(pattern).groups
             except re.error as error:
                 raise ScreenerError(
-                    f"{option} '{pattern}' is no regular expression ({error})"
+                    f"--{option} '{pattern}' is no regular expression ({error})"
                 ) from error
+            if option == "group_regex" and pattern and not groups:
+                raise ScreenerError(
+                    f"--group_regex '{pattern}' has no group: put the patient in parentheses"
+                )
         if (self.folder / "labelsTr").exists():
             raise ScreenerError(
                 f"{self.folder.name} has labels (labelsTr), and an import has none: choose another "

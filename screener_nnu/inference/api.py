@@ -11,8 +11,9 @@ import SimpleITK as sitk  # noqa: N813
 from screener_nnu.detectors import STUDENT, ModelRef
 from screener_nnu.errors import CaseError
 from screener_nnu.plans import DEFAULT_PLANS_NAME
+from screener_nnu.preprocessing.modality import CT, MODALITIES, PICTURE
 from screener_nnu.preprocessing.nifti import RAS_TO_LPS, SHEAR_DEGREES, shear_degrees
-from screener_nnu.preprocessing.reading import RawImage, to_raw_image
+from screener_nnu.preprocessing.reading import RawImage, picture_image, to_raw_image
 from screener_nnu.preprocessing.volumes import Geometry
 
 if TYPE_CHECKING:
@@ -44,34 +45,58 @@ def load_predictor(
 
 
 def as_raw_image(
-    image: Any, spacing: Sequence[float] | None = None, case: str = "image"
+    image: Any,
+    spacing: Sequence[float] | None = None,
+    case: str = "image",
+    modality: str = CT,
 ) -> RawImage:
-    """A scan in memory, for `Predictor.predict`.
+    """A scan or a picture in memory, for `Predictor.predict`.
 
     Args:
         image: HU as a SimpleITK image, a nibabel image (its affine may be oblique or flipped), or a
-            NumPy array (z, y, x) whose axes point to head, back and left.
-        spacing: of an array, (z, y, x), mm; images have their own.
+            NumPy array (z, y, x) whose axes point to head, back and left. MR likewise in any unit;
+            a picture as an array of whole numbers (rows, columns), or (rows, columns, 3) in colour.
+        spacing: of an array, (z, y, x), mm; images have their own, and pictures none.
         case: name used in messages.
+        modality: `ct`, `mr` or `picture`, that of the model.
 
     Raises:
-        CaseError: no 3D CT in HU, a spacing is missing or superfluous, or the affine is sheared.
+        CaseError: no 3D CT in HU, a spacing is missing or superfluous, or the affine is sheared; no
+            3D image, or no picture, of another modality.
     """
+    if modality not in MODALITIES:
+        raise CaseError(case, f"{modality} is no modality: give one of {', '.join(MODALITIES)}")
     is_array = isinstance(image, np.ndarray)
+    if modality == PICTURE:
+        return _picture(image, spacing, case)
     if is_array and spacing is None:
         raise CaseError(case, "an array has no voxel size: give spacing=(z, y, x) in mm")
     if not is_array and spacing is not None:
         raise CaseError(case, "the image has a voxel size of its own: leave spacing out")
     if spacing is not None:
-        return to_raw_image(_from_array(image, spacing, case), case)
+        return to_raw_image(_from_array(image, spacing, case), case, modality=modality)
     if isinstance(image, sitk.Image):
-        return to_raw_image(image, case)
+        return to_raw_image(image, case, modality=modality)
     if hasattr(image, "affine") and hasattr(image, "dataobj"):
-        return to_raw_image(_from_nibabel(image, case), case)
+        return to_raw_image(_from_nibabel(image, case), case, modality=modality)
     raise CaseError(
         case,
         f"a {type(image).__name__} is no image: give one of SimpleITK or nibabel, or an array with "
         "its spacing",
+    )
+
+
+def _picture(image: Any, spacing: Sequence[float] | None, case: str) -> RawImage:
+    if not isinstance(image, np.ndarray) or image.dtype not in (np.uint8, np.uint16):
+        raise CaseError(case, "a picture has to be an array of uint8 or uint16")
+    if spacing is not None:
+        raise CaseError(case, "pictures have no voxel size: leave spacing out")
+    if image.ndim == 3 and image.shape[-1] == 3:
+        return picture_image(np.moveaxis(image, -1, 0), case)
+    if image.ndim == 2:
+        return picture_image(image[None], case)
+    raise CaseError(
+        case, f"its shape {image.shape} is not (rows, columns), or (rows, columns, 3) in colour"
     )
 
 
@@ -104,7 +129,7 @@ def _from_nibabel(image: Any, case: str) -> sitk.Image:
 
 def _to_sitk(array: np.ndarray, case: str) -> sitk.Image:
     if array.ndim != 3:
-        raise CaseError(case, f"the image is {array.ndim}D: give one 3D CT")
+        raise CaseError(case, f"the image is {array.ndim}D: give one of 3D")
     if array.dtype.kind not in "iuf":
-        raise CaseError(case, f"its values are of type {array.dtype}: give numbers in HU")
+        raise CaseError(case, f"its values are of type {array.dtype}: give numbers")
     return sitk.GetImageFromArray(np.ascontiguousarray(array, dtype=np.float32))

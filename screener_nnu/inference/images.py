@@ -13,8 +13,8 @@ from screener_nnu.dicom.records import Series
 from screener_nnu.errors import ScreenerError, some
 from screener_nnu.files import refuse_missing, replacing
 from screener_nnu.inference.compressed_nifti import write_compressed
-from screener_nnu.inference.map_kind import PICTURES, SCANS, MapKind
 from screener_nnu.inference.picture_files import find_pictures, joined_name, write_tiff
+from screener_nnu.map_kind import PICTURES, SCANS, MapKind
 from screener_nnu.preprocessing.pictures import PICTURE_ENDINGS, is_picture, write_picture
 from screener_nnu.preprocessing.reading import Source
 from screener_nnu.preprocessing.volumes import Geometry, is_flat, printable

@@ -19,7 +19,6 @@ from screener_nnu.errors import CaseError
 from screener_nnu.files import OutputError, disk_is_full
 from screener_nnu.inference.images import kind_of
 from screener_nnu.inference.map_folder import AnomalyMap, MapFolder
-from screener_nnu.inference.map_kind import SCANS
 from screener_nnu.inference.output_folder import (
     refuse_folder_of_scans,
     refuse_maps_of_other_kind,
@@ -28,6 +27,7 @@ from screener_nnu.inference.output_folder import (
 )
 from screener_nnu.inference.pipeline import Pipeline, attempt, memory_budget, scan_bytes
 from screener_nnu.inference.volume import score_scan
+from screener_nnu.map_kind import SCANS
 from screener_nnu.ownership import foreign_files, not_ours
 from screener_nnu.plans import Plan
 from screener_nnu.preprocessing.mapping import mask_to_input_geometry, to_input_geometry
@@ -69,8 +69,10 @@ class Predictor:
         """The anomaly map of one scan.
 
         Raises:
-            CaseError: a score is no finite number, so that the map would show nothing true.
+            CaseError: the image is none of the kind that the model was trained on, or a score is
+                no finite number, so that the map would show nothing true.
         """
+        check_colours(raw, self.plan.channels)
         prepared = prepare_image(raw, self.plan.settings.preprocessing)
         body, frame = prepared.body, prepared.frame
         found = score_scan(
@@ -80,6 +82,21 @@ class Predictor:
         score = to_input_geometry(found.scores, frame, self.lowest, body, self.device)
         mask = mask_to_input_geometry(body, frame)
         return AnomalyMap(score, mask, found.vector_scores, found.vector)
+
+
+def check_colours(raw: RawImage, channels: int) -> None:
+    """Refuses a grey picture for a model of colours, and the reverse.
+
+    Raises:
+        CaseError: it is one.
+    """
+    if raw.colours != channels:
+        kinds = {1: "grey", 3: "in colour"}
+        raise CaseError(
+            raw.case,
+            f"it is {kinds[raw.colours]}, and the model was trained on pictures that are "
+            f"{kinds[channels]}: convert it",
+        )
 
 
 def check_scores(scores: np.ndarray, case: str) -> None:

@@ -19,6 +19,7 @@ from screener_nnu.finetuning.splits import (
 )
 from screener_nnu.finetuning.starts import Start
 from screener_nnu.finetuning.training import FineTuningRun
+from screener_nnu.plans import VOLUMES
 
 
 @dataclass(frozen=True, order=True)
@@ -125,7 +126,12 @@ def draw_cases(folder: Path, cases: Sequence[str], design: Design) -> dict[Setti
 
 
 def plan_runs(
-    dataset: str, folder: Path, cases: Sequence[str], design: Design, plans: dict[Start, list[str]]
+    dataset: str,
+    folder: Path,
+    cases: Sequence[str],
+    design: Design,
+    plans: dict[Start, list[str]],
+    configuration: str = VOLUMES,
 ) -> list[LowShotRun]:
     """All trainings, in an order that compares all starts on a few settings first.
 
@@ -138,6 +144,7 @@ def plan_runs(
         cases: its cases.
         design: what is compared.
         plans: plan name of each start and seed.
+        configuration: that of all these plans.
 
     Raises:
         ScreenerError: see `draw_cases`.
@@ -157,6 +164,7 @@ def plan_runs(
                 design.iterations,
                 setting.torch_seed,
                 start.trainer,
+                configuration,
             )
             runs.append(LowShotRun(start.name, setting, split, training))
     return runs

@@ -20,12 +20,12 @@ _LETTER = 0.075  # of the legend, inches
 _DASHES = (":", "-.")
 
 
-def draw(summary: Summary, tolerance: float) -> bytes:
+def draw(summary: Summary, tolerance: str) -> bytes:
     """The picture as PNG.
 
     Args:
         summary: figures of the benchmark.
-        tolerance: of the surface Dice (mm).
+        tolerance: of the surface Dice, with its unit.
     """
     from matplotlib import style
 
@@ -34,7 +34,7 @@ def draw(summary: Summary, tolerance: float) -> bytes:
         return _draw(summary, tolerance)
 
 
-def _draw(summary: Summary, tolerance: float) -> bytes:
+def _draw(summary: Summary, tolerance: str) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -45,7 +45,7 @@ def _draw(summary: Summary, tolerance: float) -> bytes:
     FigureCanvasAgg(figure)
     left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[width, 5.5])[0]
     colours = _colours(summary.starts)
-    titles = {"dice": "Dice", "nsd": f"surface Dice, {tolerance:g} mm"}
+    titles = {"dice": "Dice", "nsd": f"surface Dice, {tolerance}"}
     for axes, metric in zip(left.subplots(2, 1, sharex=True), METRICS, strict=True):
         _pairs(axes, summary, metric, colours)
         axes.set_ylabel(f"{titles[metric]} of a case")

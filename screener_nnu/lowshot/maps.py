@@ -11,6 +11,7 @@ from screener_nnu.finetuning.plan import target_stem
 from screener_nnu.inference.api import load_predictor
 from screener_nnu.inference.predict import predict_files
 from screener_nnu.paths import results_folder
+from screener_nnu.preprocessing.modality import PICTURE
 
 
 def predicted_maps(
@@ -41,5 +42,6 @@ def predicted_maps(
     folder = results_folder(dataset.name) / name
     predictor = load_predictor(source, plans, model, device)
     skipped = predict_files(predictor, dict(dataset.images), folder, overwrite=restart)
-    paths = {case: folder / f"{case}.nii.gz" for case in dataset.cases if case not in skipped}
+    ending = ".tif" if dataset.kind.modality == PICTURE else ".nii.gz"
+    paths = {case: folder / f"{case}{ending}" for case in dataset.cases if case not in skipped}
     return paths, {f"map of {case}": reason for case, reason in skipped.items()}

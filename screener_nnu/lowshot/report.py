@@ -64,7 +64,8 @@ def write_report(
     Args:
         folder: where to.
         summary: the figures.
-        settings: what was asked for; plain values, with `dataset` and `nsd_tolerance_mm`.
+        settings: what was asked for; plain values, with `dataset`, `nsd_tolerance_mm` and `unit`,
+            mm or pixels.
         runs: all trainings of the design.
         records: figures of the finished ones.
         floors: by their names.
@@ -75,7 +76,7 @@ def write_report(
     write_bytes(folder / "lowshot.md", text.encode())
     write_bytes(folder / "lowshot.csv", _csv(runs, records, floors).encode())
     write_json(folder / "lowshot.json", _plain(_values(summary, settings, runs, floors, failures)))
-    write_bytes(folder / "lowshot.png", draw(summary, settings["nsd_tolerance_mm"]))
+    write_bytes(folder / "lowshot.png", draw(summary, _tolerance(settings)))
     return text
 
 
@@ -127,7 +128,7 @@ def markdown(
     ]
     titles = {
         "dice": "Dice",
-        "nsd": f"Normalised surface Dice, {settings['nsd_tolerance_mm']:g} mm",
+        "nsd": f"Normalised surface Dice, {_tolerance(settings)}",
     }
     for metric, title in titles.items():
         lines += ["", f"## {title}", "", *_table(summary, metric), *_left_out(summary, metric)]
@@ -135,6 +136,10 @@ def markdown(
     if failures:
         lines += ["", "## Failed", "", *(f"- {name}: {why}" for name, why in failures.items())]
     return "\n".join(lines) + "\n"
+
+
+def _tolerance(settings: Mapping[str, Any]) -> str:
+    return f"{settings['nsd_tolerance_mm']:g} {settings.get('unit', 'mm')}"
 
 
 def _table(summary: Summary, metric: str) -> list[str]:

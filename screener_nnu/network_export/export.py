@@ -15,6 +15,7 @@ import torch
 
 from screener_nnu.descriptors.network_files import load_network
 from screener_nnu.detectors import ModelRef
+from screener_nnu.errors import ScreenerError
 from screener_nnu.files import file_sha256, replacing
 from screener_nnu.network_export.agreement import check_agreement
 from screener_nnu.network_export.description import NetworkModel, describe
@@ -24,6 +25,7 @@ from screener_nnu.ownership import own_folder
 from screener_nnu.paths import dataset_name, finished_checkpoint
 from screener_nnu.plans import Plan, Shape
 from screener_nnu.preprocessing import body
+from screener_nnu.preprocessing.modality import CT, MODALITIES
 from screener_nnu.scoring.student import Student
 
 JSON_NAME = "network.json"
@@ -58,8 +60,8 @@ def export_network(request: NetworkRequest, folder: Path) -> dict[str, Any]:
         The values of the JSON.
 
     Raises:
-        ScreenerError: the student has not been trained, a package is missing, a written graph does
-            not give the student's scores, or the folder cannot be written.
+        ScreenerError: the student has not been trained or is not one of CT, a package is missing, a
+            written graph does not give the student's scores, or the folder cannot be written.
     """
     if "onnx" in request.formats:
         require_onnx()
@@ -67,6 +69,7 @@ def export_network(request: NetworkRequest, folder: Path) -> dict[str, Any]:
     checkpoint = finished_checkpoint(dataset, "distillation", request.plans_name)
     reference = ModelRef(dataset, request.plans_name)
     student, plan, statistics = reference.load(torch.device("cpu"))
+    _require_ct(plan)
     model = NetworkModel(
         dataset,
         request.plans_name,
@@ -87,6 +90,16 @@ def export_network(request: NetworkRequest, folder: Path) -> dict[str, Any]:
         written[PROGRAM] = Path(__file__).with_name(PROGRAM).read_bytes()
     _write(folder, {**written, JSON_NAME: json.dumps(values, indent=2).encode() + b"\n"})
     return values
+
+
+def _require_ct(plan: Plan) -> None:
+    modality = plan.settings.preprocessing.modality
+    if modality != CT:
+        raise ScreenerError(
+            f"{plan.dataset} was planned for {MODALITIES[modality].title}, and what stands in "
+            f"{JSON_NAME} and {PROGRAM} is for CT alone: pass the model on with "
+            "screener_export_model"
+        )
 
 
 def _whole_tile(plan: Plan) -> Shape:

@@ -17,7 +17,7 @@ from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.files import OutputError, remove
 from screener_nnu.findings import Findings
 from screener_nnu.inference.map_folder import AnomalyMap
-from screener_nnu.inference.map_kind import SCANS
+from screener_nnu.map_kind import SCANS
 from screener_nnu.outputs.products import FINDINGS, PRODUCTS, product_endings, product_file
 from screener_nnu.outputs.request import OutputRequest
 from screener_nnu.outputs.scan_vectors import packed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from screener_nnu.inference.map_kind import PICTURES, SCANS, MapKind
+from screener_nnu.map_kind import PICTURES, SCANS, MapKind
 from screener_nnu.viewer.index import page_name
 
 FINDINGS, OVERLAY = "findings", "overlay"

@@ -10,8 +10,8 @@ import numpy as np
 from screener_nnu.calibration.record import Calibration
 from screener_nnu.errors import ScreenerError
 from screener_nnu.findings.find import LIMIT, Percentile
-from screener_nnu.inference.map_kind import SCANS, MapKind
 from screener_nnu.least_volume import MINIMUM_ML, PIXEL_ML
+from screener_nnu.map_kind import SCANS, MapKind
 from screener_nnu.outputs.products import FINDINGS, PRODUCTS
 from screener_nnu.score_units import NATS
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from screener_nnu.case_score import flag
 from screener_nnu.files import replacing
-from screener_nnu.inference.map_kind import SCANS, MapKind
+from screener_nnu.map_kind import SCANS, MapKind
 from screener_nnu.outputs.extras import TABLE, read_record
 
 COLUMNS = (

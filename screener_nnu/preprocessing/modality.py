@@ -17,11 +17,12 @@ from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.plans import PICTURES, VOLUMES, PreprocessingSettings, Range, Spacing
 from screener_nnu.preprocessing.body import Slices, body_box, body_mask
 from screener_nnu.preprocessing.picture_body import lit_area
-from screener_nnu.preprocessing.units import check_intensities
+from screener_nnu.preprocessing.units import check_intensities, looks_like_ct
 
 CT, MR, PICTURE = "ct", "mr", "picture"
 # Voxels that percentiles and thresholds are measured on; an odd step meets every row and column.
 _SAMPLE = 2_000_000
+_EIGHT_BITS = 255
 
 
 class Modality(ABC):
@@ -61,6 +62,10 @@ class Modality(ABC):
         Raises:
             CaseError: they cannot be those of such an image.
         """
+
+    def why_not(self, image: NDArray, settings: PreprocessingSettings) -> str:
+        """Why an image is none like those of the plan; empty where it is."""
+        return ""
 
     def window(self, image: NDArray, settings: PreprocessingSettings) -> Range:
         """Values of an image that become 0 and 1 before equalisation."""
@@ -137,14 +142,21 @@ class _Mr(Modality):
 
     def values(self, array: NDArray, case: str) -> NDArray[np.float32]:
         """(x - mean) / std over the box of what is not 0, as stock nnU-Net crops it."""
-        low, high = float(array.min()), float(array.max())
+        with np.errstate(over="ignore"):
+            image = array.astype(np.float32)
+        low, high = float(image.min()), float(image.max())
         if not (np.isfinite(low) and np.isfinite(high)):
             raise CaseError(
                 case, "the image holds NaN or infinite values: replace them by 0 in the file"
             )
         if low == high:
             raise CaseError(case, f"every voxel has the value {low:g}: leave the scan out")
-        image = array.astype(np.float32)
+        if looks_like_ct(image):
+            raise CaseError(
+                case,
+                "its values are Hounsfield units, so this is CT and not MR: CT needs a plan "
+                "and a model of its own",
+            )
         inside = image[ndimage.find_objects((image != 0).view(np.uint8))[0]]
         image -= inside.mean()
         image /= max(float(inside.std()), 1e-8)
@@ -188,11 +200,21 @@ class _Picture(Modality):
 
     def edges(self, highest: float) -> NDArray[np.float64]:
         """One a grey value of 8 bits, 1024 of 16."""
-        return np.arange(257.0) if highest <= 255 else np.arange(1025.0) * 64
+        return np.arange(257.0) if highest <= _EIGHT_BITS else np.arange(1025.0) * 64
 
     def values(self, array: NDArray, case: str) -> NDArray[np.float32]:
         """As they are."""
         return array.astype(np.float32)
+
+    def why_not(self, image: NDArray, settings: PreprocessingSettings) -> str:
+        """Pictures of 8 bits are for plans of 8 bits, those of 16 for plans of 16."""
+        highest, most = settings.hu_window[1], float(image.max())
+        if (highest > _EIGHT_BITS) == (most > _EIGHT_BITS):
+            return ""
+        return (
+            f"its values reach {most:.0f}, and the plan is one of pictures whose white is "
+            f"{highest:.0f}: convert the picture, or leave it out"
+        )
 
     def box(self, image: NDArray, spacing: Spacing, settings: PreprocessingSettings) -> Slices:
         """Of what is lit; see `lit_area`."""

@@ -104,7 +104,7 @@ def prepare_image(raw: RawImage, settings: PreprocessingSettings) -> PreparedIma
     `CTNormalization` equals what `DefaultPreprocessor` makes of the same box.
 
     Raises:
-        CaseError: the scan is of another modality than the plan.
+        CaseError: the scan is of another modality than the plan, or of another kind of pictures.
         ScreenerError: the settings' body threshold lies outside their window.
     """
     modality = modality_of(settings)
@@ -114,6 +114,9 @@ def prepare_image(raw: RawImage, settings: PreprocessingSettings) -> PreparedIma
             f"it is read as {MODALITIES[raw.modality].title}, and the plan is one of "
             f"{modality.title}: use a model that was trained on such images",
         )
+    reason = modality.why_not(raw.array, settings)
+    if reason:
+        raise CaseError(raw.case, reason)
     window = modality.window(raw.array, settings)
     frame = frame_of(raw, settings)
     crop = raw.array[(..., *frame.slices)]

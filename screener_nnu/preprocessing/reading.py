@@ -21,6 +21,7 @@ from screener_nnu.preprocessing.modality import CT, MODALITIES, PICTURE
 from screener_nnu.preprocessing.nifti import is_nifti
 from screener_nnu.preprocessing.pictures import is_picture, picture_shape, read_picture
 from screener_nnu.preprocessing.volumes import (
+    PICTURE_DEPTH,
     Geometry,
     check_axes,
     check_layout,
@@ -37,8 +38,6 @@ logger = logging.getLogger(__name__)
 # An image file, a folder or zip of one DICOM series, or a series that was found before.
 Source = Path | Series
 CANONICAL = "LPS"
-#: Thickness that nnU-Net gives the one slice of a picture.
-PICTURE_DEPTH = 999.0
 # Longest edge (mm) of the smallest and the largest thing that a CT shows.
 _EXTENT_MM = (10.0, 4000.0)
 
@@ -69,6 +68,11 @@ class RawImage:
         """Voxels per axis, (z, y, x)."""
         z, y, x = self.array.shape[-3:]
         return z, y, x
+
+    @property
+    def colours(self) -> int:
+        """1 of grey values, 3 of colours."""
+        return 1 if self.array.ndim == 3 else len(self.array)
 
 
 def read_image(path: Source, case: str, modality: str = CT) -> RawImage:
@@ -105,17 +109,16 @@ def _read_picture(path: Path, case: str) -> RawImage:
     picture = read_picture(path, case)
     for note in picture.notes:
         logger.info("%s: %s", case, note)
-    pixels = MODALITIES[PICTURE].values(picture.pixels, case)
+    return picture_image(picture.pixels, case)
+
+
+def picture_image(stored: np.ndarray, case: str) -> RawImage:
+    """A picture (C, H, W) of 8 or 16 bits as a scan of one slice."""
+    pixels = MODALITIES[PICTURE].values(stored, case)
     array = pixels if len(pixels) == 1 else pixels[:, None]
-    geometry = picture_geometry(*pixels.shape[1:])
+    _, rows, columns = pixels.shape
+    geometry = Geometry.of_picture(columns, rows)
     return RawImage(case, array, (PICTURE_DEPTH, 1.0, 1.0), geometry, modality=PICTURE)
-
-
-def picture_geometry(rows: int, columns: int) -> Geometry:
-    """Of a picture of one slice: pixels of 1 x 1, as nnU-Net reads it."""
-    identity = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
-    spacing = (1.0, 1.0, PICTURE_DEPTH)
-    return Geometry((columns, rows, 1), spacing, (0.0, 0.0, 0.0), identity, CANONICAL)
 
 
 def to_raw_image(

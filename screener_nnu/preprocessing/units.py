@@ -30,6 +30,7 @@ _NO_AIR = 0.001
 _SHIFTED_TISSUE = 0.15
 _DEEP_AIR = 0.005
 _LEAST_TISSUE = 1 / 3
+_CLEAR_AIR = 0.05
 _ZEROS = 0.05
 _FULL_VIEW = 0.98
 _OTHER_UNIT = "this is not CT in Hounsfield units, but looks like"
@@ -70,6 +71,15 @@ def check_intensities(array: NDArray, case: str) -> None:
         )
 
 
+def looks_like_ct(array: NDArray) -> bool:
+    """Whether finite values (z, y, x) are HU of a person with air around or inside."""
+    sample = array.reshape(-1)[:: max(1, array.size // _SAMPLE) | 1]
+    low, high = float(array.min()), float(array.max())
+    if max(high, -low) > _FARTHEST or _why_not_hounsfield(sample, low, high):
+        return False
+    return _share(sample, *_AIR) >= _CLEAR_AIR
+
+
 def warn_of_full_views(body_shares: Mapping[str, float]) -> None:
     """Names in one warning the scans without any air around the body.
 
@@ -107,7 +117,7 @@ def _why_not_hounsfield(sample: NDArray, low: float, high: float) -> str:
     if low >= 0:
         return (
             f"no value is negative (from {low:.0f} to {high:.0f}), so this is not CT in Hounsfield "
-            "units: rescale it to HU or leave it out"
+            "units: rescale it to HU or leave it out; MR needs a plan and a model of its own"
         )
     zeros = float(np.mean(sample == 0))
     if zeros > _ZEROS:

@@ -38,7 +38,7 @@ _SPACING_TOLERANCE_MM = 1e-3
 _ORIGIN_TOLERANCE_MM = 1e-2
 _DIRECTION_TOLERANCE = 1e-3
 # The voxel size (z) that nnU-Net gives a picture, beside pixels of 1.
-_PICTURE_DEPTH = 999.0
+PICTURE_DEPTH = 999.0
 _TIFF = (".tif", ".tiff")
 _WAY_OUT = "replace the file or leave the case out"
 
@@ -94,7 +94,7 @@ class Geometry:
     def of_picture(cls, width: int, height: int) -> Geometry:
         """The geometry of a picture: one slice of pixels of 1, and 999 from slice to slice."""
         direction = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
-        spacing = (1.0, 1.0, _PICTURE_DEPTH)
+        spacing = (1.0, 1.0, PICTURE_DEPTH)
         return cls((width, height, 1), spacing, (0.0, 0.0, 0.0), direction, "LPS")
 
     @property

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from screener_nnu.detectors import STUDENT, TEACHER, ModelRef
-from screener_nnu.plans import CONFIGURATION
+from screener_nnu.preprocessing.modality import MODALITIES, PICTURE
 from screener_nnu.score_units import NO_UNIT
 
 _NOTICE = (
@@ -33,7 +33,7 @@ def model_card(description: Mapping[str, Any]) -> str:
         description["description"] or "No description was given.",
         f"**Licence of the weights:** {description['license'] or _UNSTATED}",
         "## Data",
-        _data(description["scans"]),
+        _data(description["scans"], description["settings"]["modality"]),
         "## Settings",
         _table(("setting", "value"), description["settings"].items()),
         "## Training",
@@ -42,7 +42,7 @@ def model_card(description: Mapping[str, Any]) -> str:
         _scores(model, description["score_statistics"]),
         _calibration(model, description["calibration"]),
         "## Use",
-        _use(model, description["teacher_plans"]),
+        _use(model, description["teacher_plans"], description["settings"]["configuration"]),
         "## Limits",
         _NOTICE,
         "## Versions",
@@ -51,10 +51,12 @@ def model_card(description: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _data(scans: Mapping[str, int]) -> str:
+def _data(scans: Mapping[str, int], modality: str) -> str:
+    what = "" if modality == PICTURE else " scans"
     return (
-        f"Unlabelled CT: {scans['train']} scans to train on, {scans['validation']} to validate, "
-        f"{scans['test']} kept for evaluation, {scans['left_out']} left out."
+        f"Unlabelled {MODALITIES[modality].title}: {scans['train']}{what} to train on, "
+        f"{scans['validation']} to validate, {scans['test']} kept for evaluation, "
+        f"{scans['left_out']} left out."
     )
 
 
@@ -100,7 +102,7 @@ def _calibration(model: ModelRef, calibrations: Mapping[str, Mapping[str, Any]])
     return "\n\n".join(lines)
 
 
-def _use(model: ModelRef, teacher_plans: str | None) -> str:
+def _use(model: ModelRef, teacher_plans: str | None, configuration: str) -> str:
     lines = ["screener_install_model FILE.zip", f"{model.command('predict')} -i scans -o maps"]
     if teacher_plans:
         teacher = replace(model, plans=teacher_plans, detector=TEACHER)
@@ -109,7 +111,7 @@ def _use(model: ModelRef, teacher_plans: str | None) -> str:
     if model.detector == STUDENT:
         source = model.command("finetune").removeprefix("screener_finetune -d ")
         lines.append(f"screener_finetune -d 502 --source {source} -f 0")
-        end = f"\n\nThe student is nnU-Net's network of `{CONFIGURATION}`, with one output."
+        end = f"\n\nThe student is nnU-Net's network of `{configuration}`, with one output."
     return "\n".join(f"    {line}" for line in lines) + end
 
 

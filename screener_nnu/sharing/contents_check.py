@@ -30,6 +30,12 @@ def check_contents(manifest: Manifest, places: dict[str, Path]) -> None:
     plans = {
         name: check_plan(read_json(places[plan_member(name)]), name) for name in manifest.plans
     }
+    for name, plan in plans.items():
+        if plan.configuration_name != manifest.configuration:
+            raise ScreenerError(
+                f"the plan {name} is one of {plan.configuration_name}, and model.json says "
+                f"{manifest.configuration}"
+            )
     _check_keys(places[DATASET], DATASET_KEYS)
     if HISTOGRAM in places:
         _check_keys(places[HISTOGRAM], HISTOGRAM_KEYS)
@@ -37,11 +43,11 @@ def check_contents(manifest: Manifest, places: dict[str, Path]) -> None:
         if file.plans_name not in plans:
             raise ScreenerError(f"the plan of {file.member} is missing")
         checkpoint = read_stage(places[file.member], file)
-        plan: Plan = checkpoint["plan"]
+        trained: Plan = checkpoint["plan"]
         if file.stage == "density":
-            _check_teacher(manifest, file, plan.settings)
+            _check_teacher(manifest, file, trained.settings)
         own = plans[file.plans_name]
-        if file == manifest.last_stage and not same_values(plan.values, own.values):
+        if file == manifest.last_stage and not same_values(trained.values, own.values):
             raise ScreenerError(
                 f"{file.member} was trained with another plan than {file.plans_name}"
             )

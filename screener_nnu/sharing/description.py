@@ -36,6 +36,8 @@ def main_settings(plan: Plan) -> dict[str, Any]:
     settings, architecture = plan.settings, plan.architecture
     return {
         "preset": settings.preset,
+        "modality": settings.preprocessing.modality,
+        "configuration": plan.configuration_name,
         "spacing_mm": list(settings.preprocessing.spacing),
         "crop_voxels": list(settings.crop_size),
         "equalisation": settings.preprocessing.equalisation,

@@ -32,6 +32,7 @@ from screener_nnu.sharing.manifest import (
     HISTOGRAM,
     MARKER,
     Manifest,
+    StageFile,
     plan_member,
     read_manifest,
 )
@@ -197,29 +198,26 @@ def _places(model: InstalledModel, staged: dict[Path, Path]) -> dict[str, Path]:
         ScreenerError: a plan has the name of another file.
     """
     dataset, manifest = model.dataset, model.manifest
+
+    def folder(file: StageFile) -> Path:
+        return stage_folder(dataset, file.stage, file.plans_name, manifest.configuration)
+
     final = {
         DATASET: preprocessed_folder(dataset) / "dataset.json",
         HISTOGRAM: preprocessed_folder(dataset) / FINGERPRINT_FILE,
         CARD: results_folder(dataset) / CARD,
         **{plan_member(name): plan_file(dataset, name) for name in manifest.plans},
-        **{
-            file.member: stage_folder(dataset, file.stage, file.plans_name) / "checkpoint_final.pth"
-            for file in manifest.stages
-        },
-        **{
-            file.calibration_member: stage_folder(dataset, file.stage, file.plans_name)
-            / CALIBRATION
-            for file in manifest.calibrations
-        },
+        **{file.member: folder(file) / "checkpoint_final.pth" for file in manifest.stages},
+        **{file.calibration_member: folder(file) / CALIBRATION for file in manifest.calibrations},
     }
     taken = {str(path).lower() for path in final.values()}
     marker = preprocessed_folder(dataset) / MARKER
     if len(taken) < len(final) or str(marker).lower() in taken:
         raise ScreenerError("one of its plans has the name of another file in the same folder")
     return {
-        member: folder / path.relative_to(target)
+        member: root / path.relative_to(target)
         for member, path in final.items()
-        for target, folder in staged.items()
+        for target, root in staged.items()
         if member in manifest.files and path.is_relative_to(target)
     }
 

@@ -10,6 +10,7 @@ from typing import Any
 from screener_nnu.detectors import DETECTORS, STUDENT, ModelRef, detectors_of
 from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import MODEL_MARKER
+from screener_nnu.plans import CONFIGURATIONS, VOLUMES
 from screener_nnu.stages import STAGES
 
 FORMAT = "screener_model"
@@ -66,6 +67,7 @@ class Manifest:
         dataset: full name of the pre-training data set.
         plans_name: plan of the detector.
         detector: what the file was made for; earlier ones hold a student.
+        configuration: of all plans; that of earlier files, which do not say it, is `3d_fullres`.
         files: size in bytes and SHA-256 of every other member.
         description: the whole of `model.json`.
     """
@@ -73,6 +75,7 @@ class Manifest:
     dataset: str
     plans_name: str
     detector: str
+    configuration: str
     files: dict[str, tuple[int, str]]
     description: dict[str, Any]
 
@@ -161,7 +164,8 @@ def read_manifest(values: Any, members: Iterable[str]) -> Manifest:
             f"it holds the detector {detector!r}, which this installation does not know (known: "
             f"{', '.join(DETECTORS)}): install the version of screener_nnu that wrote it"
         )
-    manifest = Manifest(dataset, plans_name, detector, _files(values.get("files")), values)
+    files = _files(values.get("files"))
+    manifest = Manifest(dataset, plans_name, detector, _configuration(values), files, values)
     differing = {*manifest.files, DESCRIPTION} ^ set(members)
     if differing:
         raise ScreenerError(f"model.json and the members differ in {sorted(differing)[:5]}")
@@ -171,6 +175,14 @@ def read_manifest(values: Any, members: Iterable[str]) -> Manifest:
     if missing:
         raise ScreenerError(f"it lacks {', '.join(missing)}")
     return manifest
+
+
+def _configuration(values: dict[str, Any]) -> str:
+    settings = values.get("settings")
+    found = settings.get("configuration", VOLUMES) if isinstance(settings, dict) else VOLUMES
+    if found not in CONFIGURATIONS:
+        raise ScreenerError(f"model.json names the configuration {found!r}, which is none of ours")
+    return str(found)
 
 
 def _files(values: Any) -> dict[str, tuple[int, str]]:

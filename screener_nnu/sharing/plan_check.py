@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.plans import CONFIGURATION, Plan
+from screener_nnu.plans import CONFIGURATIONS, PICTURES, VOLUMES, Plan
 from screener_nnu.sharing.manifest import is_dataset_name, is_plain_name
 from screener_nnu.sharing.scrub import case_names
 
@@ -15,19 +15,31 @@ _UNETS = "dynamic_network_architectures.architectures.unet"
 _RESAMPLING = ("resample_torch_fornnunet", "resample_data_or_seg_to_shape")
 # Values that become code: those that our planner writes, and no others.
 _CODE: dict[str, tuple[Any, ...]] = {
-    "image_reader_writer": ("SimpleITKIO",),
     "label_manager": ("LabelManager",),
     "preprocessor_name": ("DefaultPreprocessor",),
-    "normalization_schemes": (["CTNormalization"],),
     "resampling_fn_data": _RESAMPLING,
     "resampling_fn_seg": _RESAMPLING,
     "resampling_fn_probabilities": _RESAMPLING,
     "network_class_name": (f"{_UNETS}.PlainConvUNet", f"{_UNETS}.ResidualEncoderUNet"),
     "_kw_requires_import": (["conv_op", "norm_op", "dropout_op", "nonlin"],),
-    "conv_op": ("torch.nn.modules.conv.Conv3d",),
-    "norm_op": ("torch.nn.modules.instancenorm.InstanceNorm3d",),
     "dropout_op": (None,),
     "nonlin": ("torch.nn.LeakyReLU",),
+}
+_CODE_OF: dict[str, dict[str, tuple[Any, ...]]] = {
+    VOLUMES: {
+        **_CODE,
+        "image_reader_writer": ("SimpleITKIO",),
+        "normalization_schemes": (["CTNormalization"], ["ZScoreNormalization"]),
+        "conv_op": ("torch.nn.modules.conv.Conv3d",),
+        "norm_op": ("torch.nn.modules.instancenorm.InstanceNorm3d",),
+    },
+    PICTURES: {
+        **_CODE,
+        "image_reader_writer": ("NaturalImage2DIO",),
+        "normalization_schemes": (["CTNormalization"], ["CTNormalization"] * 3),
+        "conv_op": ("torch.nn.modules.conv.Conv2d",),
+        "norm_op": ("torch.nn.modules.instancenorm.InstanceNorm2d",),
+    },
 }
 _PLAN_KEYS = {
     "dataset_name",
@@ -96,7 +108,7 @@ def check_plan(values: Any, plans_name: str) -> Plan:
         plan = Plan.from_dict(values)
         arguments = plan.architecture["arch_kwargs"]
         for part in (plan.values, plan.configuration, plan.architecture, arguments):
-            _check_code(part)
+            _check_code(part, _CODE_OF[plan.configuration_name])
         _check_size(arguments)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ScreenerError(f"the plan {plans_name} is none of ours ({error!r})") from error
@@ -113,11 +125,12 @@ def same_values(first: Any, second: Any) -> bool:
 
 def _check_keys(plan: Any) -> None:
     configurations = plan["configurations"]
-    architecture = configurations[CONFIGURATION]["architecture"]
+    name = next((name for name in CONFIGURATIONS if name in configurations), VOLUMES)
+    architecture = configurations[name]["architecture"]
     parts = (
         ("plan", plan, _PLAN_KEYS),
-        ("configurations", configurations, {CONFIGURATION}),
-        (CONFIGURATION, configurations[CONFIGURATION], _CONFIGURATION_KEYS),
+        ("configurations", configurations, {name}),
+        (name, configurations[name], _CONFIGURATION_KEYS),
         ("architecture", architecture, _ARCHITECTURE_KEYS),
         ("arch_kwargs", architecture["arch_kwargs"], _NETWORK_KEYS | _DEPTHS),
     )
@@ -133,8 +146,8 @@ def _check_keys(plan: Any) -> None:
         raise ScreenerError(f"the plan lacks {', '.join(missing)}")
 
 
-def _check_code(part: Mapping[str, Any]) -> None:
-    for key, allowed in _CODE.items():
+def _check_code(part: Mapping[str, Any], code: Mapping[str, tuple[Any, ...]]) -> None:
+    for key, allowed in code.items():
         if key in part and part[key] not in allowed:
             raise ScreenerError(
                 f"{key} is {part[key]!r}; a plan of a model file may name {allowed} only, since "

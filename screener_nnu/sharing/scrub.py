@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.plans import CONFIGURATION, Plan, SplitSettings
+from screener_nnu.plans import Plan, SplitSettings
 
 # Everything else of a checkpoint serves to go on training: optimiser, generators, head, log, and
 # the hash of an earlier stage's file, which is another file now.
@@ -50,8 +50,9 @@ def plan_without_cases(plan: Plan) -> dict[str, Any]:
     empty = replace(plan.settings, split=SplitSettings((), (), ()), left_out={})
     values = plan.with_settings(empty).to_dict()
     values.pop("continue_training", None)
-    block = PlansManager(values).get_configuration(CONFIGURATION).configuration
-    return {**values, "configurations": {CONFIGURATION: block}}
+    name = plan.configuration_name
+    block = PlansManager(values).get_configuration(name).configuration
+    return {**values, "configurations": {name: block}}
 
 
 def dataset_without_cases(dataset_json: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def checkpoint_without_cases(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     plan = plan_without_cases(checkpoint["plan"])
     arguments = {
         "plans": plan,
-        "configuration": CONFIGURATION,
+        "configuration": checkpoint["plan"].configuration_name,
         "fold": "all",
         "dataset_json": dataset_without_cases(checkpoint["init_args"]["dataset_json"]),
     }

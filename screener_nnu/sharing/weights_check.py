@@ -15,7 +15,7 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.finetuning.checkpoint import STOCK_TRAINER
 from screener_nnu.inference.models import stage_unet
 from screener_nnu.networks.unet import build_unet
-from screener_nnu.plans import CONFIGURATION, DensitySettings, Plan
+from screener_nnu.plans import DensitySettings, Plan
 from screener_nnu.sharing.manifest import StageFile
 from screener_nnu.sharing.plan_check import check_plan, same_values
 from screener_nnu.sharing.scrub import KEPT
@@ -106,7 +106,8 @@ def _check_plain_parts(checkpoint: Mapping[str, Any], file: StageFile) -> None:
     arguments, plan = checkpoint["init_args"], checkpoint["plan"]
     if not isinstance(arguments, dict) or not same_values(arguments.get("plans"), plan.values):
         raise ScreenerError("holds two plans that differ")
-    if arguments.get("configuration") != CONFIGURATION or arguments.get("fold") != "all":
+    made_by = (arguments.get("configuration"), arguments.get("fold"))
+    if made_by != (plan.configuration_name, "all"):
         raise ScreenerError("was made by no stage of ours")
     if checkpoint["trainer_name"] not in (STOCK_TRAINER, trainer_name(file.stage)):
         raise ScreenerError(f"names the trainer {checkpoint['trainer_name']!r}, which is not ours")
@@ -130,7 +131,7 @@ def _network(checkpoint: Mapping[str, Any], stage: str) -> dict[str, torch.Tenso
     # Names and shapes alone: no memory is taken and nothing is initialised.
     with torch.device("meta"):
         if stage == "distillation":
-            return build_unet(plan, 1, 1).state_dict()
+            return build_unet(plan, plan.channels, 1).state_dict()
         return stage_unet(plan, stage).state_dict()
 
 

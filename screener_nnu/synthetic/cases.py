@@ -15,7 +15,7 @@ from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.preprocessing.equalise import equalise
 from screener_nnu.preprocessing.resampling import resample_mask_to_shape
 from screener_nnu.synthetic.anomalies import add_anomalies
-from screener_nnu.synthetic.painting_scale import PaintingScale, brightness
+from screener_nnu.synthetic.painting_scale import PaintingScale, blob_settings, brightness
 
 #: Of how anomalies are painted; raised with every change, so that stored ones are made anew.
 PAINTING_VERSION = 1
@@ -88,6 +88,7 @@ def anomalous_case(
             of_donor.spacing,
             kind,
             rng,
+            blob_settings(settings),
         )
     except ValueError as error:
         raise CaseError(case, f"no anomaly of kind {kind} can be painted: {error}") from error

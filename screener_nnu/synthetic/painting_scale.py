@@ -12,6 +12,7 @@ import numpy as np
 
 from screener_nnu.plans import PreprocessingSettings, Range, Spacing
 from screener_nnu.preprocessing.modality import CT, PICTURE, modality_of
+from screener_nnu.synthetic.anomaly_settings import BlobSettings
 
 # HU that black stands for, and HU from black to white: a lesion of 40 to 120 HU differs from its
 # surroundings by 5 to 15 % of the window.
@@ -21,6 +22,14 @@ _BLACK, _RANGE = -500.0, 800.0
 _SIDE_MM = 400.0
 # Thickness (mm) of a picture: a disc of it has the volume of a ball of the mean radius.
 _THICKNESS_MM = 17.0
+# Mean change (HU) from which an anomaly counts as visible: 2 % of the window. Pictures are smoother
+# than CT, and with its 50 HU no movement of tissue would show in many a radiograph.
+_VISIBLE = 16.0
+
+
+def blob_settings(settings: PreprocessingSettings) -> BlobSettings:
+    """How anomalies are painted into the cases of a plan."""
+    return BlobSettings() if settings.modality == CT else BlobSettings(visible=_VISIBLE)
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,10 @@ class PaintingScale:
         low, high = self.window
         change = (painted - self.painted(before)) * ((high - low) / _RANGE)
         values = before + change.astype(np.float32)
-        return np.clip(values, low, high) if self.bounded else values
+        if self.bounded:
+            return np.clip(values, low, high)
+        # Less than background is nothing, but some voxels of noise were before.
+        return np.maximum(values, np.minimum(before, low))
 
 
 def brightness(values: np.ndarray) -> np.ndarray:

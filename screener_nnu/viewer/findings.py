@@ -13,8 +13,8 @@ import SimpleITK as sitk  # noqa: N813
 
 from screener_nnu.errors import CaseError
 from screener_nnu.inference.images import IMAGE_ENDINGS
-from screener_nnu.inference.map_kind import PICTURES
 from screener_nnu.least_volume import PIXEL_ML
+from screener_nnu.map_kind import PICTURES
 from screener_nnu.preprocessing.volumes import read_volume
 from screener_nnu.viewer.grid import Grid, check_same_grid
 

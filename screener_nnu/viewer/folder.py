@@ -14,7 +14,7 @@ from tqdm import tqdm
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.files import OutputError
 from screener_nnu.inference.images import IMAGE_ENDINGS, find_images, kind_of
-from screener_nnu.inference.map_kind import PICTURES, SCANS, MapKind
+from screener_nnu.map_kind import PICTURES, SCANS, MapKind
 from screener_nnu.ownership import own_folder
 from screener_nnu.preprocessing.reading import Source, read_image
 from screener_nnu.preprocessing.volumes import read_volume

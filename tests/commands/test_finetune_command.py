@@ -18,6 +18,7 @@ from screener_nnu.commands.finetune import build_parser, main
 from screener_nnu.errors import ScreenerError
 
 _made = runpy.run_path(str(Path(__file__).parents[1] / "finetuning" / "conftest.py"))
+_kinds = runpy.run_path(str(Path(__file__).parents[1] / "finetuning" / "other_kinds.py"))
 world = _made["world"]
 tiny_plan, tiny_network = _made["tiny_plan"], _made["tiny_network"]
 COMMAND = ["-d", "502", "--source", "901", "-device", "cpu"]
@@ -212,7 +213,23 @@ def test_from_student_to_stock_prediction(world: Any, tmp_path: Path) -> None:
     summary = json.loads((fold / "validation" / "summary.json").read_text())
     assert f"mean validation Dice {summary['foreground_mean']['Dice']:.4f}" in done.stdout
     _check_repeat_is_free(world, fold, *budget)
-    _check_stock_prediction(world, tmp_path, "5")
+    assert _stock_prediction(world, tmp_path, "5").shape == (30, 32, 34)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["grey", "colours", "mr"])
+def test_pictures_and_mr_from_student_to_stock_prediction(kind: str, tmp_path: Path) -> None:
+    world = _kinds["make_world"](tmp_path, kind)
+    done = finetune(world, "-f", "0", "--epochs", "1", "--iterations", "2", "--ball_baseline")
+    assert done.returncode == 0, done.stdout + done.stderr
+    configuration = "3d_fullres" if kind == "mr" else "2d"
+    fold = world.results / f"nnUNetTrainer__Screener901_student__{configuration}" / "fold_0"
+    summary = json.loads((fold / "validation" / "summary.json").read_text())
+    assert f"mean validation Dice {summary['foreground_mean']['Dice']:.4f}" in done.stdout
+    assert f"-d 502 -c {configuration} -p Screener901_student -f 0" in done.stdout
+    assert ("mm, all" if kind == "mr" else "pixels, all") in done.stdout
+    label = _stock_prediction(world, tmp_path, "0", configuration)
+    assert label.shape == ((30, 32, 34) if kind == "mr" else (40, 36))
 
 
 @pytest.mark.slow
@@ -225,7 +242,8 @@ def test_tuned_start_gives_a_stock_model(world: Any, tmp_path: Path) -> None:
     model = "FineTuningTrainer__Screener901_student-tuned__3d_fullres"
     plan = json.loads((world.results / model / "plans.json").read_text())
     assert plan["screener_finetuning"]["settings"]["encoder_factor"] == 0.3
-    _check_stock_prediction(world, tmp_path, "0", "student-tuned", "-tr FineTuningTrainer")
+    names = {"start": "student-tuned", "trainer": "-tr FineTuningTrainer"}
+    assert _stock_prediction(world, tmp_path, "0", **names).shape == (30, 32, 34)
 
 
 @pytest.mark.slow
@@ -258,9 +276,15 @@ def _check_repeat_is_free(world: Any, fold: Path, *budget: str) -> None:
     assert (checkpoint.stat().st_mtime_ns, cases.stat().st_mtime_ns) == before
 
 
-def _check_stock_prediction(
-    world: Any, tmp_path: Path, fold: str, start: str = "student", trainer: str = ""
-) -> None:
+def _stock_prediction(
+    world: Any,
+    tmp_path: Path,
+    fold: str,
+    configuration: str = "3d_fullres",
+    start: str = "student",
+    trainer: str = "",
+) -> np.ndarray:
+    """What nnU-Net predicts of a case."""
     # Also in nnU-Net's worker processes: a package of our name that cannot be imported.
     blocked = tmp_path / "blocked" / "screener_nnu"
     blocked.mkdir(parents=True)
@@ -269,12 +293,14 @@ def _check_stock_prediction(
     assert "not installed" in call(environment, "-c", "import screener_nnu").stderr
     images, out = tmp_path / "images", tmp_path / "out"
     images.mkdir()
-    name = "case_0_0000.nii.gz"
+    ending = ".png" if configuration == "2d" else ".nii.gz"
+    name = f"case_0_0000{ending}"
     (images / name).write_bytes((world.raw / "imagesTr" / name).read_bytes())
     body = "from nnunetv2.inference.predict_from_raw_data import predict_entry_point as p; p()"
-    arguments = f"-i {images} -o {out} -d 502 -c 3d_fullres -p Screener901_{start} -f {fold}"
+    arguments = f"-i {images} -o {out} -d 502 -c {configuration} -p Screener901_{start} -f {fold}"
     workers = f"{trainer} -npp 1 -nps 1 -device cpu --disable_tta"
     done = call(environment, "-c", body, *arguments.split(), *workers.split())
     assert done.returncode == 0, done.stdout + done.stderr
-    label = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(out / "case_0.nii.gz")))
-    assert label.shape == (30, 32, 34) and set(np.unique(label)) <= {0, 1}
+    label = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(out / f"case_0{ending}")))
+    assert set(np.unique(label)) <= {0, 1}
+    return label

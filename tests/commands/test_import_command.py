@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
-from screener_nnu.commands.import_dicom import main
+from screener_nnu.commands.import_data import main
 from screener_nnu.preprocessing.reading import find_cases, read_image
 
 Writer = Callable[..., list[Path]]

@@ -62,7 +62,9 @@ def test_held_out_scans_of_a_plan(
     folder.mkdir()
     cases = {name: {"image": str(path)} for name, path in zip(names, files, strict=True)}
     (folder / paths.FINGERPRINT_FILE).write_text(json.dumps({"cases": cases}))
-    read: Callable = lambda path: SimpleNamespace(settings=SimpleNamespace(split=split))  # noqa: E731
+    preprocessing = SimpleNamespace(modality="ct")
+    settings = SimpleNamespace(split=split, preprocessing=preprocessing)
+    read: Callable = lambda path: SimpleNamespace(settings=settings)  # noqa: E731
     monkeypatch.setattr(plans, "read_plan", read)
     request = ["-d", "Dataset900_Phantom", "-o", str(tmp_path / use), "-np", "0"]
     main([*request, "--use", use, "--kinds", "constant"])
@@ -72,6 +74,10 @@ def test_held_out_scans_of_a_plan(
     with pytest.raises(SystemExit):
         main(["-d", "Dataset900_Phantom", "-o", str(tmp_path / "none")])
     assert "--num_test" in capsys.readouterr().err
+    preprocessing.modality = "mr"
+    with pytest.raises(SystemExit):
+        main(["-d", "Dataset900_Phantom", "-o", str(tmp_path / "none")])
+    assert "a plan of MR, and anomalies are painted into scans of CT" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -327,3 +327,23 @@ def test_weights_of_the_package_know_photographs() -> None:
     found = descriptor((grey[:, :1] / 255)[:, :, None])
     deepest = F.interpolate(expected[3], scale_factor=16)
     torch.testing.assert_close(found[:, -112:, 0], deepest, rtol=1e-3, atol=1e-3)
+
+
+@torch.no_grad()
+def test_colour_pictures_are_seen_in_their_colours(weights: Path) -> None:
+    image = torch.rand(2, 3, 1, 32, 48, generator=torch.Generator().manual_seed(5))
+    found = build(weights).pooled(image, (1, 16, 16))
+    network = timm.create_model(ARCHITECTURE, pretrained=False, features_only=True).eval()
+    state = torch.load(weights, weights_only=True)
+    network.load_state_dict({k: state[k] for k in network.state_dict()})
+    config = timm.create_model(ARCHITECTURE, pretrained=False).pretrained_cfg
+    mean, std = (torch.tensor(config[k]).view(3, 1, 1) for k in ("mean", "std"))
+    maps = network((image[:, :, 0] - mean) / std)[1:4]
+    expected = torch.cat([F.adaptive_avg_pool2d(m, (2, 3)) for m in maps], dim=1)
+    torch.testing.assert_close(found[:, :, 0], expected, atol=1e-4, rtol=1e-4)
+    # Grey pictures are all three colours.
+    grey = image[:, :1]
+    torch.testing.assert_close(
+        build(weights).pooled(grey, (1, 4, 4)),
+        build(weights).pooled(grey.expand(-1, 3, -1, -1, -1), (1, 4, 4)),
+    )

@@ -12,6 +12,7 @@ from torch import nn
 
 from screener_nnu.descriptors.levels import LevelsDescriptor, LevelsSettings, level_names
 from screener_nnu.errors import ScreenerError
+from screener_nnu.networks.planes import take_depth
 
 torch.set_num_threads(1)
 NAMES = ("encoder_0", "encoder_1", "encoder_2", "decoder_0", "decoder_1", "output")
@@ -180,3 +181,40 @@ def test_the_plans_own_unet_has_levels(made_world: object) -> None:
     assert descriptor.divisor == plan.divisor
     with torch.no_grad():
         torch.testing.assert_close(descriptor(image)[:, -3:], network(image))
+
+
+@pytest.fixture(scope="module")
+def planes() -> nn.Module:
+    """A network of planes, as pictures have it."""
+    from dynamic_network_architectures.architectures.unet import PlainConvUNet
+
+    network = PlainConvUNet(
+        input_channels=3,
+        n_stages=3,
+        features_per_stage=[4, 6, 8],
+        conv_op=nn.Conv2d,
+        kernel_sizes=3,
+        strides=[[1, 1], [2, 2], [2, 1]],
+        n_conv_per_stage=1,
+        num_classes=5,
+        n_conv_per_stage_decoder=1,
+        conv_bias=True,
+        norm_op=nn.InstanceNorm2d,
+        norm_op_kwargs={"affine": True},
+        nonlin=nn.LeakyReLU,
+    )
+    return take_depth(network).eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", NAMES)
+def test_levels_of_a_network_of_planes(planes: nn.Module, name: str) -> None:
+    strides = {"encoder_1": (1, 2, 2), "encoder_2": (1, 4, 2), "decoder_1": (1, 2, 2)}
+    image = torch.rand(2, 3, 2, 8, 12, generator=torch.Generator().manual_seed(2))
+    each = [stages(planes, image[:, :, z])[name] for z in range(2)]
+    expected = spread(torch.stack(each, dim=2), strides.get(name, (1, 1, 1)))
+    descriptor = LevelsDescriptor(planes, [name])
+    assert descriptor.divisor == (1, 4, 2)
+    torch.testing.assert_close(descriptor(image), expected)
+    pooled = descriptor.pooled(image, (1, 4, 4))
+    torch.testing.assert_close(pooled, F.avg_pool3d(expected, (1, 4, 4)))

@@ -124,7 +124,7 @@ def test_short_memory_is_no_damage(
     def fail(*arguments: Any, **options: Any) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr("screener_nnu.dicom.pixels._decode", fail)
+    monkeypatch.setattr("screener_nnu.dicom.pixels.decode_frames", fail)
     with pytest.raises(MemoryError):
         read_series(series, "a")
 

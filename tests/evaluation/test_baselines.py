@@ -4,9 +4,18 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.evaluation.baselines import BASELINES, NEED_HISTOGRAM, BaselineInput
+from screener_nnu.evaluation.baselines import (
+    BASELINES,
+    LOCAL_PIXELS,
+    NEED_HISTOGRAM,
+    PICTURE_BASELINES,
+    BaselineInput,
+    baseline_names,
+    is_baseline,
+)
 
 SPACING = (3.0, 1.0, 2.0)
 
@@ -106,3 +115,51 @@ def test_what_is_missing_is_said() -> None:
             BASELINES[name](BaselineInput(image, np.ones(image.shape, bool), SPACING))
     with pytest.raises(ScreenerError, match="empty"):
         BASELINES["hu_deviation"](BaselineInput(image, np.zeros(image.shape, bool), SPACING))
+
+
+def make_picture(body: np.ndarray) -> BaselineInput:
+    grey = np.random.default_rng(3).integers(0, 65536, (1, *body.shape)).astype(np.float32)
+    return BaselineInput(grey, body[None], (1.0, 1.0, 1.0))
+
+
+def test_baselines_of_a_picture_look_in_its_plane_alone() -> None:
+    body = np.zeros((23, 31), dtype=bool)
+    body[3:-4, 5:-2] = True
+    body[10, 12] = False
+    given = make_picture(body)
+    grey = given.image_hu[0].astype(np.float64)
+    scores = {name: score(given) for name, score in PICTURE_BASELINES.items()}
+    assert baseline_names(False, pictures=True) == list(scores)
+    assert all(is_baseline(name) for name in scores) and not is_baseline("screener")
+    for score in scores.values():
+        assert score.shape == (1, 23, 31) and score.dtype == np.float32
+    np.testing.assert_array_equal(scores["brightness"][0], grey)
+    np.testing.assert_array_equal(scores["darkness"][0], -grey)
+    np.testing.assert_allclose(
+        scores["grey_deviation"][0], abs(grey - grey[body].mean()), rtol=1e-5, atol=1e-2
+    )
+    local = ndimage.generic_filter(grey, np.std, LOCAL_PIXELS, mode="nearest")
+    np.testing.assert_allclose(scores["local_deviation"][0], local, rtol=1e-5)
+    y, x = np.meshgrid(np.arange(23) - 11.0, np.arange(31) - 15.0, indexing="ij")
+    np.testing.assert_allclose(scores["centre_distance"][0], np.hypot(y, x), rtol=1e-6)
+    outside = np.argwhere(~body)
+    for place in np.argwhere(body):
+        nearest = np.sqrt(((outside - place) ** 2).sum(1).min())
+        assert scores["border_depth"][0][tuple(place)] == pytest.approx(nearest, rel=1e-6)
+    for one, other in (
+        ("centre_distance", "centre_proximity"),
+        ("border_depth", "border_proximity"),
+    ):
+        np.testing.assert_array_equal(scores[one], -scores[other])
+
+
+def test_a_picture_that_the_body_fills_has_its_own_border() -> None:
+    depth = PICTURE_BASELINES["border_depth"](make_picture(np.ones((7, 9), dtype=bool)))
+    y, x = np.meshgrid(np.arange(7), np.arange(9), indexing="ij")
+    expected = np.minimum.reduce([y + 1, 7 - y, x + 1, 9 - x])
+    np.testing.assert_allclose(depth[0], expected)
+
+
+def test_local_deviation_of_an_even_picture_of_large_values_is_zero() -> None:
+    given = BaselineInput(np.full((1, 20, 20), 65535.0), np.ones((1, 20, 20), bool), (1.0,) * 3)
+    np.testing.assert_allclose(PICTURE_BASELINES["local_deviation"](given), 0.0, atol=1e-6)

@@ -55,7 +55,7 @@ def test_seed_decides_and_narrows_with_equal_cases() -> None:
     first = bootstrap_intervals(cases, edges, samples=50, seed=1)
     assert first == bootstrap_intervals(cases, edges, samples=50, seed=1)
     assert first != bootstrap_intervals(cases, edges, samples=50, seed=2)
-    assert set(first) == {"auroc", "auroc_fpr30", "average_precision", "best_dice"}
+    assert set(first) == {"auroc", "auroc_fpr30", "average_precision", "best_dice", "best_iou"}
     equal = bootstrap_intervals([cases[0]] * 4, edges, samples=50)
     for interval in equal.values():
         assert interval.low == pytest.approx(interval.high, abs=1e-12)

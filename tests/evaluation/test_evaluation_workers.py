@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from screener_nnu.errors import CaseError, ScreenerError
-from screener_nnu.evaluation.cases import CaseFiles
+from screener_nnu.evaluation.pairing import CaseFiles
 from screener_nnu.evaluation.workers import for_each_case
 
 # Spawned processes import the functions they run by name, which tests cannot offer.

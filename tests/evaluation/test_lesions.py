@@ -8,10 +8,13 @@ from screener_nnu.evaluation.histograms import BinIndex, CaseHistogram, quantile
 from screener_nnu.evaluation.lesions import LesionHistograms, find_lesions
 from screener_nnu.evaluation.metrics import MAX_FPR, area_under_roc
 
+SHAPES = [(9, 11, 8), (1, 34, 27)]
 
-def make_volume(seed: int, ties: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+
+def make_volume(
+    seed: int, ties: bool = False, shape: tuple[int, ...] = SHAPES[0]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
-    shape = (9, 11, 8)
     annotation = ndimage.binary_dilation(rng.random(shape) < 0.01)
     scores = rng.normal(size=shape) + rng.uniform(0.5, 2.5) * annotation
     scores = np.round(scores * 2) / 2 if ties else scores
@@ -20,10 +23,12 @@ def make_volume(seed: int, ties: bool = False) -> tuple[np.ndarray, np.ndarray, 
 
 
 def explicit_aupro(volumes: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> float:
-    """Loops over every threshold and every component."""
+    """Loops over every threshold and every component, of pictures in the 8-neighbourhood."""
+    if volumes[0][0].shape[0] == 1:
+        volumes = [(s[0], a[0], c[0]) for s, a, c in volumes]
     components = []
     for number, (_, annotation, _) in enumerate(volumes):
-        labelled, lesions = ndimage.label(annotation, np.ones((3, 3, 3)))
+        labelled, lesions = ndimage.label(annotation, np.ones((3,) * annotation.ndim))
         components += [(number, labelled == lesion) for lesion in range(1, lesions + 1)]
     thresholds = np.unique(np.concatenate([s[c] for s, _, c in volumes]))[::-1]
     others = sum((c & ~a).sum() for _, a, c in volumes)
@@ -40,10 +45,7 @@ def explicit_aupro(volumes: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> 
     return float(np.trapezoid(y_end, x_end)) / 0.3
 
 
-@pytest.mark.parametrize("ties", [False, True])
-@pytest.mark.parametrize("seeds", [[0], [1, 2, 3]])
-def test_aupro_equals_a_loop_over_thresholds_and_components(seeds: list[int], ties: bool) -> None:
-    volumes = [make_volume(seed, ties) for seed in seeds]
+def streamed_aupro(volumes: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> float:
     edges = quantile_edges([s[c] for s, _, c in volumes])
     overlap, negative = np.zeros(edges.size), np.zeros(edges.size)
     for scores, annotation, counted in volumes:
@@ -53,9 +55,28 @@ def test_aupro_equals_a_loop_over_thresholds_and_components(seeds: list[int], ti
         overlap += lesions.overlap(edges.size)
         histogram = CaseHistogram.count("a", scores[counted], annotation[counted], edges)
         negative += histogram.negative
-    assert overlap.sum() > len(seeds)
-    aupro = float(area_under_roc(overlap, negative, MAX_FPR))
-    assert aupro == pytest.approx(explicit_aupro(volumes), abs=1e-12)
+    assert overlap.sum() > len(volumes)
+    return float(area_under_roc(overlap, negative, MAX_FPR))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("seeds", [[0], [1, 2, 3]])
+def test_aupro_equals_a_loop_over_thresholds_and_components(
+    seeds: list[int], ties: bool, shape: tuple[int, ...]
+) -> None:
+    volumes = [make_volume(seed, ties, shape) for seed in seeds]
+    assert streamed_aupro(volumes) == pytest.approx(explicit_aupro(volumes), abs=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(20, 40, 30), (1, 200, 150)])
+def test_aupro_of_a_perfect_and_of_a_random_map(shape: tuple[int, ...]) -> None:
+    scores, annotation, counted = make_volume(0, shape=shape)
+    perfect = annotation + 0.5 * np.random.default_rng(1).random(shape)
+    assert streamed_aupro([(perfect.astype(np.float32), annotation, counted)]) == 1.0
+    # The overlap of a map that knows nothing rises as the false positive rate does.
+    chance = np.random.default_rng(2).random(shape).astype(np.float32)
+    assert streamed_aupro([(chance, annotation, counted)]) == pytest.approx(0.3 / 2, abs=0.02)
 
 
 def test_lesions_are_joined_over_corners_and_counted_one_by_one() -> None:

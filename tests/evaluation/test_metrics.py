@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+from sklearn.metrics import average_precision_score, jaccard_score, roc_auc_score, roc_curve
 
 from screener_nnu.evaluation.histograms import CaseHistogram, quantile_edges
 from screener_nnu.evaluation.metrics import (
@@ -78,15 +78,21 @@ def test_every_metric_is_exact_when_each_value_has_its_bin(kind: str) -> None:
         result["best_dice"], abs=1e-12
     )
     assert (result["threshold"], result["dice"]) == (result["best_threshold"], result["best_dice"])
+    overlap = max(jaccard_score(annotated, scores > t) for t in below[:: max(below.size // 200, 1)])
+    assert result["best_iou"] >= overlap - 1e-12
+    at_best = jaccard_score(annotated, scores > np.float32(result["best_threshold"]))
+    assert result["best_iou"] == result["iou"] == pytest.approx(at_best, abs=1e-12)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("threshold", [-0.3, 0.5, 2.25, 1e9])
-def test_dice_at_a_given_threshold(kind: str, threshold: float) -> None:
+def test_dice_and_iou_at_a_given_threshold(kind: str, threshold: float) -> None:
     scores, annotated = make_data(kind)
     result = streamed(scores, annotated, threshold)
     assert result["threshold"] == threshold
     assert result["dice"] == pytest.approx(explicit_dice(scores, annotated, threshold), abs=1e-12)
+    overlap = jaccard_score(annotated, scores > np.float32(threshold))
+    assert result["iou"] == pytest.approx(overlap, abs=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["continuous", "skewed"])
@@ -113,6 +119,7 @@ def test_one_class_alone_is_undefined(all_annotated: bool) -> None:
     assert np.isnan(result["auroc"]) and np.isnan(result["auroc_fpr30"])
     assert np.isnan(result["average_precision"]) != all_annotated
     assert np.isnan(result["dice"]) != all_annotated
+    assert np.isnan(result["iou"]) != all_annotated
     assert np.isnan(result["best_threshold"]) != all_annotated
 
 

@@ -16,9 +16,9 @@ import tifffile
 from screener_nnu.errors import ScreenerError
 from screener_nnu.inference import predict
 from screener_nnu.inference.images import find_images, kind_of, write_image
-from screener_nnu.inference.map_kind import PICTURES, SCANS
 from screener_nnu.inference.output_folder import remove_half_written, taken_names
 from screener_nnu.inference.predict import predict_files
+from screener_nnu.map_kind import PICTURES, SCANS
 from screener_nnu.outputs.extras import CaseExtras
 from screener_nnu.outputs.request import OutputRequest
 from screener_nnu.ownership import own_folder

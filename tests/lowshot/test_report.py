@@ -153,9 +153,9 @@ def test_picture_does_not_depend_on_what_others_set(make_runs: Runs, made_up: Ma
     floors = {"ball": {r.setting: Floor(9.0, dict.fromkeys(r.cases["val"], 0.2)) for r in runs}}
     curves = {run.name: np.linspace(0, 0.5, 4) for run in runs}
     summary = summarise(runs, made_up(runs), floors, curves)
-    plain = draw(summary, 2.0)
+    plain = draw(summary, "2 mm")
     with rc_context({"font.size": 40.0, "axes.facecolor": "red", "ytick.labelsize": 30.0}):
-        assert draw(summary, 2.0) == plain
+        assert draw(summary, "2 mm") == plain
 
 
 def test_long_names_stay_in_the_picture(
@@ -175,7 +175,7 @@ def test_long_names_stay_in_the_picture(
         drawn.append(figure)
 
     monkeypatch.setattr(Figure, "savefig", keep)
-    draw(summarise(runs, made_up(runs), floors, curves), 2.0)
+    draw(summarise(runs, made_up(runs), floors, curves), "2 mm")
     (legend,) = drawn[0].subfigs[0].legends
     assert len(legend.get_texts()) == 4
     outline, panel = legend.get_window_extent(), drawn[0].subfigs[0].bbox

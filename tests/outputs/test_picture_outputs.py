@@ -19,8 +19,8 @@ from screener_nnu.calibration.record import Calibration
 from screener_nnu.calibration.scans import ScoredScan
 from screener_nnu.errors import ScreenerError
 from screener_nnu.inference import predict
-from screener_nnu.inference.map_kind import PICTURES
 from screener_nnu.inference.predict import predict_files
+from screener_nnu.map_kind import PICTURES
 from screener_nnu.outputs.contact_sheet import write_contact_sheet
 from screener_nnu.outputs.extras import CaseExtras, known_cases
 from screener_nnu.outputs.overlay import draw_overlay

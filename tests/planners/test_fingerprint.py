@@ -11,7 +11,6 @@ import SimpleITK as sitk  # noqa: N813
 
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.planners.fingerprint import (
-    HU_EDGES,
     analyse_case,
     body_shares,
     intensity_properties,
@@ -19,8 +18,10 @@ from screener_nnu.planners.fingerprint import (
 )
 from screener_nnu.planners.records import collect_records
 from screener_nnu.preprocessing.body import body_box, body_mask
+from screener_nnu.preprocessing.modality import MODALITIES
 from screener_nnu.preprocessing.units import warn_of_full_views
 
+HU_EDGES = MODALITIES["ct"].edges(0.0)
 SPACING = (4.0, 3.0, 2.5)
 SHAPE = (16, 50, 64)
 Writer = Callable[[Path, str, np.ndarray], Path]
@@ -88,7 +89,7 @@ def test_percentiles_of_a_known_histogram() -> None:
     counts = np.zeros(len(HU_EDGES) - 1)
     low, middle, high = (int((hu + 1024) // 4) for hu in (-700, 40, 900))
     counts[low], counts[middle], counts[high] = 1, 246, 3
-    found = intensity_properties(counts)
+    found = intensity_properties(counts, HU_EDGES)
     centre = [(HU_EDGES[i] + HU_EDGES[i + 1]) / 2 for i in (low, middle, high)]
     assert (found["min"], found["median"], found["max"]) == tuple(centre)
     assert found["percentile_00_5"] == centre[1] and found["percentile_99_5"] == centre[2]

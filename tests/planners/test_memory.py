@@ -16,6 +16,7 @@ from screener_nnu.planners.memory import (
     Fit,
     estimate_gb,
     fit_to_memory,
+    volume_grid,
 )
 from screener_nnu.planners.presets import PRESETS, Preset
 from screener_nnu.plans import StockPlan
@@ -26,7 +27,7 @@ SPACING, PATCH = (2.25, 1.5, 1.5), (64, 96, 96)
 
 
 def fit(preset: str, memory_gb: float, spacing: tuple[float, float, float] = THIN) -> Fit:
-    return fit_to_memory(PRESETS[preset], spacing, BODY, memory_gb)
+    return fit_to_memory(PRESETS[preset], volume_grid(spacing, BODY), memory_gb)
 
 
 def saved_bytes(preset: Preset, patch: tuple[int, int, int]) -> int:

@@ -41,9 +41,9 @@ def test_a_killed_run_goes_on_where_it_stopped(
     file.write_text("\n".join(lines[:2]) + "\n" + lines[2][: len(lines[2]) // 2])
     done: list[str] = []
 
-    def noted(case: str, path: Path) -> dict:
+    def noted(case: str, path: Path, modality: str) -> dict:
         done.append(case)
-        return analyse_case(case, path)
+        return analyse_case(case, path, modality)
 
     monkeypatch.setattr(records, "analyse_case", noted)
     assert collect_records(cases, tmp_path, 1) == complete
@@ -87,9 +87,9 @@ def analysed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the cases that are analysed, in this process."""
     done: list[str] = []
 
-    def noted(case: str, path: Path) -> dict:
+    def noted(case: str, path: Path, modality: str) -> dict:
         done.append(case)
-        return analyse_case(case, path)
+        return analyse_case(case, path, modality)
 
     monkeypatch.setattr(records, "analyse_case", noted)
     return done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 
 import pytest
@@ -70,3 +71,44 @@ def test_too_few_cases_are_refused_with_the_way_out(cases: int, num_test: int) -
 def test_all_but_one_may_be_tested() -> None:
     split = split_cases(sources(a=5), 3, 0)
     assert (len(split.train), len(split.validation), len(split.test)) == (1, 1, 3)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_group_is_parted_and_numbers_are_met_from_above(seed: int) -> None:
+    rng = random.Random(seed)
+    count = rng.randint(20, 150)
+    names = sources(a=count, b=rng.randint(0, 40))
+    most = rng.randint(1, 6)
+    # Some have no group, and a group may have the name of a case.
+    groups = {
+        name: rng.choice(["a_0000", *(f"g{rng.randint(0, 2 * count // most)}" for _ in range(5))])
+        for name in names
+        if rng.random() < 0.8
+    }
+    largest = max(Counter(groups.values()).values())
+    num_test = rng.randint(0, count // 5)
+    try:
+        split = split_cases(names, num_test, seed, groups, 0.1, 500)
+    except ScreenerError as error:
+        assert "groups" in str(error) and largest > count // 2
+        return
+    parts = [split.test, split.validation, split.train]
+    assert sorted(c for part in parts for c in part) == sorted(names)
+    held = [{groups[c] for c in part if c in groups} for part in parts]
+    assert not (held[0] & held[1] or held[0] & held[2] or held[1] & held[2])
+    wanted = max(1, round(0.1 * len(names)))
+    assert num_test <= len(split.test) < num_test + largest
+    assert len(split.test) == 0 or num_test > 0
+    assert wanted - largest < len(split.validation) < wanted + largest and split.train
+
+
+def test_groups_of_one_change_nothing() -> None:
+    names = sources(a=60, b=40)
+    alone = {name: f"patient of {name}" for name in names}
+    assert split_cases(names, 10, 3, alone) == split_cases(names, 10, 3)
+
+
+def test_too_few_groups_are_named() -> None:
+    names = sources(a=12)
+    with pytest.raises(ScreenerError, match="12 usable cases belong to 1 groups"):
+        split_cases(names, 0, 0, dict.fromkeys(names, "anna"))

@@ -11,7 +11,15 @@ import pytest
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.plans import PreprocessingSettings
 from screener_nnu.preprocessing import case_files
-from screener_nnu.preprocessing.case_files import KINDS, CaseFolder, Kind, write_case
+from screener_nnu.preprocessing.case_files import (
+    KINDS,
+    CaseFolder,
+    Kind,
+    stored_values,
+    write_case,
+)
+from screener_nnu.preprocessing.modality import MODALITIES
+from screener_nnu.preprocessing.pictures import write_picture
 from screener_nnu.preprocessing.prepare import PreparedImage, prepare_image
 from screener_nnu.preprocessing.reading import read_image
 
@@ -136,3 +144,50 @@ def test_case_without_marker_is_not_finished(prepared: PreparedImage, tmp_path: 
     write_case(tmp_path, "b", prepared)
     (tmp_path / "b_hu.b2nd").unlink()
     assert CaseFolder(tmp_path).finished() == []
+
+
+@pytest.fixture
+def colours(tmp_path: Path) -> PreparedImage:
+    """A colour picture whose rows are more than a chunk."""
+    rng = np.random.default_rng(0)
+    write_picture(rng.integers(20, 256, (3, 70, 90)).astype(np.uint8), tmp_path / "a.png")
+    spacing, window = (999.0, 1.0, 1.0), (0.0, 255.0)
+    settings = PreprocessingSettings(
+        spacing, spacing, window, window, 0.06, equalisation="none", modality="picture"
+    )
+    return prepare_image(read_image(tmp_path / "a.png", "a", "picture"), settings)
+
+
+def test_colours_come_back(colours: PreparedImage, tmp_path: Path) -> None:
+    write_case(tmp_path / "cases", "a", colours)
+    cases = CaseFolder(tmp_path / "cases")
+    hu, equalised = cases.read("a", "hu"), cases.read("a", "equalised")
+    assert hu.shape == equalised.shape == (3, 1, 70, 90)
+    assert cases.shape("a", "hu") == cases.shape("a", "body") == (1, 70, 90)
+    assert hu.dtype == np.float16
+    np.testing.assert_array_equal(hu, colours.hu)  # whole numbers of 8 bits fit
+    np.testing.assert_allclose(equalised, colours.equalised, atol=2**-11)
+    assert cases.frame("a") == colours.frame and cases.whole_marker("a")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_boxes_of_colours_hold_all_of_them(
+    colours: PreparedImage, tmp_path: Path, kind: Kind
+) -> None:
+    write_case(tmp_path / "cases", "a", colours)
+    cases = CaseFolder(tmp_path / "cases")
+    whole = cases.read("a", kind)
+    found = cases.read_box("a", kind, (0, 60, 7), (1, 70, 66))
+    np.testing.assert_array_equal(found, whole[..., 60:70, 7:66])
+    with pytest.raises(ValueError, match="not inside"):
+        cases.read_box("a", kind, (0, 0, 0), (1, 71, 90))
+
+
+def test_values_beyond_the_type_are_clipped() -> None:
+    values = np.array([-1e9, -2.25, 7.0, 1e9])
+    np.testing.assert_array_equal(
+        stored_values(values, MODALITIES["mr"]), np.array([-65504, -2.25, 7, 65504], np.float16)
+    )
+    np.testing.assert_array_equal(
+        stored_values(np.array([-3.6, 2.4]), MODALITIES["ct"]), np.array([-4, 2], np.int16)
+    )

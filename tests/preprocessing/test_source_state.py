@@ -90,7 +90,7 @@ def test_scan_and_state_belong_together(
     raw, state = read_with_state(path, "a")
     assert raw.shape == (24, 40, 48) and state == SourceState.of(path)
 
-    def replaced_meanwhile(path: Path, case: str) -> Any:
+    def replaced_meanwhile(path: Path, case: str, modality: str) -> Any:
         write_image(person(seed=1))
         return raw
 

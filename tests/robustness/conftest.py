@@ -141,7 +141,7 @@ class Place:
     def run(self, command: str, *words: object) -> Done:
         """Runs a command of the package in this process, and checks how it ended."""
         module = importlib.import_module(f"screener_nnu.commands.{command}")
-        self.command = f"screener_{command}".replace("import_dicom", "import")
+        self.command = f"screener_{command}".replace("import_data", "import")
         output, code = _captured(lambda: module.main([os.fspath(str(word)) for word in words]))
         self.judge(Done(code, output))
         return Done(code, output)

@@ -174,13 +174,13 @@ def test_own_dataset_json(place: Any, write_dicom: Any) -> None:
     place.own_raw()
     _export(place, write_dicom, "one", 1)
     place.says = ()
-    place.run("import_dicom", "-i", place.root / "export", "-d", 510, "--name", "My", "-np", 0)
+    place.run("import_data", "-i", place.root / "export", "-d", 510, "--name", "My", "-np", 0)
     path = place.world.root / "raw/Dataset510_My/dataset.json"
     text = json.dumps({**json.loads(path.read_text()), "licence": "ours alone"})
     place.mine(path, text.encode())
     _export(place, write_dicom, "two", 2)
     place.says = ("dataset.json is not ours, or changed since we wrote it: it stays as it is",)
-    place.run("import_dicom", "-i", place.root / "export", "-d", 510, "--name", "My", "-np", 0)
+    place.run("import_data", "-i", place.root / "export", "-d", 510, "--name", "My", "-np", 0)
 
 
 def _maps(place: Any) -> None:

@@ -448,7 +448,7 @@ def test_import_words(planned: Any, words: tuple[str, ...], number: int) -> None
     planned.own_raw()
     planned.mine(planned.root / "export/notes.txt", b"notes")
     planned.run(
-        "import_dicom",
+        "import_data",
         "-i",
         planned.root / "export",
         "-d",

@@ -50,7 +50,7 @@ def _both(place: Any, code: int, *says: str) -> None:
     """Predicts and imports `in`; an import writes nothing where nothing is predicted."""
     place.predict()
     place.code, place.says = code, says
-    place.run("import_dicom", "-i", place.root / "in", "-d", 510, "--name", "My", "-np", 0)
+    place.run("import_data", "-i", place.root / "in", "-d", 510, "--name", "My", "-np", 0)
 
 
 def _signed(one: Any, _: int) -> None:

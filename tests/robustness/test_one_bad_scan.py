@@ -25,7 +25,7 @@ def _shell(place: Any, command: str, *words: object) -> None:
         [sys.executable, "-c", code, *given], capture_output=True, env={**os.environ}, check=False
     )
     text = (done.stdout + done.stderr).decode("utf-8", "backslashreplace")
-    place.command = f"screener_{command}".replace("import_dicom", "import")
+    place.command = f"screener_{command}".replace("import_data", "import")
     place.judge(place.done(done.returncode, text))
 
 
@@ -69,7 +69,7 @@ def test_folder_that_is_no_text(planned: Any, write_dicom: Any) -> None:
     write_dicom(planned.root / "export" / NO_TEXT / "series", array, spacing=spacing)
     write_dicom(planned.root / "export" / "plain", array, uid="1.2.826.7", spacing=spacing)
     _shell(
-        planned, "import_dicom", "-i", planned.root / "export", "-d", 510, "--name", "My",
+        planned, "import_data", "-i", planned.root / "export", "-d", 510, "--name", "My",
         "--keep_names", "-np", 0,
     )  # fmt: skip
     dataset = planned.world.root / "raw/Dataset510_My"

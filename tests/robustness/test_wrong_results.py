@@ -219,7 +219,7 @@ def test_dicom_without_rescaling(place: Any, write_dicom: Any) -> None:
 
     spacing = image.GetSpacing()[::-1]
     write_dicom(place.root / "export", array, spacing=spacing, change=strip)
-    place.run("import_dicom", "-i", place.root / "export", "-d", 510, "--name", "My", "-np", 0)
+    place.run("import_data", "-i", place.root / "export", "-d", 510, "--name", "My", "-np", 0)
     assert not list((place.world.root / "raw/Dataset510_My").glob("imagesTr/*.nii.gz"))
 
 

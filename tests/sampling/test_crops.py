@@ -274,3 +274,40 @@ def test_intersection_is_symmetric_and_empty_apart() -> None:
     a, b = Box((0, 2, 4), (5, 5, 5)), Box((3, 0, 8), (9, 4, 9))
     assert intersect(a, b) == intersect(b, a) == Box((3, 2, 8), (2, 2, 1))
     assert min(intersect(a, Box((5, 2, 4), (3, 3, 3))).size) == 0
+
+
+@pytest.mark.parametrize("scale", [WIDE, (2 / 3, 8 / 3)])
+def test_crops_of_a_picture_have_its_slice(scale: tuple[float, float]) -> None:
+    for first, second in pairs(200, (1, 52, 61), (1, 24, 20), scale):
+        shared = intersect(first, second)
+        for box in (first, second, shared):
+            assert (box.start[0], box.size[0]) == (0, 1)
+        assert min(shared.size) > 0
+        assert all(n >= round(2 / 3 * m) for n, m in zip(first.size[1:], (24, 20), strict=True))
+
+
+def test_positives_of_a_picture_hold_the_same_place_in_both_crops() -> None:
+    shape, crop = (1, 52, 61), (1, 24, 20)
+    ramp = np.broadcast_to(np.arange(61, dtype=np.float32), shape)
+    (pair,) = pairs(1, shape, crop, seed=3)
+    body = torch.ones(pair[0].size, dtype=torch.bool)
+    points = draw_positives(body, *pair, 40, torch_seed(0))
+    assert len(points) > 5 and (points[:, 0] == 0).all()
+    values = [
+        sample_features(resize_boxes([read_box(ramp, box)], crop)[0], to_crop(points, box, crop))
+        for box in pair
+    ]
+    for found in values:
+        inner = (points[:, 2] > max(b.start[2] for b in pair) + 1) & (
+            points[:, 2] < min(b.stop[2] for b in pair) - 2
+        )
+        np.testing.assert_allclose(found[inner, 0], points[inner, 2], atol=0.05)
+
+
+def test_colours_are_resized_each_by_itself() -> None:
+    boxes = [torch.rand(3, 1, n, 17, generator=torch_seed(n)) for n in (9, 22)]
+    found = resize_boxes(boxes, (1, 12, 14))
+    assert found.shape == (2, 3, 1, 12, 14)
+    for c in range(3):
+        alone = resize_boxes([box[c] for box in boxes], (1, 12, 14))
+        torch.testing.assert_close(found[:, c : c + 1], alone)

@@ -234,3 +234,41 @@ def test_each_crop_has_its_own_spacing() -> None:
     result = colour_jitter(images, spacing, settings, torch.Generator().manual_seed(0))
     change = (result - images).abs().mean(dim=(1, 2, 3, 4))
     assert float(change[0::2].max()) > 2 * float(change[1::2].max())
+
+
+def coloured(count: int) -> torch.Tensor:
+    return torch.rand(count, 3, *SHAPE, generator=torch.Generator().manual_seed(4))
+
+
+def test_colours_are_blurred_each_by_itself_and_alike() -> None:
+    images, sigma = coloured(6), torch.rand(6, 2, generator=torch.Generator().manual_seed(1)) + 0.4
+    found = blur_in_plane(images, sigma, 1.5)
+    alone = [blur_in_plane(images[:, c : c + 1], sigma, 1.5) for c in range(3)]
+    torch.testing.assert_close(found, torch.cat(alone, dim=1))
+    assert (found - images).abs().amax() > 0.1
+
+
+@pytest.mark.parametrize(
+    "opened",
+    [{"brightness": (0.6, 0.9)}, {"gamma": (0.7, 1.5)}, {"blur_sigma_mm": 3.0, "sharpen": 0.0}],
+)
+def test_colours_change_together(opened: dict[str, object]) -> None:
+    """Three equal colours stay equal, and are what grey becomes with the same draws."""
+    grey = crops(8, low=0.2, high=0.8)
+    settings = replace(NEUTRAL, **opened)  # type: ignore[arg-type]
+    found = jitter(grey.expand(-1, 3, -1, -1, -1).contiguous(), settings, seed=5)
+    assert (found - grey).abs().amax() > 0.02
+    # Noise of strength 0 is drawn before the steps that come after it.
+    if "blur_sigma_mm" in opened:
+        torch.testing.assert_close(found[:, :1], jitter(grey, settings, seed=5))
+    torch.testing.assert_close(found, found[:, :1].expand_as(found))
+
+
+def test_contrast_of_colours_is_about_their_common_mean() -> None:
+    images = 0.3 + 0.4 * coloured(8)
+    found = jitter(images, replace(NEUTRAL, contrast=(0.5, 0.8)), seed=2)
+    mean = images.mean(dim=(1, 2, 3, 4), keepdim=True)
+    factor = (found - mean) / (images - mean)
+    spread = factor.flatten(1)[:, ::37]
+    torch.testing.assert_close(spread, spread[:, :1].expand_as(spread), atol=1e-3, rtol=1e-3)
+    assert 0.5 <= float(spread.min()) < float(spread.max()) <= 0.8

@@ -67,3 +67,13 @@ def test_the_generator_decides() -> None:
     settings = MaskSettings()
     assert torch.equal(draw(8, settings, 1), draw(8, settings, 1))
     assert not torch.equal(draw(8, settings, 1), draw(8, settings, 2))
+
+
+@pytest.mark.parametrize("edge", [2, 4])
+def test_a_picture_has_one_slice_of_blocks(edge: int) -> None:
+    settings = MaskSettings(1.0, 0.6, edge)
+    masks = block_masks(60, (1, 24, 20), settings, torch.Generator().manual_seed(0))
+    assert masks.shape == (60, 1, 1, 24, 20)
+    content = masks[:, 0, 0].numpy().reshape(60, edge, 24 // edge, edge, 20 // edge)
+    assert (content.min((2, 4)) == content.max((2, 4))).all()
+    assert (edge**2 - content[:, :, 0, :, 0].sum((1, 2)) == round(0.6 * edge**2)).all()

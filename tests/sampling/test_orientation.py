@@ -182,3 +182,17 @@ def test_angles_are_uniform_in_plane_and_independent_of_mirroring() -> None:
 def test_the_generator_decides() -> None:
     draws = [draw_orientations(5, 0.5, 20.0, seeded(seed)) for seed in (1, 1, 2)]
     assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
+
+
+def test_colours_are_turned_each_by_itself() -> None:
+    boxes = [torch.rand(3, 1, 15, 17, generator=torch.Generator().manual_seed(n)) for n in (1, 2)]
+    turns = draw_orientations(2, 0.5, 40.0, torch.Generator().manual_seed(3))
+    found = resize_oriented(boxes, (1, 12, 14), turns, (999.0, 2.0, 2.5))
+    assert found.shape == (2, 3, 1, 12, 14)
+    for c in range(3):
+        alone = resize_oriented([b[c] for b in boxes], (1, 12, 14), turns, (999.0, 2.0, 2.5))
+        torch.testing.assert_close(found[:, c : c + 1], alone)
+    plain = resize_boxes(boxes, (1, 12, 14))
+    same = resize_oriented(boxes, (1, 12, 14), torch.eye(3).repeat(2, 1, 1), (999.0, 2.0, 2.5))
+    torch.testing.assert_close(same, plain, atol=1e-5, rtol=1e-5)
+    assert (found - plain).abs().amax() > 0.1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,34 @@ def test_scan_without_room_for_anomalies_is_left_out(
     alone._key = "other"
     with pytest.raises(ScreenerError, match="cannot be painted into any validation scan"):
         alone.prepare()
+
+
+@pytest.mark.parametrize(("modality", "share"), [("ct", 0), ("ct", 1), ("mr", 1), ("mr", 2)])
+def test_kinds_that_hardly_any_scan_has_room_for_are_left_out(
+    trained: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    modality: str,
+    share: int,
+) -> None:
+    """Of three scans, some have room for the last kind."""
+    check = trained.trainer("density", 'condition.kind="none"').check
+    names = check.names = trained.plan().settings.split.train[:3]
+    settings = check.settings
+    preprocessing = dataclasses.replace(settings.preprocessing, modality=modality)
+    check.settings = dataclasses.replace(settings, preprocessing=preprocessing)
+
+    def stored(case: str, kind: str) -> tuple[np.ndarray, np.ndarray]:
+        if kind == KINDS[-1] and case not in names[:share]:
+            raise CaseError(case, "no place")
+        return np.ones(1), np.ones(1)
+
+    monkeypatch.setattr(check, "_stored", stored)
+    check.prepare()
+    kept = share > (0 if modality == "ct" else 1)
+    assert check.kinds == (KINDS if kept else KINDS[:-1])
+    assert check.names == (names[:share] if kept else names)
+    assert (f"anomalies of kind {KINDS[-1]}" in caplog.text) != kept
 
 
 def test_maps_of_a_case_that_changed_are_made_anew(trained: Any) -> None:

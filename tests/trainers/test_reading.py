@@ -12,7 +12,11 @@ import pytest
 import torch
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.preprocessing.case_files import CaseFolder
+from screener_nnu.plans import PreprocessingSettings
+from screener_nnu.preprocessing.case_files import CaseFolder, write_case
+from screener_nnu.preprocessing.pictures import write_picture
+from screener_nnu.preprocessing.prepare import prepare_image
+from screener_nnu.preprocessing.reading import read_image
 from screener_nnu.sampling.crops import Box, intersect
 from screener_nnu.trainers import reading
 from screener_nnu.trainers.density_maps import CropReader
@@ -195,3 +199,19 @@ def test_crops_of_a_finer_store_state_their_place_on_the_plans_grid(world: Any) 
         assert any(
             f.shape == stored_size and np.array_equal(f, sample.image[0].numpy()) for f in found
         )
+
+
+def test_padding_of_colours_is_beside_the_planes(tmp_path: Path) -> None:
+    pixels = np.arange(3 * 20 * 24).reshape(3, 20, 24) % 251
+    write_picture(pixels.astype(np.uint8), tmp_path / "a.png")
+    raw = read_image(tmp_path / "a.png", "a", "picture")
+    spacing, window = (999.0, 1.0, 1.0), (0.0, 255.0)
+    settings = PreprocessingSettings(
+        spacing, spacing, window, window, -1.0, equalisation="none", modality="picture"
+    )
+    write_case(tmp_path / "cases", "a", prepare_image(raw, settings))
+    box = Box((0, -3, 10), (1, 12, 30))
+    found = read_padded(CaseFolder(tmp_path / "cases"), "a", "hu", box, 7.0)
+    expected = np.full((3, 1, 12, 30), 7.0)
+    expected[:, 0, 3:, :14] = pixels[:, :9, 10:]
+    np.testing.assert_array_equal(found, expected)

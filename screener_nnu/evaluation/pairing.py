@@ -1,0 +1,160 @@
+"""Finds the files of each case (map, body, annotation, image), paired by its name.
+
+Of a scan they are `.nii.gz`; of a picture the map is a `.tif` and all others are `.png`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from screener_nnu.errors import CaseError, ScreenerError
+from screener_nnu.files import refuse_missing
+from screener_nnu.map_kind import PICTURES, SCANS
+from screener_nnu.outputs.products import product_endings
+
+ENDING = SCANS.map
+PICTURE_MAP, PICTURE = PICTURES.map, PICTURES.labels
+BODY = "_body"
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """Files of one case.
+
+    Attributes:
+        case: name of the case.
+        maps: anomaly map of each method.
+        body: body mask.
+        mask: annotation.
+        image: CT in HU or picture, or None when baselines are left out.
+    """
+
+    case: str
+    maps: dict[str, Path]
+    body: Path
+    mask: Path
+    image: Path | None
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether the case is a picture."""
+        return self.body.name.endswith(PICTURE)
+
+
+def file_state(path: Path | None) -> list[Any] | None:
+    """Name, size in bytes and time of the last change of a file."""
+    if path is None:
+        return None
+    status = path.stat()
+    return [path.name, status.st_size, status.st_mtime_ns]
+
+
+def pair_cases(
+    methods: Mapping[str, Path], masks: Path, images: Path | None
+) -> tuple[list[CaseFiles], dict[str, str]]:
+    """Pairs maps, masks and images by the name of the case.
+
+    Every method is judged on the same cases, so a case that one method lacks is left out.
+
+    Args:
+        methods: folder of maps `<case>.nii.gz` and `<case>_body.nii.gz` of each method.
+        masks: folder of annotations `<case>.nii.gz`.
+        images: folder of images `<case>_0000.nii.gz` or `<case>.nii.gz`, or None.
+
+    Returns:
+        Complete cases in order of name, and the reason for each other one by name.
+
+    Raises:
+        ScreenerError: when a folder does not exist, or holds maps of scans and of pictures.
+    """
+    for folder in [*methods.values(), masks, *([images] if images else [])]:
+        refuse_missing(folder)
+        if not folder.is_dir():
+            raise ScreenerError(f"{folder} is not a folder")
+    pictures = _are_pictures(list(methods.values()))
+    annotated = _names(masks, PICTURE if pictures else ENDING)
+    if pictures:
+        mapped = [_names(folder, PICTURE_MAP) for folder in methods.values()]
+    else:
+        mapped = [_map_names(folder, annotated) for folder in methods.values()]
+    names = annotated.union(*mapped)
+    complete: list[CaseFiles] = []
+    skipped: dict[str, str] = {}
+    for case in sorted(names):
+        try:
+            complete.append(_find_files(case, methods, masks, images, pictures))
+        except CaseError as error:
+            skipped[case] = error.reason
+    return complete, skipped
+
+
+def _are_pictures(folders: list[Path]) -> bool:
+    """Whether folders hold maps of pictures.
+
+    Raises:
+        ScreenerError: when they hold maps of scans as well.
+    """
+    flat = {folder: _names(folder, PICTURE_MAP) for folder in folders}
+    if not any(_names(folder, ENDING) for folder in folders):
+        return any(flat.values())
+    for folder, names in flat.items():
+        if any((folder / f"{name}{BODY}{PICTURE}").is_file() for name in names):
+            raise ScreenerError(
+                f"{folder} holds maps of pictures, but there are maps of scans as well: keep them "
+                "in folders of their own and evaluate one after the other"
+            )
+    return False
+
+
+def _names(folder: Path, ending: str) -> set[str]:
+    files = (path.name for path in folder.iterdir() if path.name.endswith(ending))
+    return {name[: -len(ending)] for name in files}
+
+
+def _map_names(folder: Path, annotated: set[str]) -> set[str]:
+    """Cases of a folder of maps, told from what else a prediction writes of a case.
+
+    A case may itself be called `whole_body`.
+    """
+    names = _names(folder, ENDING)
+    others = names | annotated
+    made = [end.removesuffix(ENDING) for end in product_endings() if end.endswith(ENDING)]
+
+    def belongs(name: str) -> bool:
+        owners = {name.removesuffix(end) for end in (BODY, "_mask", *made)} - {name}
+        return bool(owners & others)
+
+    return {name for name in names if not belongs(name)}
+
+
+def _find_files(
+    case: str, methods: Mapping[str, Path], masks: Path, images: Path | None, pictures: bool
+) -> CaseFiles:
+    of_map, ending = (PICTURE_MAP, PICTURE) if pictures else (ENDING, ENDING)
+    maps = {
+        method: _first(case, f"anomaly map of '{method}'", [folder / f"{case}{of_map}"])
+        for method, folder in methods.items()
+    }
+    bodies = [folder / f"{case}{BODY}{ending}" for folder in methods.values()]
+    body = _first(case, "body mask", bodies)
+    mask = _first(case, "annotation", [masks / f"{case}{ending}"])
+    image: Path | None = None
+    if images:
+        named = image_places(images, case, ending)
+        image = _first(case, "picture" if pictures else "CT image", named)
+    return CaseFiles(case, maps, body, mask, image)
+
+
+def image_places(folder: Path, case: str, ending: str) -> list[Path]:
+    """Files that may be the image of a case."""
+    return [folder / f"{case}_0000{ending}", folder / f"{case}{ending}"]
+
+
+def _first(case: str, kind: str, places: list[Path]) -> Path:
+    for path in places:
+        if path.is_file():
+            return path
+    raise CaseError(case, f"no {kind}: {places[0]} does not exist")
