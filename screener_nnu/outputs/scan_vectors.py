@@ -24,6 +24,6 @@ def packed(vector: NDArray[np.float32]) -> str:
 def unpacked(text: Any) -> NDArray[np.float32] | None:
     """The vector of such a line; None where it is none."""
     try:
-        return np.frombuffer(base64.b64decode(text), _STORED)
+        return np.frombuffer(base64.b64decode(text, validate=True), _STORED)
     except (TypeError, ValueError):
         return None

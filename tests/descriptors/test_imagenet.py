@@ -238,6 +238,53 @@ def test_a_wrong_architecture_is_refused(architecture: str, said: str, tmp_path:
         ImageNetSlices(architecture, path)
 
 
+@torch.no_grad()
+def test_the_head_is_the_last_map_of_the_network(weights: Path) -> None:
+    """Its mean over the cells is the vector that the network has before its layer of classes."""
+    head = build(weights, maps="head")
+    assert head.channels == 256 and head.divisor == (1, 32, 32)
+    network = timm.create_model(ARCHITECTURE, pretrained=False).eval()
+    network.load_state_dict(torch.load(weights, weights_only=True))
+    volume = images(3, 64, 96, batch=1)
+    near = torch.stack([volume[0, 0, [max(i - 1, 0), i, min(i + 1, 2)]] for i in range(3)])
+    mean, std = (torch.tensor(network.pretrained_cfg[k]).view(3, 1, 1) for k in ("mean", "std"))
+    expected = network.forward_head(network.forward_features((near - mean) / std), pre_logits=True)
+    for pooling in ((1, 32, 32), (1, 16, 16)):
+        vectors = head.pooled(volume, pooling).mean(dim=(3, 4))[0].T
+        torch.testing.assert_close(vectors, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_head_is_another_descriptor(weights: Path) -> None:
+    levels, head = build(weights), build(weights, maps="head")
+    origin = hashlib.sha256()
+    for part in (
+        b"ImageNetSlices",
+        ARCHITECTURE.encode(),
+        b"axial",
+        load_backbone(ARCHITECTURE, weights).sha256,
+    ):  # as it was before there was a choice
+        origin.update(len(part).to_bytes(8, "little") + part)
+    assert bytes(levels.origin.tolist()) == origin.digest()
+    assert not torch.equal(levels.origin, head.origin)
+    assert weights_hash(head) == weights_hash(build(weights, maps="head"))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "said"),
+    [
+        ("vit_tiny_patch16_224", "takes pictures of one size alone"),
+        ("test_mambaout", "the last map of"),
+    ],
+)
+def test_a_head_without_rows_and_columns_is_refused(
+    architecture: str, said: str, tmp_path: Path
+) -> None:
+    state = timm.create_model(architecture, pretrained=False).state_dict()
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(ScreenerError, match=said):
+        ImageNetSlices(architecture, tmp_path / "w.pth", maps="head")
+
+
 def test_an_unknown_plane_is_refused(weights: Path) -> None:
     with pytest.raises(ScreenerError, match="planes must be axial or all, but is coronal"):
         build(weights, planes="coronal")

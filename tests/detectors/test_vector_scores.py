@@ -40,7 +40,9 @@ def predicted(words: list[object], images: Path, output: Path) -> dict[str, str]
 
 
 @pytest.mark.slow
-def test_columns_of_the_table(msde: Any, tmp_path: Path) -> None:
+def test_columns_of_the_table(
+    msde: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
     loaded = ModelRef("901", detector="msde").load(CPU)
     cases = CaseFolder(msde.cases)
     plan = json.loads((msde.preprocessed / "ScreenerPlans.json").read_text())
@@ -73,9 +75,19 @@ def test_columns_of_the_table(msde: Any, tmp_path: Path) -> None:
     assert {k: v for k, v in again.items() if k.startswith("vector_")} == {
         k: v for k, v in row.items() if k.startswith("vector_")
     }
+    # One scan is no cohort.
+    alone = predicted([*words, "--msde_mode", "cohort"], images, tmp_path / "out")
+    assert (alone["vector_cohort"], alone["vector_cohort_size"]) == ("false", "1")
+    assert alone["vector_gaussian"] == row["vector_gaussian"]
+    assert "One vector is no cohort" in caplog.text
     # Other detectors have no such columns.
     other = predicted(["-d", 901, "--teacher"], images, tmp_path / "teacher")
     assert not any(name.startswith("vector_") for name in other)
+    for wrong, said in (("cohort", "this one has none"), ("reference --msde_paper_bug", "add")):
+        asked = ["-d", 901, "--teacher", "--msde_mode", *wrong.split()]
+        with pytest.raises(SystemExit):
+            predicted(asked, images, tmp_path / "teacher")
+        assert said in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -181,3 +181,16 @@ def test_pictures_of_another_depth_are_refused() -> None:
     assert "reach 200, and the plan is one of pictures whose white is 4095" in kind.why_not(
         dark, sixteen
     )
+
+
+@pytest.mark.parametrize("shape", [(1, 40, 50), (3, 1, 40, 50)])
+def test_below_zero_all_of_a_picture_is_body(shape: tuple[int, ...]) -> None:
+    picture = np.zeros(shape, np.float32)
+    picture[..., 10:30, 15:35] = 200
+    settings, kind = first_settings(PICTURE, 255.0), MODALITIES[PICTURE]
+    for threshold, share in ((-1.0, 1.0), (0.06, 0.2)):
+        given = replace(settings, body_threshold=threshold, hu_window=(0.0, 255.0))
+        box = kind.box(picture, SPACING, given)
+        assert (box == (slice(0, 1), slice(0, 40), slice(0, 50))) == (threshold < 0)
+        body = kind.body(picture, SPACING, (0.0, 255.0), threshold)
+        assert body.shape == (1, 40, 50) and body.mean() == pytest.approx(share)
