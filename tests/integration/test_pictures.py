@@ -1,0 +1,193 @@
+"""Pictures from a folder to maps: grey and colour, every detector, and a run that was killed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+import torch
+from scipy import ndimage
+
+from screener_nnu.calibration.store import load_calibration
+from screener_nnu.commands.plan_and_preprocess import main as plan_and_preprocess
+from screener_nnu.commands.train import main as train
+from screener_nnu.detectors import DETECTORS, OTHER_DESCRIPTORS, ModelRef
+from screener_nnu.inference.api import as_raw_image, load_predictor
+from screener_nnu.paths import plan_file, stage_folder
+from screener_nnu.plans import read_plan
+from screener_nnu.preprocessing.pictures import write_picture
+from screener_nnu.preprocessing.reading import read_image
+
+NUMBERS = {1: "903", 3: "904"}
+PICTURES = 14
+ROWS, COLUMNS = 60, 90
+_STAGES = ("descriptor", "condition.contrast", "density", "distillation")
+_STEPS = {"steps": 4, "steps_per_epoch": 2, "warmup_steps": 1}
+_CONTRAST = {"channels": 4, "head_width": 32, "volumes_per_step": 2, "positives": 64}
+SETTINGS = (
+    *(f"{stage}.optimiser.{k}={v}" for stage in _STAGES for k, v in _STEPS.items()),
+    *(f"{stage}.{k}={v}" for stage in _STAGES[:2] for k, v in _CONTRAST.items()),
+    "condition.kind=masking_invariant",
+    "density.hidden=8",
+    "density.flow_steps=2",
+    "low_precision_cpu=false",
+    "workers=0",
+)
+OWN = [name for name in DETECTORS if name.rpartition("_")[2] not in OTHER_DESCRIPTORS]
+FURTHER = [*(name for name in OWN if DETECTORS[name].overrides), "padim_levels", "knn_imagenet"]
+
+
+def draw(seed: int, colours: int) -> np.ndarray:
+    """Texture in the circle of a camera, (C, H, W), black around it."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:ROWS, :COLUMNS]
+    noise = ndimage.gaussian_filter(rng.normal(size=(colours, ROWS, COLUMNS)), (0, 1.5, 1.5))
+    values = 120 + 40 * noise / noise.std() + 0.4 * x
+    values[:, (y - 30) ** 2 + (x - 45) ** 2 > 29**2] = 0
+    return values.clip(0, 255).astype(np.uint8)
+
+
+def write_data(raw: Path, colours: int) -> None:
+    """A raw data set as `screener_import` writes it."""
+    folder = raw / f"Dataset{NUMBERS[colours]}_Photos"
+    (folder / "imagesTr").mkdir(parents=True)
+    rows = []
+    for i in range(PICTURES):
+        write_picture(draw(i, colours), folder / "imagesTr" / f"photo_{i:02d}_0000.png")
+        rows.append([f"photo_{i:02d}", "train", 0, f"patient {i // 2}", f"{i}.png"])
+    with (folder / "pictures.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([["case", "split", "label", "group", "source"], *rows])
+    names = {"0": "grey"} if colours == 1 else {"0": "R", "1": "G", "2": "B"}
+    values = {"channel_names": names, "labels": {"background": 0}, "numTraining": PICTURES}
+    values |= {"file_ending": ".png", "modality": "picture"}
+    (folder / "dataset.json").write_text(json.dumps(values))
+
+
+def enter(root: Path, patch: pytest.MonkeyPatch) -> None:
+    for kind in ("raw", "preprocessed", "results"):
+        (root / kind).mkdir(parents=True, exist_ok=True)
+        patch.setenv(f"nnUNet_{kind}", str(root / kind))
+    patch.setenv("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+
+
+def prepare(root: Path, colours: int) -> None:
+    write_data(root / "raw", colours)
+    request = ["-d", NUMBERS[colours], "--preset", "cpu", "--width", "4", "-np", "1"]
+    plan_and_preprocess([*request, "--picture_size", "48", "64"])
+
+
+def settings() -> list[str]:
+    return [word for setting in SETTINGS for word in ("-o", setting)]
+
+
+@pytest.fixture(scope="module", params=[1, 3], ids=["grey", "colour"])
+def photos(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[int]:
+    """Number of colours of a world whose chain is trained."""
+    root = tmp_path_factory.mktemp("photos")
+    with pytest.MonkeyPatch.context() as patch:
+        enter(root, patch)
+        prepare(root, request.param)
+        train([NUMBERS[request.param], "2d", "chain", "-device", "cpu", *settings()])
+        yield request.param
+
+
+def check_map(model: ModelRef, folder: Path, colours: int) -> None:
+    """A map of a picture has the picture's size, says something, and the same from memory."""
+    predictor = load_predictor(model.dataset, model.plans, model.detector, "cpu")
+    pixels = draw(99, colours)
+    pixels[:, 20:32, 40:52] = 250
+    write_picture(pixels, folder / "new.png")
+    result = predictor.predict(read_image(folder / "new.png", "new", "picture"))
+    score, body = (sitk.GetArrayFromImage(image) for image in (result.score, result.body))
+    assert score.shape == body.shape == (1, ROWS, COLUMNS) and score.dtype == np.float32
+    lit = pixels.max(axis=0) > 0
+    assert ((body[0] > 0) == lit).mean() > 0.98
+    inside = score[body > 0]
+    assert np.isfinite(score).all() and inside.std() > 0
+    assert np.unique(score[body == 0]).size == 1
+    array = pixels[0] if colours == 1 else np.moveaxis(pixels, 0, -1)
+    again = predictor.predict(as_raw_image(array, modality="picture"))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(again.score), score)
+
+
+@pytest.mark.slow
+def test_chain(photos: int, tmp_path: Path) -> None:
+    number = NUMBERS[photos]
+    plan = read_plan(plan_file(number, "ScreenerPlans"))
+    assert plan.configuration_name == "2d" and plan.channels == photos
+    # Pictures of a patient are together.
+    parts = [{case[-2:] for case in part} for part in (plan.settings.split.train,)]
+    assert all(f"{int(n) ^ 1:02d}" in part for part in parts for n in part)
+    for name in ("student", "teacher"):
+        check_map(ModelRef(number, detector=name), tmp_path, photos)
+    found = load_calibration(ModelRef(number))
+    assert found is not None and found.source == "validation scans"
+    folder = stage_folder(number, "distillation", "ScreenerPlans")
+    assert folder.parent.name == "DistillationTrainer__ScreenerPlans__2d"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FURTHER)
+def test_every_detector(photos: int, tmp_path: Path, name: str) -> None:
+    number = NUMBERS[photos]
+    train([number, "2d", name, "-device", "cpu"])
+    check_map(ModelRef(number, detector=name), tmp_path, photos)
+
+
+@pytest.mark.slow
+def test_padim_has_a_gaussian_for_each_place(photos: int) -> None:
+    number = NUMBERS[photos]
+    train([number, "2d", "padim", "-device", "cpu"])
+    model = ModelRef(number, detector="padim")
+    plan = read_plan(plan_file(number, model.trained_plans))
+    assert plan.settings.density.options == {"bins": [1, 0, 0]}
+    predictor = load_predictor(number, detector="padim", device="cpu")
+    (density,) = (m for m in predictor.scorer.modules() if hasattr(m, "bin_counts"))
+    # Positions of 4 x 4 pixels of 48 x 64; the body fills the box nearly to its sides.
+    assert density.bin_counts.tolist() == [1, 12, 16]
+
+
+@pytest.mark.slow
+def test_killed_run_ends_like_an_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longer = ["-o", "descriptor.optimiser.steps=16"]
+    states = []
+    for name in ("killed", "whole"):
+        enter(tmp_path / name, monkeypatch)
+        prepare(tmp_path / name, 3)
+        words = ["904", "2d", "descriptor", "-device", "cpu"]
+        folder = stage_folder("904", "descriptor", "ScreenerPlans")
+        if name == "killed":
+            kill_after_first_epoch([*words, *settings(), *longer], folder)
+            train(words)
+        else:
+            train([*words, *settings(), *longer])
+        states.append(torch.load(folder / "checkpoint_final.pth", weights_only=True))
+    resumed, straight = states
+    assert resumed["global_step"] == straight["global_step"] == 16
+    for key, value in straight["network_weights"].items():
+        assert torch.equal(resumed["network_weights"][key], value), key
+
+
+def kill_after_first_epoch(words: list[str], folder: Path) -> None:
+    command = [str(Path(sys.executable).with_name("screener_train")), *words]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 240
+    while not (folder / "checkpoint_latest.pth").is_file():
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert not (folder / "checkpoint_final.pth").exists()
