@@ -60,9 +60,9 @@ def test_missing_and_foreign_plans_are_refused(world: Any) -> None:
     with pytest.raises(ScreenerError, match="no plan"):
         read_source_plan(SOURCE, "Other")
     plan = json.loads(world.plan_file.read_text())
-    plan["configurations"]["3d_fullres"]["normalization_schemes"] = ["ZScoreNormalization"]
+    plan["configurations"]["3d_fullres"]["normalization_schemes"] = ["NoNormalization"]
     world.plan_file.write_text(json.dumps(plan))
-    with pytest.raises(ScreenerError, match="ZScoreNormalization"):
+    with pytest.raises(ScreenerError, match="NoNormalization"):
         read_source_plan(SOURCE, "ScreenerPlans")
 
 
@@ -85,7 +85,11 @@ def test_a_plan_of_somebody_else_stays(world: Any, text: str, reason: str, resta
 
 @pytest.mark.parametrize(
     ("text", "reason"),
-    [("", "not valid JSON"), ("[]", "no JSON object"), ("{}", "3d_fullres: name another one")],
+    [
+        ("", "not valid JSON"),
+        ("[]", "no JSON object"),
+        ("{}", "3d_fullres or 2d: name another one"),
+    ],
 )
 def test_a_source_plan_that_is_none(world: Any, text: str, reason: str) -> None:
     world.plan_file.write_text(text)
