@@ -30,8 +30,9 @@ from screener_nnu.trainers.score_statistics import measure_scores
 
 _STATISTICS_STEPS = 16
 _VALIDATION_SAMPLES = 8
-# Positions that a density is fitted to, where the plan does not say: some 100 MB.
-_FITTED_ROWS = 1_000_000
+# Positions that a density is fitted to, where the plan does not say: some 100 MB; of wide
+# descriptors fewer, so that it is 1 GB at most.
+_FITTED_ROWS, _FITTED_NUMBERS = 1_000_000, 250_000_000
 
 
 class DensityTrainer(ScreenerTrainer):
@@ -166,7 +167,8 @@ class DensityTrainer(ScreenerTrainer):
         """Fits the density to positions of all training scans."""
         names = self.training_scans
         reader = self._reader(names, self.stage, all_positions=not self.density.positions)
-        most = self.density.positions or max(1, _FITTED_ROWS // len(names))
+        fitted = min(_FITTED_ROWS, _FITTED_NUMBERS // self.channels[0])
+        most = self.density.positions or max(1, fitted // len(names))
         rows_y, rows_c = [], []
         vectors: dict[str, torch.Tensor] = {}
         # Else its mean is not the one that prediction takes.
