@@ -32,6 +32,7 @@ from screener_nnu.files import replacing
 from screener_nnu.inference.output_folder import taken_names
 from screener_nnu.outputs.extras import MappedCase
 from screener_nnu.outputs.products import PRODUCTS, Product
+from screener_nnu.preprocessing.modality import MODALITIES
 from screener_nnu.setting_values import Positive
 from screener_nnu.trainers.density import DensityTrainer
 
@@ -242,6 +243,7 @@ def test_the_page_names_registries_that_exist() -> None:
         "STAGES": stages.STAGES,
         "DETECTORS": detectors.DETECTORS,
         "BASELINES": BASELINES,
+        "MODALITIES": MODALITIES,
         "METRICS": METRICS,
         "METRICS_AT_THRESHOLD": METRICS_AT_THRESHOLD,
         "PRODUCTS": PRODUCTS,

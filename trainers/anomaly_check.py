@@ -54,7 +54,8 @@ class AnomalyCheck:
         """Takes the validation scans of the plan."""
         self.store, self.cases = store, cases
         self.settings = plan.settings
-        names, self.kinds = self.settings.split.validation, KINDS
+        names = self.settings.split.validation
+        self.kinds: tuple[str, ...] = KINDS
         self.names = tuple(spread(names, _MAX_SCANS))
         # The donors of foreign tissue are among them, so other names are other anomalies.
         values = [self.settings.seed, self.names, PAINTING_VERSION, _PARTS_VERSION]
