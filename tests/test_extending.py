@@ -32,6 +32,7 @@ from screener_nnu.files import replacing
 from screener_nnu.inference.output_folder import taken_names
 from screener_nnu.outputs.extras import MappedCase
 from screener_nnu.outputs.products import PRODUCTS, Product
+from screener_nnu.preprocessing.modality import MODALITIES
 from screener_nnu.setting_values import Positive
 from screener_nnu.trainers.density import DensityTrainer
 
@@ -243,6 +244,7 @@ def test_the_page_names_registries_that_exist() -> None:
         "DETECTORS": detectors.DETECTORS,
         "BASELINES": BASELINES,
         "PICTURE_BASELINES": PICTURE_BASELINES,
+        "MODALITIES": MODALITIES,
         "METRICS": METRICS,
         "METRICS_AT_THRESHOLD": METRICS_AT_THRESHOLD,
         "PRODUCTS": PRODUCTS,

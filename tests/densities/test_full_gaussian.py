@@ -297,3 +297,83 @@ def test_tells_how_many_bins_are_thin(caplog):
     with caplog.at_level("INFO", full_gaussian.__name__):
         fitted(rows, positions, bins=(4, 1, 1))
     assert "4 bins: 1 have fewer than 8 rows, and 2 have none" in caplog.text
+
+
+def grid_rows(pictures=30, rows=5, columns=7, d=4, seed=0):
+    """Descriptors of pictures that are framed alike, each place with a Gaussian of its own."""
+    random = np.random.default_rng(seed)
+    means = np.random.default_rng(8).normal(size=(rows, columns, d)) * 3
+    mixing = np.random.default_rng(9).normal(size=(rows, columns, d, d))
+    y = means + np.einsum(
+        "prcd,rcde->prce", random.normal(size=(pictures, rows, columns, d)), mixing
+    )
+    row, column = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")
+    place = np.stack([0 * row, (row + 0.5) / rows, (column + 0.5) / columns], axis=-1)
+    c = np.broadcast_to(place, (pictures, rows, columns, 3))
+    return tuple(torch.tensor(x.reshape(-1, x.shape[-1])).float() for x in (y, c))
+
+
+@pytest.mark.parametrize("covariance", ["full", "diagonal"])
+@pytest.mark.parametrize("pictures", [30, 3])
+def test_a_bin_for_each_place_is_padim(covariance, pictures):
+    """Mean and covariance of each pixel over the pictures, as Defard et al. have them."""
+    rows, places = grid_rows(pictures)
+    settings = {"bins": (1, 0, 0), "ridge": 0.01, "covariance": covariance, "leaning": False}
+    density = fitted(rows, places, **settings)
+    assert density.bin_counts.tolist() == [1, 5, 7]
+    queries, places = grid_rows(4, seed=1)
+    found = scores(density, queries, places).reshape(4, 35)
+    by_place = rows.double().numpy().reshape(pictures, 35, 4)
+    for place in range(35):
+        vectors = by_place[:, place]
+        matrix = np.cov(vectors.T)
+        if covariance == "diagonal":
+            matrix = np.diag(np.diag(matrix))
+        normal = stats.multivariate_normal(vectors.mean(0), matrix + 0.01 * np.eye(4))
+        expected = normal.logpdf(queries.double().numpy().reshape(4, 35, 4)[:, place])
+        np.testing.assert_allclose(found[:, place], expected, rtol=2e-4, atol=1e-3)
+
+
+def test_places_are_found_in_any_order_and_in_parts_of_pictures():
+    rows, places = grid_rows()
+    order = torch.from_numpy(np.random.default_rng(4).permutation(len(rows)))[:700]
+    density = fitted(rows[order], places[order], bins=(1, 0, 0))
+    assert density.bin_counts.tolist() == [1, 5, 7]
+    whole = fitted(rows[order], places[order], bins=(1, 5, 7))
+    assert np.array_equal(scores(density, rows, places), scores(whole, rows, places))
+
+
+@pytest.mark.parametrize("count,weight", [(1, 0), (2, 1), (7, 1)])
+def test_without_leaning_two_rows_are_enough(count, weight):
+    rows, positions = sample(200)
+    positions[:, 0] = torch.where(torch.arange(200) < count, 1.0, 0.0)
+    density = fitted(rows, positions, bins=(2, 1, 1), ridge=0.1, leaning=False)
+    y = rows.double().numpy()
+    own = np.cov(y[:count].T) if count > 1 else np.zeros((4, 4))
+    matrix = weight * own + (1 - weight) * np.cov(y.T) + 0.1 * np.eye(4)
+    expected = stats.multivariate_normal(y[:count].mean(0), matrix).logpdf(y[:60])
+    actual = scores(density, rows[:60], torch.ones(60, 3) * positions[:1])
+    np.testing.assert_allclose(actual, expected, rtol=2e-4)
+
+
+@pytest.mark.parametrize("bins", [(4, 4, 4), (2, 3, 5)])
+def test_states_of_earlier_versions_load(bins):
+    """They hold no numbers of bins."""
+    rows, positions = sample(300)
+    density = fitted(rows, positions, bins=bins)
+    state = density.state_dict()
+    del state["bin_counts"]
+    other = FullGaussianDensity(4, 3, bins=bins)
+    other.load_state_dict(state)
+    assert np.array_equal(scores(other, rows, positions), scores(density, rows, positions))
+    alone = fitted(rows).state_dict()
+    del alone["bin_counts"]
+    FullGaussianDensity(4, 0).load_state_dict(alone)
+
+
+def test_state_travels_with_the_places_that_were_found():
+    rows, places = grid_rows()
+    density = fitted(rows, places, bins=(1, 0, 0))
+    other = FullGaussianDensity(4, 3, bins=(1, 0, 0))
+    other.load_state_dict(density.state_dict())
+    assert np.array_equal(scores(other, rows, places), scores(density, rows, places))

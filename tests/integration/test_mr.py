@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +58,16 @@ def image_of(array: np.ndarray) -> sitk.Image:
     return image
 
 
+def enter(root: Path, patch: pytest.MonkeyPatch) -> None:
+    for kind in ("raw", "preprocessed", "results"):
+        (root / kind).mkdir(exist_ok=True)
+        patch.setenv(f"nnUNet_{kind}", str(root / kind))
+    patch.setenv("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def trained_on_mr(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders in which the chain of an MR data set is trained."""
     root = tmp_path_factory.mktemp("mr")
     folder = root / "raw" / "Dataset905_Magnetic"
@@ -72,15 +79,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     values |= {"numTraining": SCANS, "file_ending": ".nii.gz"}
     (folder / "dataset.json").write_text(json.dumps(values))
     with pytest.MonkeyPatch.context() as patch:
-        for kind in ("raw", "preprocessed", "results"):
-            (root / kind).mkdir(exist_ok=True)
-            patch.setenv(f"nnUNet_{kind}", str(root / kind))
-        patch.setenv("OMP_NUM_THREADS", "1")
-        torch.set_num_threads(1)
+        enter(root, patch)
         plan_and_preprocess(["-d", "905", "--preset", "cpu", "--width", "4", "-np", "1"])
         words = [word for setting in SETTINGS for word in ("-o", setting)]
         train(["905", "3d_fullres", "chain", "-device", "cpu", *words])
-        yield root
+    return root
+
+
+@pytest.fixture
+def world(trained_on_mr: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    enter(trained_on_mr, monkeypatch)
+    return trained_on_mr
 
 
 def write_new(folder: Path) -> Path:

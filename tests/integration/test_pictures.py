@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -90,16 +89,24 @@ def settings() -> list[str]:
 
 
 @pytest.fixture(scope="module", params=[1, 3], ids=["grey", "colour"])
-def photos(
+def trained_on_photos(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[int]:
-    """Number of colours of a world whose chain is trained."""
+) -> tuple[Path, int]:
+    """Folders in which a chain is trained, and the number of colours."""
     root = tmp_path_factory.mktemp("photos")
     with pytest.MonkeyPatch.context() as patch:
         enter(root, patch)
         prepare(root, request.param)
         train([NUMBERS[request.param], "2d", "chain", "-device", "cpu", *settings()])
-        yield request.param
+    return root, request.param
+
+
+@pytest.fixture
+def photos(trained_on_photos: tuple[Path, int], monkeypatch: pytest.MonkeyPatch) -> int:
+    """Number of colours."""
+    root, colours = trained_on_photos
+    enter(root, monkeypatch)
+    return colours
 
 
 def check_map(model: ModelRef, folder: Path, colours: int) -> None:
