@@ -17,6 +17,8 @@ from screener_nnu.inference.images import find_images, kind_of
 from screener_nnu.map_kind import PICTURES, SCANS, MapKind
 from screener_nnu.ownership import own_folder
 from screener_nnu.preprocessing.image_files import VOLUME_ENDINGS
+from screener_nnu.preprocessing.modality import CT, PICTURE
+from screener_nnu.preprocessing.pictures import is_picture
 from screener_nnu.preprocessing.reading import Source, read_image
 from screener_nnu.preprocessing.volumes import read_volume
 from screener_nnu.score_units import NATS
@@ -193,7 +195,8 @@ def view_case(files: CaseFiles, page: Path, options: ViewOptions) -> CaseRow:
     Raises:
         CaseError: a file is unreadable, or they are not of one scan.
     """
-    image = image_of(read_image(files.image, files.case))
+    picture = isinstance(files.image, Path) and is_picture(files.image)
+    image = image_of(read_image(files.image, files.case, PICTURE if picture else CT))
     score = read_volume(files.score, files.case)
     body = None if files.body is None else read_volume(files.body, files.case)
     findings = read_findings(files.findings, score, files.case) if files.findings else None

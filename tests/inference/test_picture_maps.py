@@ -14,7 +14,6 @@ import skimage.io
 import tifffile
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.inference import predict
 from screener_nnu.inference.images import find_images, kind_of
 from screener_nnu.inference.output_folder import remove_half_written, taken_names
 from screener_nnu.inference.predict import predict_files
@@ -28,11 +27,6 @@ from tests.made_pictures import HEIGHT, WIDTH, predictor, read, write
 
 Writer = Callable[..., list[Path]]
 SCAN = np.where(np.arange(6 * 8 * 10).reshape(6, 8, 10) % 7 < 4, 35, -990)
-
-
-@pytest.fixture(autouse=True)
-def pictures_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predict, "read_image", read)
 
 
 def test_pictures_of_any_depth_have_names_of_their_own(

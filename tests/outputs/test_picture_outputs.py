@@ -18,7 +18,6 @@ from screener_nnu.calibration.measure import calibrate_on, measure_scans
 from screener_nnu.calibration.record import Calibration
 from screener_nnu.calibration.scans import ScoredScan
 from screener_nnu.errors import ScreenerError
-from screener_nnu.inference import predict
 from screener_nnu.inference.predict import predict_files
 from screener_nnu.map_kind import LABEL_NAMES, PICTURES
 from screener_nnu.outputs.contact_sheet import write_contact_sheet
@@ -33,11 +32,6 @@ from tests.made_pictures import HEIGHT, SPOT, WIDTH, pixels, predictor, read, wr
 
 REQUEST = OutputRequest(("overlay",), threshold=60.0, model="m", unit="none", kind=PICTURES)
 GREY = np.full((50, 60, 3), 100, np.uint8)
-
-
-@pytest.fixture(autouse=True)
-def pictures_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predict, "read_image", read)
 
 
 def calibration() -> Calibration:
