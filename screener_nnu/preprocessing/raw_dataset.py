@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
 
+from screener_nnu.csv_files import read_csv
 from screener_nnu.errors import ScreenerError, some
 from screener_nnu.preprocessing.image_files import is_volume
 from screener_nnu.preprocessing.pictures import is_picture
@@ -136,10 +136,9 @@ def read_groups(raw_dataset_folder: Path) -> dict[str, str]:
     if not table.is_file():
         return {}
     try:
-        with table.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
+        _, rows = read_csv(table)
         return {row["case"]: row["group"] for row in rows if row["group"]}
-    except (OSError, ValueError, KeyError, csv.Error) as error:
+    except (ScreenerError, KeyError) as error:
         raise ScreenerError(
             f"{table} has no columns case and group that can be read ({error!r}): import the "
             "pictures again, or correct it"
