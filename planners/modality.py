@@ -54,7 +54,7 @@ def modality_of_datasets(datasets: Sequence[str], given: str | None) -> str:
 def _modality_of(folder: Path, given: str | None) -> tuple[str, str]:
     """Modality of a raw data set, and how it is known."""
     values = read_description(folder)
-    pictures = is_picture(Path(f"a{values['file_ending']}"))
+    pictures = is_picture(values["file_ending"])
     if given is not None:
         if (given == PICTURE) != pictures:
             kind = "pictures" if pictures else "volumes"

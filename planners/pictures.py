@@ -10,8 +10,11 @@ import numpy as np
 
 from screener_nnu.errors import ScreenerError
 from screener_nnu.planners.grid import nearest_multiple, strides_and_kernels
+from screener_nnu.planners.memory import Fit, Grid
 from screener_nnu.planners.presets import Preset
-from screener_nnu.plans import Shape, Spacing
+from screener_nnu.planners.volumes import VolumePlanning
+from screener_nnu.plans import Range, Shape, Spacing
+from screener_nnu.preprocessing.modality import Modality
 from screener_nnu.preprocessing.volumes import PICTURE_DEPTH
 
 # Longest side of a picture on the plan's grid (pixels): networks of photographs see too little of
@@ -22,13 +25,107 @@ _STEP = 16
 # Side of a crop of self-supervision, as a part of the picture's.
 _CROP_SHARE = 0.75
 # Pixels of a position: the finest stride of PaDiM's features.
-POOLING: Shape = (1, 4, 4)
+_POOLING: Shape = (1, 4, 4)
 # Pictures are small: as many are worth one scan.
 _MORE_PICTURES = 12
-#: Pictures that calibration is measured on at most.
-CALIBRATED = 500
-#: Share of the pictures that are held out as normal ones, and how many at most.
-VALIDATION_SHARE, MOST_VALIDATION = 0.1, 500
+
+
+class PicturePlanning(VolumePlanning):
+    """What is planned otherwise for pictures than for volumes.
+
+    Args:
+        fingerprint: of the data set.
+        modality: of its images.
+        spacing: voxel size in place of one size in pixels for all pictures.
+        size: pixels (y, x) of all pictures that a user asked for.
+    """
+
+    reader = "NaturalImage2DIO"
+    axes = slice(1, 3)
+    held_out = (0.1, 500)
+    held_out_words = "10 % (1 to 500)"
+    calibrated = 500
+
+    def __init__(
+        self,
+        fingerprint: Mapping[str, Any],
+        modality: Modality,
+        spacing: Spacing | None,
+        size: tuple[int, int] | None,
+    ) -> None:
+        """Plans the size of the pictures.
+
+        Raises:
+            ScreenerError: a spacing or a size that no plan can have.
+        """
+        super().__init__(fingerprint, modality, spacing)
+        if self.given_spacing is None:
+            given = None if size is None else usable_size(size)
+            # In pixels, which are 1 x 1.
+            shapes = fingerprint["body_extents_mm"]
+            self.picture_size, self.given_spacing = picture_grid(shapes, given)
+
+    def aim(self, preset: Preset) -> tuple[Preset, Grid]:
+        """The preset for pictures, and their grid, on which memory has no say."""
+        spacing = self.given_spacing
+        assert spacing is not None
+        crop = picture_crop(spacing, self._pixels(spacing))
+        return of_pictures(preset, spacing), lambda _: (spacing, crop)
+
+    def pooling(self, fit: Fit) -> Shape:
+        """Pixels of a position of the density."""
+        return _POOLING
+
+    def tile(self, fit: Fit) -> Shape:
+        """Tile of prediction, which holds a whole picture."""
+        _, _, divisor = strides_and_kernels(fit.spacing, fit.patch)
+        z, y, x = (
+            -(-n // d) * d for n, d in zip((1, *self._pixels(fit.spacing)), divisor, strict=True)
+        )
+        return z, y, x
+
+    def student_crop(self, fit: Fit) -> Shape:
+        """A whole picture."""
+        return self.tile(fit)
+
+    def position_extent(self, fit: Fit) -> float:
+        """Length that the position network spans: ten times the crop."""
+        return 10 * max(n * s for n, s in zip(fit.patch[1:], fit.spacing[1:], strict=True))
+
+    def window(self) -> Range:
+        """From black to white."""
+        return 0.0, highest_value(self.fingerprint)
+
+    def clip(self) -> Range:
+        """From black to white, that of all channels."""
+        return self.window()
+
+    def left_out(self, fit: Fit) -> dict[str, str]:
+        """None: pictures are resized, or resampled to about the median one."""
+        return {}
+
+    def why_spacing(self, fit: Fit) -> str:
+        """Why the pixels have their size."""
+        return f"of a median picture that is resized to {list(self._pixels(fit.spacing))}"
+
+    def why_crop(self, fit: Fit) -> str:
+        """Why the crop of self-supervision has its size."""
+        return f"{list(fit.patch)} pixels, about three quarters of a picture's sides"
+
+    def why_pooling(self, fit: Fit) -> str:
+        """Why a position of the density has its size."""
+        return "the finest stride of the networks of photographs"
+
+    def why_clip(self) -> str:
+        """Why values are clipped where they are."""
+        return "all values that pictures of this depth can have"
+
+    def _pixels(self, spacing: Spacing) -> tuple[int, int]:
+        """Of a median picture on the grid (y, x)."""
+        if self.picture_size:
+            return self.picture_size[0], self.picture_size[1]
+        _, rows, columns = (round(e / s) for e, s in zip(self.median_extent, spacing, strict=True))
+        return rows, columns
 
 
 def picture_grid(
@@ -80,12 +177,6 @@ def picture_crop(spacing: Spacing, size: tuple[int, int]) -> Shape:
             break
         crop = fitted
     return crop
-
-
-def picture_tile(size: tuple[int, int], divisor: Shape) -> Shape:
-    """Tile that holds a whole picture."""
-    z, y, x = (-(-n // d) * d for n, d in zip((1, *size), divisor, strict=True))
-    return z, y, x
 
 
 def of_pictures(preset: Preset, spacing: Spacing) -> Preset:

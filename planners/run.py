@@ -185,7 +185,7 @@ def _description(datasets: list[str], pool: tuple[int, str] | None, count: int) 
         "channel_names": first["channel_names"],
         "labels": {"background": 0},
         "numTraining": count,
-        "file_ending": ".png" if is_picture(Path(f"a{first['file_ending']}")) else ".nii.gz",
+        "file_ending": ".png" if is_picture(first["file_ending"]) else ".nii.gz",
     }
 
 

@@ -35,6 +35,8 @@ class MapKind:
         return of_scans.removesuffix(SCANS.labels) + self.labels
 
 
+#: Ends of the names of files of labels beside a map: `<case>_body.nii.gz`.
+LABEL_NAMES = ("_body", "_mask", "_findings")
 SCANS = MapKind("scan", ".nii.gz", ".nii.gz")
 #: Maps are float32; labels are 0 and 1 in masks, which looks black, and numbers of findings.
 PICTURES = MapKind("picture", ".tif", ".png")

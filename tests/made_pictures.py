@@ -14,9 +14,9 @@ from torch import nn
 from screener_nnu.inference.predict import AnomalyMap, Predictor
 from screener_nnu.planners.planner import ScreenerPlanner
 from screener_nnu.plans import Plan
-from screener_nnu.preprocessing.pictures import read_picture, write_picture
-from screener_nnu.preprocessing.reading import RawImage, Source
-from screener_nnu.preprocessing.volumes import Geometry
+from screener_nnu.preprocessing.modality import PICTURE
+from screener_nnu.preprocessing.pictures import write_picture
+from screener_nnu.preprocessing.reading import RawImage, read_image
 
 WIDTH, HEIGHT = 61, 44
 SPOT = (40, 12)  # x, y
@@ -41,13 +41,9 @@ def write(path: Path, **options: float) -> Path:
     return path
 
 
-def read(source: Source, case: str) -> RawImage:
+def read(path: Path, case: str) -> RawImage:
     """A picture as prediction reads it."""
-    assert isinstance(source, Path)
-    values = read_picture(source, case).pixels.astype(np.float32)
-    geometry = Geometry.of_picture(values.shape[2], values.shape[1])
-    array = values if len(values) == 1 else values[:, None]
-    return RawImage(case, array, (999.0, 1.0, 1.0), geometry)
+    return read_image(path, case, PICTURE)
 
 
 @dataclass(frozen=True)
@@ -68,15 +64,17 @@ class Difference(Predictor):
 
 
 def plan() -> Plan:
-    """Any plan: a predictor has one."""
+    """Any plan of pictures: a predictor has one."""
     values = {"mean": 0.0, "median": 0.0, "std": 1.0, "min": 0.0, "max": 1.0}
     values |= {"percentile_00_5": 0.0, "percentile_99_5": 1.0}
     return ScreenerPlanner(
         {
-            "spacings": [[3.0, 2.0, 2.0]] * 4,
-            "body_extents_mm": [[200.0, 200.0, 200.0]] * 4,
+            "modality": PICTURE,
+            "highest": 255.0,
+            "spacings": [[999.0, 1.0, 1.0]] * 4,
+            "body_extents_mm": [[999.0, float(HEIGHT), float(WIDTH)]] * 4,
             "foreground_intensity_properties_per_channel": {"0": values},
-            "hu_histogram": {"edges": [-1024.0, -100.0, 100.0, 3072.0], "counts": [1, 2, 1]},
+            "hu_histogram": {"edges": [0.0, 100.0, 256.0], "counts": [2, 1]},
             "cases": {f"case_{i}": {} for i in range(4)},
         },
         "Dataset901_Pictures",

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from screener_nnu.detectors import ModelRef
 from screener_nnu.errors import CaseError, ScreenerError
-from screener_nnu.inference.images import IMAGE_ENDINGS, find_images, kind_of
-from screener_nnu.inference.picture_files import find_pictures
+from screener_nnu.inference.images import find_images, find_pictures, kind_of
 from screener_nnu.inference.predict import AnomalyMap, Predictor
 from screener_nnu.inference.volume import score_map
 from screener_nnu.preprocessing.case_files import CaseFolder
+from screener_nnu.preprocessing.image_files import is_volume
 from screener_nnu.preprocessing.mapping import mask_to_input_geometry, to_input_geometry
 from screener_nnu.preprocessing.reading import Source, read_image
 from screener_nnu.preprocessing.volumes import Geometry, read_labels
@@ -121,7 +121,7 @@ def find_masks(folder: Path, images: Mapping[str, Source]) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise ScreenerError(f"{folder} is not a folder")
-    some = any(_is_image(p) for p in folder.iterdir()) or find_pictures(folder)
+    some = any(is_volume(p) for p in folder.iterdir()) or find_pictures(folder)
     found = find_images(folder) if some else {}
     masks = {c: path for c, path in found.items() if c in images and isinstance(path, Path)}
     if not masks:
@@ -139,10 +139,6 @@ def read_mask(path: Path, case: str, reference: sitk.Image) -> NDArray[np.bool_]
         CaseError: the file is damaged, lies elsewhere than the scan, or holds no whole numbers.
     """
     return read_labels(path, case, Geometry.of_image(reference)) > 0
-
-
-def _is_image(path: Path) -> bool:
-    return path.name.lower().endswith(IMAGE_ENDINGS)
 
 
 def _scored(result: AnomalyMap, annotated: NDArray[np.bool_] | None = None) -> ScoredScan:

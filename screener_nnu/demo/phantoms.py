@@ -11,7 +11,7 @@ import SimpleITK
 from numpy.typing import NDArray
 
 from screener_nnu.demo.settings import LABELLED, NORMAL_CASE, PRETRAINING, DemoPaths, DemoSize
-from screener_nnu.inference.images import write_image
+from screener_nnu.preprocessing.image_files import write_image
 from screener_nnu.synthetic import (
     Phantom,
     generate_phantom,

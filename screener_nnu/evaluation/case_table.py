@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from screener_nnu.case_score import flag
+from screener_nnu.csv_files import read_csv
 from screener_nnu.errors import ScreenerError
 from screener_nnu.files import refuse_missing
 
@@ -150,20 +150,10 @@ def match_cases(labelled: LabelledCases, methods: Mapping[str, ScoredCases]) -> 
 
 
 def _read_rows(path: Path, needed: tuple[str, ...]) -> list[dict[str, str]]:
-    """Rows of a CSV file, without spaces around names and cells."""
+    """Rows of a table that has some columns."""
     refuse_missing(path)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            columns = [name.strip() for name in next(reader, [])]
-            # A row that a spreadsheet has cut short lacks its last, empty cells.
-            rows = [
-                dict.fromkeys(columns, "") | dict(zip(columns, map(str.strip, cells), strict=False))
-                for cells in reader
-                if any(map(str.strip, cells))
-            ]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ScreenerError(f"{path} cannot be read as CSV in UTF-8 ({error})") from error
+    columns, lines = read_csv(path)
+    rows = [line for line in lines if any(line.values())]
     if missing := [name for name in needed if name not in columns]:
         raise ScreenerError(
             f"{path} has no column {' and no column '.join(missing)}; its columns are "

@@ -12,8 +12,7 @@ from typing import Any
 
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.files import refuse_missing
-from screener_nnu.map_kind import PICTURES, SCANS
-from screener_nnu.outputs.products import product_endings
+from screener_nnu.map_kind import LABEL_NAMES, PICTURES, SCANS
 
 ENDING = SCANS.map
 PICTURE_MAP, PICTURE = PICTURES.map, PICTURES.labels
@@ -121,10 +120,9 @@ def _map_names(folder: Path, annotated: set[str]) -> set[str]:
     """
     names = _names(folder, ENDING)
     others = names | annotated
-    made = [end.removesuffix(ENDING) for end in product_endings() if end.endswith(ENDING)]
 
     def belongs(name: str) -> bool:
-        owners = {name.removesuffix(end) for end in (BODY, "_mask", *made)} - {name}
+        owners = {name.removesuffix(end) for end in LABEL_NAMES} - {name}
         return bool(owners & others)
 
     return {name for name in names if not belongs(name)}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from screener_nnu.csv_files import write_csv
 from screener_nnu.errors import ScreenerError
 from screener_nnu.evaluation.bins import BINS_FILE, Bins
 from screener_nnu.evaluation.case_report import CASE_FILES
@@ -18,7 +18,6 @@ from screener_nnu.evaluation.plots import plot_curves
 from screener_nnu.evaluation.records import HISTOGRAMS
 from screener_nnu.evaluation.summarise import PAPER, figure_names
 from screener_nnu.evaluation.tables import MOST_NAMED, aligned, cell, named, undefined, without_nan
-from screener_nnu.files import replacing
 from screener_nnu.ownership import own_folder
 from screener_nnu.plans import write_json
 
@@ -58,11 +57,12 @@ def write_report(
         Tables of the pooled figures for the terminal.
     """
     names = figure_names(evaluation.protocol)
-    _write_csv(folder / "cases.csv", ["case", "method", *names], _case_rows(evaluation))
+    write_csv(folder / "cases.csv", ["case", "method", *names], _cells(_case_rows(evaluation)))
     # The score of a case, and the spread of Dice over draws, have no interval over cases.
     ranged = list(dict.fromkeys(n for r in evaluation.methods.values() for n in r.intervals))
     ends = [f"{name}_{end}" for name in ranged for end in ("low", "high")]
-    _write_csv(folder / "pooled.csv", ["method", "cases", *names, *ends], _pooled_rows(evaluation))
+    columns = ["method", "cases", *names, *ends]
+    write_csv(folder / "pooled.csv", columns, _cells(_pooled_rows(evaluation)))
     plot_curves(evaluation, folder / "curves.png")
     # The summary comes last: where it is, the evaluation is finished.
     write_json(folder / "summary.json", _summary(evaluation, settings or {}))
@@ -83,13 +83,10 @@ def _pooled_rows(evaluation: Evaluation) -> Iterable[dict[str, Any]]:
         yield {"method": method, "cases": len(result.cases), **result.figures, **ends}
 
 
-def _write_csv(path: Path, columns: list[str], rows: Iterable[dict[str, Any]]) -> None:
-    """Writes rows; a figure that is undefined or missing is an empty cell."""
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({key: "" if undefined(value) else value for key, value in row.items()})
+def _cells(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Rows of a table, where a figure that is undefined is an empty cell."""
+    for row in rows:
+        yield {key: "" if undefined(value) else value for key, value in row.items()}
 
 
 def _summary(evaluation: Evaluation, settings: Mapping[str, Any]) -> dict[str, Any]:

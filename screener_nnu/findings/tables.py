@@ -15,10 +15,10 @@ from typing import Any
 from screener_nnu import __version__
 from screener_nnu.files import replacing
 from screener_nnu.findings.finding import Finding, Findings, LeftOut
-from screener_nnu.inference.images import kind_of_map
 from screener_nnu.least_volume import PIXEL_ML
 from screener_nnu.map_kind import PICTURES
 from screener_nnu.plans import write_json
+from screener_nnu.preprocessing.image_files import kind_of_map
 
 SCHEMA_VERSION = 1
 _AXES = "xyz"

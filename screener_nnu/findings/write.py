@@ -11,8 +11,8 @@ from screener_nnu.files import remove
 from screener_nnu.findings.find import LIMIT, Percentile, find_findings
 from screener_nnu.findings.finding import Findings
 from screener_nnu.findings.tables import shown_size, write_findings_csv, write_findings_json
-from screener_nnu.inference.images import kind_of_map, write_image
 from screener_nnu.least_volume import MINIMUM_ML
+from screener_nnu.preprocessing.image_files import kind_of_map, write_image
 from screener_nnu.score_units import NATS
 
 logger = logging.getLogger(__name__)

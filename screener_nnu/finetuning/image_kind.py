@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from screener_nnu.plans import PICTURES, StockPlan
@@ -60,7 +59,7 @@ class ImageKind:
         if not self._fits(names):
             return [f"it has the channels {names}, but the student knows {self}: {allowed}"]
         ending = description.get("file_ending")
-        pictures = isinstance(ending, str) and is_picture(Path(f"a{ending}"))
+        pictures = isinstance(ending, str) and is_picture(ending)
         if pictures != (self.modality == PICTURE) or (pictures and ending not in self.endings):
             endings = " or ".join(self.endings) or ".nii.gz, .nrrd or .mha"
             return [f"file_ending is {ending!r}, but the student knows {self}: give {endings}"]

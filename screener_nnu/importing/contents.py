@@ -11,8 +11,8 @@ from pathlib import Path
 from screener_nnu.dicom.files import is_zip
 from screener_nnu.dicom.radiographs import RADIOGRAPHS, image_modality
 from screener_nnu.errors import ScreenerError, some
-from screener_nnu.inference.images import IMAGE_ENDINGS
-from screener_nnu.preprocessing.pictures import PICTURE_ENDINGS, is_picture
+from screener_nnu.preprocessing.image_files import is_volume
+from screener_nnu.preprocessing.pictures import is_picture
 from screener_nnu.preprocessing.volumes import printable
 
 logger = logging.getLogger(__name__)
@@ -55,11 +55,11 @@ def find_pictures(source: Path) -> Pictures | None:
     files: list[str] = []
     others: list[str] = []
     for name in _names(source):
-        (files if name.lower().endswith(PICTURE_ENDINGS) else others).append(name)
+        (files if is_picture(name) else others).append(name)
     if not files:
         return _radiographs(source, others)
     scans, radiographs = _scans_and_radiographs(source, others)
-    if any(not name.lower().endswith(IMAGE_ENDINGS) for name in scans):
+    if any(not is_volume(name) for name in scans):
         logger.warning(
             "an export of scans, whose pictures are left out: %s", some(map(printable, files))
         )
@@ -110,7 +110,7 @@ def _scans_and_radiographs(source: Path, names: Iterable[str]) -> tuple[list[str
         modality = image_modality(source / name)
         if modality in RADIOGRAPHS:
             radiographs.append(name)
-        elif modality is not None or name.lower().endswith(IMAGE_ENDINGS):
+        elif modality is not None or is_volume(name):
             scans.append(name)
         if len(scans) == _ENOUGH:
             break

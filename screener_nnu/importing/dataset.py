@@ -30,9 +30,9 @@ from screener_nnu.importing.report import (
     write_rows,
 )
 from screener_nnu.importing.request import ImportRequest
-from screener_nnu.inference.images import write_image
 from screener_nnu.ownership import foreign_files, own_folder
 from screener_nnu.plans import write_json
+from screener_nnu.preprocessing.image_files import write_image
 from screener_nnu.preprocessing.memory import bounded_processes, free_memory
 from screener_nnu.preprocessing.units import check_intensities
 from screener_nnu.preprocessing.volumes import printable

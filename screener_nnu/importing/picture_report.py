@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -11,15 +10,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from screener_nnu.csv_files import write_csv
 from screener_nnu.errors import ScreenerError
 from screener_nnu.files import replacing
 from screener_nnu.importing.records import NAMES, TEST, Form, PictureRow
 from screener_nnu.importing.report import KEPT, REPORT, TAKEN
 from screener_nnu.importing.report import TABLE as REPORT_TABLE
 from screener_nnu.importing.writing import ENDING, IMAGE_FOLDERS
+from screener_nnu.preprocessing.raw_dataset import PICTURE_TABLE
 
-#: Of the cases of a raw data set: split, label and group.
-CASES_TABLE = "pictures.csv"
 _CASES_COLUMNS = ("case", "split", "label", "group", "source")
 # What tells a file from a later one; of no use in a table for people.
 _STAMP = ("bytes", "changed", "sha256")
@@ -66,10 +65,11 @@ class Report:
         """Writes `import.json`, `import.csv` and `pictures.csv`, and removes the journal."""
         assert self.form is not None
         rows = [self.rows[key] for key in sorted(self.rows)]
+        values = [row.values() for row in rows]
         _write_json(folder / REPORT, self.form, rows)
-        _write_table(folder / REPORT_TABLE, [n for n in NAMES if n not in _STAMP], rows)
+        write_csv(folder / REPORT_TABLE, [n for n in NAMES if n not in _STAMP], values)
         taken = sorted(self.taken(), key=lambda row: (row.split == TEST, row.case))
-        _write_table(folder / CASES_TABLE, _CASES_COLUMNS, taken)
+        write_csv(folder / PICTURE_TABLE, _CASES_COLUMNS, (row.values() for row in taken))
         (folder / _JOURNAL).unlink(missing_ok=True)
 
     def taken(self) -> list[PictureRow]:
@@ -144,7 +144,7 @@ class Journal:
 
 def own_files(folder: Path) -> list[Path]:
     """The files of a report."""
-    return [folder / name for name in (REPORT, REPORT_TABLE, CASES_TABLE)]
+    return [folder / name for name in (REPORT, REPORT_TABLE, PICTURE_TABLE)]
 
 
 def _write_json(path: Path, form: Form, rows: Sequence[PictureRow]) -> None:
@@ -155,13 +155,3 @@ def _write_json(path: Path, form: Form, rows: Sequence[PictureRow]) -> None:
         for index, row in enumerate(rows):
             stream.write(f"{',' * (index > 0)}\n{json.dumps(row.values())}")
         stream.write("\n]}\n")
-
-
-def _write_table(path: Path, columns: Sequence[str], rows: Sequence[PictureRow]) -> None:
-    with (
-        replacing(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as stream,
-    ):
-        table = csv.DictWriter(stream, columns, extrasaction="ignore")
-        table.writeheader()
-        table.writerows(row.values() for row in rows)

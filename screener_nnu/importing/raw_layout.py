@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from screener_nnu.csv_files import read_csv
 from screener_nnu.errors import ScreenerError
-from screener_nnu.importing.picture_report import CASES_TABLE
 from screener_nnu.importing.records import NORMAL, TEST, TRAIN, UNKNOWN, Entry
+from screener_nnu.preprocessing.raw_dataset import PICTURE_TABLE
 
 _CHANNEL = re.compile(r"_(\d{4})$")
 _SPLITS = {"imagesTr": (TRAIN, "labelsTr"), "imagesTs": (TEST, "labelsTs")}
@@ -32,7 +32,7 @@ def raw_data_set(root: Path, files: Sequence[str]) -> list[Entry]:
     found = {folder: _by_case(files, folder) for folder in _SPLITS}
     if not found["imagesTr"]:
         return []
-    known = _known(root / CASES_TABLE)
+    known = _known(root / PICTURE_TABLE)
     entries = []
     for folder, (split, labels) in _SPLITS.items():
         masks = {PurePosixPath(f).stem: f for f in files if f.startswith(f"{labels}/")}
@@ -62,6 +62,4 @@ def _by_case(files: Sequence[str], folder: str) -> dict[str, str]:
 def _known(path: Path) -> dict[tuple[str, str], dict[str, str]]:
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    return {(row.get("split", ""), row.get("case", "")): row for row in rows}
+    return {(row.get("split", ""), row.get("case", "")): row for row in read_csv(path)[1]}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from screener_nnu.csv_files import write_csv
 from screener_nnu.errors import ScreenerError
-from screener_nnu.files import replacing
 from screener_nnu.plans import write_json
 
 REPORT = "import.json"
@@ -91,10 +90,4 @@ def write_rows(folder: Path, rows: dict[str, Row], files: dict[str, Any]) -> Non
         for key in sorted(rows)
     ]
     write_json(folder / REPORT, {"files_without_series": files, "series": values})
-    with (
-        replacing(folder / TABLE) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as stream,
-    ):
-        table = csv.DictWriter(stream, [f.name for f in fields(Row)])
-        table.writeheader()
-        table.writerows(values)
+    write_csv(folder / TABLE, [f.name for f in fields(Row)], values)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
 
+from screener_nnu.csv_files import read_csv
 from screener_nnu.errors import ScreenerError
 from screener_nnu.importing.records import ABNORMAL, NORMAL, TEST, TRAIN, UNKNOWN, Entry
 
@@ -36,12 +36,10 @@ def read_table(path: Path) -> tuple[Entry, ...]:
     Raises:
         ScreenerError: a column is missing, or a line is wrong; the message names it.
     """
-    rows = _rows(path)
-    header = rows[0] if rows else []
-    missing = [name for name in _NEEDED if name not in header]
+    columns, lines = read_csv(path)
+    missing = [name for name in _NEEDED if name not in columns]
     if missing:
         raise ScreenerError(f"{path} has no column {', '.join(missing)}: give {_COLUMNS}")
-    lines = [dict(zip(header, row, strict=False)) for row in rows[1:]]
     return tuple(
         _entry(path, number, line) for number, line in enumerate(lines, 2) if any(line.values())
     )
@@ -77,24 +75,10 @@ def read_data_json(path: Path) -> tuple[Entry, ...]:
 
 def _is_table(path: Path) -> bool:
     try:
-        rows = _rows(path, only_header=True)
+        columns, _ = read_csv(path, only_header=True)
     except ScreenerError:
         return False
-    return bool(rows) and all(name in rows[0] for name in _NEEDED)
-
-
-def _rows(path: Path, only_header: bool = False) -> list[list[str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            header = stream.readline()
-            # What spreadsheets write where the comma is that of decimals.
-            delimiter = ";" if header.count(";") > header.count(",") else ","
-            if not only_header:
-                stream.seek(0)
-            lines = [header] if only_header else stream
-            return [[v.strip() for v in row] for row in csv.reader(lines, delimiter=delimiter)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ScreenerError(f"{path} is no CSV in UTF-8 ({error}): save it so") from error
+    return set(_NEEDED) <= set(columns)
 
 
 def _entry(path: Path, number: int, line: dict[str, str]) -> Entry:

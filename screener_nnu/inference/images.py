@@ -1,27 +1,26 @@
-"""Which scans or pictures a prediction is asked for, and how its files are written."""
+"""Which scans or pictures a prediction is asked for."""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
-
-import SimpleITK as sitk  # noqa: N813
 
 from screener_nnu.dicom.files import is_dicom, is_zip
 from screener_nnu.dicom.records import Series
 from screener_nnu.errors import ScreenerError, some
-from screener_nnu.files import refuse_missing, replacing
-from screener_nnu.inference.compressed_nifti import write_compressed
-from screener_nnu.inference.picture_files import find_pictures, joined_name, write_tiff
+from screener_nnu.files import refuse_missing
 from screener_nnu.map_kind import PICTURES, SCANS, MapKind
-from screener_nnu.preprocessing.pictures import PICTURE_ENDINGS, is_picture, write_picture
+from screener_nnu.ownership import RECORDS
+from screener_nnu.preprocessing.image_files import VOLUME_ENDINGS, is_volume
+from screener_nnu.preprocessing.pictures import PICTURE_ENDINGS, is_picture
 from screener_nnu.preprocessing.reading import Source
-from screener_nnu.preprocessing.volumes import Geometry, is_flat, printable
+from screener_nnu.preprocessing.volumes import printable
 
 logger = logging.getLogger(__name__)
 
-IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+_ENDINGS = (*VOLUME_ENDINGS, *PICTURE_ENDINGS)
 # Volumes of other programs, whose damage or placement nobody would notice.
 _OTHER_IMAGES = (".hdr", ".img", ".hdr.gz", ".img.gz", ".nhdr", ".mgz", ".mgh", ".mnc", ".gipl")
 
@@ -39,7 +38,7 @@ def find_images(source: Path) -> dict[str, Source]:
     """
     refuse_missing(source)
     if not source.is_dir() and not is_zip(source) and not is_dicom(source):
-        if not source.name.lower().endswith((*IMAGE_ENDINGS, *PICTURE_ENDINGS)):
+        if not source.name.lower().endswith(_ENDINGS):
             raise ScreenerError(_no_scan(source))
         return {case_name(source): source}
     scans: list[tuple[str, Source]] = [*_image_files(source), *_series(source)]
@@ -47,7 +46,9 @@ def find_images(source: Path) -> dict[str, Source]:
     if scans and pictures:
         _refuse_both(source, [path for _, path in scans if isinstance(path, Path)], pictures)
     elif pictures:
-        scans = [(case_name(joined_name(path, source)), path) for path in pictures]
+        # `left/a.png` is `left_a`.
+        names = (Path("_".join(path.relative_to(source).parts)) for path in pictures)
+        scans = [(case_name(name), path) for name, path in zip(names, pictures, strict=True)]
     found: dict[str, Source] = {}
     for name, scan in scans:
         if name in found:
@@ -71,11 +72,6 @@ def kind_of(images: Mapping[str, Source]) -> MapKind:
     return PICTURES if isinstance(first, Path) and is_picture(first) else SCANS
 
 
-def kind_of_map(image: sitk.Image) -> MapKind:
-    """Whether this is the map or mask of a scan or of a picture."""
-    return PICTURES if is_flat(Geometry.of_image(image)) else SCANS
-
-
 def _refuse_both(source: Path, volumes: list[Path], pictures: list[Path]) -> None:
     """Refuses files of scans beside pictures; pictures elsewhere in the tree of scans are named.
 
@@ -95,7 +91,7 @@ def _refuse_both(source: Path, volumes: list[Path], pictures: list[Path]) -> Non
 def _no_scan(source: Path) -> str:
     """Why nothing of a file or folder can be predicted, where what was met is logged."""
     name = source.name.lower()
-    kinds = f"{', '.join((*IMAGE_ENDINGS, *PICTURE_ENDINGS))} or DICOM series of CT"
+    kinds = f"{', '.join(_ENDINGS)} or DICOM series of CT"
     if source.is_dir():
         return f"no image in {source}: expected {kinds}"
     if not source.is_file():
@@ -121,8 +117,7 @@ def _series(source: Path) -> list[tuple[str, Series]]:
     from screener_nnu.dicom.finding import find_series
     from screener_nnu.dicom.naming import names_by_folder
 
-    ignored = (*IMAGE_ENDINGS, *PICTURE_ENDINGS)
-    found = find_series(source, progress=True, ignored=ignored)
+    found = find_series(source, progress=True, ignored=_ENDINGS)
     for one in found.left_out:
         logger.info("left out %s: %s", one.series.pseudonym, one.reason)
     for remark in found.remarks():
@@ -130,9 +125,25 @@ def _series(source: Path) -> list[tuple[str, Series]]:
     return list(zip(names_by_folder(found.series, source), found.series, strict=True))
 
 
+def find_pictures(folder: Path) -> list[Path]:
+    """Pictures at any depth, by path; hidden ones and folders of our own output are left out."""
+    found, ours = [], []
+    for place, folders, files in os.walk(folder):
+        here = Path(place)
+        own = [name for name in folders if (here / name / RECORDS).is_dir()]
+        ours += [printable(name) for name in own]
+        folders[:] = [name for name in folders if name[0] != "." and name not in own]
+        found += [here / name for name in files if name[0] != "." and is_picture(Path(name))]
+    if ours:
+        logger.warning(
+            "folders of our own output in %s are not looked into: %s", folder, some(ours)
+        )
+    return sorted(found)
+
+
 def _is_image(path: Path) -> bool:
     # Hidden ones are what a killed run left half written.
-    return path.name.lower().endswith(IMAGE_ENDINGS) and not path.name.startswith(".")
+    return is_volume(path) and not path.name.startswith(".")
 
 
 def _place(source: Source, folder: Path) -> str:
@@ -144,29 +155,8 @@ def _place(source: Source, folder: Path) -> str:
 def case_name(path: Path) -> str:
     """File name without its ending and without nnU-Net's channel suffix, as printable text."""
     name = printable(path.name)
-    for ending in (*IMAGE_ENDINGS, *PICTURE_ENDINGS):
+    for ending in _ENDINGS:
         if name.lower().endswith(ending):
             name = name[: -len(ending)]
             break
     return name.removesuffix("_0000") or name
-
-
-def write_image(image: sitk.Image, path: Path) -> None:
-    """Writes a 3D image, whole or not at all.
-
-    Args:
-        image: of any size for `.nii.gz`, of one slice for `.tif` and `.png`.
-        path: `.nii.gz`; `.tif` for the map of a picture, `.png` for whole numbers (uint8, uint16).
-
-    Raises:
-        OutputError: the file cannot be written.
-        ScreenerError: another file of that name is not ours.
-    """
-    if path.suffix == PICTURES.labels:
-        write_picture(sitk.GetArrayFromImage(image), path)
-        return
-    with replacing(path) as temporary:
-        if path.suffix == PICTURES.map:
-            write_tiff(image, temporary)
-        else:
-            write_compressed(image, temporary)

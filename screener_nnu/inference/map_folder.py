@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from screener_nnu.errors import CaseError
 from screener_nnu.files import remove
-from screener_nnu.inference.images import write_image
 from screener_nnu.inference.source_identity import source_identity
 from screener_nnu.map_kind import SCANS, MapKind
+from screener_nnu.preprocessing.image_files import write_image
 from screener_nnu.preprocessing.reading import RawImage, Source
 from screener_nnu.preprocessing.volumes import Geometry, read_volume
 

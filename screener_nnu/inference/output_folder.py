@@ -13,10 +13,10 @@ from pathlib import Path
 from screener_nnu.dicom.records import Series
 from screener_nnu.errors import ScreenerError
 from screener_nnu.files import TEMPORARY_ENDING
-from screener_nnu.inference.compressed_nifti import HEADER_PREFIX
 from screener_nnu.inference.images import kind_of
 from screener_nnu.map_kind import PICTURES, SCANS, MapKind
 from screener_nnu.outputs.products import CONTACT_SHEET, product_endings
+from screener_nnu.preprocessing.compressed_nifti import HEADER_PREFIX
 from screener_nnu.preprocessing.reading import Source
 
 # File systems allow 255 bytes; endings, and those of what is being written, need some of them.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from screener_nnu.case_score import flag
-from screener_nnu.files import replacing
+from screener_nnu.csv_files import write_csv
 from screener_nnu.map_kind import SCANS, MapKind
 from screener_nnu.outputs.extras import TABLE, read_record
 
@@ -50,11 +49,7 @@ def write_table(
     rows = [_row(folder, case, skipped.get(case, ""), columns) for case in cases]
     vectors = sorted({name for row in rows for name in row if name.startswith(VECTOR)})
     rows.sort(key=lambda row: (-_number(row["case_score"]), -_number(row["peak_score"])))
-    with replacing(folder / TABLE) as temporary:
-        with temporary.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, [*columns, *vectors])
-            writer.writeheader()
-            writer.writerows(rows)
+    write_csv(folder / TABLE, [*columns, *vectors], rows)
     return folder / TABLE
 
 

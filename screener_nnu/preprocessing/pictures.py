@@ -47,9 +47,9 @@ class Picture:
     stored_bits: int = 8
 
 
-def is_picture(path: Path) -> bool:
+def is_picture(path: Path | str) -> bool:
     """Whether a path ends as those of pictures do, in upper or lower case."""
-    return path.suffix.lower() in PICTURE_ENDINGS
+    return str(path).lower().endswith(PICTURE_ENDINGS)
 
 
 def read_picture(path: Path, case: str, *, may_be_constant: bool = False) -> Picture:

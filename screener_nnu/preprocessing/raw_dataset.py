@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
 
+from screener_nnu.csv_files import read_csv
 from screener_nnu.errors import ScreenerError, some
+from screener_nnu.preprocessing.image_files import is_volume
 from screener_nnu.preprocessing.pictures import is_picture
 from screener_nnu.preprocessing.volumes import printable
 
 #: Of an import of pictures: case, split, label, group and source of each.
 PICTURE_TABLE = "pictures.csv"
-_VOLUME_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
 
 
 def find_cases(raw_dataset_folder: Path) -> dict[str, Path]:
@@ -26,7 +26,7 @@ def find_cases(raw_dataset_folder: Path) -> dict[str, Path]:
     description = raw_dataset_folder / "dataset.json"
     channels, ending = values["channel_names"], values["file_ending"]
     # The colours of a picture are in one file.
-    if len(channels) != 1 and not (len(channels) == 3 and is_picture(Path(f"a{ending}"))):
+    if len(channels) != 1 and not (len(channels) == 3 and is_picture(ending)):
         raise ScreenerError(
             f"{raw_dataset_folder.name} has {len(channels)} channels ({description}), but only "
             "scans with one channel, and pictures, can be used: make a dataset of one channel alone"
@@ -112,11 +112,11 @@ def _images(folder: Path, ending: str) -> dict[str, Path]:
 
 def _refuse_two_kinds(folder: Path, ending: str, files: list[Path]) -> None:
     """Refuses pictures among volumes, or volumes among pictures, which nobody would notice."""
-    pictures = is_picture(Path(f"a{ending}"))
+    pictures = is_picture(ending)
     others = [
         path.name
         for path in (sorted(folder.iterdir()) if folder.is_dir() else [])
-        if path.name[0] != "." and (_is_volume(path) if pictures else is_picture(path))
+        if path.name[0] != "." and (is_volume(path) if pictures else is_picture(path))
     ]
     if files and others:
         kinds = ("pictures", "volumes") if pictures else ("volumes", "pictures")
@@ -124,10 +124,6 @@ def _refuse_two_kinds(folder: Path, ending: str, files: list[Path]) -> None:
             f"{folder} holds {len(files)} {kinds[0]} ({some([f.name for f in files])}) and "
             f"{len(others)} {kinds[1]} ({some(others)}): make a dataset of each"
         )
-
-
-def _is_volume(path: Path) -> bool:
-    return path.name.lower().endswith(_VOLUME_ENDINGS)
 
 
 def read_groups(raw_dataset_folder: Path) -> dict[str, str]:
@@ -140,10 +136,9 @@ def read_groups(raw_dataset_folder: Path) -> dict[str, str]:
     if not table.is_file():
         return {}
     try:
-        with table.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
+        _, rows = read_csv(table)
         return {row["case"]: row["group"] for row in rows if row["group"]}
-    except (OSError, ValueError, KeyError, csv.Error) as error:
+    except (ScreenerError, KeyError) as error:
         raise ScreenerError(
             f"{table} has no columns case and group that can be read ({error!r}): import the "
             "pictures again, or correct it"

@@ -14,7 +14,7 @@ import numpy as np
 
 from screener_nnu.errors import CaseError
 from screener_nnu.files import replacing
-from screener_nnu.inference.images import write_image
+from screener_nnu.preprocessing.image_files import write_image
 from screener_nnu.preprocessing.reading import Source
 from screener_nnu.synthetic.anomalies import Painted, paint_anomalies, place_anomalies
 from screener_nnu.synthetic.anomaly_files import InputFrame, read_scan

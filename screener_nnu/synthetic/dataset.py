@@ -12,7 +12,7 @@ import SimpleITK
 from numpy.typing import NDArray
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.inference.images import write_image
+from screener_nnu.preprocessing.image_files import write_image
 from screener_nnu.synthetic.fields import Triple
 from screener_nnu.synthetic.phantom import Phantom, generate_phantom
 

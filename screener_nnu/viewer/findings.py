@@ -12,9 +12,9 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
 from screener_nnu.errors import CaseError
-from screener_nnu.inference.images import IMAGE_ENDINGS
 from screener_nnu.least_volume import PIXEL_ML
 from screener_nnu.map_kind import PICTURES
+from screener_nnu.preprocessing.image_files import is_volume
 from screener_nnu.preprocessing.volumes import read_volume
 from screener_nnu.viewer.grid import Grid, check_same_grid
 
@@ -106,7 +106,7 @@ def read_findings(paths: Sequence[Path], score: sitk.Image, case: str) -> ShownF
     """
     image, described = None, None
     for path in paths:
-        if path.name.lower().endswith((*IMAGE_ENDINGS, PICTURES.labels)):
+        if is_volume(path) or path.name.lower().endswith(PICTURES.labels):
             image = _read_labels(path, score, case)
         else:
             described = read_rows(path, case)

@@ -13,9 +13,12 @@ from tqdm import tqdm
 
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.files import OutputError
-from screener_nnu.inference.images import IMAGE_ENDINGS, find_images, kind_of
+from screener_nnu.inference.images import find_images, kind_of
 from screener_nnu.map_kind import PICTURES, SCANS, MapKind
 from screener_nnu.ownership import own_folder
+from screener_nnu.preprocessing.image_files import VOLUME_ENDINGS
+from screener_nnu.preprocessing.modality import CT, PICTURE
+from screener_nnu.preprocessing.pictures import is_picture
 from screener_nnu.preprocessing.reading import Source, read_image
 from screener_nnu.preprocessing.volumes import read_volume
 from screener_nnu.score_units import NATS
@@ -75,17 +78,18 @@ class ViewOptions:
 def beside_map(score: Path, case: str, image: Source) -> CaseFiles:
     """A case whose body mask and findings lie where `screener_predict` writes them."""
     stem = next(
-        (score.name[: -len(e)] for e in IMAGE_ENDINGS if score.name.lower().endswith(e)), score.stem
+        (score.name[: -len(e)] for e in VOLUME_ENDINGS if score.name.lower().endswith(e)),
+        score.stem,
     )
     labels = _kind_of(score).labels
     body = score.with_name(f"{stem}{_BODY}{labels}")
-    found = (score.with_name(f"{stem}_findings{ending}") for ending in (".json", labels))
+    listed = (score.with_name(f"{stem}_findings{ending}") for ending in (".json", labels))
     return CaseFiles(
         case,
         image,
         score,
         body if body.is_file() else None,
-        tuple(path for path in found if path.is_file()),
+        tuple(path for path in listed if path.is_file()),
     )
 
 
@@ -191,7 +195,8 @@ def view_case(files: CaseFiles, page: Path, options: ViewOptions) -> CaseRow:
     Raises:
         CaseError: a file is unreadable, or they are not of one scan.
     """
-    image = image_of(read_image(files.image, files.case))
+    picture = isinstance(files.image, Path) and is_picture(files.image)
+    image = image_of(read_image(files.image, files.case, PICTURE if picture else CT))
     score = read_volume(files.score, files.case)
     body = None if files.body is None else read_volume(files.body, files.case)
     findings = read_findings(files.findings, score, files.case) if files.findings else None

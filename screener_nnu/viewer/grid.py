@@ -14,7 +14,7 @@ import SimpleITK as sitk  # noqa: N813
 
 from screener_nnu.errors import CaseError
 from screener_nnu.preprocessing.reading import CANONICAL, RawImage
-from screener_nnu.preprocessing.volumes import Geometry
+from screener_nnu.preprocessing.volumes import PICTURE_DEPTH
 
 LARGEST_PLANE = 256
 # Pixels across a picture, which is one slice.
@@ -22,7 +22,6 @@ LARGEST_PICTURE = 1024
 # What a browser holds without effort, and more than 256 x 256 x 400.
 LARGEST_VOLUME = 28_000_000
 _AIR = -1024.0
-_PICTURE_DEPTH = Geometry.of_picture(1, 1).spacing[2]
 # Corners of two grids may differ by this part of a voxel and still be those of one scan.
 _TOLERANCE = 0.2
 
@@ -46,7 +45,7 @@ class Grid:
     @property
     def is_picture(self) -> bool:
         """Whether this is a single slice of pixels."""
-        return self.size[2] == 1 and float(self.spacing[2]) == _PICTURE_DEPTH
+        return self.size[2] == 1 and float(self.spacing[2]) == PICTURE_DEPTH
 
     @property
     def voxel_ml(self) -> float:

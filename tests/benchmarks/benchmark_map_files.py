@@ -16,7 +16,7 @@ from pathlib import Path
 
 import SimpleITK as sitk  # noqa: N813
 
-from screener_nnu.inference.compressed_nifti import write_compressed
+from screener_nnu.preprocessing.compressed_nifti import write_compressed
 
 _MEMORY = Path("/dev/shm")
 

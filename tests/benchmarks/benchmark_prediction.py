@@ -184,8 +184,8 @@ def _ours(arguments: argparse.Namespace, model: str, path: Path, output: Path) -
 
 def _phases(predictor: Predictor, path: Path, output: Path) -> dict[str, Any]:
     """What `Predictor.predict` and `predict_files` do with one scan, step by step."""
-    from screener_nnu.inference.images import write_image
     from screener_nnu.inference.volume import score_map
+    from screener_nnu.preprocessing.image_files import write_image
     from screener_nnu.preprocessing.mapping import mask_to_input_geometry, to_input_geometry
     from screener_nnu.preprocessing.prepare import prepare_image
     from screener_nnu.preprocessing.reading import read_image

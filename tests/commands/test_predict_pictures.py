@@ -6,6 +6,7 @@ import csv
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from screener_nnu.calibration import store
 from screener_nnu.commands import predict as command
 from screener_nnu.inference import predict
-from tests.made_pictures import predictor, read, write
+from tests.made_pictures import predictor, write
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,12 @@ class Model:
     def spec(self) -> Model:
         return self
 
-    def load(self, device: Any) -> None:
-        return None
+    def load(self, device: Any) -> SimpleNamespace:
+        return SimpleNamespace(module=SimpleNamespace(by_position=False))
 
 
 @pytest.fixture(autouse=True)
 def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predict, "read_image", read)
     monkeypatch.setattr(command, "chosen_model", lambda *_: Model())
     monkeypatch.setattr(store, "trained_identity", lambda model: "0" * 16)
     monkeypatch.setattr(store, "load_calibration", lambda model: None)

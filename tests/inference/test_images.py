@@ -13,7 +13,8 @@ import SimpleITK as sitk  # noqa: N813
 
 from screener_nnu.dicom.records import Series
 from screener_nnu.errors import CaseError, ScreenerError
-from screener_nnu.inference.images import case_name, find_images, write_image
+from screener_nnu.inference.images import case_name, find_images
+from screener_nnu.preprocessing.image_files import write_image
 from screener_nnu.preprocessing.reading import read_image
 
 Writer = Callable[..., list[Path]]

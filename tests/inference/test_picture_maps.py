@@ -14,24 +14,19 @@ import skimage.io
 import tifffile
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.inference import predict
-from screener_nnu.inference.images import find_images, kind_of, write_image
+from screener_nnu.inference.images import find_images, kind_of
 from screener_nnu.inference.output_folder import remove_half_written, taken_names
 from screener_nnu.inference.predict import predict_files
 from screener_nnu.map_kind import PICTURES, SCANS
 from screener_nnu.outputs.extras import CaseExtras
 from screener_nnu.outputs.request import OutputRequest
 from screener_nnu.ownership import own_folder
+from screener_nnu.preprocessing.image_files import write_image
 from screener_nnu.preprocessing.volumes import read_volume
 from tests.made_pictures import HEIGHT, WIDTH, predictor, read, write
 
 Writer = Callable[..., list[Path]]
 SCAN = np.where(np.arange(6 * 8 * 10).reshape(6, 8, 10) % 7 < 4, 35, -990)
-
-
-@pytest.fixture(autouse=True)
-def pictures_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predict, "read_image", read)
 
 
 def test_pictures_of_any_depth_have_names_of_their_own(

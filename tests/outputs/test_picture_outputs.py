@@ -18,12 +18,12 @@ from screener_nnu.calibration.measure import calibrate_on, measure_scans
 from screener_nnu.calibration.record import Calibration
 from screener_nnu.calibration.scans import ScoredScan
 from screener_nnu.errors import ScreenerError
-from screener_nnu.inference import predict
 from screener_nnu.inference.predict import predict_files
-from screener_nnu.map_kind import PICTURES
+from screener_nnu.map_kind import LABEL_NAMES, PICTURES
 from screener_nnu.outputs.contact_sheet import write_contact_sheet
 from screener_nnu.outputs.extras import CaseExtras, known_cases
 from screener_nnu.outputs.overlay import draw_overlay
+from screener_nnu.outputs.products import product_endings
 from screener_nnu.outputs.request import OutputRequest
 from screener_nnu.outputs.table import write_table
 from screener_nnu.preprocessing.reading import Source
@@ -32,11 +32,6 @@ from tests.made_pictures import HEIGHT, SPOT, WIDTH, pixels, predictor, read, wr
 
 REQUEST = OutputRequest(("overlay",), threshold=60.0, model="m", unit="none", kind=PICTURES)
 GREY = np.full((50, 60, 3), 100, np.uint8)
-
-
-@pytest.fixture(autouse=True)
-def pictures_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predict, "read_image", read)
 
 
 def calibration() -> Calibration:
@@ -150,6 +145,12 @@ def test_what_is_not_made_of_a_kind_is_refused() -> None:
 def rows_of(table: Path) -> list[dict[str, str]]:
     with table.open(newline="") as stream:
         return list(csv.DictReader(stream))
+
+
+def test_files_of_labels_are_known_by_the_ends_of_their_names() -> None:
+    endings = [end for end in product_endings() if end.endswith(".nii.gz")]
+    assert endings
+    assert {end.removesuffix(".nii.gz") for end in endings} <= set(LABEL_NAMES)
 
 
 def test_the_table_of_pictures(tmp_path: Path) -> None:

@@ -12,8 +12,7 @@ import SimpleITK as sitk  # noqa: N813
 from screener_nnu.commands.view import main
 from screener_nnu.errors import ScreenerError
 from screener_nnu.findings import write_findings
-from screener_nnu.inference.images import write_image
-from screener_nnu.viewer import folder as viewer_folder
+from screener_nnu.preprocessing.image_files import write_image
 from screener_nnu.viewer.colours import draw_slice
 from screener_nnu.viewer.folder import ViewOptions, beside_map, view_case, view_folder
 from screener_nnu.viewer.grid import image_of
@@ -25,11 +24,6 @@ const { buffer } = views.axial;
 return [...buffer.getContext("2d").getImageData(0, 0, buffer.width, buffer.height).data];
 """
 THRESHOLD = 60.0
-
-
-@pytest.fixture(autouse=True)
-def pictures_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(viewer_folder, "read_image", read)
 
 
 def predicted(folder: Path, name: str = "a", **options: Any) -> tuple[Path, Path]:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
-from screener_nnu.inference import compressed_nifti
-from screener_nnu.inference.compressed_nifti import write_compressed
+from screener_nnu.preprocessing import compressed_nifti
+from screener_nnu.preprocessing.compressed_nifti import write_compressed
 from screener_nnu.preprocessing.volumes import read_volume
 
 
