@@ -61,8 +61,8 @@ def analyse_case(case: str, path: Path, modality: str = CT) -> dict[str, Any]:
     }
     if modality == CT:
         return record
-    colours = {"colour_counts": counts} if len(counts) > 1 else {}
-    return {**record, "modality": modality, "highest": highest, **colours}
+    of_colours = {"colour_counts": counts} if len(counts) > 1 else {}
+    return {**record, "modality": modality, "highest": highest, **of_colours}
 
 
 def first_settings(modality: str, highest: float) -> PreprocessingSettings:

@@ -12,7 +12,7 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.planners.grid import nearest_multiple, strides_and_kernels
 from screener_nnu.planners.memory import Fit, Grid
 from screener_nnu.planners.presets import Preset
-from screener_nnu.planners.volumes import VolumePlanning
+from screener_nnu.planners.volumes import VolumePlanning, usable_spacing
 from screener_nnu.plans import Range, Shape, Spacing
 from screener_nnu.preprocessing.modality import Modality
 from screener_nnu.preprocessing.volumes import PICTURE_DEPTH
@@ -58,8 +58,12 @@ class PicturePlanning(VolumePlanning):
         Raises:
             ScreenerError: a spacing or a size that no plan can have.
         """
-        super().__init__(fingerprint, modality, spacing)
-        if self.given_spacing is None:
+        # A picture has one slice, whatever it is said to measure.
+        in_plane = None if spacing is None else usable_spacing((1.0, *spacing[1:]))
+        super().__init__(fingerprint, modality, None)
+        if in_plane is not None:
+            self.given_spacing = (PICTURE_DEPTH, *in_plane[1:])
+        else:
             given = None if size is None else usable_size(size)
             # In pixels, which are 1 x 1.
             shapes = fingerprint["body_extents_mm"]

@@ -62,7 +62,7 @@ class VolumePlanning:
             ScreenerError: see above.
         """
         self.fingerprint, self.modality = fingerprint, modality
-        self.given_spacing = None if spacing is None else _usable_spacing(spacing)
+        self.given_spacing: Spacing | None = None if spacing is None else usable_spacing(spacing)
         self.median_spacing = tuple(np.median(fingerprint["spacings"], axis=0))
         self.median_extent = tuple(np.median(fingerprint["body_extents_mm"], axis=0))
 
@@ -166,7 +166,12 @@ def _millimetres(extent: Iterable[float]) -> str:
     return " x ".join(f"{value:.0f}" for value in extent) + " mm"
 
 
-def _usable_spacing(spacing: Spacing) -> Spacing:
+def usable_spacing(spacing: Spacing) -> Spacing:
+    """A voxel size (mm) that a user asked for.
+
+    Raises:
+        ScreenerError: it is not three numbers above 0, or larger than any network was made for.
+    """
     if len(spacing) != 3 or not all(0 < s <= _LARGEST_VOXEL_MM for s in spacing):
         raise ScreenerError(
             f"a spacing of {' x '.join(f'{s:g}' for s in spacing)} mm is out of range: three "

@@ -102,7 +102,8 @@ def load_backbone(architecture: str, weights: str | Path, maps: str = LEVELS) ->
     if maps == LEVELS:
         widths = tuple(network.feature_info.channels())
         return Backbone(freeze(network), widths, STRIDES, mean, std, sha256)
-    last = freeze(_LastMap(network))
+    last = _LastMap(network)
+    freeze(last)
     width, stride = _size_of(last, architecture)
     return Backbone(last, (width,), (stride,), mean, std, sha256)
 

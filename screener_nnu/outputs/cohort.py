@@ -76,10 +76,10 @@ def score_vectors(
             "no vector is kept of %s, so that they keep their scores: an earlier version predicted "
             "them, or they have no body; --overwrite predicts again", some(lacking)
         )  # fmt: skip
-    names = [case for case in vectors if case not in lacking]
-    if not names:
+    known = {case: vector for case, vector in vectors.items() if vector is not None}
+    if not known:
         return
-    stacked = torch.from_numpy(np.stack([vectors[case] for case in names]))
+    names, stacked = list(known), torch.from_numpy(np.stack(list(known.values())))
     stacked = stacked.to(detector.density.y_mean.device, torch.float32)
     if request.mode == COHORT:
         scores = detector.density.cohort_scores(stacked, names, **request.changes)
