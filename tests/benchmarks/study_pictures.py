@@ -13,6 +13,7 @@ import argparse
 import csv
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections import defaultdict
@@ -65,7 +66,7 @@ def main() -> None:
     parser.add_argument("--phantoms", action="store_true")
     parser.add_argument("--whole", action="store_true", help="all of a picture is body")
     parser.add_argument("--detectors", nargs="+", help="in place of those without training")
-    parser.add_argument("--train", nargs="*", default=[], help="options of screener_train")
+    parser.add_argument("--train", default="", help="options of screener_train, in one word")
     arguments = parser.parse_args()
     for name, one in _sets(arguments).items():
         figures: Figures = defaultdict(list)
@@ -116,7 +117,7 @@ def _run(name: str, one: PictureSet, seed: int, arguments: argparse.Namespace) -
             r["case"]: int(r["label"]) for r in csv.DictReader(stream) if r["split"] == "test"
         }
     for detector in arguments.detectors or (*one.detectors, "msde_pooled"):
-        _call(world, "train", number, "2d", detector, *arguments.train)
+        _call(world, "train", number, "2d", detector, *shlex.split(arguments.train))
         maps = home / "maps" / full / detector
         chosen = ("--detector", detector)
         _call(world, "predict", "-d", number, "-i", raw / "imagesTs", "-o", maps, *chosen)
