@@ -69,17 +69,18 @@ def score_vectors(
     records = {case: read_record(folder, case) for case in cases}
     if request.mode == REFERENCE:
         records = {c: r for c, r in records.items() if "cohort" in r.get("vector_scores", {})}
-    vectors = {case: unpacked(record.get("vector")) for case, record in records.items()}
-    lacking = [case for case, vector in vectors.items() if vector is None]
+    kept = ((case, unpacked(record.get("vector"))) for case, record in records.items())
+    vectors = {case: vector for case, vector in kept if vector is not None}
+    lacking = [case for case in records if case not in vectors]
     if lacking:
         logger.warning(
             "no vector is kept of %s, so that they keep their scores: an earlier version predicted "
             "them, or they have no body; --overwrite predicts again", some(lacking)
         )  # fmt: skip
-    known = {case: vector for case, vector in vectors.items() if vector is not None}
-    if not known:
+    names = list(vectors)
+    if not names:
         return
-    names, stacked = list(known), torch.from_numpy(np.stack(list(known.values())))
+    stacked = torch.from_numpy(np.stack(list(vectors.values())))
     stacked = stacked.to(detector.density.y_mean.device, torch.float32)
     if request.mode == COHORT:
         scores = detector.density.cohort_scores(stacked, names, **request.changes)
