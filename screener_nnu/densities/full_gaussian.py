@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -114,7 +114,9 @@ class FullGaussianDensity(FittedDensity):
         values = {"bins": bins, "ridge": ridge, "ridge_kind": ridge_kind, "covariance": covariance}
         values["leaning"] = leaning
         self.settings: FullGaussianSettings = parse(self.Settings, values, "full_gaussian")
-        self.register_buffer("bin_counts", torch.tensor(self.settings.bins[:cond_dim]))
+        bins = self.settings.bins[:cond_dim]
+        # Stored only where the data decides, so that states of earlier versions stay whole.
+        self.register_buffer("bin_counts", torch.tensor(bins), persistent=0 in bins)
         self.register_buffer("lowest", torch.zeros(cond_dim))
         self.register_buffer("highest", torch.zeros(cond_dim))
         # A mean a bin (K, d). Bins may have one covariance in common, so there are M <= K + 1 of
@@ -178,11 +180,6 @@ class FullGaussianDensity(FittedDensity):
             place = (share * count).floor().nan_to_num(0).clamp(0, count - 1)
             bins = bins * count + place.long()
         return bins
-
-    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Files of earlier versions hold no numbers of bins: they are those of the settings."""
-        state.setdefault(f"{prefix}bin_counts", self.bin_counts)
-        super()._load_from_state_dict(state, prefix, *rest)
 
     def _fit(self, y: Tensor, c: Tensor | None, generator: torch.Generator) -> None:
         home = self.initialised.device

@@ -11,6 +11,7 @@ from screener_nnu.outputs.extras import MappedCase
 from screener_nnu.score_units import NATS
 from screener_nnu.viewer.folder import ViewOptions, write_case
 from screener_nnu.viewer.grid import image_of
+from screener_nnu.viewer.magnetic import as_shown
 
 
 def list_findings(of: MappedCase) -> Findings:
@@ -50,7 +51,7 @@ def make_page(of: MappedCase) -> dict[str, Any]:
     options = ViewOptions(
         request.threshold, request.percentile, request.model_name, unit=request.unit
     )
-    image, page = image_of(of.raw), of.path(".html")
+    image, page = image_of(as_shown(of.raw)), of.path(".html")
     row = write_case(of.case, image, result.score, result.body, page, options, of.findings)
     values = {**asdict(row), "page": page.name}
     # Nats go without saying, as in earlier versions.

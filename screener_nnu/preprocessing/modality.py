@@ -163,20 +163,8 @@ class _Mr(Modality):
         return image
 
     def window(self, image: NDArray, settings: PreprocessingSettings) -> Range:
-        """Robust bounds of this scan: level of the background, and bright foreground.
-
-        They are the 0.5th percentile of all voxels and the 99.5th of the foreground, which is what
-        Otsu's threshold parts from the rest, and are the same whatever the scale of the values.
-        """
-        from skimage.filters import threshold_otsu
-
-        sample = image.reshape(-1)[:: max(1, image.size // _SAMPLE) | 1].astype(np.float32)
-        low, top = np.percentile(sample, (0.5, 99.9))
-        if not low < top:
-            low, top = float(sample.min()), float(sample.max())
-        bright = sample[sample >= threshold_otsu(np.clip(sample, low, top))]
-        high = float(np.percentile(bright, 99.5))
-        return float(low), max(high, float(low) + 1e-3)
+        """See `tissue_range`."""
+        return tissue_range(image)
 
     def box(self, image: NDArray, spacing: Spacing, settings: PreprocessingSettings) -> Slices:
         """See `body_box`, with a threshold of this scan."""
@@ -227,6 +215,23 @@ class _Picture(Modality):
     ) -> NDArray[np.bool_]:
         """What is lit: without the black border of an endoscope, a fundus camera or a probe."""
         return lit_area(_brightest(image)[0], _between(window, threshold))[None]
+
+
+def tissue_range(image: NDArray) -> Range:
+    """Robust bounds of an MR scan (z, y, x): level of the background, and bright foreground.
+
+    They are the 0.5th percentile of all voxels and the 99.5th of the foreground, which is what
+    Otsu's threshold parts from the rest, and are the same whatever the scale of the values.
+    """
+    from skimage.filters import threshold_otsu
+
+    sample = image.reshape(-1)[:: max(1, image.size // _SAMPLE) | 1].astype(np.float32)
+    low, top = np.percentile(sample, (0.5, 99.9))
+    if not low < top:
+        low, top = float(sample.min()), float(sample.max())
+    bright = sample[sample >= threshold_otsu(np.clip(sample, low, top))]
+    high = float(np.percentile(bright, 99.5))
+    return float(low), max(high, float(low) + 1e-3)
 
 
 def _between(window: Range, share: float) -> float:

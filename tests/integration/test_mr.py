@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
+from matplotlib.image import imread
 
 from screener_nnu.calibration.store import load_calibration
 from screener_nnu.commands.calibrate import main as calibrate
@@ -109,7 +110,7 @@ def test_chain_and_ct_that_is_refused(
     assert plan.settings.preprocessing.modality == "mr" and not plan.standardises
     images, maps = write_new(tmp_path / "in"), tmp_path / "maps"
     with caplog.at_level(logging.WARNING), pytest.raises(SystemExit) as end:
-        predict(["-d", "905", "-i", str(images), "-o", str(maps), "-device", "cpu"])
+        predict(["-d", "905", "-i", str(images), "-o", str(maps), "-device", "cpu", "--page"])
     assert end.value.code == 1
     assert "skipped ct: its values are Hounsfield units, so this is CT and not MR" in caplog.text
     score, body = (
@@ -118,6 +119,8 @@ def test_chain_and_ct_that_is_refused(
     )
     assert np.isfinite(score).all() and score[body > 0].std() > 0 and 0.2 < body.mean() < 0.95
     assert not (maps / "ct.nii.gz").exists()
+    picture = imread(maps / "mr.png")
+    assert len(np.unique(picture[..., 0])) > 50  # tissue is seen, and not one grey
     # The scale of the values says nothing.
     predictor = load_predictor("905", device="cpu")
     louder = sitk.Cast(sitk.ReadImage(str(images / "mr_0000.nii.gz")), sitk.sitkFloat32) * 7
