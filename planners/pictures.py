@@ -59,11 +59,11 @@ class PicturePlanning(VolumePlanning):
             ScreenerError: a spacing or a size that no plan can have.
         """
         super().__init__(fingerprint, modality, spacing)
-        if self.given_spacing is None:
+        if spacing is None:
             given = None if size is None else usable_size(size)
             # In pixels, which are 1 x 1.
-            shapes = fingerprint["body_extents_mm"]
-            self.picture_size, self.given_spacing = picture_grid(shapes, given)
+            planned = picture_grid(fingerprint["body_extents_mm"], given)
+            self.picture_size, self.given_spacing = planned
 
     def aim(self, preset: Preset) -> tuple[Preset, Grid]:
         """The preset for pictures, and their grid, on which memory has no say."""

@@ -204,7 +204,7 @@ class _LastMap(nn.Module):
 
 
 @torch.no_grad()
-def _size_of(network: _LastMap, architecture: str) -> tuple[int, int]:
+def _size_of(network: nn.Module, architecture: str) -> tuple[int, int]:
     """Channels and stride of the last map, of a small picture."""
     side = 2 * _LARGEST_STRIDE
     try:

@@ -69,17 +69,17 @@ def score_vectors(
     records = {case: read_record(folder, case) for case in cases}
     if request.mode == REFERENCE:
         records = {c: r for c, r in records.items() if "cohort" in r.get("vector_scores", {})}
-    vectors = {case: unpacked(record.get("vector")) for case, record in records.items()}
-    lacking = [case for case, vector in vectors.items() if vector is None]
-    if lacking:
+    unpacked_vectors = {case: unpacked(record.get("vector")) for case, record in records.items()}
+    vectors = {case: vector for case, vector in unpacked_vectors.items() if vector is not None}
+    if lacking := records.keys() - vectors.keys():
         logger.warning(
             "no vector is kept of %s, so that they keep their scores: an earlier version predicted "
             "them, or they have no body; --overwrite predicts again", some(lacking)
         )  # fmt: skip
-    names = [case for case in vectors if case not in lacking]
-    if not names:
+    if not vectors:
         return
-    stacked = torch.from_numpy(np.stack([vectors[case] for case in names]))
+    names = list(vectors)
+    stacked = torch.from_numpy(np.stack(list(vectors.values())))
     stacked = stacked.to(detector.density.y_mean.device, torch.float32)
     if request.mode == COHORT:
         scores = detector.density.cohort_scores(stacked, names, **request.changes)
