@@ -66,8 +66,8 @@ class PicturePlanning(VolumePlanning):
         else:
             given = None if size is None else usable_size(size)
             # In pixels, which are 1 x 1.
-            shapes = fingerprint["body_extents_mm"]
-            self.picture_size, self.given_spacing = picture_grid(shapes, given)
+            planned = picture_grid(fingerprint["body_extents_mm"], given)
+            self.picture_size, self.given_spacing = planned
 
     def aim(self, preset: Preset) -> tuple[Preset, Grid]:
         """The preset for pictures, and their grid, on which memory has no say."""

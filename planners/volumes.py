@@ -52,6 +52,7 @@ class VolumePlanning:
     held_out_words: ClassVar[str] = "5 % (1 to 50)"
     calibrated: ClassVar[int] = CalibrationSettings.max_scans
     picture_size: tuple[int, ...] = ()
+    given_spacing: Spacing | None
 
     def __init__(
         self, fingerprint: Mapping[str, Any], modality: Modality, spacing: Spacing | None

@@ -13,6 +13,8 @@ CASE_PERCENTILE = 99.95
 """The percentile of a scan's own body voxels that is its case score; chosen by measurement."""
 FLAG_PERCENTILE = 95.0
 """From this percentile among held-out scans on a scan is flagged: one of twenty normal ones is."""
+#: Table of all scans beside their maps, and the beginning of its columns of other scores.
+CASE_TABLE, VECTOR = "cases.csv", "vector_"
 _STRIDE = 64
 
 

@@ -68,6 +68,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     from screener_nnu.paths import set_default_folders
 
     set_default_folders()
+    from screener_nnu.case_score import CASE_TABLE
     from screener_nnu.devices import choose_device
     from screener_nnu.dicom_output.dependency import load_highdicom
     from screener_nnu.inference.images import find_images, kind_of
@@ -79,13 +80,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     from screener_nnu.inference.volume import with_overlap
     from screener_nnu.outputs.cohort import score_vectors
     from screener_nnu.outputs.contact_sheet import write_contact_sheet
-    from screener_nnu.outputs.extras import (
-        TABLE,
-        CaseExtras,
-        adopt_earlier,
-        known_cases,
-        page_rows,
-    )
+    from screener_nnu.outputs.extras import CaseExtras, adopt_earlier, known_cases, page_rows
     from screener_nnu.outputs.table import write_table
     from screener_nnu.ownership import own_folder
     from screener_nnu.viewer.index import INDEX, write_index
@@ -108,7 +103,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     refuse_maps_of_other_kind(folder, kind)
     owned = own_folder(folder)
     adopt_earlier(owned)
-    sheets = [TABLE] + [INDEX] * arguments.page + [CONTACT_SHEET] * (OVERLAY in request.asked)
+    sheets = [CASE_TABLE] + [INDEX] * arguments.page + [CONTACT_SHEET] * (OVERLAY in request.asked)
     owned.refuse_foreign([folder / name for name in sheets])
     extras = CaseExtras(folder, request)
     skipped = predict_files(

@@ -12,8 +12,9 @@ from tqdm import tqdm
 from screener_nnu.errors import CaseError
 from screener_nnu.evaluation.case_table import ScoredCases
 from screener_nnu.evaluation.cases import read_grey
-from screener_nnu.evaluation.pairing import BODY, ENDING, PICTURE, image_places
+from screener_nnu.evaluation.pairing import BODY, image_places
 from screener_nnu.files import refuse_missing
+from screener_nnu.map_kind import PICTURES, SCANS
 from screener_nnu.preprocessing.volumes import read_array, read_geometry, read_labels
 
 NO_LEARNING = "no learning"
@@ -51,21 +52,21 @@ def score_images(images: Path, maps: Sequence[Path], cases: Iterable[str]) -> Sc
 
 
 def _find_image(images: Path, case: str) -> Path:
-    for ending in (PICTURE, ENDING):
-        for path in image_places(images, case, ending):
+    for kind in (PICTURES, SCANS):
+        for path in image_places(images, case, kind):
             if path.is_file():
                 return path
-    raise CaseError(case, f"no image {case}{PICTURE} or {case}{ENDING} in {images}")
+    raise CaseError(case, f"no image {case}{PICTURES.labels} or {case}{SCANS.labels} in {images}")
 
 
 def _values(path: Path, maps: Sequence[Path], case: str) -> NDArray:
-    if path.name.endswith(PICTURE):
+    if path.name.endswith(PICTURES.labels):
         return read_grey(path, case)
-    for folder in maps:
-        body = folder / f"{case}{BODY}{ENDING}"
+    name = f"{case}{BODY}{SCANS.labels}"
+    for body in (folder / name for folder in maps):
         if body.is_file():
             inside = read_labels(body, case, read_geometry(path, case)) > 0
             if not inside.any():
                 raise CaseError(case, f"the body mask {body} is empty")
             return read_array(path, case)[inside]
-    raise CaseError(case, f"no body mask {case}{BODY}{ENDING} beside the maps")
+    raise CaseError(case, f"no body mask {name} beside the maps")

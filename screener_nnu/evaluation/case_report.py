@@ -15,7 +15,7 @@ from screener_nnu.evaluation.case_images import NO_LEARNING
 from screener_nnu.evaluation.case_results import ScoreResult
 from screener_nnu.evaluation.case_table import CASE_SCORE
 from screener_nnu.evaluation.plots import line_styles
-from screener_nnu.evaluation.tables import aligned, cell, named, without_nan
+from screener_nnu.evaluation.tables import aligned, cell, named, summarised, without_nan
 from screener_nnu.files import replacing
 from screener_nnu.plans import write_json
 
@@ -47,10 +47,7 @@ def _summary(evaluation: CaseEvaluation, settings: Mapping[str, Any]) -> dict[st
         methods.setdefault(result.method, {})[result.score] = {
             "cases": int(known.sum()),
             "abnormal": int(evaluation.abnormal[known].sum()),
-            **without_nan(result.figures),
-            "intervals_95": {
-                name: without_nan(asdict(interval)) for name, interval in result.intervals.items()
-            },
+            **summarised(result.figures, result.intervals),
         }
     return {
         "settings": dict(settings),

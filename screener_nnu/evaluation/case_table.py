@@ -7,16 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from screener_nnu.case_score import flag
+from screener_nnu.case_score import CASE_TABLE, VECTOR, flag
 from screener_nnu.csv_files import read_csv
 from screener_nnu.errors import ScreenerError
 from screener_nnu.files import refuse_missing
 
 CASE_SCORE = "case_score"
 _SCORES = (CASE_SCORE, "peak_score", "mean_score")
-_VECTOR = "vector_"
-# What `screener_predict` writes beside the maps.
-_PREDICTED = "cases.csv"
 
 
 @dataclass(frozen=True)
@@ -98,9 +95,9 @@ def read_case_scores(folder: Path) -> ScoredCases:
     Raises:
         ScreenerError: there is no such table, or a cell that should be a number is none.
     """
-    path = folder / _PREDICTED
+    path = folder / CASE_TABLE
     rows = _read_rows(path, ("case", CASE_SCORE))
-    names = [name for name in rows[0] if name in _SCORES or name.startswith(_VECTOR)]
+    names = [name for name in rows[0] if name in _SCORES or name.startswith(VECTOR)]
     scores: dict[str, dict[str, float]] = {name: {} for name in names}
     flags: dict[str, bool] = {}
     problems: dict[str, str] = {}

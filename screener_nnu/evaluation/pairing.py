@@ -12,10 +12,8 @@ from typing import Any
 
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.files import refuse_missing
-from screener_nnu.map_kind import LABEL_NAMES, PICTURES, SCANS
+from screener_nnu.map_kind import LABEL_NAMES, PICTURES, SCANS, MapKind
 
-ENDING = SCANS.map
-PICTURE_MAP, PICTURE = PICTURES.map, PICTURES.labels
 BODY = "_body"
 
 
@@ -40,7 +38,7 @@ class CaseFiles:
     @property
     def is_picture(self) -> bool:
         """Whether the case is a picture."""
-        return self.body.name.endswith(PICTURE)
+        return self.body.name.endswith(PICTURES.labels)
 
 
 def file_state(path: Path | None) -> list[Any] | None:
@@ -73,39 +71,36 @@ def pair_cases(
         refuse_missing(folder)
         if not folder.is_dir():
             raise ScreenerError(f"{folder} is not a folder")
-    pictures = _are_pictures(list(methods.values()))
-    annotated = _names(masks, PICTURE if pictures else ENDING)
-    if pictures:
-        mapped = [_names(folder, PICTURE_MAP) for folder in methods.values()]
-    else:
-        mapped = [_map_names(folder, annotated) for folder in methods.values()]
+    kind = _kind_of(list(methods.values()))
+    annotated = _names(masks, kind.labels)
+    mapped = (_map_names(folder, annotated, kind) for folder in methods.values())
     names = annotated.union(*mapped)
     complete: list[CaseFiles] = []
     skipped: dict[str, str] = {}
     for case in sorted(names):
         try:
-            complete.append(_find_files(case, methods, masks, images, pictures))
+            complete.append(_find_files(case, methods, masks, images, kind))
         except CaseError as error:
             skipped[case] = error.reason
     return complete, skipped
 
 
-def _are_pictures(folders: list[Path]) -> bool:
-    """Whether folders hold maps of pictures.
+def _kind_of(folders: list[Path]) -> MapKind:
+    """Whether folders hold maps of scans or of pictures.
 
     Raises:
-        ScreenerError: when they hold maps of scans as well.
+        ScreenerError: when they hold both.
     """
-    flat = {folder: _names(folder, PICTURE_MAP) for folder in folders}
-    if not any(_names(folder, ENDING) for folder in folders):
-        return any(flat.values())
+    flat = {folder: _names(folder, PICTURES.map) for folder in folders}
+    if not any(_names(folder, SCANS.map) for folder in folders):
+        return PICTURES if any(flat.values()) else SCANS
     for folder, names in flat.items():
-        if any((folder / f"{name}{BODY}{PICTURE}").is_file() for name in names):
+        if any((folder / f"{name}{BODY}{PICTURES.labels}").is_file() for name in names):
             raise ScreenerError(
                 f"{folder} holds maps of pictures, but there are maps of scans as well: keep them "
                 "in folders of their own and evaluate one after the other"
             )
-    return False
+    return SCANS
 
 
 def _names(folder: Path, ending: str) -> set[str]:
@@ -113,12 +108,14 @@ def _names(folder: Path, ending: str) -> set[str]:
     return {name[: -len(ending)] for name in files}
 
 
-def _map_names(folder: Path, annotated: set[str]) -> set[str]:
+def _map_names(folder: Path, annotated: set[str], kind: MapKind) -> set[str]:
     """Cases of a folder of maps, told from what else a prediction writes of a case.
 
     A case may itself be called `whole_body`.
     """
-    names = _names(folder, ENDING)
+    names = _names(folder, kind.map)
+    if kind.map != kind.labels:  # nothing else looks like a map
+        return names
     others = names | annotated
 
     def belongs(name: str) -> bool:
@@ -129,26 +126,25 @@ def _map_names(folder: Path, annotated: set[str]) -> set[str]:
 
 
 def _find_files(
-    case: str, methods: Mapping[str, Path], masks: Path, images: Path | None, pictures: bool
+    case: str, methods: Mapping[str, Path], masks: Path, images: Path | None, kind: MapKind
 ) -> CaseFiles:
-    of_map, ending = (PICTURE_MAP, PICTURE) if pictures else (ENDING, ENDING)
     maps = {
-        method: _first(case, f"anomaly map of '{method}'", [folder / f"{case}{of_map}"])
+        method: _first(case, f"anomaly map of '{method}'", [folder / f"{case}{kind.map}"])
         for method, folder in methods.items()
     }
-    bodies = [folder / f"{case}{BODY}{ending}" for folder in methods.values()]
+    bodies = [folder / f"{case}{BODY}{kind.labels}" for folder in methods.values()]
     body = _first(case, "body mask", bodies)
-    mask = _first(case, "annotation", [masks / f"{case}{ending}"])
+    mask = _first(case, "annotation", [masks / f"{case}{kind.labels}"])
     image: Path | None = None
     if images:
-        named = image_places(images, case, ending)
-        image = _first(case, "picture" if pictures else "CT image", named)
+        named = image_places(images, case, kind)
+        image = _first(case, "picture" if kind == PICTURES else "CT image", named)
     return CaseFiles(case, maps, body, mask, image)
 
 
-def image_places(folder: Path, case: str, ending: str) -> list[Path]:
+def image_places(folder: Path, case: str, kind: MapKind) -> list[Path]:
     """Files that may be the image of a case."""
-    return [folder / f"{case}_0000{ending}", folder / f"{case}{ending}"]
+    return [folder / f"{case}_0000{kind.labels}", folder / f"{case}{kind.labels}"]
 
 
 def _first(case: str, kind: str, places: list[Path]) -> Path:

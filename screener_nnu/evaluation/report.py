@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from screener_nnu.evaluation.metrics import METRICS, METRICS_AT_THRESHOLD
 from screener_nnu.evaluation.plots import plot_curves
 from screener_nnu.evaluation.records import HISTOGRAMS
 from screener_nnu.evaluation.summarise import PAPER, figure_names
-from screener_nnu.evaluation.tables import MOST_NAMED, aligned, cell, named, undefined, without_nan
+from screener_nnu.evaluation.tables import MOST_NAMED, aligned, cell, named, summarised, undefined
 from screener_nnu.ownership import own_folder
 from screener_nnu.plans import write_json
 
@@ -95,10 +94,7 @@ def _summary(evaluation: Evaluation, settings: Mapping[str, Any]) -> dict[str, A
     for method, result in evaluation.methods.items():
         methods[method] = {
             "cases": len(result.cases),
-            **without_nan(result.figures),
-            "intervals_95": {
-                name: without_nan(asdict(interval)) for name, interval in result.intervals.items()
-            },
+            **summarised(result.figures, result.intervals),
         }
     return {
         "settings": {**settings, "protocol": evaluation.protocol},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from screener_nnu.evaluation.bootstrap import Interval
@@ -46,6 +47,12 @@ def undefined(value: Any) -> bool:
 def without_nan(values: Mapping[str, Any]) -> dict[str, Any]:
     """Figures with null for what is undefined, as JSON knows no NaN."""
     return {key: None if undefined(value) else value for key, value in values.items()}
+
+
+def summarised(figures: Mapping[str, float], intervals: Mapping[str, Interval]) -> dict[str, Any]:
+    """Figures and their intervals as JSON can hold them."""
+    ranges = {name: without_nan(asdict(interval)) for name, interval in intervals.items()}
+    return {**without_nan(figures), "intervals_95": ranges}
 
 
 def named(cases: Iterable[str]) -> str:

@@ -17,7 +17,6 @@ from screener_nnu.dicom.records import Found, Series
 from screener_nnu.dicom.stacking import Stack
 from screener_nnu.dicom.volume import check_series, read_series
 from screener_nnu.errors import CaseError
-from screener_nnu.files import TEMPORARY_ENDING
 from screener_nnu.importing.report import (
     KEPT,
     PLANNED,
@@ -27,11 +26,12 @@ from screener_nnu.importing.report import (
     TAKEN,
     Row,
     read_rows,
+    remove_half_written,
+    write_description,
     write_rows,
 )
 from screener_nnu.importing.request import ImportRequest
-from screener_nnu.ownership import foreign_files, own_folder
-from screener_nnu.plans import write_json
+from screener_nnu.ownership import own_folder
 from screener_nnu.preprocessing.image_files import write_image
 from screener_nnu.preprocessing.memory import bounded_processes, free_memory
 from screener_nnu.preprocessing.units import check_intensities
@@ -59,7 +59,7 @@ def import_dataset(request: ImportRequest) -> Iterator[Row]:
     earlier = read_rows(request.folder)
     if not request.dry_run:
         _own_dataset(request.folder, earlier)
-        _remove_half_written(request.folder / "imagesTr")
+        remove_half_written(request.folder / "imagesTr", ENDING)
     found = find_series(request.source, request.min_slices, progress=True)
     rows: dict[str, Row] = {}
     try:
@@ -85,12 +85,6 @@ def _own_dataset(folder: Path, earlier: dict[str, Row]) -> None:
         images = (folder / "imagesTr" / f"{row.case}{ENDING}" for row in earlier.values())
         owned.adopt([*reports, folder / "dataset.json", *images])
     owned.refuse_foreign(reports)
-
-
-def _remove_half_written(folder: Path) -> None:
-    """Removes what a killed run was writing."""
-    for path in folder.glob(f".*{ENDING}.*{TEMPORARY_ENDING}"):
-        path.unlink(missing_ok=True)
 
 
 def _outcomes(request: ImportRequest, found: Found, earlier: dict[str, Row]) -> Iterator[Row]:
@@ -279,14 +273,10 @@ def _finish(folder: Path, rows: dict[str, Row], found: Found) -> None:
     write_rows(folder, rows, files)
     files_there = (folder / "imagesTr").glob(f"*{ENDING}")
     images = sum(not path.name.startswith(".") for path in files_there)
-    path = folder / "dataset.json"
-    if foreign_files([path]):
-        logger.warning("%s is not ours, or changed since we wrote it: it stays as it is", path)
-    elif images:
-        description = {
-            "channel_names": {"0": "CT"},
-            "labels": {"background": 0},
-            "numTraining": images,
-            "file_ending": ".nii.gz",
-        }
-        write_json(path, description)
+    description = {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0},
+        "numTraining": images,
+        "file_ending": ".nii.gz",
+    }
+    write_description(folder, description)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,23 +46,25 @@ def read_source(path: Path, case: str) -> Picture:
 
 def stated_kind(case: str, path: Path) -> Kind:
     """What the header of a file states."""
-    try:
+
+    def read() -> Kind:
         if is_dicom(path):
             return Kind(1, 8)
         header = picture_header(path, case)
-    except (CaseError, OSError) as error:
-        return Kind(problem=_reason(error))
-    return Kind(header.channels, header.bits)
+        return Kind(header.channels, header.bits)
+
+    return _or_problem(read)
 
 
 def shown_kind(case: str, path: Path) -> Kind:
     """What the pixels of a file show: three equal channels are grey."""
-    try:
+
+    def read() -> Kind:
         picture = read_source(path, case)
-    except (CaseError, OSError) as error:
-        return Kind(problem=_reason(error))
-    bits = picture.stored_bits if picture.stored_bits == 8 * picture.pixels.itemsize else 0
-    return Kind(1 if is_grey(picture.pixels) else 3, bits)
+        bits = picture.stored_bits if picture.stored_bits == 8 * picture.pixels.itemsize else 0
+        return Kind(1 if is_grey(picture.pixels) else 3, bits)
+
+    return _or_problem(read)
 
 
 def is_grey(pixels: NDArray[np.uint8 | np.uint16]) -> bool:
@@ -130,5 +132,10 @@ def choose_form(rows: Iterable[PictureRow], colour: str, written: Form | None) -
     return form
 
 
-def _reason(error: CaseError | OSError) -> str:
-    return error.reason if isinstance(error, CaseError) else str(error.strerror or error)
+def _or_problem(read: Callable[[], Kind]) -> Kind:
+    try:
+        return read()
+    except CaseError as error:
+        return Kind(problem=error.reason)
+    except OSError as error:
+        return Kind(problem=str(error.strerror or error))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from screener_nnu.csv_files import write_csv
@@ -65,7 +65,7 @@ class Report:
         """Writes `import.json`, `import.csv` and `pictures.csv`, and removes the journal."""
         assert self.form is not None
         rows = [self.rows[key] for key in sorted(self.rows)]
-        values = [row.values() for row in rows]
+        values = (row.values() for row in rows)
         _write_json(folder / REPORT, self.form, rows)
         write_csv(folder / REPORT_TABLE, [n for n in NAMES if n not in _STAMP], values)
         taken = sorted(self.taken(), key=lambda row: (row.split == TEST, row.case))
@@ -104,42 +104,25 @@ class Report:
                 continue
 
 
-class Journal:
-    """Notes each finished picture at once, so that a killed run goes on; a context manager.
+@contextmanager
+def journal(folder: Path, form: Form) -> Iterator[Callable[[PictureRow], None]]:
+    """Gives what notes each finished picture at once, so that a killed run goes on.
 
     Args:
         folder: of the data set.
         form: of the written pictures.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _JOURNAL).open("a", encoding="utf-8") as stream:
 
-    def __init__(self, folder: Path, form: Form) -> None:
-        """Adds to what another killed run has left."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self._stream = (folder / _JOURNAL).open("a", encoding="utf-8")
+        def note(values: dict[str, Any]) -> None:
+            stream.write(f"{json.dumps(values)}\n")
+            stream.flush()
+
         # On a line of its own, also after one that a kill cut off.
-        self._stream.write("\n")
-        self._write({"channels": form.channels, "bits": form.bits})
-
-    def __enter__(self) -> Journal:
-        """Itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Closes the file."""
-        self._stream.close()
-
-    def add(self, row: PictureRow) -> None:
-        """Notes a picture."""
-        self._write(row.values())
-
-    def _write(self, values: dict[str, Any]) -> None:
-        self._stream.write(f"{json.dumps(values)}\n")
-        self._stream.flush()
+        stream.write("\n")
+        note(asdict(form))
+        yield lambda row: note(row.values())
 
 
 def own_files(folder: Path) -> list[Path]:
@@ -149,7 +132,7 @@ def own_files(folder: Path) -> list[Path]:
 
 def _write_json(path: Path, form: Form, rows: Sequence[PictureRow]) -> None:
     """One line a picture: the whole as one text would take ten times the memory."""
-    head = json.dumps({"channels": form.channels, "bits": form.bits})[:-1]
+    head = json.dumps(asdict(form))[:-1]
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         stream.write(f'{head}, "pictures": [')
         for index, row in enumerate(rows):

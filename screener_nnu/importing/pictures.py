@@ -10,19 +10,17 @@ from functools import partial
 from pathlib import Path
 
 from screener_nnu.errors import ScreenerError, some
-from screener_nnu.files import TEMPORARY_ENDING
 from screener_nnu.importing.contents import Pictures
 from screener_nnu.importing.layouts import RAW_DATA_SET, Layout, recognise
 from screener_nnu.importing.leaks import refuse_few_normals
-from screener_nnu.importing.picture_report import Journal, Report, own_files
+from screener_nnu.importing.picture_report import Report, journal, own_files
 from screener_nnu.importing.planning import plan_rows, run_pictures
 from screener_nnu.importing.records import TEST, TRAIN, Form, PictureRow
-from screener_nnu.importing.report import PLANNED, SKIPPED
+from screener_nnu.importing.report import PLANNED, SKIPPED, remove_half_written, write_description
 from screener_nnu.importing.request import ImportRequest
 from screener_nnu.importing.writing import IMAGE_FOLDERS, MASK_FOLDER, write_case
-from screener_nnu.ownership import foreign_files, own_folder
+from screener_nnu.ownership import own_folder
 from screener_nnu.paths import raw_root
-from screener_nnu.plans import write_json
 from screener_nnu.preprocessing.volumes import printable
 
 logger = logging.getLogger(__name__)
@@ -46,7 +44,8 @@ def import_pictures(request: ImportRequest, pictures: Pictures) -> Iterator[Pict
     _say(layout, request)
     if not request.dry_run:
         own_folder(request.folder).refuse_foreign(own_files(request.folder))
-        _remove_half_written(request.folder)
+        for name in (*IMAGE_FOLDERS.values(), MASK_FOLDER):
+            remove_half_written(request.folder / name, _FILE_ENDING)
     rows, form = plan_rows(request, pictures.root, layout.entries, report)
     done: dict[str, PictureRow] = {}
     try:
@@ -95,13 +94,6 @@ def _say(layout: Layout, request: ImportRequest) -> None:
         logger.warning("--group_regex finds no group in %s", some(without))
 
 
-def _remove_half_written(folder: Path) -> None:
-    """Removes what a killed run was writing."""
-    for name in (*IMAGE_FOLDERS.values(), MASK_FOLDER):
-        for path in (folder / name).glob(f".*{_FILE_ENDING}.*{TEMPORARY_ENDING}"):
-            path.unlink(missing_ok=True)
-
-
 def _outcomes(
     request: ImportRequest, root: Path, rows: list[PictureRow], form: Form
 ) -> Iterator[PictureRow]:
@@ -115,19 +107,16 @@ def _outcomes(
     if not todo:
         return
     write = partial(write_case, root=root, folder=request.folder, form=form, masks=masks)
-    with Journal(request.folder, form) as journal:
-        for case, outcome in run_pictures(write, todo, request.processes, "pictures", _died):
-            row = _final(
-                outcome
-                if outcome.source
-                else replace(todo[case], status=SKIPPED, reason=outcome.reason)
-            )
-            journal.add(row)
-            yield row
 
+    def died(reason: str) -> PictureRow:
+        return PictureRow("", SKIPPED, reason=reason)
 
-def _died(reason: str) -> PictureRow:
-    return PictureRow("", SKIPPED, reason=reason)
+    with journal(request.folder, form) as note:
+        for case, row in run_pictures(write, todo, request.processes, "pictures", died):
+            if not row.source:
+                row = replace(todo[case], status=SKIPPED, reason=row.reason)
+            note(_final(row))
+            yield _final(row)
 
 
 def _final(row: PictureRow) -> PictureRow:
@@ -140,18 +129,14 @@ def _finish(folder: Path, report: Report) -> None:
     """Writes the reports and the `dataset.json` of pictures."""
     folder.mkdir(parents=True, exist_ok=True)
     report.write(folder)
-    path = folder / "dataset.json"
-    number = sum(row.split == TRAIN for row in report.taken())
-    if foreign_files([path]):
-        logger.warning("%s is not ours, or changed since we wrote it: it stays as it is", path)
-    elif number and report.form is not None:
-        grey = report.form.channels == 1
-        masks = (folder / MASK_FOLDER).is_dir()
-        description = {
-            "channel_names": {"0": "grey"} if grey else {"0": "R", "1": "G", "2": "B"},
-            "labels": {"background": 0} | ({"abnormal": 1} if masks else {}),
-            "numTraining": number,
-            "file_ending": _FILE_ENDING,
-            "modality": "picture",
-        }
-        write_json(path, description)
+    if report.form is None:
+        return
+    grey, masks = report.form.channels == 1, (folder / MASK_FOLDER).is_dir()
+    description = {
+        "channel_names": {"0": "grey"} if grey else {"0": "R", "1": "G", "2": "B"},
+        "labels": {"background": 0} | ({"abnormal": 1} if masks else {}),
+        "numTraining": sum(row.split == TRAIN for row in report.taken()),
+        "file_ending": _FILE_ENDING,
+        "modality": "picture",
+    }
+    write_description(folder, description)

@@ -57,7 +57,6 @@ def plan_rows(
     refuse_shared_groups([*others, *rows])
     rows = with_hashes(rows, root)
     refuse_twins([*others, *rows])
-    refuse_few_normals([*others, *rows])
     rows = _with_kinds(rows, root, request, report.form)
     refuse_few_normals([*others, *rows])
     if report.form is not None and not any(row.status == PLANNED for row in rows):
@@ -151,9 +150,13 @@ def _with_kinds(
     """Rows with what headers and, where those do not tell, pixels say."""
     paths = {row.case: root / row.source for row in rows if row.status == PLANNED}
     processes = request.processes
-    kinds = dict(run_pictures(stated_kind, paths, processes, "headers", _unreadable))
+
+    def died(reason: str) -> Kind:
+        return Kind(problem=reason)
+
+    kinds = dict(run_pictures(stated_kind, paths, processes, "headers", died))
     doubtful = {case: paths[case] for case in must_be_looked_at(kinds, request.colour, written)}
-    kinds |= run_pictures(shown_kind, doubtful, processes, "grey or colour", _unreadable)
+    kinds |= run_pictures(shown_kind, doubtful, processes, "grey or colour", died)
     if not use_16_bits(kinds, paths):
         kinds = {c: replace(k, bits=0) if k.bits == 16 else k for c, k in kinds.items()}
     return [_with_kind(row, kinds[row.case]) if row.case in kinds else row for row in rows]
@@ -165,10 +168,6 @@ def _with_kind(row: PictureRow, kind: Kind) -> PictureRow:
     if kind.problem:
         return replace(row, status=SKIPPED, reason=kind.problem)
     return replace(row, channels=kind.channels, bits=kind.bits)
-
-
-def _unreadable(reason: str) -> Kind:
-    return Kind(problem=reason)
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from screener_nnu.csv_files import write_csv
 from screener_nnu.errors import ScreenerError
+from screener_nnu.files import TEMPORARY_ENDING
+from screener_nnu.ownership import foreign_files
 from screener_nnu.plans import write_json
+
+logger = logging.getLogger(__name__)
 
 REPORT = "import.json"
 TABLE = "import.csv"
@@ -91,3 +96,18 @@ def write_rows(folder: Path, rows: dict[str, Row], files: dict[str, Any]) -> Non
     ]
     write_json(folder / REPORT, {"files_without_series": files, "series": values})
     write_csv(folder / TABLE, [f.name for f in fields(Row)], values)
+
+
+def write_description(folder: Path, description: dict[str, Any]) -> None:
+    """Writes `dataset.json`, unless one that is not ours is there, which is said."""
+    path = folder / "dataset.json"
+    if foreign_files([path]):
+        logger.warning("%s is not ours, or changed since we wrote it: it stays as it is", path)
+    elif description["numTraining"]:
+        write_json(path, description)
+
+
+def remove_half_written(folder: Path, ending: str) -> None:
+    """Removes images of an ending that a killed run was writing."""
+    for path in folder.glob(f".*{ending}.*{TEMPORARY_ENDING}"):
+        path.unlink(missing_ok=True)

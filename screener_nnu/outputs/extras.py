@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
-from screener_nnu.case_score import flag
+from screener_nnu.case_score import CASE_TABLE, flag
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.files import OutputError, remove
 from screener_nnu.findings import Findings
@@ -29,8 +29,6 @@ from screener_nnu.viewer.index import INDEX, CaseRow
 
 logger = logging.getLogger(__name__)
 Made = TypeVar("Made")
-#: Of all scans of a folder, see `outputs.table`.
-TABLE = "cases.csv"
 # What a record holds of a scan before there is a map.
 _OF_SCAN = ("scan", "vector", "vector_scores")
 
@@ -226,7 +224,7 @@ def adopt_earlier(folder: OwnedFolder) -> None:
     if not folder.is_new:
         return
     cases = known_cases(folder.folder, ())
-    files = [folder.folder / name for name in (TABLE, INDEX)] if cases else []
+    files = [folder.folder / name for name in (CASE_TABLE, INDEX)] if cases else []
     for case in cases:
         made = read_record(folder.folder, case).get("products", {})
         named = [end for name in made if name in PRODUCTS for end in PRODUCTS[name].endings]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from screener_nnu.case_score import flag
+from screener_nnu.case_score import CASE_TABLE, VECTOR, flag
 from screener_nnu.csv_files import write_csv
 from screener_nnu.map_kind import SCANS, MapKind
-from screener_nnu.outputs.extras import TABLE, read_record
+from screener_nnu.outputs.extras import read_record
 
 COLUMNS = (
     "case",
@@ -22,7 +22,6 @@ COLUMNS = (
     "findings_ml",
     "problem",
 )
-VECTOR = "vector_"
 
 
 def columns_of(kind: MapKind) -> tuple[str, ...]:
@@ -49,8 +48,8 @@ def write_table(
     rows = [_row(folder, case, skipped.get(case, ""), columns) for case in cases]
     vectors = sorted({name for row in rows for name in row if name.startswith(VECTOR)})
     rows.sort(key=lambda row: (-_number(row["case_score"]), -_number(row["peak_score"])))
-    write_csv(folder / TABLE, [*columns, *vectors], rows)
-    return folder / TABLE
+    write_csv(folder / CASE_TABLE, [*columns, *vectors], rows)
+    return folder / CASE_TABLE
 
 
 def _row(folder: Path, case: str, reason: str, columns: tuple[str, ...]) -> dict[str, object]:

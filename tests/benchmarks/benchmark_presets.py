@@ -23,7 +23,7 @@ from screener_nnu.networks.unet import build_unet, low_precision
 from screener_nnu.planners.architecture import plan_architecture
 from screener_nnu.planners.memory import Fit, fit_to_memory
 from screener_nnu.planners.presets import PRESETS
-from screener_nnu.plans import CONFIGURATION, Shape, StockPlan
+from screener_nnu.plans import VOLUMES, Shape, StockPlan
 
 SPACING = (1.5, 0.8, 0.8)
 BODY_MM = (400.0, 300.0, 400.0)
@@ -50,7 +50,7 @@ def _row(name: str, width: int | None, device: torch.device, repeats: int) -> st
     preset = replace(preset, base_width=width) if width else preset
     fit = fit_to_memory(preset, SPACING, BODY_MM, preset.memory_gb)
     architecture = plan_architecture(fit.spacing, fit.patch, fit.preset)
-    plan = StockPlan({"configurations": {CONFIGURATION: {"architecture": architecture}}})
+    plan = StockPlan({"configurations": {VOLUMES: {"architecture": architecture}}})
     network = build_unet(plan, 1, 1, seed=0).to(device)
     tiling = _tiles_of_body(fit, plan.divisor)
     tiles = len(tiling.starts)

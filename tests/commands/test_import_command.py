@@ -17,7 +17,8 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 
 from screener_nnu.commands.import_data import main
-from screener_nnu.preprocessing.reading import find_cases, read_image
+from screener_nnu.preprocessing.raw_dataset import find_cases
+from screener_nnu.preprocessing.reading import read_image
 
 Writer = Callable[..., list[Path]]
 NAME = "Dataset510_MyCT"

@@ -17,7 +17,7 @@ from screener_nnu.conditions import build_condition
 from screener_nnu.densities import ConditionalDensity, StandardisedDensity, build_density
 from screener_nnu.errors import ScreenerError
 from screener_nnu.inference.predict import AnomalyMap, Predictor, predict_files
-from screener_nnu.inference.volume import normalise_hu, on_plan_grid, score_map
+from screener_nnu.inference.volume import normalised, on_plan_grid, score_map
 from screener_nnu.planners.planner import ScreenerPlanner
 from screener_nnu.plans import Plan
 from screener_nnu.preprocessing.reading import RawImage
@@ -217,7 +217,7 @@ def test_normalisation_is_that_of_stock_nnunet() -> None:
     expected = CTNormalization(intensityproperties=values).run(hu.copy())
     assert expected.std() > 0.5
     np.testing.assert_allclose(
-        normalise_hu(torch.from_numpy(hu), made).numpy(), expected, atol=1e-5
+        normalised(torch.from_numpy(hu)[None, None], made)[0, 0].numpy(), expected, atol=1e-5
     )
 
 

@@ -16,7 +16,7 @@ from scipy.ndimage import map_coordinates, zoom
 from screener_nnu.detectors import ModelRef
 from screener_nnu.errors import ScreenerError
 from screener_nnu.evaluation.baselines import training_histogram
-from screener_nnu.inference.volume import normalise_hu, score_map, stitched_maps
+from screener_nnu.inference.volume import normalised, score_map, stitched_maps
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.trainers import score_statistics
 
@@ -130,9 +130,11 @@ def test_image_and_target_are_mirrored_together(
 
     trainer.network = repeat
     # Were one mirrored without the other, the two would differ.
-    monkeypatch.setattr(trainer, "target", lambda s: normalise_hu(s.hu, trainer.plan))
+    monkeypatch.setattr(
+        trainer, "target", lambda s: normalised(s.hu[None, None], trainer.plan)[0, 0]
+    )
     batch = next(trainer.training_batches(0))
-    plain = normalise_hu(trainer._batch(batch)[0], trainer.plan)
+    plain = normalised(trainer._batch(batch)[0], trainer.plan)
     orders = set()
     for step in range(12):
         loss, _ = trainer.compute_loss(batch, step)
@@ -382,7 +384,7 @@ def test_figure_is_the_correlation_in_the_body(
     values: list[list[np.ndarray]] = [[], []]
     for index in range(3):
         sample = reader[index]
-        image = normalise_hu(sample.hu, trainer.plan)[None, None]
+        image = normalised(sample.hu, trainer.plan)[None, None]
         inside = sample.body.numpy() > 0
         with torch.no_grad():
             values[0].append(trainer.model.eval()(image)[0, 0].numpy()[inside])

@@ -13,9 +13,10 @@ from screener_nnu.plans import JitterSettings, Plan
 from screener_nnu.trainers.student_images import jittered_hu
 
 PLAN = {
+    "configurations": {"3d_fullres": {"normalization_schemes": ["CTNormalization"]}},
     "foreground_intensity_properties_per_channel": {
         "0": {"percentile_00_5": -900.0, "percentile_99_5": 1100.0, "mean": 0.0, "std": 400.0}
-    }
+    },
 }
 OFF = JitterSettings(
     blur_sigma_mm=0.0, sharpen=0.0, noise=0.0, brightness=(1, 1), contrast=(1, 1), gamma=(1, 1)
