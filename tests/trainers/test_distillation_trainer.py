@@ -384,7 +384,7 @@ def test_figure_is_the_correlation_in_the_body(
     values: list[list[np.ndarray]] = [[], []]
     for index in range(3):
         sample = reader[index]
-        image = normalised(sample.hu, trainer.plan)[None, None]
+        image = normalised(sample.hu[None, None], trainer.plan)
         inside = sample.body.numpy() > 0
         with torch.no_grad():
             values[0].append(trainer.model.eval()(image)[0, 0].numpy()[inside])
