@@ -16,7 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from screener_nnu.errors import CaseError, some
+from screener_nnu.errors import MEMORY_RAN_OUT, CaseError, some
 from screener_nnu.files import replacing
 from screener_nnu.planners.fingerprint import RECORD_KEYS, analyse_case
 from screener_nnu.preprocessing.memory import bounded_processes, free_memory
@@ -125,7 +125,7 @@ def _analyse(case: str, task: _Task, modality: str) -> Record:
     except CaseError as error:
         return {"skipped": error.reason}
     except MemoryError:
-        return {"skipped": "memory ran out: run again with fewer processes (-np) or more memory"}
+        return {"skipped": MEMORY_RAN_OUT}
 
 
 def _run(todo: Mapping[str, _Task], processes: int, modality: str) -> Iterable[Record]:

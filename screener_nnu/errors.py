@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+#: Why a case is left out whose work needs more memory than there is.
+MEMORY_RAN_OUT = "memory ran out: run again with fewer processes (-np) or more memory"
 _SHOWN = 5
 
 

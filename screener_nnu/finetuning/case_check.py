@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from screener_nnu.errors import CaseError
+from screener_nnu.errors import MEMORY_RAN_OUT, CaseError
 from screener_nnu.preprocessing.modality import CT
 from screener_nnu.preprocessing.reading import read_image
 from screener_nnu.preprocessing.volumes import Geometry, read_geometry, read_labels
@@ -85,5 +85,5 @@ def _tried(
     except OSError as error:
         faults.append(f"{path} cannot be read ({error.strerror or error}): see to its rights")
     except MemoryError:
-        faults.append("memory ran out: run again with fewer processes (-np) or more memory")
+        faults.append(MEMORY_RAN_OUT)
     return None

@@ -16,7 +16,7 @@ from screener_nnu.dicom.naming import folder_of, shorten
 from screener_nnu.dicom.records import Found, Series
 from screener_nnu.dicom.stacking import Stack
 from screener_nnu.dicom.volume import check_series, read_series
-from screener_nnu.errors import CaseError
+from screener_nnu.errors import MEMORY_RAN_OUT, CaseError
 from screener_nnu.importing.report import (
     KEPT,
     PLANNED,
@@ -256,7 +256,7 @@ def _convert(case: str, series: Series, folder: Path) -> str:
     except CaseError as error:
         return error.reason
     except MemoryError:
-        return "memory ran out: run again with fewer processes (-np) or more memory"
+        return MEMORY_RAN_OUT
     write_image(image, folder / f"{case}{ENDING}")
     return ""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from screener_nnu.errors import CaseError
+from screener_nnu.errors import MEMORY_RAN_OUT, CaseError
 from screener_nnu.importing.kinds import is_grey, read_source
 from screener_nnu.importing.records import (
     ABNORMAL,
@@ -64,8 +64,7 @@ def write_case(
     except CaseError as error:
         return replace(row, status=SKIPPED, reason=error.reason)
     except MemoryError:
-        reason = "memory ran out: run again with fewer processes (-np) or more memory"
-        return replace(row, status=SKIPPED, reason=reason)
+        return replace(row, status=SKIPPED, reason=MEMORY_RAN_OUT)
     done = replace(row, status=TAKEN, notes="; ".join(picture.notes))
     done, mask = _judge_mask(done, root, pixels.shape[1:])
     if done.split == TRAIN and done.label == ABNORMAL:

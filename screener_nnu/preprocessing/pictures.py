@@ -5,7 +5,6 @@ What is damaged, holds no whole numbers, or shows nothing is an error of its cas
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +19,10 @@ from screener_nnu.errors import CaseError
 from screener_nnu.files import replacing
 from screener_nnu.preprocessing import pillow_pictures, tiff_pictures
 from screener_nnu.preprocessing.picture_pixels import Header, PixelsError
-from screener_nnu.preprocessing.volumes import check_name, printable
+from screener_nnu.preprocessing.volumes import WAY_OUT, check_name, printable, shown_path
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
-_WAY_OUT = "replace the file or leave the case out"
 _SMALLEST_SIDE = 2
 _COMPRESSION = 1  # of 9: a tenth larger than the usual 6, and several times as fast
 
@@ -88,7 +86,7 @@ def refuse_constant(pixels: NDArray[Any], path: Path, case: str) -> None:
         CaseError: all have the same colour.
     """
     if (pixels == pixels[:, :1, :1]).all():
-        raise CaseError(case, f"{_shown(path)} has the same value everywhere: {_WAY_OUT}")
+        raise CaseError(case, f"{shown_path(path)} has the same value everywhere: {WAY_OUT}")
 
 
 def picture_shape(path: Path) -> tuple[int, int, int]:
@@ -161,7 +159,7 @@ def _checked(path: Path, case: str, read: Callable[[], Result]) -> Result:
     # A damaged file raises nearly anything, from SyntaxError to struct.error.
     except Exception as error:
         reason = _cause(error)
-    raise CaseError(case, f"{_shown(path)} cannot be read ({reason}): {_WAY_OUT}")
+    raise CaseError(case, f"{shown_path(path)} cannot be read ({reason}): {WAY_OUT}")
 
 
 def _cause(error: Exception) -> str:
@@ -177,7 +175,7 @@ def _cause(error: Exception) -> str:
 def _check_size(path: Path, case: str, shape: tuple[int, ...]) -> None:
     rows, columns = shape[-2:]
     if min(rows, columns) < _SMALLEST_SIDE:
-        raise CaseError(case, f"{_shown(path)} has only {columns} x {rows} pixels: {_WAY_OUT}")
+        raise CaseError(case, f"{shown_path(path)} has only {columns} x {rows} pixels: {WAY_OUT}")
 
 
 def _whole_numbers(path: Path, case: str, pixels: NDArray[Any]) -> NDArray[Any]:
@@ -185,8 +183,8 @@ def _whole_numbers(path: Path, case: str, pixels: NDArray[Any]) -> NDArray[Any]:
     if pixels.dtype.kind not in "iu":
         raise CaseError(
             case,
-            f"{_shown(path)} holds floating-point values, but a picture holds whole numbers of 8 "
-            "or 16 bits: save it so, or give it as a NIfTI volume",
+            f"{shown_path(path)} holds floating-point values, but a picture holds whole numbers "
+            "of 8 or 16 bits: save it so, or give it as a NIfTI volume",
         )
     if pixels.dtype in (np.uint8, np.uint16):
         return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
@@ -194,11 +192,7 @@ def _whole_numbers(path: Path, case: str, pixels: NDArray[Any]) -> NDArray[Any]:
     if least < 0 or most > np.iinfo(np.uint16).max:
         raise CaseError(
             case,
-            f"{_shown(path)} holds values from {least} to {most}, beyond 16 bits (0 to 65535): "
+            f"{shown_path(path)} holds values from {least} to {most}, beyond 16 bits (0 to 65535): "
             "save it with 8 or 16 bits",
         )
     return pixels.astype(np.uint16)
-
-
-def _shown(path: Path) -> str:
-    return printable(os.path.abspath(path))

@@ -13,7 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from screener_nnu.errors import CaseError, ScreenerError, some
+from screener_nnu.errors import MEMORY_RAN_OUT, CaseError, ScreenerError, some
 from screener_nnu.plans import PreprocessingSettings, Shape, write_json
 from screener_nnu.preprocessing.case_files import (
     CaseFolder,
@@ -243,9 +243,7 @@ def _prepare_case(
     except CaseError as error:
         return _Outcome(reason=error.reason)
     except MemoryError:
-        return _Outcome(
-            reason="memory ran out: run again with fewer processes (-np) or more memory"
-        )
+        return _Outcome(reason=MEMORY_RAN_OUT)
     size = write_case(folder, case, prepared, source)
     return _Outcome(seconds=time.monotonic() - begin, size=size)
 

@@ -40,7 +40,7 @@ _DIRECTION_TOLERANCE = 1e-3
 # The voxel size (z) that nnU-Net gives a picture, beside pixels of 1.
 PICTURE_DEPTH = 999.0
 _TIFF = (".tif", ".tiff")
-_WAY_OUT = "replace the file or leave the case out"
+WAY_OUT = "replace the file or leave the case out"
 
 
 @dataclass(frozen=True)
@@ -157,13 +157,13 @@ def read_volume(path: Path, case: str) -> sitk.Image:
         else:
             image = sitk.ReadImage(str(path))
     except NiftiError as error:
-        raise CaseError(case, f"{_shown(path)} cannot be read ({error}): {_WAY_OUT}") from error
+        raise CaseError(case, f"{shown_path(path)} cannot be read ({error}): {WAY_OUT}") from error
     except (RuntimeError, ValueError) as error:
         raise _unreadable(case, path, error) from error
     array = sitk.GetArrayViewFromImage(image)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise CaseError(
-            case, f"{_shown(path)} cannot be read (it holds NaN or infinite values): {_WAY_OUT}"
+            case, f"{shown_path(path)} cannot be read (it holds NaN or infinite values): {WAY_OUT}"
         )
     return image
 
@@ -197,7 +197,7 @@ def read_array(path: Path, case: str, like: Geometry | None = None) -> NDArray:
         CaseError: it lies elsewhere, or as for `read_volume`.
     """
     if like is not None and (difference := read_geometry(path, case).difference(like)):
-        raise CaseError(case, f"{_shown(path)} and the image it belongs to {difference}")
+        raise CaseError(case, f"{shown_path(path)} and the image it belongs to {difference}")
     return sitk.GetArrayFromImage(read_volume(path, case))
 
 
@@ -213,8 +213,8 @@ def read_labels(path: Path, case: str, like: Geometry | None = None) -> NDArray:
         if odd.size:
             raise CaseError(
                 case,
-                f"{_shown(path)} holds values such as {odd[0]:g}, but a mask holds whole numbers: "
-                "give 0 and 1, or threshold it",
+                f"{shown_path(path)} holds values such as {odd[0]:g}, but a mask holds whole "
+                "numbers: give 0 and 1, or threshold it",
             )
     return values
 
@@ -233,7 +233,7 @@ def check_name(path: Path, case: str) -> None:
         ) from error
     if os.path.exists(path) and not path.is_file() and not path.is_dir():
         raise CaseError(
-            case, f"{_shown(path)} is a pipe, a socket or a device: give a file, or remove it"
+            case, f"{shown_path(path)} is a pipe, a socket or a device: give a file, or remove it"
         )
 
 
@@ -261,14 +261,14 @@ def _opened(path: Path, case: str) -> tuple[NiftiFile | None, Geometry]:
             check_layout(reader.GetSize(), reader.GetNumberOfComponents(), case)
             geometry = Geometry.of_image(reader)
             if reason := why_unusable(path, geometry.size):
-                raise CaseError(case, f"{_shown(path)} cannot be read ({reason}): {_WAY_OUT}")
+                raise CaseError(case, f"{shown_path(path)} cannot be read ({reason}): {WAY_OUT}")
     except NiftiError as error:
-        raise CaseError(case, f"{_shown(path)} cannot be read ({error}): {_WAY_OUT}") from error
+        raise CaseError(case, f"{shown_path(path)} cannot be read ({error}): {WAY_OUT}") from error
     except (RuntimeError, OSError) as error:
         raise _unreadable(case, path, error, nifti) from error
     check_axes(geometry, case, path)
     if nifti is not None and (note := nifti.contradiction(geometry.affine)):
-        _note_once(case, f"{_shown(path)}: {note}")
+        _note_once(case, f"{shown_path(path)}: {note}")
     return nifti, geometry
 
 
@@ -308,7 +308,7 @@ def check_axes(geometry: Geometry, case: str, path: Path | None = None) -> None:
     Raises:
         CaseError: they are sheared, or a size is not above zero.
     """
-    name = "its" if path is None else f"{_shown(path)}: its"
+    name = "its" if path is None else f"{shown_path(path)}: its"
     if not all(np.isfinite(size) and size > 0 for size in geometry.spacing):
         sizes = _rounded(geometry.spacing)
         raise CaseError(case, f"{name} voxel sizes are {sizes} mm: correct the file")
@@ -343,10 +343,11 @@ def _unreadable(
             reason = str(damage)
     elif "Unable to determine ImageIO" in reason:
         reason = "it is no image of the kind that its name says"
-    return CaseError(case, f"{_shown(path)} cannot be read ({reason}): {_WAY_OUT}")
+    return CaseError(case, f"{shown_path(path)} cannot be read ({reason}): {WAY_OUT}")
 
 
-def _shown(path: Path) -> str:
+def shown_path(path: Path) -> str:
+    """A path from the root on, for a message."""
     return printable(os.path.abspath(path))
 
 
