@@ -63,15 +63,19 @@ class ContrastTrainer(PairTrainer):
         """The same."""
         return self.contrast
 
+    @property
+    def in_channels(self) -> int:
+        """Of the network: those of the image, and of a mask."""
+        return self.plan.channels + self.mask_channels
+
     def network_input(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """(B, C + mask_channels, D, H, W) from jittered crops (B, C, D, H, W)."""
+        """(B, in_channels, D, H, W) from jittered crops (B, C, D, H, W)."""
         return images
 
     def build_model(self) -> nn.Module:
         """UNet of the plan and the head of the loss."""
         settings = self.contrast
-        inputs = self.plan.channels + self.mask_channels
-        unet = build_unet(self.plan, inputs, settings.channels, self.settings.seed)
+        unet = build_unet(self.plan, self.in_channels, settings.channels, self.settings.seed)
         if self._do_i_compile():
             unet.compile()
         self.loss = build_loss(settings)
