@@ -208,7 +208,8 @@ class ScreenerPlanner:
         )
 
     def _preprocessing(self, fit: Fit) -> PreprocessingSettings:
-        fine = fit.preset.name == "paper"
+        # Pictures of one size are stored at that size.
+        fine = fit.preset.name == "paper" and not self.kind.picture_size
         storage = tuple(
             round(max(s * 2 / 3, m), 4) if fine else s
             for s, m in zip(fit.spacing, self.kind.median_spacing, strict=True)
