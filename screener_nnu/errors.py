@@ -32,8 +32,15 @@ class CaseError(ScreenerError):
         return type(self), (self.case, self.reason)
 
 
+def printable(name: str) -> str:
+    r"""A file name as text that can be printed and written: bytes that are no UTF-8 become \xff."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def some(names: Iterable[str]) -> str:
     """The first five names in order, and how many more there are, for a message.
+
+    They can be printed, see `printable`.
 
     Example:
         >>> some(["b", "a"]), some("gfedcba")
@@ -41,4 +48,4 @@ def some(names: Iterable[str]) -> str:
     """
     ordered = sorted(names)
     more = f" and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else ""
-    return ", ".join(ordered[:_SHOWN]) + more
+    return ", ".join(map(printable, ordered[:_SHOWN])) + more

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from screener_nnu.errors import CaseError, ScreenerError, some
+from screener_nnu.errors import CaseError, ScreenerError, printable, some
 from screener_nnu.files import file_sha256
 from screener_nnu.finetuning.case_check import CaseOutcome, check_case
 from screener_nnu.finetuning.dataset import LabelledDataset
 from screener_nnu.finetuning.description import Labels
 from screener_nnu.plans import write_json
-from screener_nnu.preprocessing.volumes import check_name, printable
+from screener_nnu.preprocessing.volumes import check_name
 from screener_nnu.preprocessing.workers import run_cases
 
 logger = logging.getLogger(__name__)

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from screener_nnu.dicom.files import is_zip
 from screener_nnu.dicom.radiographs import RADIOGRAPHS, image_modality
-from screener_nnu.errors import ScreenerError, some
+from screener_nnu.errors import ScreenerError, printable, some
 from screener_nnu.preprocessing.image_files import is_volume
 from screener_nnu.preprocessing.pictures import is_picture
-from screener_nnu.preprocessing.volumes import printable
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from screener_nnu.dicom.naming import folder_of, shorten
 from screener_nnu.dicom.records import Found, Series
 from screener_nnu.dicom.stacking import Stack
 from screener_nnu.dicom.volume import check_series, read_series
-from screener_nnu.errors import MEMORY_RAN_OUT, CaseError
+from screener_nnu.errors import MEMORY_RAN_OUT, CaseError, printable
 from screener_nnu.importing.report import (
     KEPT,
     PLANNED,
@@ -35,7 +35,6 @@ from screener_nnu.ownership import own_folder
 from screener_nnu.preprocessing.image_files import write_image
 from screener_nnu.preprocessing.memory import bounded_processes, free_memory
 from screener_nnu.preprocessing.units import check_intensities
-from screener_nnu.preprocessing.volumes import printable
 from screener_nnu.preprocessing.workers import run_cases
 
 logger = logging.getLogger(__name__)

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from screener_nnu.errors import ScreenerError, some
+from screener_nnu.errors import ScreenerError, printable, some
 from screener_nnu.importing.contents import Pictures
 from screener_nnu.importing.raw_layout import raw_data_set
 from screener_nnu.importing.records import ABNORMAL, NORMAL, TEST, TRAIN, Entry
 from screener_nnu.importing.tables import find_data_json, find_table, read_data_json, read_table
-from screener_nnu.preprocessing.volumes import printable
 
 logger = logging.getLogger(__name__)
 

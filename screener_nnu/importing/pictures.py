@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from screener_nnu.errors import ScreenerError, some
+from screener_nnu.errors import ScreenerError, printable, some
 from screener_nnu.importing.contents import Pictures
 from screener_nnu.importing.layouts import RAW_DATA_SET, Layout, recognise
 from screener_nnu.importing.leaks import refuse_few_normals
@@ -21,7 +21,6 @@ from screener_nnu.importing.request import ImportRequest
 from screener_nnu.importing.writing import IMAGE_FOLDERS, MASK_FOLDER, write_case
 from screener_nnu.ownership import own_folder
 from screener_nnu.paths import raw_root
-from screener_nnu.preprocessing.volumes import printable
 
 logger = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from screener_nnu.errors import printable
 from screener_nnu.importing.case_names import case_names
 from screener_nnu.importing.kinds import (
     Kind,
@@ -30,7 +31,6 @@ from screener_nnu.importing.report import KEPT, PLANNED, SKIPPED, TAKEN
 from screener_nnu.importing.request import ImportRequest
 from screener_nnu.importing.writing import ABNORMAL_IN_TRAINING, ENDING, case_files
 from screener_nnu.ownership import foreign_files
-from screener_nnu.preprocessing.volumes import printable
 from screener_nnu.preprocessing.workers import run_cases
 
 Item = TypeVar("Item")

@@ -9,14 +9,13 @@ from pathlib import Path
 
 from screener_nnu.dicom.files import is_dicom, is_zip
 from screener_nnu.dicom.records import Series
-from screener_nnu.errors import ScreenerError, some
+from screener_nnu.errors import ScreenerError, printable, some
 from screener_nnu.files import refuse_missing
 from screener_nnu.map_kind import PICTURES, SCANS, MapKind
 from screener_nnu.ownership import RECORDS
 from screener_nnu.preprocessing.image_files import VOLUME_ENDINGS, is_volume
 from screener_nnu.preprocessing.pictures import PICTURE_ENDINGS, is_picture
 from screener_nnu.preprocessing.reading import Source
-from screener_nnu.preprocessing.volumes import printable
 
 logger = logging.getLogger(__name__)
 

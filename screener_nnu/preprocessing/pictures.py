@@ -15,11 +15,11 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
-from screener_nnu.errors import CaseError
+from screener_nnu.errors import CaseError, printable
 from screener_nnu.files import replacing
 from screener_nnu.preprocessing import pillow_pictures, tiff_pictures
 from screener_nnu.preprocessing.picture_pixels import Header, PixelsError
-from screener_nnu.preprocessing.volumes import WAY_OUT, check_name, printable, shown_path
+from screener_nnu.preprocessing.volumes import WAY_OUT, check_name, shown_path
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 

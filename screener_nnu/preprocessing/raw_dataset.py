@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from screener_nnu.csv_files import read_csv
-from screener_nnu.errors import ScreenerError, some
+from screener_nnu.errors import ScreenerError, printable, some
 from screener_nnu.preprocessing.image_files import is_volume
 from screener_nnu.preprocessing.pictures import is_picture
-from screener_nnu.preprocessing.volumes import printable
 
 #: Of an import of pictures: case, split, label, group and source of each.
 PICTURE_TABLE = "pictures.csv"

@@ -21,7 +21,7 @@ import SimpleITK as sitk  # noqa: N813
 import tifffile
 from numpy.typing import NDArray
 
-from screener_nnu.errors import CaseError
+from screener_nnu.errors import CaseError, printable
 from screener_nnu.preprocessing.nifti import (
     SHEAR_DEGREES,
     NiftiError,
@@ -235,11 +235,6 @@ def check_name(path: Path, case: str) -> None:
         raise CaseError(
             case, f"{shown_path(path)} is a pipe, a socket or a device: give a file, or remove it"
         )
-
-
-def printable(name: str) -> str:
-    r"""A file name as text that can be printed and written: bytes that are no UTF-8 become \xff."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _opened(path: Path, case: str) -> tuple[NiftiFile | None, Geometry]:

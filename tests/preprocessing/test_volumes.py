@@ -15,11 +15,10 @@ import SimpleITK as sitk  # noqa: N813
 import skimage.io
 import tifffile
 
-from screener_nnu.errors import CaseError
+from screener_nnu.errors import CaseError, printable
 from screener_nnu.preprocessing.nifti import shear_degrees
 from screener_nnu.preprocessing.volumes import (
     Geometry,
-    printable,
     read_array,
     read_geometry,
     read_labels,
