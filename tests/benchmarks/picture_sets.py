@@ -48,12 +48,17 @@ def sarcoma_slices(folder: Path, table: Path, seed: int, patients: int = 10) -> 
 
 
 def pneumonia(archive: Path, table: Path, seed: int, train: int = 600, test: int = 400) -> Path:
-    """PneumoniaMNIST: pictures of 28 x 28 beside the table, normal ones to train."""
+    """PneumoniaMNIST: pictures of 28 x 28 beside the table, normal ones to train.
+
+    The set holds some pictures twice, which an import refuses in train and test: once is enough.
+    """
     from PIL import Image
 
     stored = np.load(archive)
     images = np.concatenate([stored["train_images"], stored["val_images"]])
     labels = np.concatenate([stored["train_labels"], stored["val_labels"]])[:, 0]
+    _, first = np.unique(images, axis=0, return_index=True)
+    images, labels = images[np.sort(first)], labels[np.sort(first)]
     rng = np.random.default_rng(seed)
     normal, ill = (rng.permutation(np.flatnonzero(labels == label)) for label in (0, 1))
     pictures = table.with_suffix("")
