@@ -36,9 +36,9 @@ def analyse_case(case: str, path: Path, modality: str = CT) -> dict[str, Any]:
     raw, source = read_with_state(path, case, modality)
     highest = _HIGHEST[int(raw.array.max() > _HIGHEST[0])] if modality == PICTURE else 1.0
     settings = first_settings(modality, highest)
-    box = kind.box(raw.array, raw.spacing, settings)
-    image = raw.array[(..., *box)]
     window = kind.window(raw.array, settings)
+    box = kind.box(raw.array, raw.spacing, settings, window)
+    image = raw.array[(..., *box)]
     body = kind.body(image, raw.spacing, window, settings.body_threshold)
     if not body.any():
         raise CaseError(

@@ -72,8 +72,21 @@ class Modality(ABC):
         return settings.hu_window
 
     @abstractmethod
-    def box(self, image: NDArray, spacing: Spacing, settings: PreprocessingSettings) -> Slices:
-        """Bounding box of the body (z, y, x) in an image."""
+    def box(
+        self,
+        image: NDArray,
+        spacing: Spacing,
+        settings: PreprocessingSettings,
+        window: Range | None = None,
+    ) -> Slices:
+        """Bounding box of the body (z, y, x) in an image.
+
+        Args:
+            image: the whole scan or picture.
+            spacing: voxel size (mm), (z, y, x).
+            settings: of the plan.
+            window: of the image, where it is known: that of MR takes a pass over the scan.
+        """
 
     @abstractmethod
     def body(
@@ -107,7 +120,13 @@ class _Ct(Modality):
         check_intensities(array, case)
         return array.astype(np.float32)
 
-    def box(self, image: NDArray, spacing: Spacing, settings: PreprocessingSettings) -> Slices:
+    def box(
+        self,
+        image: NDArray,
+        spacing: Spacing,
+        settings: PreprocessingSettings,
+        window: Range | None = None,
+    ) -> Slices:
         """See `body_box`."""
         return body_box(image, spacing, settings.body_threshold, settings.body_block_mm)
 
@@ -166,9 +185,15 @@ class _Mr(Modality):
         """See `tissue_range`."""
         return tissue_range(image)
 
-    def box(self, image: NDArray, spacing: Spacing, settings: PreprocessingSettings) -> Slices:
+    def box(
+        self,
+        image: NDArray,
+        spacing: Spacing,
+        settings: PreprocessingSettings,
+        window: Range | None = None,
+    ) -> Slices:
         """See `body_box`, with a threshold of this scan."""
-        level = _between(self.window(image, settings), settings.body_threshold)
+        level = _between(window or self.window(image, settings), settings.body_threshold)
         return body_box(image, spacing, level, settings.body_block_mm)
 
     def body(
@@ -204,7 +229,13 @@ class _Picture(Modality):
             f"{highest:.0f}: convert the picture, or leave it out"
         )
 
-    def box(self, image: NDArray, spacing: Spacing, settings: PreprocessingSettings) -> Slices:
+    def box(
+        self,
+        image: NDArray,
+        spacing: Spacing,
+        settings: PreprocessingSettings,
+        window: Range | None = None,
+    ) -> Slices:
         """Of what is lit; see `lit_area`."""
         level = _between(settings.hu_window, settings.body_threshold)
         found = ndimage.find_objects(lit_area(_brightest(image)[0], level).view(np.uint8))[0]

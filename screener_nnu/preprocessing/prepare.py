@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from screener_nnu.errors import CaseError
-from screener_nnu.plans import PreprocessingSettings, Shape, Spacing
+from screener_nnu.plans import PreprocessingSettings, Range, Shape, Spacing
 from screener_nnu.preprocessing.body import Slices
 from screener_nnu.preprocessing.equalise import equalise
 from screener_nnu.preprocessing.modality import MODALITIES, modality_of
@@ -118,7 +118,7 @@ def prepare_image(raw: RawImage, settings: PreprocessingSettings) -> PreparedIma
     if reason:
         raise CaseError(raw.case, reason)
     window = modality.window(raw.array, settings)
-    frame = frame_of(raw, settings)
+    frame = frame_of(raw, settings, window)
     crop = raw.array[(..., *frame.slices)]
     hu = resample_colours(crop, frame.grid_shape, settings.hu_clip)
     windowed = resample_colours(crop, frame.storage_shape, window)
@@ -127,9 +127,9 @@ def prepare_image(raw: RawImage, settings: PreprocessingSettings) -> PreparedIma
     return PreparedImage(hu, equalised, body.astype(np.uint8), frame, settings)
 
 
-def frame_of(raw: RawImage, settings: PreprocessingSettings) -> Frame:
-    """The body box of a scan and the shapes of its grids."""
-    slices = modality_of(settings).box(raw.array, raw.spacing, settings)
+def frame_of(raw: RawImage, settings: PreprocessingSettings, window: Range | None = None) -> Frame:
+    """The body box of a scan and the shapes of its grids; see `Modality.box` for `window`."""
+    slices = modality_of(settings).box(raw.array, raw.spacing, settings, window)
     z, y, x = ((s.start, s.stop) for s in slices)
     shape = (z[1] - z[0], y[1] - y[0], x[1] - x[0])
     if settings.picture_size:
