@@ -43,7 +43,6 @@ class PicturePlanning(VolumePlanning):
     reader = "NaturalImage2DIO"
     axes = slice(1, 3)
     held_out = (0.1, 500)
-    held_out_words = "10 % (1 to 500)"
     calibrated = 500
 
     def __init__(

@@ -249,6 +249,7 @@ class ScreenerPlanner:
         """A sentence for each planned number."""
         mm = " x ".join(f"{s:.2f}" for s in fit.spacing)
         given_way = "; ".join(fit.given_way) or "nothing had to give way"
+        share, most = self.kind.held_out
         return {
             "modality": self.modality.name,
             "spacing": f"{mm} mm (z, y, x): {self.kind.why_spacing(fit)}",
@@ -263,6 +264,6 @@ class ScreenerPlanner:
             "student_crop": f"{list(student_crop)} voxels, {fit.preset.distillation_volumes} a "
             f"step; predictions use tiles of {list(tile)} at most",
             "hu_clip": self.kind.why_clip(),
-            "split": f"{len(train)} scans to train on; {self.kind.held_out_words} to validate; "
-            f"{self.num_test} kept for evaluation",
+            "split": f"{len(train)} scans to train on; {100 * share:.0f} % (1 to {most}) to "
+            f"validate; {self.num_test} kept for evaluation",
         }

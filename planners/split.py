@@ -10,14 +10,17 @@ import numpy as np
 from screener_nnu.errors import ScreenerError
 from screener_nnu.plans import SplitSettings
 
+#: Share of the cases that validate, and how many at most.
+HELD_OUT = (0.05, 50)
+
 
 def split_cases(
     sources: Mapping[str, str],
     num_test: int,
     seed: int,
     groups: Mapping[str, str] = MappingProxyType({}),
-    validation_share: float = 0.05,
-    most_validation: int = 50,
+    validation_share: float = HELD_OUT[0],
+    most_validation: int = HELD_OUT[1],
 ) -> SplitSettings:
     """Splits cases: `num_test` for testing, a share (1 at least) for validation, the rest to train.
 

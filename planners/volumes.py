@@ -12,6 +12,7 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.planners.grid import nearest_multiple, plan_pooling, strides_and_kernels
 from screener_nnu.planners.memory import Fit, Grid, volume_grid
 from screener_nnu.planners.presets import Preset
+from screener_nnu.planners.split import HELD_OUT
 from screener_nnu.plans import (
     CalibrationSettings,
     PositionSettings,
@@ -40,7 +41,6 @@ class VolumePlanning:
         reader: class by which stock nnU-Net reads the images.
         axes: those (z, y, x) that nnU-Net's configuration speaks of.
         held_out: share of the images that validate, and how many at most.
-        held_out_words: the same for people.
         calibrated: images that calibration is measured on at most.
         picture_size: pixels (y, x) of all pictures on the grid; empty where they keep their own.
         given_spacing: voxel size in place of the one that the data and the preset give.
@@ -48,8 +48,7 @@ class VolumePlanning:
 
     reader: ClassVar[str] = "SimpleITKIO"
     axes: ClassVar[slice] = slice(0, 3)
-    held_out: ClassVar[tuple[float, int]] = (0.05, 50)
-    held_out_words: ClassVar[str] = "5 % (1 to 50)"
+    held_out: ClassVar[tuple[float, int]] = HELD_OUT
     calibrated: ClassVar[int] = CalibrationSettings.max_scans
     picture_size: tuple[int, ...] = ()
     given_spacing: Spacing | None
