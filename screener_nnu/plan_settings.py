@@ -9,6 +9,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
+from screener_nnu.optimiser_settings import OptimiserSettings
+from screener_nnu.pretext_settings import PretextSettings
 from screener_nnu.setting_values import (
     Count,
     CountOrNone,
@@ -90,26 +92,6 @@ class PreprocessingSettings:
         later = {"modality": "ct", "picture_size": (), "keep_aspect": False}
         values = asdict(self)
         return {k: v for k, v in values.items() if k not in later or later[k] != v}
-
-
-@dataclass(frozen=True)
-class OptimiserSettings:
-    """AdamW with linear warm-up and cosine decay to zero, counted in steps (paper, Appendix)."""
-
-    steps: Count
-    steps_per_epoch: Count
-    warmup_steps: CountOrNone
-    learning_rate: Positive = 3e-4
-    weight_decay: NotNegative = 1e-6
-    eps: Positive = 1e-3
-    clip_norm: Positive = 1.0
-
-    def __post_init__(self) -> None:
-        """Refuses a warm-up that never ends."""
-        if self.warmup_steps > self.steps:
-            raise ValueError(
-                f"warmup_steps must be at most steps ({self.steps}), but is {self.warmup_steps}"
-            )
 
 
 @dataclass(frozen=True)
@@ -312,11 +294,25 @@ class CalibrationSettings:
 
 @dataclass(frozen=True)
 class SplitSettings:
-    """Cases by use. `test` is read by evaluation only; `validation` by figures and choices."""
+    """Cases by use.
+
+    Attributes:
+        train: what stages learn from.
+        validation: for figures and choices.
+        test: read by evaluation only.
+        normal: those of `train` that are known to be normal, for methods that take what they learn
+            from as normal; empty where nothing is known.
+    """
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
     test: tuple[str, ...] = ()
+    normal: tuple[str, ...] = ()
+
+    @property
+    def presumed_normal(self) -> tuple[str, ...]:
+        """What methods learn from that take it as normal: the normal cases, or all of `train`."""
+        return self.normal or self.train
 
 
 @dataclass(frozen=True)
@@ -348,6 +344,7 @@ class ScreenerSettings:
     inference: InferenceSettings
     split: SplitSettings
     calibration: CalibrationSettings = CalibrationSettings()
+    pretext: PretextSettings = PretextSettings()
     low_precision_cpu: bool = True
     workers: CountOrNone = 4
     reasons: dict[str, str] = field(default_factory=dict, hash=False)

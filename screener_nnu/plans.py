@@ -29,6 +29,7 @@ from screener_nnu.plan_settings import (  # noqa: F401 - they are imported from 
     OptimiserSettings,
     PositionSettings,
     PreprocessingSettings,
+    PretextSettings,
     Range,
     ScreenerSettings,
     Shape,
