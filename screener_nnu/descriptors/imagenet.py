@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import torch
 
-from screener_nnu.descriptors.backbone import HEAD, LEVELS, PACKAGED_ARCHITECTURE, load_backbone
+from screener_nnu.descriptors.backbone import HEAD, LEVELS, Backbone, load_backbone
+from screener_nnu.descriptors.backbone_weights import PACKAGED_ARCHITECTURE
 from screener_nnu.descriptors.base import Descriptor
 from screener_nnu.descriptors.cells import padded_to
 from screener_nnu.descriptors.kept_channels import draw_channels, of_each_map
@@ -43,51 +45,38 @@ class ImageNetSettings:
     maps: Annotated[str, OneOf(LEVELS, HEAD)] = LEVELS
 
 
-class ImageNetSlices(Descriptor):
-    """Slice by slice through a frozen two-dimensional network: features of strides 4, 8 and 16.
+class SliceFeatures(Descriptor):
+    """Slice by slice through a frozen two-dimensional network: its maps, concatenated.
 
     The colours that the network sees are a slice and its two neighbours, of a colour picture its
-    own. The maps of the three strides are
-    spread over their cells, see `average_cells`, and concatenated, coarser ones behind finer ones,
-    plane by plane. Slices are filled up to multiples of the last stride with zeros. With `head`
-    there is one map, of the last convolution (1280 channels of stride 32 of an EfficientNet-Lite0).
-
-    References:
-        Defard et al., "PaDiM: a Patch Distribution Modeling Framework for Anomaly Detection and
-        Localization", https://arxiv.org/abs/2011.08785.
+    own. The maps are spread over their cells, see `average_cells`, and concatenated, coarser ones
+    behind finer ones, plane by plane. Slices are filled up to multiples of the last stride with
+    zeros.
 
     Args:
-        architecture, weights, planes, most_channels, seed, maps: see `ImageNetSettings`.
+        backbone: the network.
+        axes: along which there are slices, a plane each.
+        most_channels, seed: see `ImageNetSettings`.
+        origin: see `Descriptor`.
         slices_at_once: that are given to the network at a time, which bounds the memory.
-
-    Raises:
-        ScreenerError: see `load_backbone`.
     """
 
-    Settings = ImageNetSettings
     kept: torch.Tensor
     mean: torch.Tensor
     std: torch.Tensor
 
     def __init__(
         self,
-        architecture: str = PACKAGED_ARCHITECTURE,
-        weights: str | Path = "",
-        planes: str = "axial",
+        backbone: Backbone,
+        axes: tuple[int, ...] = PLANES["axial"],
         most_channels: int = 100,
         seed: int = 0,
+        origin: Sequence[str | bytes] = (),
         slices_at_once: int = 16,
-        maps: str = LEVELS,
     ) -> None:
-        """Loads the network and draws the channels."""
-        if planes not in PLANES:
-            raise ScreenerError(f"planes must be {' or '.join(PLANES)}, but is {planes}")
-        backbone = load_backbone(architecture, weights, maps)
-        axes = PLANES[planes]
+        """Draws the channels."""
         kept = draw_channels(sum(backbone.widths) * len(axes), most_channels, seed)
-        # Those of `levels` keep the origin that they had before there was a choice.
-        chosen = () if maps == LEVELS else (maps,)
-        super().__init__(len(kept), architecture, planes, backbone.sha256, *chosen)
+        super().__init__(len(kept), *origin)
         self.network = backbone.network
         self.axes = axes
         self.slices_at_once = slices_at_once
@@ -134,3 +123,43 @@ class ImageNetSlices(Descriptor):
         strides = [(s, s) for s in self._strides]
         maps = pooled_slices(filled, features, strides, shape, steps, self.slices_at_once)
         return maps.movedim(2, 2 + axis)
+
+
+class ImageNetSlices(SliceFeatures):
+    """Features of a network of photographs: maps of strides 4, 8 and 16, or the last one.
+
+    The last one (`head`) is that of the last convolution, 1280 channels of stride 32 of an
+    EfficientNet-Lite0. See `SliceFeatures`.
+
+    References:
+        Defard et al., "PaDiM: a Patch Distribution Modeling Framework for Anomaly Detection and
+        Localization", https://arxiv.org/abs/2011.08785.
+
+    Args:
+        architecture, weights, planes, most_channels, seed, maps: see `ImageNetSettings`.
+        slices_at_once: see `SliceFeatures`.
+
+    Raises:
+        ScreenerError: see `load_backbone`.
+    """
+
+    Settings = ImageNetSettings
+
+    def __init__(
+        self,
+        architecture: str = PACKAGED_ARCHITECTURE,
+        weights: str | Path = "",
+        planes: str = "axial",
+        most_channels: int = 100,
+        seed: int = 0,
+        slices_at_once: int = 16,
+        maps: str = LEVELS,
+    ) -> None:
+        """Loads the network and draws the channels."""
+        if planes not in PLANES:
+            raise ScreenerError(f"planes must be {' or '.join(PLANES)}, but is {planes}")
+        backbone = load_backbone(architecture, weights, maps)
+        # Those of `levels` keep the origin that they had before there was a choice.
+        chosen = () if maps == LEVELS else (maps,)
+        origin = (architecture, planes, backbone.sha256, *chosen)
+        super().__init__(backbone, PLANES[planes], most_channels, seed, origin, slices_at_once)
