@@ -216,6 +216,17 @@ class PretextSettings:
         if len(self.crop_size) not in (0, 3):
             raise ValueError(f"crop_size must have three numbers, but is {list(self.crop_size)}")
 
+    def image_size(self, crop_size: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Voxels (z, y, x) of an image, in a plan whose crop of self-supervision has `crop_size`.
+
+        Example:
+            >>> PretextSettings(patch=32).image_size((1, 96, 96))
+            (1, 32, 32)
+        """
+        if self.patch:
+            return (1 if crop_size[0] == 1 else self.patch, self.patch, self.patch)
+        return self.crop_size or crop_size  # type: ignore[return-value]
+
     def resolved(self) -> MethodSettings:
         """The method of the name with the options of the plan.
 

@@ -10,17 +10,19 @@ from screener_nnu.stages import load_object
 if TYPE_CHECKING:
     from screener_nnu.descriptors.base import Descriptor
 
-#: The last layer of the plan's own trained UNet, and several layers of it.
-DENSE, LEVELS = "dense", "levels"
+#: The last layer of the plan's own trained UNet, several layers of it, and those of an encoder that
+#: image-level pre-training trained.
+DENSE, LEVELS, PRETEXT = "dense", "levels", "pretext"
 #: Class of a descriptor by the name that a plan uses, `module:class`; `dense` has none.
 DESCRIPTORS: dict[str, str] = {
     DENSE: "",
     LEVELS: "screener_nnu.descriptors.levels:LevelsDescriptor",
+    PRETEXT: "screener_nnu.descriptors.pretext:PretextDescriptor",
     "imagenet": "screener_nnu.descriptors.imagenet:ImageNetSlices",
     "file": "screener_nnu.descriptors.file_network:FileDescriptor",
 }
-#: Those that need the plan's trained UNet.
-OF_THE_PLAN = (DENSE, LEVELS)
+#: Stage that trains the network of a descriptor; the others come from elsewhere.
+TRAINED_BY = {DENSE: "descriptor", LEVELS: "descriptor", PRETEXT: "pretext"}
 
 
 def descriptor_class(name: str) -> type[Descriptor]:

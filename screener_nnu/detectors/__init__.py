@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from screener_nnu.descriptors import DENSE, LEVELS
+from screener_nnu.descriptors import DENSE, LEVELS, PRETEXT
 from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import (
     configuration_of,
@@ -102,6 +102,10 @@ OTHER_DESCRIPTORS: dict[str, tuple[str, tuple[str, ...]]] = {
     "levels": (
         "on levels of the UNet",
         ("density.descriptor_options={}", f"density.descriptor={LEVELS}"),
+    ),
+    PRETEXT: (
+        "on an image encoder of its own training (PMSACL)",
+        ("density.descriptor_options={}", f"density.descriptor={PRETEXT}"),
     ),
     "imagenet": (
         "on ImageNet features of slices",

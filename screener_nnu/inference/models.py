@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from screener_nnu.conditions import TRAINED_BY, Condition, build_condition
+from screener_nnu import conditions, descriptors
+from screener_nnu.conditions import Condition, build_condition
 from screener_nnu.conditions.ape import POSITION_CHANNELS
 from screener_nnu.densities import new_density
-from screener_nnu.descriptors import DENSE, OF_THE_PLAN, descriptor_class
+from screener_nnu.descriptors import DENSE, PRETEXT, descriptor_class
+from screener_nnu.descriptors.image_encoder import ImageEncoder, build_image_encoder
 from screener_nnu.detectors import ModelRef
 from screener_nnu.detectors.base import LoadedDetector
 from screener_nnu.errors import ScreenerError
@@ -32,10 +34,11 @@ def trained_stages(density_plans: str, settings: ScreenerSettings) -> list[tuple
     """
     density, kind = settings.density, settings.condition.kind
     stages = []
-    if density.descriptor in OF_THE_PLAN:
-        stages.append(("descriptor", density.descriptor_plans or density_plans))
-    if kind in TRAINED_BY:
-        stages.append((TRAINED_BY[kind], density.condition_plans or density_plans))
+    if density.descriptor in descriptors.TRAINED_BY:
+        stage = descriptors.TRAINED_BY[density.descriptor]
+        stages.append((stage, density.descriptor_plans or density_plans))
+    if kind in conditions.TRAINED_BY:
+        stages.append((conditions.TRAINED_BY[kind], density.condition_plans or density_plans))
     trained = [(stage, plans) for stage, plans in stages if plans != UNTRAINED]
     return [*trained, ("density", density_plans)]
 
@@ -56,29 +59,37 @@ def load_features(dataset: str, plan: Plan) -> FeatureExtractor:
 
 
 def _load_descriptor(dataset: str, plan: Plan) -> nn.Module:
-    """The plan's UNet, levels of it, or a network that came from elsewhere."""
+    """The plan's UNet, levels of it, an image encoder, or a network that came from elsewhere."""
     settings = plan.settings.density
-    unet: list[nn.Module] = []
-    if settings.descriptor in OF_THE_PLAN:
-        source = settings.descriptor_plans or plan.name
+    source, seed = settings.descriptor_plans or plan.name, plan.settings.seed
+    own: list[Any] = []
+    if settings.descriptor == PRETEXT:
+        encoder, pretrained = (
+            (build_image_encoder(plan, seed), plan)
+            if source == UNTRAINED
+            else load_image_encoder(dataset, source)
+        )
+        own = [encoder, pretrained.settings.pretext]
+    elif settings.descriptor in descriptors.TRAINED_BY:
         if source == UNTRAINED:
-            unet = [stage_unet(plan, "descriptor", plan.settings.seed)]
+            own = [stage_unet(plan, "descriptor", seed)]
         else:
-            unet = [_trained_unet(dataset, "descriptor", source)[0]]
+            own = [_trained_unet(dataset, "descriptor", source)[0]]
     if settings.descriptor == DENSE:
-        return unet[0]
+        unet: nn.Module = own[0]
+        return unet
     kind: Any = descriptor_class(settings.descriptor)
     options = kind.options(settings.descriptor_options, "screener.density.descriptor_options")
-    descriptor = kind(*unet, **options)
+    descriptor = kind(*own, **options)
     descriptor.check_images(plan.settings.preprocessing)
     return descriptor
 
 
 def _load_condition(dataset: str, plan: Plan) -> Condition:
     kind, source = plan.settings.condition.kind, plan.settings.density.condition_plans
-    if kind not in TRAINED_BY:
+    if kind not in conditions.TRAINED_BY:
         return build_condition(kind)
-    stage = TRAINED_BY[kind]
+    stage = conditions.TRAINED_BY[kind]
     if source == UNTRAINED:
         network, trained = stage_unet(plan, stage, plan.settings.seed + 1), plan
     else:
@@ -98,6 +109,19 @@ def stage_unet(plan: Plan, stage: str, seed: int | None = None) -> nn.Module:
     if stage == "condition":
         return build_unet(plan, masked, settings.condition.contrast.channels, seed)
     return build_unet(plan, masked, POSITION_CHANNELS, seed, settings.condition.position.width)
+
+
+def load_image_encoder(dataset: str, plans_name: str) -> tuple[ImageEncoder, Plan]:
+    """The encoder of a finished `pretext` stage, and the plan that it was trained with.
+
+    Raises:
+        ScreenerError: the stage is missing or damaged; the message holds the way out.
+    """
+    file = finished_stage(dataset, "pretext", plans_name)
+    checkpoint = file.read()
+    encoder = build_image_encoder(checkpoint["plan"], 0, empty=True)
+    file.fill(encoder.network, checkpoint["network_weights"])
+    return encoder, checkpoint["plan"]
 
 
 def _trained_unet(dataset: str, stage: str, plans_name: str) -> tuple[nn.Module, Plan]:

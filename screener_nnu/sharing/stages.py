@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from screener_nnu.descriptors import OF_THE_PLAN
+from screener_nnu.descriptors import TRAINED_BY
 from screener_nnu.errors import ScreenerError
 from screener_nnu.inference.models import trained_stages
 from screener_nnu.plans import ScreenerSettings
@@ -15,7 +15,7 @@ def teacher_stages(density_plans: str, settings: ScreenerSettings) -> list[Stage
     Raises:
         ScreenerError: its descriptor is none of the plan's.
     """
-    if settings.density.descriptor not in OF_THE_PLAN:
+    if settings.density.descriptor not in TRAINED_BY:
         raise ScreenerError(
             f"a teacher on the descriptor '{settings.density.descriptor}' cannot travel: its "
             "network is a file of its own"

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from screener_nnu.densities import new_density
+from screener_nnu.descriptors.image_encoder import build_image_encoder
 from screener_nnu.errors import ScreenerError
 from screener_nnu.finetuning.checkpoint import STOCK_TRAINER
 from screener_nnu.inference.models import stage_unet
@@ -132,6 +133,8 @@ def _network(checkpoint: Mapping[str, Any], stage: str) -> dict[str, torch.Tenso
     with torch.device("meta"):
         if stage == "distillation":
             return build_unet(plan, plan.channels, 1).state_dict()
+        if stage == "pretext":
+            return build_image_encoder(plan, 0, empty=True).network.state_dict()
         return stage_unet(plan, stage).state_dict()
 
 

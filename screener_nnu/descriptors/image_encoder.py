@@ -1,0 +1,128 @@
+"""Networks that give one vector of an image: what image-level pre-training trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from screener_nnu.descriptors.backbone import normalisation, trainable_network
+from screener_nnu.errors import ScreenerError
+from screener_nnu.networks.planes import is_of_planes, to_planes
+from screener_nnu.networks.unet import build_unet
+from screener_nnu.plans import PICTURES, Plan
+from screener_nnu.pretext_settings import UNET
+
+
+class ImageEncoder(nn.Module):
+    """An image (B, C, D, H, W) in [0, 1] to a vector (B, width): the mean of the deepest map.
+
+    Attributes:
+        width: of the vector.
+        network: the UNet, or the network of pictures without its layer of classes; its state
+            dictionary is what a checkpoint holds.
+    """
+
+    width: int
+    network: nn.Module
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """The vectors, float32."""
+        maps: torch.Tensor = self.deepest_map(images)
+        return maps.float().flatten(2).mean(2)
+
+    def deepest_map(self, images: torch.Tensor) -> torch.Tensor:
+        """The deepest map of a batch, (B, width, ...)."""
+        raise NotImplementedError
+
+
+class UNetEncoder(ImageEncoder):
+    """The encoder of a UNet of nnU-Net; the decoder goes along untouched, and gets no gradient.
+
+    Args:
+        network: (B, C, D, H, W) -> (B, d, D, H, W), see `build_unet`.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        """Freezes the decoder."""
+        super().__init__()
+        self.network = network
+        encoder: Any = network.encoder
+        decoder: Any = network.decoder
+        self.width = int(encoder.output_channels[-1])
+        decoder.requires_grad_(False)
+        # nnU-Net registers the encoder as a part of its decoder, too.
+        encoder.requires_grad_(True)
+
+    def deepest_map(self, images: torch.Tensor) -> torch.Tensor:
+        """The map of the last stage; of planes those of all slices side by side."""
+        encoder: Any = self.network.encoder
+        if not is_of_planes(self.network):
+            maps: torch.Tensor = encoder(images)[-1]
+            return maps
+        maps = encoder(to_planes(images))[-1]
+        return maps.unflatten(0, (len(images), -1)).transpose(1, 2)
+
+
+class PictureEncoder(ImageEncoder):
+    """A network of timm on pictures of one slice; grey ones are repeated as three colours.
+
+    Args:
+        architecture: name in timm.
+        weights: see `trainable_network`.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, architecture: str, weights: str) -> None:
+        """Builds the network; random weights come from torch's global state."""
+        super().__init__()
+        self.network = trainable_network(architecture, weights)
+        mean, std = normalisation(architecture, weights)
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        features: Any = self.network.num_features
+        self.width = int(features)
+
+    def deepest_map(self, images: torch.Tensor) -> torch.Tensor:
+        """The map of the last convolution."""
+        network: Any = self.network
+        pictures = images[:, :, 0].expand(-1, 3, -1, -1)
+        maps: torch.Tensor = network.forward_features((pictures - self.mean) / self.std)
+        return maps
+
+
+def build_image_encoder(plan: Plan, seed: int, empty: bool = False) -> ImageEncoder:
+    """The network that a plan's `pretext` settings name, with its first weights.
+
+    Args:
+        plan: see above.
+        seed: of random weights.
+        empty: the weights will be filled in, so that no file of them is read.
+
+    Raises:
+        ScreenerError: a network of pictures for a plan of volumes, or see `trainable_network`.
+    """
+    settings = plan.settings.pretext
+    if settings.backbone == UNET:
+        if settings.weights:
+            raise ScreenerError(
+                "pretext.weights are those of a network of pictures: name it in pretext.backbone, "
+                "or leave them empty for the encoder of the plan's UNet"
+            )
+        return UNetEncoder(build_unet(plan, plan.channels, plan.settings.descriptor.channels, seed))
+    if plan.configuration_name != PICTURES:
+        raise ScreenerError(
+            f"pretext.backbone '{settings.backbone}' is a network of pictures, and the plan "
+            f"{plan.name} is of volumes: set pretext.backbone={UNET}, the encoder of its UNet"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = PictureEncoder(settings.backbone, "" if empty else settings.weights)
+    if empty:
+        mean, std = normalisation(settings.backbone, settings.weights)
+        encoder.mean = torch.tensor(mean).view(3, 1, 1)
+        encoder.std = torch.tensor(std).view(3, 1, 1)
+    return encoder
