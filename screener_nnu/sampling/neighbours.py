@@ -39,12 +39,7 @@ def directions_of(shape: Shape) -> tuple[Shape, ...]:
     return DIRECTIONS_2D if shape[0] == 1 else DIRECTIONS_3D
 
 
-def patch_shape(shape: Shape, edge: int) -> Shape:
-    """Voxels (z, y, x) of a patch of an image; of a picture it has one slice."""
-    return 1 if shape[0] == 1 else edge, edge, edge
-
-
-def draw_neighbours(generator: np.random.Generator, shape: Shape, edge: int) -> Neighbours:
+def draw_neighbours(generator: np.random.Generator, shape: Shape, size: Shape) -> Neighbours:
     """Two patches of an image, both of them inside.
 
     The direction is drawn first, among those that the image has room for, then the offset along
@@ -55,39 +50,43 @@ def draw_neighbours(generator: np.random.Generator, shape: Shape, edge: int) -> 
     Args:
         generator: of this sample.
         shape: of the image, (1, H, W) of a picture or (D, H, W).
-        edge: of a patch, in voxels.
+        size: of a patch, in voxels (z, y, x); of a picture it has one slice.
 
     Raises:
-        ScreenerError: an edge below 4 voxels, or an image without room for any direction.
+        ScreenerError: a side below 4 voxels, or an image without room for any direction.
 
     References:
         Doersch, Gupta and Efros, Unsupervised Visual Representation Learning by Context Prediction,
         ICCV 2015 (https://arxiv.org/abs/1505.05192).
         Tian et al. 2021, equation 9 (https://arxiv.org/abs/2109.01303).
     """
-    if edge < _LEAST_EDGE:
+    if min(size[1:]) < _LEAST_EDGE:
         raise ScreenerError(
-            f"patches of {edge} voxels have no neighbours beside them: choose {_LEAST_EDGE} or "
+            f"patches of {_voxels(size)} have no neighbours beside them: choose {_LEAST_EDGE} or "
             "more (pretext.patch)"
         )
-    steps, least = directions_of(shape), -(-3 * edge // 4)
-    room = [n - k for n, k in zip(shape, patch_shape(shape, edge), strict=True)]
+    steps, least = directions_of(shape), [-(-3 * n // 4) for n in size]
+    room = [n - k for n, k in zip(shape, size, strict=True)]
     fitting = [
         label
         for label, step in enumerate(steps)
-        if all(left >= least * abs(way) for left, way in zip(room, step, strict=True))
+        if all(left >= far * abs(way) for left, far, way in zip(room, least, step, strict=True))
     ]
     if not fitting:
         raise ScreenerError(
-            f"an image of {' x '.join(map(str, shape))} voxels (z, y, x) has no room for two "
-            f"patches of {edge} beside each other, which takes {edge + least} along an axis and "
-            f"{edge} along the others: choose a smaller pretext.patch, or larger images"
+            f"an image of {_voxels(shape)} (z, y, x) has no room for two patches of "
+            f"{_voxels(size)} beside each other, by three quarters of a patch or more: choose a "
+            "smaller pretext.patch, or larger images"
         )
     direction = fitting[generator.integers(len(fitting))]
     first, second = [], []
-    for left, way in zip(room, steps[direction], strict=True):
-        offset = int(generator.integers(least, min(edge - 1, left) + 1)) if way else 0
+    for left, far, n, way in zip(room, least, size, steps[direction], strict=True):
+        offset = int(generator.integers(far, min(n - 1, left) + 1)) if way else 0
         low = int(generator.integers(left - offset + 1))
         first.append(low if way >= 0 else low + offset)
         second.append(low + offset if way > 0 else low)
     return Neighbours((first[0], first[1], first[2]), (second[0], second[1], second[2]), direction)
+
+
+def _voxels(size: Shape) -> str:
+    return " x ".join(map(str, size)) + " voxels"
