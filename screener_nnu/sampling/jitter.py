@@ -19,6 +19,7 @@ def colour_jitter(
     in_plane_spacing: torch.Tensor,
     settings: JitterSettings,
     generator: torch.Generator,
+    least_spacing: float | None = None,
 ) -> torch.Tensor:
     """Jitters each crop by itself.
 
@@ -27,9 +28,12 @@ def colour_jitter(
         in_plane_spacing: (B, 2) spacing (y, x) of each crop in mm.
         settings: probability and ranges.
         generator: on the device of `images`.
+        least_spacing: lower bound of the spacing in mm, where it is known: the device is not waited
+            for then.
     """
     draws = _Draws(images, settings.probability, generator)
-    images = _blur_or_sharpen(images, in_plane_spacing, settings, draws)
+    least = float(in_plane_spacing.min()) if least_spacing is None else least_spacing
+    images = _blur_or_sharpen(images, in_plane_spacing, least, settings, draws)
     sigma = draws.gated(0.0, settings.noise, neutral=0.0)
     noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
     images = images + sigma * noise
@@ -61,14 +65,18 @@ class _Draws:
 
 
 def _blur_or_sharpen(
-    images: torch.Tensor, spacing: torch.Tensor, settings: JitterSettings, draws: _Draws
+    images: torch.Tensor,
+    spacing: torch.Tensor,
+    least_spacing: float,
+    settings: JitterSettings,
+    draws: _Draws,
 ) -> torch.Tensor:
     sigma_mm = draws.uniform(0.0, settings.blur_sigma_mm)
     amount = draws.uniform(0.0, settings.sharpen)
     sharpens = draws.uniform(0.0, 1.0) < 0.5
     applied = draws.uniform(0.0, 1.0) < settings.probability
     sigma = sigma_mm.view(-1, 1) / spacing.to(images)
-    blurred = blur_in_plane(images, sigma, settings.blur_sigma_mm / float(spacing.min()))
+    blurred = blur_in_plane(images, sigma, settings.blur_sigma_mm / least_spacing)
     changed = torch.where(sharpens, images + amount * (images - blurred), blurred)
     return torch.where(applied, changed, images)
 

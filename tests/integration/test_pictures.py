@@ -28,12 +28,13 @@ from screener_nnu.preprocessing.reading import read_image
 NUMBERS = {1: "903", 3: "904"}
 PICTURES = 14
 ROWS, COLUMNS = 60, 90
-_STAGES = ("descriptor", "condition.contrast", "density", "distillation")
+_STAGES = ("descriptor", "condition.contrast", "density", "distillation", "pretext")
 _STEPS = {"steps": 4, "steps_per_epoch": 2, "warmup_steps": 1}
 _CONTRAST = {"channels": 4, "head_width": 32, "volumes_per_step": 2, "positives": 64}
 SETTINGS = (
     *(f"{stage}.optimiser.{k}={v}" for stage in _STAGES for k, v in _STEPS.items()),
     *(f"{stage}.{k}={v}" for stage in _STAGES[:2] for k, v in _CONTRAST.items()),
+    "pretext.images_per_step=2",
     "condition.kind=masking_invariant",
     "density.hidden=8",
     "density.flow_steps=2",
