@@ -45,7 +45,7 @@ def case_names(plan: Plan) -> set[str]:
 def case_counts(plan: Plan) -> dict[str, int]:
     """How many cases a plan has, by their use."""
     split = plan.settings.split
-    uses = {use: len(getattr(split, use)) for use in ("train", "validation", "test")}
+    uses = {use: len(getattr(split, use)) for use in ("train", "validation", "test", "normal")}
     return {**uses, "left_out": len(plan.settings.left_out)}
 
 
