@@ -1,12 +1,33 @@
-"""Grey level, saturation and hue of colour pictures."""
+"""Brightness, contrast, saturation and hue of pictures, as one linear change of their colours.
+
+Saturation and hue are a stretch and a turn of the two chroma axes of YIQ (the colours of NTSC), as
+image libraries for GPUs have it; grey levels stay, and nothing is clipped in between.
+"""
 
 from __future__ import annotations
 
+import math
+
 import torch
 
-#: Parts of red, green and blue in the grey level (luma of ITU-R BT.601).
-GREY_WEIGHTS = (0.299, 0.587, 0.114)
+from screener_nnu.devices import small_tensor
+from screener_nnu.plans import Range
+
+#: Parts of red, green and blue in the grey level (ITU-R BT.601).
+GREY = (0.299, 0.587, 0.114)
+# Grey level and the two chroma axes of YIQ, and back.
+_TO_YIQ = [
+    list(GREY),
+    [0.59590059, -0.27455667, -0.32134392],
+    [0.21153661, -0.52273617, 0.31119955],
+]
+_TO_RGB = torch.linalg.inv(torch.tensor(_TO_YIQ, dtype=torch.float64)).tolist()
 _COLOURS = 3
+
+
+def between(numbers: torch.Tensor, bounds: Range) -> torch.Tensor:
+    """Numbers that are uniform in [0, 1) as ones that are uniform between two bounds."""
+    return bounds[0] + (bounds[1] - bounds[0]) * numbers
 
 
 def is_coloured(images: torch.Tensor) -> bool:
@@ -19,42 +40,20 @@ def grey_level(images: torch.Tensor) -> torch.Tensor:
     if not is_coloured(images):
         return images
     red, green, blue = images.split(1, dim=1)
-    return GREY_WEIGHTS[0] * red + GREY_WEIGHTS[1] * green + GREY_WEIGHTS[2] * blue
+    return GREY[0] * red + GREY[1] * green + GREY[2] * blue
 
 
-def change_saturation(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Moves colours away from their grey level (factor above 1) or towards it.
-
-    Args:
-        images: (B, 3, ...) in [0, 1].
-        factor: one for each image, or for each pixel, of a shape that broadcasts to (B, 1, ...).
-
-    Returns:
-        (B, 3, ...), clipped to [0, 1].
-    """
-    grey = grey_level(images)
-    return ((images - grey) * factor + grey).clamp(0, 1)
-
-
-def shift_hue(images: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
-    """Turns the hue of the HSV model; value and saturation stay.
+def colour_matrices(saturation: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
+    """Matrices (B, 3, 3) that multiply the saturation of colours and turn their hue.
 
     Args:
-        images: (B, 3, ...) in [0, 1].
-        turns: parts of the colour circle, of a shape that broadcasts to (B, 1, ...).
-
-    Returns:
-        (B, 3, ...) in [0, 1].
+        saturation: factors (B,); 0 makes all grey.
+        turns: parts of the circle of hues, (B,).
     """
-    red, green, blue = images.split(1, dim=1)
-    value, lowest = images.amax(1, keepdim=True), images.amin(1, keepdim=True)
-    chroma = value - lowest
-    # In sixths of the circle; grey has no hue, and its chroma of 0 keeps it grey.
-    divisor = chroma.clamp_min(torch.finfo(images.dtype).tiny)
-    hue = torch.where(value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor)
-    hue = torch.where(value == red, (green - blue) / divisor, hue) + 6 * turns
-    channels = []
-    for offset in (5, 3, 1):
-        place = torch.remainder(hue + offset, 6)
-        channels.append(value - chroma * torch.minimum(place, 4 - place).clamp(0, 1))
-    return torch.cat(channels, dim=1)
+    angle = 2 * math.pi * turns
+    cosine, sine = saturation * angle.cos(), saturation * angle.sin()
+    zero, one = torch.zeros_like(angle), torch.ones_like(angle)
+    rows = (one, zero, zero), (zero, cosine, -sine), (zero, sine, cosine)
+    change = torch.stack([torch.stack(row, -1) for row in rows], -2)
+    to_yiq, to_rgb = (small_tensor(m, change.device).to(change) for m in (_TO_YIQ, _TO_RGB))
+    return to_rgb @ change @ to_yiq

@@ -54,14 +54,14 @@ def paste_patches(
     masks = images.new_zeros((len(images), 1, *images.shape[2:]), dtype=torch.uint8)
     if count == 0:
         return images, masks
-    boxes = draw_boxes(images.shape, count, source, generator, settings, bodies)
-    voxels = PatchVoxels.of(boxes)
+    boxes, total = draw_boxes(images.shape, count, source, generator, settings, bodies)
+    voxels = PatchVoxels.of(boxes, total)
     pictures = images.shape[2] == 1
     deformations = Deformations.draw(len(boxes.number), pictures, probabilities, generator)
     values = voxels.sample(images, deformations.warp(voxels))
     values = deformations.recolour(values, voxels, generator)
     pasted = images.clone(memory_format=torch.contiguous_format)
-    pasted.view(-1)[voxels.target(pasted.shape)] = values
-    numbers = boxes.number[voxels.patch].to(masks.dtype)
+    pasted.view(-1)[voxels.target(pasted.shape)] = values.to(pasted.dtype)
+    numbers = voxels.spread(boxes.number).to(masks.dtype)
     masks.view(-1)[voxels.target(masks.shape)] = numbers[None]
     return pasted, masks

@@ -7,17 +7,20 @@ candidate is drawn in advance, and the first suitable one is taken.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from enum import Enum
 
 import torch
-import torch.nn.functional as F
 
+from screener_nnu.devices import small_tensor
 from screener_nnu.errors import ScreenerError
 from screener_nnu.pretext_settings import MedMixSettings
+from screener_nnu.sampling.colours import between
+from screener_nnu.synthetic.body_shares import BodyShares
 
-# Places that are tried with a size, and sizes that are drawn, before all patches are drawn anew.
-_PLACES, _SIZES, _DRAWS = 20, 10, 20
+# Places that are tried with a size, sizes that are drawn for a patch, and how often the patches of
+# an image are drawn anew.
+_PLACES, _SIZES, _DRAWS = 20, 5, 20
 
 
 class Source(Enum):
@@ -34,25 +37,31 @@ class PatchBoxes:
 
     Attributes:
         number: 1 for the first patch of an image, 2 for the second, ... (P,).
-        image, source_image: indices of the batch (P,).
-        start, source_start: first voxel where the patch goes, and where it is taken from (P, 3).
+        image, source_image: of the batch: that a patch goes into, and that it is taken from (P,).
+        source_start, start: first voxel of what is taken, and of where it goes (P, 3).
         size: edges in voxels (P, 3).
-        voxels: of all patches together.
     """
 
     number: torch.Tensor
     image: torch.Tensor
     source_image: torch.Tensor
-    start: torch.Tensor
     source_start: torch.Tensor
+    start: torch.Tensor
     size: torch.Tensor
-    voxels: int = 0
 
     @classmethod
     def joined(cls, parts: list[PatchBoxes]) -> PatchBoxes:
-        """The patches of several, without the number of their voxels."""
-        names = [f.name for f in fields(cls) if f.name != "voxels"]
+        """The patches of several."""
+        names = [f.name for f in fields(cls)]
         return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+
+    def where(self, kept: torch.Tensor, others: PatchBoxes) -> PatchBoxes:
+        """The patches of some images (B,), and those of others for the rest."""
+        rows = kept[self.image]
+        pairs = ((f.name, getattr(self, f.name), getattr(others, f.name)) for f in fields(self))
+        return PatchBoxes(
+            **{n: torch.where(rows if a.ndim == 1 else rows[:, None], a, b) for n, a, b in pairs}
+        )
 
 
 def draw_boxes(
@@ -62,12 +71,13 @@ def draw_boxes(
     generator: torch.Generator,
     settings: MedMixSettings,
     bodies: torch.Tensor | None = None,
-) -> PatchBoxes:
+) -> tuple[PatchBoxes, int]:
     """Draws so many patches for each image of a batch.
 
     Patches of one image are apart by a voxel at least. 20 places are tried with a size, then
-    another size is drawn. Where none of them lies in the body as much as it should, the one that
-    does so most is taken.
+    another size is drawn; after five sizes all patches of the image are drawn anew, and the largest
+    size is lowered step by step. Where no place that is apart lies in the body as much as it
+    should, the one that does so most is taken.
 
     Args:
         shape: of the images, (B, C, D, H, W).
@@ -76,6 +86,9 @@ def draw_boxes(
         generator: on the device of the images.
         settings: sizes, and the least part in the body.
         bodies: masks (B, D, H, W); without them all is body.
+
+    Returns:
+        The boxes, and the voxels of all of them together.
 
     Raises:
         ScreenerError: a patch of another image is asked for where there is none, or so many
@@ -87,14 +100,19 @@ def draw_boxes(
             "patches are taken from other images, but the batch has one: set "
             "pretext.images_per_step to 2 or more"
         )
-    shares = _BodyShares(bodies)
-    for _ in range(_DRAWS):
-        candidates = _Candidates.draw(batch, count, extent, generator, settings)
-        boxes, apart = _choose(candidates, source, shares, settings.least_body)
+    shares = BodyShares(bodies)
+    boxes = fits = None
+    for draw in range(_DRAWS):
+        largest = 1 - draw / _DRAWS
+        candidates = _Candidates.draw(batch, count, extent, largest, generator, settings)
+        drawn, apart = _Choice(candidates, source, shares, settings.least_body).patches()
+        if boxes is not None and fits is not None:
+            drawn, apart = boxes.where(fits, drawn), fits | apart
+        boxes, fits = drawn, apart
         # The one time that the processor waits for the device.
-        voxels, fits = torch.stack([boxes.size.prod(1).sum(), apart.long()]).tolist()
-        if fits:
-            return replace(boxes, voxels=voxels)
+        voxels, complete = torch.stack([boxes.size.prod(1).sum(), fits.all().long()]).tolist()
+        if complete:
+            return boxes, voxels
     raise ScreenerError(
         f"{count} patches do not fit into an image of {list(extent)} voxels without touching: set "
         "pretext.options.classes, pretext.medmix.area (pictures) or pretext.medmix.edge (volumes) "
@@ -125,14 +143,15 @@ class _Candidates:
         batch: int,
         count: int,
         extent: tuple[int, ...],
+        largest: float,
         generator: torch.Generator,
         settings: MedMixSettings,
     ) -> _Candidates:
         def random(*shape: int) -> torch.Tensor:
             return torch.rand(batch, count, *shape, generator=generator, device=generator.device)
 
-        voxels = torch.tensor(extent, device=generator.device)
-        size = _sizes(random(_SIZES, 3), extent, settings).round().long()
+        voxels = small_tensor(extent, generator.device)
+        size = _sizes(random(_SIZES, 3), extent, largest, settings).round().long()
         size = size.clamp_min(2).minimum(voxels)[:, :, :, None].expand(-1, -1, -1, _PLACES, -1)
         start = _starts(random(_SIZES, _PLACES, 3), size, voxels)
         step = 1 + (random() * (batch - 1)).long().clamp(max=max(batch - 2, 0))
@@ -140,15 +159,16 @@ class _Candidates:
 
 
 def _sizes(
-    numbers: torch.Tensor, extent: tuple[int, ...], settings: MedMixSettings
+    numbers: torch.Tensor, extent: tuple[int, ...], largest: float, settings: MedMixSettings
 ) -> torch.Tensor:
-    """Edges in voxels, not rounded, of uniform numbers (..., 3)."""
+    """Edges in voxels, not rounded, of uniform numbers (..., 3).
+
+    `largest` is where the largest size lies, from 0, the smallest one, to 1.
+    """
     depth, height, width = extent
     if depth > 1:
-        low, high = settings.edge
-        return (low + (high - low) * numbers) * numbers.new_tensor(extent)
-    low, high = settings.area
-    pixels = (low + (high - low) * numbers[..., 0]) * height * width
+        return between(largest * numbers, settings.edge) * small_tensor(extent, numbers.device)
+    pixels = between(largest * numbers[..., 0], settings.area) * height * width
     aspect = torch.exp((2 * numbers[..., 1] - 1) * math.log(settings.aspect))
     # A patch that would be longer than the picture keeps its area, not its aspect.
     rows = (pixels * aspect).sqrt().maximum(pixels / width).clamp(max=height)
@@ -161,58 +181,54 @@ def _starts(numbers: torch.Tensor, size: torch.Tensor, extent: torch.Tensor) -> 
     return (numbers * (free + 1)).long().minimum(free)
 
 
-class _BodyShares:
-    """How much of a box lies in a body, from sums over the voxels before each one.
+@dataclass(frozen=True)
+class _Choice:
+    """Takes the first suitable candidates.
 
-    Args:
-        bodies: (B, D, H, W), or None where all is body.
+    Attributes:
+        candidates: to choose from.
+        source: where patches are taken from.
+        shares: of boxes in the bodies.
+        least: share of a patch that should lie in a body.
     """
 
-    def __init__(self, bodies: torch.Tensor | None) -> None:
-        self.sums = None
-        if bodies is not None:
-            sums = (bodies > 0).int()
-            for axis in (1, 2, 3):
-                sums = sums.cumsum(axis, dtype=torch.int32)
-            self.sums = F.pad(sums, (1, 0, 1, 0, 1, 0))
+    candidates: _Candidates
+    source: Source
+    shares: BodyShares
+    least: float
 
-    def of(self, image: torch.Tensor, start: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
-        """Shares (B, N) of boxes (B, N, 3) in the bodies of the images (B,)."""
-        if self.sums is None:
-            return torch.ones(start.shape[:2], device=start.device)
-        ends = torch.stack([start, start + size])  # (2, B, N, 3)
-        z, y, x = ends[:, None, None, ..., 0], ends[:, None, ..., 1], ends[..., 2]
-        corners = self.sums[image[:, None], z, y, x]  # (2, 2, 2, B, N)
-        return corners.diff(dim=0).diff(dim=1).diff(dim=2)[0, 0, 0] / size.prod(-1)
+    def patches(self) -> tuple[PatchBoxes, torch.Tensor]:
+        """Those of all images, and of which images (B,) all lie apart."""
+        batch, count = self.candidates.step.shape
+        images = torch.arange(batch, device=self.candidates.step.device)
+        apart = torch.ones_like(images, dtype=torch.bool)
+        patches: list[PatchBoxes] = []
+        for k in range(count):
+            start, size = self.candidates.start[:, k], self.candidates.size[:, k]
+            rank = self.shares.of(images, start, size).clamp(max=self.least)
+            for other in patches:
+                rank = rank.where(_are_apart(start, size, other.start, other.size), -1)
+            best, place = rank.max(1)  # the first one of those that are equally good
+            apart = apart & (best >= 0)
+            start, size = _taken(start, place), _taken(size, place)
+            origin = self._origin(k, images, start, size)
+            patches.append(PatchBoxes(torch.full_like(images, k + 1), images, *origin, start, size))
+        return PatchBoxes.joined(patches), apart
 
-
-def _choose(
-    candidates: _Candidates, source: Source, shares: _BodyShares, least: float
-) -> tuple[PatchBoxes, torch.Tensor]:
-    """The first suitable candidates, and whether all patches lie apart."""
-    batch, count = candidates.step.shape
-    images = torch.arange(batch, device=candidates.step.device)
-    apart = torch.ones((), dtype=torch.bool, device=images.device)
-    patches: list[PatchBoxes] = []
-    for k in range(count):
-        start, size = candidates.start[:, k], candidates.size[:, k]
-        rank = shares.of(images, start, size).clamp(max=least)
-        for other in patches:
-            rank = rank.where(_are_apart(start, size, other.start, other.size), -1)
-        best, place = rank.max(1)
-        apart = apart & (best >= 0).all()
-        start, size = _taken(start, place), _taken(size, place)
-        from_images = images if source is Source.OWN else (images + candidates.step[:, k]) % batch
-        from_start = start
-        if source is not Source.OTHER_SAME_PLACE:
-            offered = _starts(candidates.source[:, k], size[:, None], candidates.extent)
-            rank = shares.of(from_images, offered, size[:, None]).clamp(max=least)
-            if source is Source.OWN:
-                rank = rank.where((offered != start[:, None]).any(-1), -1)
-            from_start = _taken(offered, rank.argmax(1))
-        number = torch.full_like(images, k + 1)
-        patches.append(PatchBoxes(number, images, from_images, start, from_start, size))
-    return PatchBoxes.joined(patches), apart
+    def _origin(
+        self, k: int, images: torch.Tensor, start: torch.Tensor, size: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Image (B,) and first voxel (B, 3) that patch `k` is taken from."""
+        if self.source is not Source.OWN:
+            images = (images + self.candidates.step[:, k]) % len(images)
+        if self.source is Source.OTHER_SAME_PLACE:
+            return images, start
+        size = size[:, None]
+        offered = _starts(self.candidates.source[:, k], size, self.candidates.extent)
+        rank = self.shares.of(images, offered, size).clamp(max=self.least)
+        if self.source is Source.OWN:
+            rank = rank.where((offered != start[:, None]).any(-1), -1)
+        return images, _taken(offered, rank.argmax(1))
 
 
 def _are_apart(

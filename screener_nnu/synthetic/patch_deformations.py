@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from screener_nnu.plans import Range
-from screener_nnu.sampling.colours import change_saturation, grey_level, is_coloured, shift_hue
+from screener_nnu.sampling.colours import between, colour_matrices, grey_level
 from screener_nnu.synthetic.patch_voxels import PatchVoxels
 
 #: Of pictures: factors of brightness, contrast and saturation, and turns of the hue.
@@ -69,7 +68,7 @@ class Deformations:
     ) -> Deformations:
         """Draws the deformations of so many patches; `generator` is on their device."""
         numbers = torch.rand(16, count, generator=generator, device=generator.device)
-        shares = numbers.new_tensor(list(vars(probabilities).values()))
+        shares = vars(probabilities).values()
         colours = (FACTORS, FACTORS, FACTORS, HUE) if pictures else (GAIN, OFFSET, GAMMA)
         centre = between(numbers[8:11], CENTRE)
         moved = (3 * numbers[14]).long()
@@ -79,7 +78,7 @@ class Deformations:
             moved, along = torch.full_like(moved, 2), torch.full_like(along, 1)
         return cls(
             pictures=pictures,
-            applied=numbers[:4] < shares[:, None],
+            applied=torch.stack([n < p for n, p in zip(numbers, shares, strict=False)]),
             colours=torch.stack(
                 [between(n, r) for n, r in zip(numbers[4:], colours, strict=False)]
             ),
@@ -98,14 +97,12 @@ class Deformations:
             (3, N), counted from the patch's first voxel; what would lie beyond the patch is on its
             border.
         """
-        _, _, bulges, waves = self.applied[:, voxels.patch]
+        bulges, waves = (voxels.spread(applied) for applied in self.applied[2:])
         size = voxels.size.float()
         places = voxels.place.float()
-        shift = wave(
-            places, size, *(of[voxels.patch] for of in (self.moved, self.along, self.phase))
-        )
-        places = places + waves * shift
-        shift = fisheye(places, size, self.centre[:, voxels.patch], self.power[voxels.patch])
+        waving = (voxels.spread(of) for of in (self.moved, self.along, self.phase))
+        places = places + waves * wave(places, size, *waving)
+        shift = fisheye(places, size, voxels.spread(self.centre), voxels.spread(self.power))
         return (places + bulges * shift).clamp_min(0).minimum(size - 1)
 
     def recolour(
@@ -124,21 +121,14 @@ class Deformations:
         Returns:
             (C, N) in [0, 1].
         """
-        coloured, noisy = self.applied[:2, voxels.patch]
-        strengths = self.colours[:, voxels.patch]
         if self.pictures:
-            changed = _picture_colours(values[None], strengths, voxels.lengths)[0]
+            changed = _picture_colours(values, self.colours, voxels)
         else:
-            gain, offset, gamma = strengths
+            gain, offset, gamma = (voxels.spread(of) for of in self.colours)
             changed = (values * gain + offset).clamp(0, 1) ** gamma
-        values = torch.where(coloured, changed, values)
+        values = torch.where(voxels.spread(self.applied[0]), changed, values)
         noise = torch.randn(values.shape, generator=generator, device=values.device)
-        return (values + noise * (self.deviation[voxels.patch] * noisy)).clamp(0, 1)
-
-
-def between(numbers: torch.Tensor, bounds: Range) -> torch.Tensor:
-    """Numbers that are uniform in [0, 1) as ones that are uniform between two bounds."""
-    return bounds[0] + (bounds[1] - bounds[0]) * numbers
+        return (values + noise * voxels.spread(self.deviation * self.applied[1])).clamp(0, 1)
 
 
 def fisheye(
@@ -188,17 +178,19 @@ def wave(
 
 
 def _picture_colours(
-    values: torch.Tensor, strengths: torch.Tensor, lengths: torch.Tensor
+    values: torch.Tensor, strengths: torch.Tensor, voxels: PatchVoxels
 ) -> torch.Tensor:
-    """Brightness, contrast about the patch's mean grey level, saturation and hue, in this order.
+    """Brightness, contrast about a patch's mean grey level, saturation and hue.
 
-    Values are (1, C, N), strengths (4, N) and lengths (P,).
+    Values are (C, N), strengths (4, P).
     """
     brightness, contrast, saturation, turns = strengths
-    values = (values * brightness).clamp(0, 1)
-    means = torch.segment_reduce(grey_level(values)[0, 0], "mean", lengths=lengths)
-    mean = means.repeat_interleave(lengths, output_size=values.shape[-1])
-    values = ((values - mean) * contrast + mean).clamp(0, 1)
-    if is_coloured(values):
-        values = shift_hue(change_saturation(values, saturation), turns)
-    return values
+    grey = grey_level(values[None])[0, 0]
+    mean = torch.segment_reduce(grey, "mean", lengths=voxels.lengths, unsafe=True) * brightness
+    factor = brightness * contrast
+    if len(values) == 1:
+        changed = voxels.spread(factor) * values
+    else:
+        matrices = factor[:, None, None] * colour_matrices(saturation, turns)
+        changed = (voxels.spread(matrices.permute(1, 2, 0)) * values).sum(1)
+    return (changed + voxels.spread((1 - contrast) * mean)).clamp(0, 1)
