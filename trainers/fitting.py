@@ -148,6 +148,6 @@ def check_memory(model: StandardisedDensity, c: Tensor | None) -> None:
             raise ScreenerError(
                 f"the density needs {needed / _GB:.1f} GB of memory, and {free / _GB:.1f} GB are "
                 "free: keep fewer channels (density.descriptor_options.most_channels), choose "
-                "larger cells (density.pooling), or set density.options.covariance to shared or "
-                "diagonal"
+                "larger cells (density.pooling) or fewer bins (density.options.bins, such as "
+                "[1,28,28]), or set density.options.covariance to shared or diagonal"
             )
