@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.pretext_settings import METHODS, MedMixSettings
+from screener_nnu.pretext_settings import METHODS, MedMixSettings, ViewSettings
 from screener_nnu.synthetic.medmix import medmix
 from screener_nnu.synthetic.shifts import SHIFTS, shift_of
 
@@ -164,6 +166,20 @@ def test_noise_grows_by_a_tenth_a_class() -> None:
         if label == 1:
             assert float(inside.std()) == pytest.approx(0.1, rel=0.02)
             assert abs(float(inside.mean())) < 0.003
+
+
+def test_views_are_mirrored_where_that_leaves_the_class_as_it_is() -> None:
+    """A plane that is the same left and right, turned to the left and mirrored, is turned right."""
+    settings = ViewSettings(flip=0.4)
+    half = batch((1, 1, 1, 16, 8))
+    images = torch.cat([half, half.flip(4)], dim=4)
+    for name in ("rotation", "permutation"):
+        assert SHIFTS[name].views(settings) == replace(settings, flip=0.0)
+        classes = [shifted(name, images, n)[0] for n in range(SHIFTS[name].most_classes or 0)]
+        alike = [[torch.equal(c.flip(4), other) for other in classes] for c in classes]
+        assert (np.array(alike) & ~np.eye(len(classes), dtype=bool)).any()
+    for name in set(SHIFTS) - {"rotation", "permutation"}:
+        assert SHIFTS[name].views(settings) == settings
 
 
 def test_classes_that_a_shift_does_not_have() -> None:
