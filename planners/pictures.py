@@ -11,11 +11,12 @@ import numpy as np
 from screener_nnu.errors import ScreenerError
 from screener_nnu.planners.grid import nearest_multiple, strides_and_kernels
 from screener_nnu.planners.memory import Fit, Grid
-from screener_nnu.planners.presets import Preset
+from screener_nnu.planners.presets import PAPER_CROP_VOXELS, Preset
 from screener_nnu.planners.volumes import VolumePlanning, usable_spacing
-from screener_nnu.plans import Range, Shape, Spacing
+from screener_nnu.plans import PretextSettings, Range, Shape, Spacing
 from screener_nnu.preprocessing.modality import Modality
 from screener_nnu.preprocessing.volumes import PICTURE_DEPTH
+from screener_nnu.pretext_settings import PACKAGE, PACKAGED_ARCHITECTURE
 
 # Longest side of a picture on the plan's grid (pixels): networks of photographs see too little of
 # less, and benchmarks of images have no more.
@@ -90,6 +91,16 @@ class PicturePlanning(VolumePlanning):
     def student_crop(self, fit: Fit) -> Shape:
         """A whole picture."""
         return self.tile(fit)
+
+    def pretext(self, fit: Fit) -> PretextSettings:
+        """Image-level pre-training on whole pictures, from weights of photographs, as published."""
+        return PretextSettings(
+            optimiser=fit.preset.pretext,
+            backbone=PACKAGED_ARCHITECTURE,
+            weights=PACKAGE,
+            crop_size=self.tile(fit),
+            images_per_step=4 if fit.preset.crop_voxels < PAPER_CROP_VOXELS else 32,
+        )
 
     def position_extent(self, fit: Fit) -> float:
         """Length that the position network spans: ten times the crop."""

@@ -199,6 +199,7 @@ class ScreenerPlanner:
                 crop_size=student_crop,
                 volumes_per_step=preset.distillation_volumes,
             ),
+            pretext=self.kind.pretext(fit),
             inference=InferenceSettings(teacher_tile=tile, student_tile=tile),
             calibration=CalibrationSettings(self.kind.calibrated),
             split=split,

@@ -25,6 +25,7 @@ class Preset:
         loss, head_width, volumes, positives: of the dense self-supervised stages.
         density, hidden, flow_steps: kind and size of the density.
         tile_factor: edge of the density's crops and of the teacher's tiles, in crops.
+        pretext: optimiser of the image-level pre-training.
         distillation_factor, distillation_volumes: edge of the student's crops, in crops, and how
             many of them are in a step.
         pooled_mm: edge of a position of the density grid.
@@ -59,6 +60,7 @@ class Preset:
     position: OptimiserSettings
     density_steps: OptimiserSettings
     distillation: OptimiserSettings
+    pretext: OptimiserSettings
     density_volumes: int
     whole_scans: bool
     max_scans: int
@@ -72,6 +74,18 @@ def _paper_steps(steps: int) -> OptimiserSettings:
     # The authors' 10,000 steps of warm-up, less where a stage is shorter than theirs.
     return OptimiserSettings(
         steps=steps, steps_per_epoch=1000, warmup_steps=min(10_000, steps // 30)
+    )
+
+
+def _pretext_steps(steps: int, steps_per_epoch: int) -> OptimiserSettings:
+    # Rate and decay of Tian et al., "PMSACL" and "CCD"; they print no clipping, nnU-Net's is wide.
+    return OptimiserSettings(
+        steps=steps,
+        steps_per_epoch=steps_per_epoch,
+        warmup_steps=0,
+        learning_rate=0.01,
+        weight_decay=3e-4,
+        clip_norm=12.0,
     )
 
 
@@ -112,6 +126,7 @@ def _accelerator(name: str, memory_gb: float, steps: tuple[int, int, int]) -> Pr
         position=_paper_steps(contrast // 2),
         density_steps=_paper_steps(density),
         distillation=_paper_steps(distillation),
+        pretext=_pretext_steps(distillation // 2, 500),
         density_volumes=4,
         whole_scans=False,
         max_scans=0,
@@ -157,6 +172,7 @@ PRESETS = {
         position=_cpu_steps(400, 2e-3),
         density_steps=_cpu_steps(1000, 4e-3, 125),
         distillation=_cpu_steps(1000, 2e-3),
+        pretext=_pretext_steps(400, 50),
         density_volumes=8,
         whole_scans=True,
         max_scans=80,

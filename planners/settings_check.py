@@ -8,6 +8,9 @@ from screener_nnu.descriptors import DENSE, DESCRIPTORS, descriptor_class
 from screener_nnu.errors import ScreenerError
 from screener_nnu.losses import LOSSES
 from screener_nnu.plans import RARITY, DensitySettings, Plan, Shape
+from screener_nnu.pretext_settings import UNET
+
+_CROP = "pretext.crop_size"
 
 
 def check_settings(plan: Plan) -> None:
@@ -27,9 +30,13 @@ def check_settings(plan: Plan) -> None:
         if name not in known:
             raise ScreenerError(f"{key} must be one of {', '.join(known)}, but is '{name}'")
     DENSITIES[settings.density.kind].options(settings.density)
+    settings.pretext.resolved()
     _check_descriptor(settings.density)
     _check_crop(settings.crop_size, plan.divisor, "crop_size")
     _check_crop(settings.distillation.crop_size, plan.divisor, "distillation.crop_size")
+    if settings.pretext.backbone == UNET:
+        size = settings.pretext.image_size(settings.crop_size)
+        _check_crop(size, plan.divisor, "pretext.patch" if settings.pretext.patch else _CROP)
     if settings.distillation.target == RARITY and settings.distillation.descriptor_weight:
         raise ScreenerError(f"{RARITY} has no descriptors: set distillation.descriptor_weight=0")
 

@@ -17,6 +17,7 @@ from screener_nnu.plans import (
     CalibrationSettings,
     PositionSettings,
     PreprocessingSettings,
+    PretextSettings,
     Range,
     Shape,
     Spacing,
@@ -84,6 +85,15 @@ class VolumePlanning:
         factor = fit.preset.distillation_factor
         z, y, x = (nearest_multiple(factor * n, d) for n, d in zip(fit.patch, divisor, strict=True))
         return z, y, x
+
+    def pretext(self, fit: Fit) -> PretextSettings:
+        """Image-level pre-training of the UNet's encoder on crops of self-supervision.
+
+        An image gives eight views of a crop to half a UNet, where the descriptor has two of a whole
+        one.
+        """
+        images = max(2, fit.preset.volumes // 2)
+        return PretextSettings(optimiser=fit.preset.pretext, images_per_step=images)
 
     def position_extent(self, fit: Fit) -> float:
         """Length (mm) that the position network spans: a body's."""

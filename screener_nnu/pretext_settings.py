@@ -22,8 +22,8 @@ from screener_nnu.setting_values import (
 
 #: Backbone that is the encoder of the plan's UNet; other names are timm's.
 UNET = "unet"
-#: Weights of a backbone that come with an installed package.
-PACKAGE = "package"
+#: Weights of a backbone that come with an installed package, and the backbone of timm they are of.
+PACKAGE, PACKAGED_ARCHITECTURE = "package", "tf_efficientnet_lite0"
 
 
 @dataclass(frozen=True)

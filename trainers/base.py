@@ -114,6 +114,12 @@ class ScreenerTrainer(StageState):
     def finish(self) -> None:
         """Work after the last step, before the final checkpoint."""
 
+    def keep_best_epoch(self) -> None:
+        """Takes up the weights of the epoch with the best figure."""
+        best = self.own_checkpoint("checkpoint_best.pth").read()
+        self.load_weights(best)
+        self.print_to_log_file(f"epoch {best['current_epoch']} is kept, the best one")
+
     def calibrate_as(self, detector: str) -> None:
         """Measures on validation scans what the scores of this plan's detector mean."""
         model = ModelRef(self.plan.dataset, self.plan.name, detector)

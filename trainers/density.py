@@ -262,9 +262,7 @@ class DensityTrainer(ScreenerTrainer):
         if self.is_ddp:  # the first process may still be writing
             torch.distributed.barrier()
         if self.density.keep == "best" and not self.fitted:
-            best = self.own_checkpoint("checkpoint_best.pth").read()
-            self.load_weights(best)
-            self.print_to_log_file(f"epoch {best['current_epoch']} is kept, the best one")
+            self.keep_best_epoch()
         if self.local_rank != 0:  # the first process writes the checkpoint
             return
         # What is fitted was measured as soon as it was.

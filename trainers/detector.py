@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from screener_nnu.conditions import TRAINED_BY
-from screener_nnu.descriptors import OF_THE_PLAN
+from screener_nnu import conditions, descriptors
 from screener_nnu.detectors import ModelRef
 from screener_nnu.paths import plan_file
 from screener_nnu.planners.variants import derive_plan
@@ -30,7 +29,7 @@ def stages_of(model: ModelRef, restart: bool = False) -> list[tuple[str, str]]:
         differs = [*model.spec.overrides, *(model.spec.of_pictures if pictured else ())]
         changed = settings.override(differs)
         shared = ["descriptor_plans"]
-        shared += ["condition_plans"] if changed.condition.kind in TRAINED_BY else []
+        shared += ["condition_plans"] if changed.condition.kind in conditions.TRAINED_BY else []
         sources = [f"density.{k}={getattr(changed.density, k) or model.plans}" for k in shared]
         derive_plan(model.dataset, own, [*differs, *sources], model.plans, restart)
         return [*_networks(changed, model.plans), (model.stage, own)]
@@ -45,8 +44,9 @@ def stages_of(model: ModelRef, restart: bool = False) -> list[tuple[str, str]]:
 def _networks(settings: ScreenerSettings, plans: str) -> list[tuple[str, str]]:
     """The stages of descriptor and condition that belong to the plan itself."""
     density, condition = settings.density, settings.condition.kind
-    own = density.descriptor in OF_THE_PLAN and not density.descriptor_plans
-    stages = [("descriptor", plans)] if own else []
-    if condition in TRAINED_BY and not density.condition_plans:
-        stages.append((TRAINED_BY[condition], plans))
+    stages = []
+    if density.descriptor in descriptors.TRAINED_BY and not density.descriptor_plans:
+        stages.append((descriptors.TRAINED_BY[density.descriptor], plans))
+    if condition in conditions.TRAINED_BY and not density.condition_plans:
+        stages.append((conditions.TRAINED_BY[condition], plans))
     return stages

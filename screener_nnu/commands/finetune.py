@@ -47,8 +47,8 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--init",
         default="student",
-        help="student, scratch, descriptor, shuffled or a checkpoint [student]; with :tuned at its "
-        "end it is trained by FineTuningTrainer",
+        help="student, scratch, descriptor, pretext, shuffled or a checkpoint [student]; with "
+        ":tuned at its end it is trained by FineTuningTrainer",
     )
     fine_tuning_settings(add)
     add("--num_cases", type=positive, help="train on so few cases of the fold (low-shot)")

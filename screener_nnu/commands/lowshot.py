@@ -50,8 +50,8 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         default=["scratch", "student"],
         metavar="START",
-        help="scratch, student, descriptor, shuffled or a checkpoint file, each [scratch student]; "
-        "with :tuned at its end it is trained by FineTuningTrainer",
+        help="scratch, student, descriptor, pretext, shuffled or a checkpoint file, each [scratch "
+        "student]; with :tuned at its end it is trained by FineTuningTrainer",
     )
     add("--epochs", type=positive, default=1000, help="epochs [1000, as nnU-Net]")
     add("--iterations", type=positive, default=250, help="iterations an epoch [250, as nnU-Net]")

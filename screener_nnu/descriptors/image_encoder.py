@@ -79,7 +79,10 @@ class PictureEncoder(ImageEncoder):
     def __init__(self, architecture: str, weights: str) -> None:
         """Builds the network; random weights come from torch's global state."""
         super().__init__()
-        self.network = trainable_network(architecture, weights)
+        # About twice as fast on processors, and what tensor cores want.
+        self.network = trainable_network(architecture, weights).to(
+            memory_format=torch.channels_last
+        )
         mean, std = normalisation(architecture, weights)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
@@ -89,8 +92,9 @@ class PictureEncoder(ImageEncoder):
     def deepest_map(self, images: torch.Tensor) -> torch.Tensor:
         """The map of the last convolution."""
         network: Any = self.network
-        pictures = images[:, :, 0].expand(-1, 3, -1, -1)
-        maps: torch.Tensor = network.forward_features((pictures - self.mean) / self.std)
+        pictures = (images[:, :, 0].expand(-1, 3, -1, -1) - self.mean) / self.std
+        pictures = pictures.contiguous(memory_format=torch.channels_last)
+        maps: torch.Tensor = network.forward_features(pictures)
         return maps
 
 

@@ -10,13 +10,13 @@ from typing import Annotated
 import torch
 
 from screener_nnu.descriptors.backbone import HEAD, LEVELS, Backbone, load_backbone
-from screener_nnu.descriptors.backbone_weights import PACKAGED_ARCHITECTURE
 from screener_nnu.descriptors.base import Descriptor
 from screener_nnu.descriptors.cells import padded_to
 from screener_nnu.descriptors.kept_channels import draw_channels, of_each_map
 from screener_nnu.descriptors.slices import pooled_slices
 from screener_nnu.errors import ScreenerError
 from screener_nnu.plans import Shape
+from screener_nnu.pretext_settings import PACKAGED_ARCHITECTURE
 from screener_nnu.setting_values import CountOrNone, OneOf
 
 #: Axis along which a plane has its slices.

@@ -134,6 +134,17 @@ _POOLED = replace(
     of_pictures=("density.pooling=[1,16,16]",),
 )
 
+_POOLED_PRETEXT = replace(
+    _POOLED,
+    title="`msde_pooled` on an image encoder of its own training (PMSACL)",
+    overrides=(
+        *_POOLED.overrides,
+        f"density.descriptor={PRETEXT}",
+        'density.descriptor_options={"maps": "head", "most_channels": 0}',
+        "density.pooling=[8,8,8]",
+    ),
+)
+
 #: Detector by name.
 DETECTORS: dict[str, DetectorSpec] = {
     STUDENT: DetectorSpec(
@@ -148,6 +159,7 @@ DETECTORS: dict[str, DetectorSpec] = {
         for name, spec in _OF_POSITIONS.items()
     },
     "msde_pooled": _POOLED,
+    "msde_pooled_pretext": _POOLED_PRETEXT,
 }
 
 

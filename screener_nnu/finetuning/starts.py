@@ -24,9 +24,12 @@ from screener_nnu.finetuning.training import file_hash
 from screener_nnu.paths import finished_checkpoint
 from screener_nnu.plans import CONFIGURATIONS, Plan, StockPlan
 from screener_nnu.preprocessing.modality import MODALITIES
+from screener_nnu.pretext_settings import UNET
+from screener_nnu.stage_checkpoint import finished_stage
 
 SCRATCH, STUDENT, DESCRIPTOR, SHUFFLED = "scratch", "student", "descriptor", "shuffled"
-STARTS = (SCRATCH, STUDENT, DESCRIPTOR, SHUFFLED)
+PRETEXT = "pretext"
+STARTS = (SCRATCH, STUDENT, DESCRIPTOR, PRETEXT, SHUFFLED)
 TUNED = ":tuned"
 _LONGEST_NAME = 40
 
@@ -36,7 +39,7 @@ class Start:
     """One start.
 
     Attributes:
-        origin: of the weights: `scratch`, `student`, `descriptor` or the name of a file.
+        origin: of the weights: `scratch`, `student`, `descriptor`, `pretext` or the name of a file.
         weights: checkpoint to start from; `None` starts from scratch.
         tuned: settings of `FineTuningTrainer`; `None` for nnU-Net's own trainer.
     """
@@ -62,17 +65,18 @@ def find_start(
     """The start of a name, or of a checkpoint file.
 
     Args:
-        wanted: `scratch`, `student`, `descriptor`, `shuffled` (the student with the values of each
-            tensor in a random order: a control), or the path of a checkpoint; with `:tuned` at the
-            end it is trained by `FineTuningTrainer`.
+        wanted: `scratch`, `student`, `descriptor`, `pretext` (the encoder of the image-level
+            pre-training), `shuffled` (the student with the values of each tensor in a random order:
+            a control), or the path of a checkpoint; with `:tuned` at the end it is trained by
+            `FineTuningTrainer`.
         source: pre-trained dataset.
         plans_name: its plan.
         plan: the same, read.
         settings: `key=value` of `FineTuningSettings`.
 
     Raises:
-        ScreenerError: the stage has not been trained, a descriptor is asked for and the plan has no
-            settings of ours, or neither a name nor a file.
+        ScreenerError: the stage has not been trained, or of another network than the plan's UNet; a
+            descriptor is asked for and the plan has no settings of ours; neither a name nor a file.
     """
     if wanted.endswith(TUNED):
         plain = find_start(wanted.removesuffix(TUNED), source, plans_name, plan)
@@ -89,6 +93,8 @@ def find_start(
             raise ScreenerError(f"{plans_name} of {source} has no descriptor: {error}") from error
         owner = density.descriptor_plans or plans_name
         return Start(DESCRIPTOR, finished_checkpoint(source, "descriptor", owner))
+    if wanted == PRETEXT:
+        return Start(PRETEXT, _pretext_of_unet(source, plans_name))
     if wanted == SHUFFLED:
         student = finished_checkpoint(source, "distillation", plans_name)
         return Start(SHUFFLED, shuffled_checkpoint(student))
@@ -98,6 +104,19 @@ def find_start(
             f"'{wanted}' is no start: give {', '.join(STARTS)} or the path of a checkpoint file"
         )
     return Start(file_start_name(path), path)
+
+
+def _pretext_of_unet(source: str, plans_name: str) -> Path:
+    """The checkpoint of a `pretext` stage that trained the encoder of the plan's UNet."""
+    path = finished_checkpoint(source, PRETEXT, plans_name)
+    backbone = finished_stage(source, PRETEXT, plans_name).read()["plan"].settings.pretext.backbone
+    if backbone != UNET:
+        raise ScreenerError(
+            f"the pretext stage of {plans_name} trained {backbone}, no network of nnU-Net: "
+            f"train one of the UNet's encoder (-p NAME --from_plans {plans_name} "
+            f"-o pretext.backbone={UNET} -o pretext.weights=) and start from that plan"
+        )
+    return path
 
 
 def make_start(
@@ -163,12 +182,15 @@ def check_input(start: Start, checkpoint: Mapping[str, Any], plan: StockPlan) ->
         odd = input_differences(checkpoint, plan)
         return [f"note: {start.origin} knew other images. {line}" for line in odd]
     check_same_input(checkpoint, plan)
-    if start.origin == DESCRIPTOR:
-        return [
-            "note: the descriptor saw images as preprocessing.equalisation of its plan says; "
+    notes = []
+    if start.origin in (DESCRIPTOR, PRETEXT):
+        notes.append(
+            f"note: the {start.origin} saw images as preprocessing.equalisation of its plan says; "
             f"fine-tuning feeds {_fed(plan)}"
-        ]
-    return []
+        )
+    if start.origin == PRETEXT:
+        notes.append("note: its encoder was trained; its decoder has the weights it was made with")
+    return notes
 
 
 def _fed(plan: StockPlan) -> str:
