@@ -9,6 +9,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
+from screener_nnu.igd_settings import IgdSettings
 from screener_nnu.optimiser_settings import OptimiserSettings
 from screener_nnu.pretext_settings import PretextSettings
 from screener_nnu.setting_values import (
@@ -345,6 +346,7 @@ class ScreenerSettings:
     split: SplitSettings
     calibration: CalibrationSettings = CalibrationSettings()
     pretext: PretextSettings = PretextSettings()
+    igd: IgdSettings = IgdSettings()
     low_precision_cpu: bool = True
     workers: CountOrNone = 4
     reasons: dict[str, str] = field(default_factory=dict, hash=False)

@@ -127,11 +127,13 @@ class ScanScores(NamedTuple):
         vector_scores: by name, of the whole scan; none of most detectors, see
             `ConditionalDensity.vector_scores`.
         vector: (d,) float32 that these are scores of.
+        image_scores: by name, of the whole scan by a detector that has them.
     """
 
     scores: Any
     vector_scores: dict[str, float]
     vector: Any = None
+    image_scores: dict[str, float] = {}
 
 
 def teacher_cells(
@@ -245,6 +247,10 @@ def score_scan(
         found = _scores_of_positions(scorer, images, device, plan, needed, body)
     else:
         found = ScanScores(_scores_of_tiles(scorer, images, device, plan, needed), {})
+        if body is not None and hasattr(scorer, "image_scores"):
+            image = as_batch(images(scorer.reads))
+            mask = body_cells(body, (z, y, x), (1, 1, 1))[None, None].to(device) > 0.5
+            found = found._replace(image_scores=scorer.image_scores(image, mask))
     scores = cells_to_voxels(found.scores, scorer.cell, (0, 0, 0), (z, y, x)).cpu().numpy()
     return found._replace(scores=scores)
 
