@@ -42,7 +42,7 @@ class IgdSettings:
         image_size: voxels of an image of the global model; by default the plan's crop, of pictures
             that are resized to one size the whole.
         patch: edge of an image of the local model; 0 for 32 of pictures, of volumes 24, or 16 where
-            the image is smaller than 48.
+            the image is smaller than 48, as far as the image has room for it.
         images_per_step: of the global model, of which the local one sees patches; theirs is 16.
         patches: of an image and step, in the body first; 0 for all that overlap by half.
         latent: numbers that an image becomes.
@@ -142,7 +142,8 @@ class IgdSettings:
             ((1, 32, 32), (16, 16, 16))
         """
         flat = size[0] == 1
-        edge = self.patch or (32 if flat else 24 if min(size) >= 48 else 16)
+        shortest = min(size[1:] if flat else size)
+        edge = self.patch or min(shortest, 32 if flat else 24 if shortest >= 48 else 16)
         patch = (1 if flat else edge, edge, edge)
         if any(p > n for p, n in zip(patch, size, strict=True)):
             raise ValueError(

@@ -49,6 +49,13 @@ TINY = (
     "density.flow_steps=2",
     "distillation.crop_size=[12, 16, 16]",
     "distillation.volumes_per_step=2",
+    "igd.optimiser.steps=4",
+    "igd.optimiser.steps_per_epoch=2",
+    "igd.optimiser.learning_rate=1e-3",
+    "igd.width=16",
+    "igd.latent=8",
+    "igd.patch=8",
+    "igd.patches=4",
     "inference.teacher_tile=[48, 48, 48]",
     "inference.student_tile=[16, 16, 16]",
 )

@@ -68,12 +68,12 @@ def training_figures(stage: str, checkpoint: Mapping[str, Any]) -> dict[str, Any
 
 
 def _kept_figure(stage: str, checkpoint: Mapping[str, Any]) -> float | None:
-    """The figure of the weights in the checkpoint, which a density takes from its best epoch."""
+    """The figure of the weights in the checkpoint, which some stages take from their best epoch."""
     # Not of the settings: an older plan does not say, and its density kept the last epoch.
     keep = checkpoint["plan"].values["screener"]["density"].get("keep")
     if not checkpoint["logging"]["values"]["figures"]:
         return _number(checkpoint["logging"]["reference"])  # fitted, and measured then
-    if stage == "density" and keep == "best":
+    if stage == "igd" or (stage == "density" and keep == "best"):
         return _number(checkpoint["best_figure"])
     return _last(checkpoint["logging"]["values"]["figures"])
 
