@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from screener_nnu.errors import ScreenerError, some
@@ -38,30 +39,45 @@ def existing_plan_stays(
     folder = path.parent / was.data_identifier
     if not (folder.is_dir() and any(folder.iterdir())):
         return False
+    way_out = f"give the new plan another name with -p, or delete {path} and {folder}"
+    other_normal = _split_without_gone(now, was).normal != was.split.normal
     if _fits(now, was):
-        if begun_stages(plan.dataset, path.stem) or was.split != now.split:
+        begun = begun_stages(plan.dataset, path.stem)
+        if other_normal and begun:
+            raise ScreenerError(
+                f"stages of {path} ({', '.join(begun)}) were begun with other normal cases than "
+                f"--normal_cases names; {way_out}"
+            )
+        if begun or not other_normal and was.split != now.split:
             logger.info("%s stays as it is: its cases and stages were made with it", path)
             return True
         return False
-    way_out = f"give the new plan another name with -p, or delete {path} and {folder}"
     others = _other_scans(fingerprint, now, was)
     if others:
         raise ScreenerError(f"the scans or the split of {path} have changed ({others}); {way_out}")
-    if any(_fits(planned(earlier).settings, was) for earlier in planned_from(path.parent, old)):
+    fitting = (_fits(planned(earlier).settings, was) for earlier in planned_from(path.parent, old))
+    if not other_normal and any(fitting):
         logger.info(
             "%s stays as it is, though its scans are not what they were: cases and stages go on "
             "with its settings; a plan of the scans as they are now needs another name (-p)",
             path,
         )
         return True
-    if _split_without_gone(now, was) != was.split:
+    if _use_of_cases(_split_without_gone(now, was)) != _use_of_cases(was.split):
         raise ScreenerError(f"the scans or the split of {path} have changed; {way_out}")
     raise ScreenerError(f"{path} was planned with other settings; {way_out}")
 
 
 def _fits(now: ScreenerSettings, was: ScreenerSettings) -> bool:
     """Whether today's settings need the same cases in the same use."""
-    return now.preprocessing == was.preprocessing and _split_without_gone(now, was) == was.split
+    return now.preprocessing == was.preprocessing and (
+        _use_of_cases(_split_without_gone(now, was)) == _use_of_cases(was.split)
+    )
+
+
+def _use_of_cases(split: SplitSettings) -> SplitSettings:
+    """A split without what is known of its cases, which changes none of them."""
+    return replace(split, normal=())
 
 
 def _split_without_gone(now: ScreenerSettings, was: ScreenerSettings) -> SplitSettings:
@@ -88,4 +104,5 @@ def without(split: SplitSettings, gone: set[str]) -> SplitSettings:
         tuple(case for case in cases if case not in gone)
         for cases in (split.train, split.validation, split.test)
     )
-    return SplitSettings(train, validation or train[:1], test)
+    normal = tuple(case for case in split.normal if case not in gone)
+    return SplitSettings(train, validation or train[:1], test, normal)

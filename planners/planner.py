@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from screener_nnu.errors import ScreenerError
 from screener_nnu.planners.architecture import feature_elements, plan_architecture
 from screener_nnu.planners.memory import BYTES_PER_ELEMENT, GB, USABLE, Fit, fit_to_memory
+from screener_nnu.planners.normal_cases import with_normal_cases
 from screener_nnu.planners.pictures import PicturePlanning
 from screener_nnu.planners.presets import Preset, preset_named
 from screener_nnu.planners.split import split_cases
@@ -30,6 +31,7 @@ from screener_nnu.plans import (
     ScreenerSettings,
     Shape,
     Spacing,
+    SplitSettings,
     StockPlan,
 )
 from screener_nnu.preprocessing.equalise import global_levels
@@ -58,6 +60,7 @@ class ScreenerPlanner:
         picture_size: pixels (y, x) of pictures in place of the planned ones.
         keep_aspect: see `PreprocessingSettings`.
         groups: group of each case that has one; the split parts none.
+        normal: cases that are known to be normal; empty where nothing is known.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class ScreenerPlanner:
         picture_size: tuple[int, int] | None = None,
         keep_aspect: bool = False,
         groups: Mapping[str, str] | None = None,
+        normal: Collection[str] = (),
     ) -> None:
         """Keeps the inputs; `plan` does the work.
 
@@ -93,6 +97,7 @@ class ScreenerPlanner:
         self.sources = sources or {name: dataset for name in fingerprint["cases"]}
         self.modality = MODALITIES[fingerprint.get("modality", CT)]
         self.groups, self.keep_aspect = groups or {}, keep_aspect
+        self.normal = normal
         pictures = self.modality.configuration == PICTURES
         self.kind: VolumePlanning = (
             PicturePlanning(fingerprint, self.modality, spacing, picture_size)
@@ -163,6 +168,7 @@ class ScreenerPlanner:
         usable = {case: source for case, source in self.sources.items() if case not in left_out}
         groups = {case: group for case, group in self.groups.items() if case in usable}
         split = split_cases(usable, self.num_test, self.seed, groups, *self.kind.held_out)
+        split = with_normal_cases(split, self.normal)
         contrast = self._contrast(preset)
         tile, student_crop = self.kind.tile(fit), self.kind.student_crop(fit)
         return ScreenerSettings(
@@ -205,7 +211,7 @@ class ScreenerPlanner:
             calibration=CalibrationSettings(self.kind.calibrated),
             split=split,
             workers=preset.workers,
-            reasons=self._reasons(fit, split.train, tile, student_crop),
+            reasons=self._reasons(fit, split, tile, student_crop),
             left_out=left_out,
         )
 
@@ -246,12 +252,13 @@ class ScreenerPlanner:
         )
 
     def _reasons(
-        self, fit: Fit, train: tuple[str, ...], tile: Shape, student_crop: Shape
+        self, fit: Fit, split: SplitSettings, tile: Shape, student_crop: Shape
     ) -> dict[str, str]:
         """A sentence for each planned number."""
         mm = " x ".join(f"{s:.2f}" for s in fit.spacing)
         given_way = "; ".join(fit.given_way) or "nothing had to give way"
         share, most = self.kind.held_out
+        known = f", {len(split.normal)} of them known to be normal" if split.normal else ""
         return {
             "modality": self.modality.name,
             "spacing": f"{mm} mm (z, y, x): {self.kind.why_spacing(fit)}",
@@ -266,6 +273,6 @@ class ScreenerPlanner:
             "student_crop": f"{list(student_crop)} voxels, {fit.preset.distillation_volumes} a "
             f"step; predictions use tiles of {list(tile)} at most",
             "hu_clip": self.kind.why_clip(),
-            "split": f"{len(train)} scans to train on; {100 * share:.0f} % (1 to {most}) to "
-            f"validate; {self.num_test} kept for evaluation",
+            "split": f"{len(split.train)} scans to train on{known}; {100 * share:.0f} % (1 to "
+            f"{most}) to validate; {self.num_test} kept for evaluation",
         }

@@ -80,14 +80,14 @@ def _paper_steps(steps: int) -> OptimiserSettings:
 
 
 def _pretext_steps(steps: int, steps_per_epoch: int) -> OptimiserSettings:
-    # Rate and decay of Tian et al., "PMSACL" and "CCD"; they print no clipping, nnU-Net's is wide.
+    # Rate and decay of Tian et al., "PMSACL" and "CCD". They print no clipping; without it, the
+    # first steps throw directions about that are seen from a centre nearby.
     return OptimiserSettings(
         steps=steps,
         steps_per_epoch=steps_per_epoch,
         warmup_steps=0,
         learning_rate=0.01,
         weight_decay=3e-4,
-        clip_norm=12.0,
     )
 
 

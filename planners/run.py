@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,12 @@ from screener_nnu.paths import (
     preprocessed_folder,
     raw_folder,
 )
-from screener_nnu.planners.existing import existing_plan_stays, names_of, without
+from screener_nnu.planners.dropping import drop_cases
+from screener_nnu.planners.existing import existing_plan_stays, names_of
 from screener_nnu.planners.fingerprint import body_shares, summarise
 from screener_nnu.planners.lock import only_run
 from screener_nnu.planners.modality import modality_of_datasets
+from screener_nnu.planners.normal_cases import read_normal_cases, stored_normal_cases
 from screener_nnu.planners.planner import ScreenerPlanner
 from screener_nnu.planners.records import collect_records
 from screener_nnu.planners.replaced import warn_of_dependents
@@ -31,7 +32,6 @@ from screener_nnu.planners.stored import (
     INTENSITIES,
     Fingerprint,
     keep_planned_from,
-    plans_of,
     read_fingerprint,
     read_sources,
 )
@@ -53,6 +53,7 @@ def plan_dataset(
     verify: bool = False,
     overrides: Sequence[str] = (),
     modality: str | None = None,
+    normal_cases: Path | None = None,
 ) -> str:
     """Writes fingerprint, `dataset.json` and plan; returns the data set's full name.
 
@@ -64,16 +65,23 @@ def plan_dataset(
         verify: compare the content of every image with what an earlier run read.
         overrides: settings `key=value` that take the place of the planner's.
         modality: of the images; by default what the data sets say, or their values.
+        normal_cases: list of cases that are known to be normal; by default that of the plan, if it
+            is there.
 
     Raises:
-        ScreenerError: no images, or a plan with other settings that cases were made with.
+        ScreenerError: no images, a list that does not fit them, or a plan with other settings that
+            cases were made with.
     """
     if len(datasets) > 1 and pool is None:
         raise ScreenerError("several data sets need a name together: add --pool 901 SomeName")
     name = f"Dataset{pool[0]:03d}_{pool[1]}" if pool else dataset_name(datasets[0])
     modality = modality_of_datasets(datasets, modality)
     cases, sources, groups = _collect_cases(datasets, pooled=pool is not None)
-    planned = partial(_plan, name, sources, {**request, "groups": groups}, overrides)
+    path = plan_file(name, request["plans_name"])
+    normal = read_normal_cases(normal_cases, cases) if normal_cases else stored_normal_cases(path)
+    planned = partial(
+        _plan, name, sources, {**request, "groups": groups, "normal": normal}, overrides
+    )
     folder = preprocessed_folder(name)
     with only_run(folder):
         stored = read_fingerprint(folder)
@@ -86,7 +94,6 @@ def plan_dataset(
         keep_planned_from(folder, stored, fingerprint)
         write_json(folder / FINGERPRINT_FILE, fingerprint)
         _describe(folder / "dataset.json", datasets, pool, len(fingerprint["cases"]))
-        path = plan_file(name, request["plans_name"])
         if not existing_plan_stays(path, fingerprint, plan, planned):
             write_json(path, plan.to_dict())
             _explain(plan, path)
@@ -221,27 +228,4 @@ def preprocess_planned(
         lambda replaced: warn_of_dependents(dataset, folder, replaced, scans),
     )
     if summary.skipped:
-        _drop_cases(path, settings.data_identifier, summary.skipped)
-
-
-def _drop_cases(path: Path, data_identifier: str, reasons: dict[str, str]) -> None:
-    """Takes cases out of a plan, and out of those that share its cases."""
-    with only_run(path.parent):
-        # Read again: another part may have dropped cases of its own in the meantime.
-        for other, plan in list(plans_of(path.parent)):
-            if plan.settings.data_identifier == data_identifier:
-                _drop_from(other, plan, reasons)
-
-
-def _drop_from(path: Path, plan: Plan, reasons: dict[str, str]) -> None:
-    settings = plan.settings
-    dropped = {case: reasons[case] for case in names_of(settings.split) & reasons.keys()}
-    if not dropped:
-        return
-    split = without(settings.split, set(dropped))
-    if not split.train:
-        raise ScreenerError(f"no training case of {path} is left; see the reasons above")
-    left_out = {**settings.left_out, **dropped}
-    changed = plan.with_settings(replace(settings, split=split, left_out=left_out))
-    write_json(path, changed.to_dict())
-    logger.info("%d cases left out of %s", len(dropped), path)
+        drop_cases(path, settings.data_identifier, summary.skipped)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,6 +28,11 @@ def choose_device(name: str | None) -> torch.device:
     if name == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(available_cores())
     return torch.device(name)
+
+
+def small_tensor(values: Sequence[Any], device: torch.device) -> torch.Tensor:
+    """A few numbers, or rows of them, on a device; what it still computes is not waited for."""
+    return torch.tensor(values).to(device, non_blocking=True)
 
 
 def free_shared_memory() -> int | None:

@@ -9,6 +9,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
+from screener_nnu.errors import some
 from screener_nnu.igd_settings import IgdSettings
 from screener_nnu.optimiser_settings import OptimiserSettings
 from screener_nnu.pretext_settings import PretextSettings
@@ -309,6 +310,12 @@ class SplitSettings:
     validation: tuple[str, ...]
     test: tuple[str, ...] = ()
     normal: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuses normal cases that are not for training."""
+        others = set(self.normal) - set(self.train)
+        if others:
+            raise ValueError(f"normal must be cases of train, but {some(others)} are none")
 
     @property
     def presumed_normal(self) -> tuple[str, ...]:

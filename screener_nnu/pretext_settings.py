@@ -197,7 +197,6 @@ class PretextSettings:
         warmup_steps=0,
         learning_rate=0.01,
         weight_decay=3e-4,
-        clip_norm=12.0,
     )
     momentum: Annotated[float, Within(at_least=0, below=1)] = 0.9
     method: str = "pmsacl"

@@ -31,6 +31,7 @@ _SCHEDULES = {
     "condition": "condition.contrast",
     "density": "density",
     "distillation": "distillation",
+    "pretext": "pretext",
 }
 TINY = (
     "low_precision_cpu=false",
@@ -40,6 +41,7 @@ TINY = (
         for stage in _SCHEDULES.values()
         for key, value in (("steps", 4), ("steps_per_epoch", 2), ("warmup_steps", 1))
     ),
+    "pretext.images_per_step=2",
     "condition.kind=masking_invariant",
     "density.volumes_per_step=2",
     "density.whole_scans=false",

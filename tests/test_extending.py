@@ -33,6 +33,7 @@ from screener_nnu.inference.output_folder import taken_names
 from screener_nnu.outputs.extras import MappedCase
 from screener_nnu.outputs.products import PRODUCTS, Product
 from screener_nnu.preprocessing.modality import MODALITIES
+from screener_nnu.pretext_settings import METHODS
 from screener_nnu.setting_values import Positive
 from screener_nnu.trainers.density import DensityTrainer
 
@@ -242,6 +243,7 @@ def test_the_page_names_registries_that_exist() -> None:
         "TRAINED_BY": {},
         "STAGES": stages.STAGES,
         "DETECTORS": detectors.DETECTORS,
+        "METHODS": METHODS,
         "BASELINES": BASELINES,
         "PICTURE_BASELINES": PICTURE_BASELINES,
         "MODALITIES": MODALITIES,

@@ -1,4 +1,4 @@
-"""Images of one size, whole pictures or crops of scans, for stages that learn of images."""
+"""What image-level pre-training reads: whole pictures, crops of scans, or pairs of patches."""
 
 from __future__ import annotations
 
@@ -8,44 +8,84 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from screener_nnu.errors import CaseError
 from screener_nnu.plans import Shape
 from screener_nnu.sampling.crops import Box
+from screener_nnu.sampling.neighbours import draw_neighbours
 from screener_nnu.trainers.reading import CaseReader, Pinnable, random_start, read_padded
 
-# A box is drawn anew, so often at most, where less than this part of it lies in the body.
-_LEAST_BODY, _MAX_DRAWS = 0.5, 20
+# Of a crop that lies in the body: air alone has nothing to learn from.
+_LEAST_BODY = 0.25
+_TRIES = 20
 
 
 @dataclass(frozen=True)
 class ImageSample(Pinnable):
-    """A box of the equalised image (D, H, W), or (C, D, H, W) in colour, and its body mask."""
+    """An image, and the patch beside it where there is one.
+
+    Attributes:
+        image, body: equalised image (D, H, W), in colour (C, D, H, W), and body mask (D, H, W), of
+            stored voxels.
+        neighbour: another patch of the same case; empty for a global model.
+        direction: where it lies, a place in the tables of `sampling.neighbours`; -1 without.
+    """
 
     image: torch.Tensor
     body: torch.Tensor
+    neighbour: torch.Tensor
+    direction: int = -1
 
 
 class ImageReader(CaseReader[ImageSample]):
-    """Reads boxes of one size, in stored voxels; a smaller case begins its box, and 0 follows."""
+    """Reads boxes of one size; of a crop of a scan a quarter at least lies in the body.
+
+    Args:
+        folder, names, seed, stage: see `CaseReader`.
+        size: of a box in stored voxels.
+        pairs: whether a second box beside it is read, as large.
+    """
 
     def __init__(
-        self, folder: Path, names: tuple[str, ...], seed: int, stage: str, size: Shape
+        self,
+        folder: Path,
+        names: tuple[str, ...],
+        seed: int,
+        stage: str,
+        size: Shape,
+        pairs: bool = False,
     ) -> None:
-        """See `CaseReader`."""
+        """Keeps the size."""
         super().__init__(folder, names, seed, stage)
         self.size = size
+        self.pairs = pairs
 
     def read(self, case: str, generator: np.random.Generator) -> ImageSample:
-        """A box half of which lies in the body, or of 20 draws the one with the most of it."""
+        """An image of a case.
+
+        Raises:
+            CaseError: the case cannot be read, or has hardly any body.
+        """
         extent = self.cases.shape(case, "equalised")
-        most, chosen = -1.0, None
-        for _ in range(_MAX_DRAWS):
-            box = Box(random_start(generator, extent, self.size), self.size)
+        for _ in range(_TRIES):
+            box, second, direction = self._draw(extent, generator)
             body = read_padded(self.cases, case, "body", box, 0)
-            share = float((body > 0).mean())
-            if share > most:
-                most, chosen = share, (box, body)
-            if share >= _LEAST_BODY or all(n <= m for n, m in zip(extent, self.size, strict=True)):
+            whole = bool(np.all(np.greater_equal(self.size, extent)))
+            if body.mean() >= _LEAST_BODY or (whole and body.any()):
                 break
-        assert chosen is not None  # there is always a draw
-        image = read_padded(self.cases, case, "equalised", chosen[0], 0)
-        return ImageSample(torch.from_numpy(image), torch.from_numpy(chosen[1]))
+        else:
+            raise CaseError(
+                case,
+                f"{_TRIES} crops of it hold less than {100 * _LEAST_BODY:.0f} % body: plan without "
+                "it, or with smaller crops",
+            )
+        neighbour = torch.empty(0)
+        if second is not None:
+            neighbour = torch.from_numpy(read_padded(self.cases, case, "equalised", second, 0))
+        image = read_padded(self.cases, case, "equalised", box, 0)
+        return ImageSample(torch.from_numpy(image), torch.from_numpy(body), neighbour, direction)
+
+    def _draw(self, extent: Shape, generator: np.random.Generator) -> tuple[Box, Box | None, int]:
+        if not self.pairs:
+            return Box(random_start(generator, extent, self.size), self.size), None, -1
+        first, second, direction = draw_neighbours(generator, extent, self.size)
+        return Box(first, self.size), Box(second, self.size), direction

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from screener_nnu.commands._run import run
+from screener_nnu.commands._run import run, user_path
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,6 +59,14 @@ def _parser() -> argparse.ArgumentParser:
         help="resize pictures to at most that size, rows and columns by one factor",
     )
     parser.add_argument("--num_test", type=int, default=0, help="scans kept for evaluation")
+    parser.add_argument(
+        "--normal_cases",
+        type=user_path,
+        default=None,
+        metavar="FILE",
+        help="list of cases that are known to be normal, a name a line, for methods that take "
+        "what they learn from as normal",
+    )
     parser.add_argument("--seed", type=int, default=12345)
     parser.add_argument("-p", dest="plans", default="ScreenerPlans", metavar="PLANS")
     parser.add_argument(
@@ -128,6 +136,7 @@ def _plan_and_preprocess(arguments: argparse.Namespace) -> None:
         verify=arguments.verify_dataset_integrity,
         overrides=arguments.overrides,
         modality=arguments.modality,
+        normal_cases=arguments.normal_cases,
     )
     if not arguments.no_preprocessing:
         preprocess_planned(dataset, arguments.plans, processes, arguments.part, arguments.parts)

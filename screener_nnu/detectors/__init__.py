@@ -90,6 +90,7 @@ _OF_POSITIONS = {
         "position",
         of_pictures=("density.options.bins=[1,0,0]",),
     ),
+    "gaussian": _fitted("one Gaussian of all places (PaDiM without places)", "full_gaussian"),
     "pca": _fitted("Gaussian in the space of principal components", "gaussian_pca"),
     # A bank of 1000 takes the time of the flow; one of 10,000 ten times as long.
     "knn": _fitted(

@@ -13,7 +13,7 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.files import refuse_missing
 
 CASE_SCORE = "case_score"
-_SCORES = (CASE_SCORE, "peak_score", "mean_score")
+_SCORES = (CASE_SCORE, "peak_score", "mean_score", "smoothed_score")
 
 
 @dataclass(frozen=True)

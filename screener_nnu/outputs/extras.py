@@ -17,13 +17,14 @@ from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.files import OutputError, remove
 from screener_nnu.findings import Findings
 from screener_nnu.inference.map_folder import AnomalyMap
-from screener_nnu.map_kind import SCANS
+from screener_nnu.map_kind import PICTURES, SCANS
 from screener_nnu.outputs.products import FINDINGS, PRODUCTS, product_endings, product_file
 from screener_nnu.outputs.request import OutputRequest
 from screener_nnu.outputs.scan_vectors import packed
 from screener_nnu.ownership import OwnedFolder
 from screener_nnu.plans import write_json
 from screener_nnu.preprocessing.reading import RawImage
+from screener_nnu.smoothed_score import smoothed_score
 from screener_nnu.stages import load_object
 from screener_nnu.viewer.index import INDEX, CaseRow
 
@@ -183,11 +184,15 @@ class CaseExtras:
     def _summary(self, result: AnomalyMap, findings: Findings | None) -> dict[str, Any]:
         """Figures of the scan as a whole."""
         inside = sitk.GetArrayViewFromImage(result.body) != 0
-        scores = sitk.GetArrayViewFromImage(result.score)[inside]
+        whole = sitk.GetArrayViewFromImage(result.score)
+        scores = whole[inside]
         values: dict[str, Any] = {"peak_score": None, "mean_score": None}
         if scores.size:
             values["peak_score"] = float(scores.max())
             values["mean_score"] = float(scores.mean(dtype=np.float64))
+        if scores.size and self.request.kind == PICTURES:
+            plane = whole.shape[-2:]
+            values["smoothed_score"] = smoothed_score(whole.reshape(plane), inside.reshape(plane))
         if self.request.calibration is not None and scores.size:
             score = self.request.calibration.case_score(scores)
             values["case_score"] = score.value

@@ -25,9 +25,15 @@ COLUMNS = (
 
 
 def columns_of(kind: MapKind) -> tuple[str, ...]:
-    """Of the table of scans, or of pictures, whose findings have an area (pixels), no volume."""
-    size = "findings_ml" if kind == SCANS else "findings_px"
-    return tuple(size if name == "findings_ml" else name for name in COLUMNS)
+    """Of the table of scans, or of pictures.
+
+    Findings of pictures have an area (pixels) in place of a volume, and maps of pictures are
+    blurred as well.
+    """
+    if kind == SCANS:
+        return COLUMNS
+    other = {"mean_score": ("mean_score", "smoothed_score"), "findings_ml": ("findings_px",)}
+    return tuple(column for name in COLUMNS for column in other.get(name, (name,)))
 
 
 def write_table(

@@ -19,6 +19,7 @@ def colour_jitter(
     in_plane_spacing: torch.Tensor,
     settings: JitterSettings,
     generator: torch.Generator,
+    least_spacing: float | None = None,
 ) -> torch.Tensor:
     """Jitters each crop by itself.
 
@@ -27,9 +28,12 @@ def colour_jitter(
         in_plane_spacing: (B, 2) spacing (y, x) of each crop in mm.
         settings: probability and ranges.
         generator: on the device of `images`.
+        least_spacing: lower bound of the spacing in mm, where it is known: the device is not waited
+            for then.
     """
     draws = _Draws(images, settings.probability, generator)
-    images = _blur_or_sharpen(images, in_plane_spacing, settings, draws)
+    least = float(in_plane_spacing.min()) if least_spacing is None else least_spacing
+    images = _blur_or_sharpen(images, in_plane_spacing, least, settings, draws)
     sigma = draws.gated(0.0, settings.noise, neutral=0.0)
     noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
     images = images + sigma * noise
@@ -61,14 +65,18 @@ class _Draws:
 
 
 def _blur_or_sharpen(
-    images: torch.Tensor, spacing: torch.Tensor, settings: JitterSettings, draws: _Draws
+    images: torch.Tensor,
+    spacing: torch.Tensor,
+    least_spacing: float,
+    settings: JitterSettings,
+    draws: _Draws,
 ) -> torch.Tensor:
     sigma_mm = draws.uniform(0.0, settings.blur_sigma_mm)
     amount = draws.uniform(0.0, settings.sharpen)
     sharpens = draws.uniform(0.0, 1.0) < 0.5
     applied = draws.uniform(0.0, 1.0) < settings.probability
     sigma = sigma_mm.view(-1, 1) / spacing.to(images)
-    blurred = blur_in_plane(images, sigma, settings.blur_sigma_mm / float(spacing.min()))
+    blurred = blur_in_plane(images, sigma, settings.blur_sigma_mm / least_spacing)
     changed = torch.where(sharpens, images + amount * (images - blurred), blurred)
     return torch.where(applied, changed, images)
 
@@ -85,11 +93,16 @@ def blur_in_plane(images: torch.Tensor, sigma: torch.Tensor, max_sigma: float) -
     offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
     kernels = torch.exp(-0.5 * (offsets / sigma.clamp_min(1e-3)[..., None]) ** 2)
     kernels = kernels / kernels.sum(-1, keepdim=True)
-    batch, colours, depth, height, width = images.shape
+    batch, colours, *shape = images.shape
     kernels = kernels.repeat_interleave(colours, 0)
-    groups = batch * colours
-    stack = images.reshape(1, groups, depth, height, width)  # one group a crop and colour
-    stack = F.pad(stack, (radius, radius, radius, radius, 0, 0), mode="replicate")
-    stack = F.conv3d(stack, kernels[:, 0].reshape(groups, 1, 1, -1, 1), groups=groups)
-    stack = F.conv3d(stack, kernels[:, 1].reshape(groups, 1, 1, 1, -1), groups=groups)
+    groups = batch * colours  # one group a crop and colour
+    if shape[0] == 1:  # of planes: on processors it is two to five times as fast
+        shape, convolve = shape[1:], F.conv2d
+    else:
+        convolve = F.conv3d
+    beyond = (0,) * (2 * len(shape) - 4)
+    ones = (1,) * (len(shape) - 2)
+    stack = F.pad(images.reshape(1, groups, *shape), (radius,) * 4 + beyond, mode="replicate")
+    stack = convolve(stack, kernels[:, 0].reshape(groups, 1, *ones, -1, 1), groups=groups)
+    stack = convolve(stack, kernels[:, 1].reshape(groups, 1, *ones, 1, -1), groups=groups)
     return stack.view(images.shape)

@@ -53,8 +53,9 @@ def model_card(description: Mapping[str, Any]) -> str:
 
 def _data(scans: Mapping[str, int], modality: str) -> str:
     what = "" if modality == PICTURE else " scans"
+    known = f" ({scans['normal']} of them known to be normal)" if scans["normal"] else ""
     return (
-        f"Unlabelled {MODALITIES[modality].title}: {scans['train']}{what} to train on, "
+        f"Unlabelled {MODALITIES[modality].title}: {scans['train']}{what} to train on{known}, "
         f"{scans['validation']} to validate, {scans['test']} kept for evaluation, "
         f"{scans['left_out']} left out."
     )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from screener_nnu.errors import ScreenerError
 from screener_nnu.plans import Plan, SplitSettings
+from screener_nnu.pretext_settings import PACKAGE
 
 # Everything else of a checkpoint serves to go on training: optimiser, generators, head, log, and
 # the hash of an earlier stage's file, which is another file now.
@@ -46,7 +48,7 @@ def case_names(plan: Plan) -> set[str]:
 def case_counts(plan: Plan) -> dict[str, int]:
     """How many cases a plan has, by their use."""
     split = plan.settings.split
-    uses = {use: len(getattr(split, use)) for use in ("train", "validation", "test")}
+    uses = {use: len(getattr(split, use)) for use in ("train", "validation", "test", "normal")}
     return {**uses, "left_out": len(plan.settings.left_out)}
 
 
@@ -54,12 +56,19 @@ def plan_without_cases(plan: Plan) -> dict[str, Any]:
     """The dictionary of a plan without the names of cases; its one configuration stands alone."""
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    empty = replace(plan.settings, split=SplitSettings((), (), ()), left_out={})
+    settings = plan.settings
+    pretext = replace(settings.pretext, weights=_without_folders(settings.pretext.weights))
+    empty = replace(settings, split=SplitSettings((), (), ()), left_out={}, pretext=pretext)
     values = plan.with_settings(empty).to_dict()
     values.pop("continue_training", None)
     name = plan.configuration_name
     block = PlansManager(values).get_configuration(name).configuration
     return {**values, "configurations": {name: block}}
+
+
+def _without_folders(weights: str) -> str:
+    """The name of a file of first weights, without the folders of a user's machine."""
+    return weights if weights in ("", PACKAGE) else Path(weights).name
 
 
 def dataset_without_cases(dataset_json: Mapping[str, Any]) -> dict[str, Any]:

@@ -140,7 +140,7 @@ def _run(name: str, one: PictureSet, seed: int, arguments: argparse.Namespace) -
                 *("-i", maps, "-r", raw / "labelsTs", "--images", raw / "imagesTs", "-o", judged),
             )
             figures |= _of_pixels(detector, json.loads((judged / "summary.json").read_text()))
-    return {**figures, **_without_learning(raw / "imagesTs", labels, one.kinds)}
+    return {**figures, **without_learning(raw / "imagesTs", labels, one.kinds)}
 
 
 def _call(world: Mapping[str, str], command: str, *words: object) -> None:
@@ -188,9 +188,10 @@ def _of_pixels(detector: str, summary: dict) -> dict[tuple[str, str], float]:
     return found
 
 
-def _without_learning(
+def without_learning(
     folder: Path, labels: Mapping[str, int], kinds: tuple[str, ...]
 ) -> dict[tuple[str, str], float]:
+    """Image AUROC, by title and kind, of scores that need no training."""
     from PIL import Image
 
     scores: dict[str, dict[str, float]] = defaultdict(dict)

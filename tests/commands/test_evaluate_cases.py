@@ -43,6 +43,7 @@ def predicted(seed: int, strength: float = 1.0) -> Rows:
                 "flag": int(percentile >= 95),
                 "peak_score": f"{np.round(score + rng.normal()):.4f}",
                 "mean_score": f"{-score:.4f}",
+                "smoothed_score": f"{score + rng.normal():.4f}",
                 "findings": 3,
                 "problem": "",
                 "vector_nearest": f"{rng.normal():.4f}",
@@ -78,7 +79,8 @@ def test_every_score_has_its_figures(tmp_path: Path, capsys: pytest.CaptureFixtu
     summary = evaluate(tmp_path)
     assert summary["cases"] == [row["case"] for row in rows] and not summary["left_out"]
     of_method = summary["methods"]["screener"]
-    assert list(of_method) == ["case_score", "peak_score", "mean_score", "vector_nearest"]
+    columns = ["case_score", "peak_score", "mean_score", "smoothed_score", "vector_nearest"]
+    assert list(of_method) == columns
     for name, figures in of_method.items():
         scores = column(rows, name)
         assert figures["cases"] == CASES and figures["abnormal"] == CASES // 2
@@ -179,6 +181,7 @@ def test_several_methods_on_the_same_cases_and_their_paired_difference(tmp_path:
         "case_score",
         "peak_score",
         "mean_score",
+        "smoothed_score",
         "vector_nearest",
     ]
     # A method and itself differ by nothing in every sample, which they would not if unpaired.

@@ -8,6 +8,7 @@ from scipy.spatial import distance
 
 from screener_nnu.densities import full_gaussian
 from screener_nnu.densities.full_gaussian import FullGaussianDensity
+from screener_nnu.densities.gaussian_pca import GaussianPcaDensity
 from screener_nnu.errors import ScreenerError
 
 torch.set_num_threads(1)
@@ -289,6 +290,18 @@ def test_refuses_to_share_what_no_bin_has():
     with pytest.raises(ScreenerError, match="no bin has two rows.*density.options.bins"):
         fitted(rows, positions, covariance="shared")
     assert fitted(rows, positions, covariance="full").means.shape == (64, 4)
+
+
+def test_in_the_space_of_all_components_it_is_the_same_but_for_the_ridge():
+    """Detectors `gaussian` and `pca` on a descriptor of few channels."""
+    rows, _ = sample(300)
+    queries, _ = sample(50, seed=1)
+    for ridge in (1e-4, 0.01):
+        pca = GaussianPcaDensity(4, ridge=ridge)
+        pca.fit(rows, None, torch.Generator())
+        found = scores(pca, queries)
+        np.testing.assert_allclose(found, scores(fitted(rows, ridge=ridge), queries), rtol=1e-4)
+    assert abs(found - scores(fitted(rows, ridge=1e-4), queries)).max() > 0.01
 
 
 def test_tells_how_many_bins_are_thin(caplog):

@@ -13,7 +13,7 @@ import torch
 
 pytestmark = pytest.mark.slow
 
-STAGES = ("descriptor", "condition", "density", "distillation")
+STAGES = ("descriptor", "condition", "density", "distillation", "pretext")
 # Run as two processes: rank, folder to meet in. nnU-Net takes it for granted that there is a GPU.
 RANK = """
 import json

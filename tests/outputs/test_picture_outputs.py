@@ -18,6 +18,7 @@ from screener_nnu.calibration.measure import calibrate_on, measure_scans
 from screener_nnu.calibration.record import Calibration
 from screener_nnu.calibration.scans import ScoredScan
 from screener_nnu.errors import ScreenerError
+from screener_nnu.evaluation.case_table import read_case_scores
 from screener_nnu.inference.predict import predict_files
 from screener_nnu.map_kind import LABEL_NAMES, PICTURES
 from screener_nnu.outputs.contact_sheet import write_contact_sheet
@@ -27,6 +28,7 @@ from screener_nnu.outputs.products import product_endings
 from screener_nnu.outputs.request import OutputRequest
 from screener_nnu.outputs.table import write_table
 from screener_nnu.preprocessing.reading import Source
+from screener_nnu.smoothed_score import smoothed_score
 from screener_nnu.viewer.picture import shown_pixels
 from tests.made_pictures import HEIGHT, SPOT, WIDTH, pixels, predictor, read, write
 
@@ -161,7 +163,7 @@ def test_the_table_of_pictures(tmp_path: Path) -> None:
     rows = rows_of(run(images, tmp_path / "out", asked))
     assert list(rows[0]) == [
         "case", "case_score", "case_percentile", "flag", "peak_score", "mean_score",
-        "findings", "findings_not_listed", "findings_px", "problem",
+        "smoothed_score", "findings", "findings_not_listed", "findings_px", "problem",
     ]  # fmt: skip
     assert len(rows) == 5 and rows[-1]["case"] == "broken" and rows[-1]["flag"] == ""
     for row in rows[:-1]:
@@ -169,6 +171,8 @@ def test_the_table_of_pictures(tmp_path: Path) -> None:
         score = tifffile.imread(tmp_path / "out" / f"{row['case']}.tif")
         body = skimage.io.imread(tmp_path / "out" / f"{row['case']}_body.png") > 0
         assert float(row["mean_score"]) == pytest.approx(score[body].mean(), abs=1e-4)
+        assert float(row["smoothed_score"]) == pytest.approx(smoothed_score(score, body), abs=1e-4)
+        assert float(row["mean_score"]) < float(row["smoothed_score"]) < float(row["peak_score"])
         assert int(row["findings_px"]) == (score[body] > 60).sum()
     scores = [float(row["case_score"]) for row in rows[:-1]]
     assert scores == sorted(scores, reverse=True)
@@ -183,6 +187,29 @@ def test_a_record_of_an_earlier_version_has_a_flag_but_where_nothing_is_known(
     for case, values in {"a": {"case_score": 3.0, "case_percentile": 95.0}, "b": {}}.items():
         (tmp_path / f"{case}.json").write_text(json.dumps({"case": case, "model": "m", **values}))
     assert [row["flag"] for row in rows_of(write_table(tmp_path, "ab", {}))] == ["1", ""]
+
+
+def test_records_without_a_smoothed_score_stay_as_they_are(tmp_path: Path) -> None:
+    """Those of an earlier version: no map is made again, and their cells are empty."""
+    images, out = some_pictures(tmp_path / "in", 3), tmp_path / "out"
+    first = rows_of(run(images, out))
+    for path in out.glob("p*.json"):
+        record = json.loads(path.read_text())
+        del record["smoothed_score"]
+        path.write_text(json.dumps(record))
+    stamps = {
+        path: path.stat().st_mtime_ns for end in ("tif", "json") for path in out.glob(f"p*.{end}")
+    }
+    table = run(images, out)
+    assert len(stamps) == 6 and {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    rows = rows_of(table)
+    assert {row.pop("smoothed_score") for row in rows} == {""}
+    assert rows == [{k: v for k, v in row.items() if k != "smoothed_score"} for row in first]
+    assert "smoothed_score" in read_case_scores(out).scores
+    # A new one among them has it.
+    images |= {"new": write(tmp_path / "in" / "new.png", seed=9)}
+    rows = rows_of(run(images, out))
+    assert [row["case"] for row in rows if row["smoothed_score"]] == ["new"]
 
 
 def test_the_sheet_shows_both_ends_of_the_table(tmp_path: Path) -> None:

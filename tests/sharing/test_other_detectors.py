@@ -19,6 +19,7 @@ from screener_nnu.detectors import ModelRef
 STAGES = {
     "teacher": {"ScreenerPlans": ["descriptor", "condition", "density"]},
     "padim": {"ScreenerPlans": ["descriptor"], "ScreenerPlans_padim": ["density"]},
+    "padim_pretext": {"ScreenerPlans": ["pretext"], "ScreenerPlans_padim_pretext": ["density"]},
     "msde": {"ScreenerPlans": ["descriptor"], "ScreenerPlans_msde": ["density"]},
     "knn_levels": {"ScreenerPlans": ["descriptor"], "ScreenerPlans_knn_levels": ["density"]},
     "pca_untrained": {"ScreenerPlans_pca_untrained": ["density"]},

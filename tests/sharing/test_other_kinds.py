@@ -168,7 +168,7 @@ def test_the_card_says_what_the_images_are(plan: Plan) -> None:
         "plans_name": "ScreenerPlans",
         "description": "",
         "license": None,
-        "scans": {"train": 9, "validation": 1, "test": 0, "left_out": 0},
+        "scans": {"train": 9, "validation": 1, "test": 0, "normal": 0, "left_out": 0},
         "settings": main_settings(plan),
         "training": {},
         "score_statistics": STATISTICS,
@@ -180,3 +180,6 @@ def test_the_card_says_what_the_images_are(plan: Plan) -> None:
     pictures = plan.configuration_name == "2d"
     assert ("Unlabelled pictures: 9 to train" if pictures else "MR: 9 scans to train") in card
     assert f"network of `{plan.configuration_name}`" in card
+    assert "known to be normal" not in card
+    description["scans"] = {**description["scans"], "normal": 3}
+    assert "to train on (3 of them known to be normal), 1 to validate" in model_card(description)

@@ -202,7 +202,7 @@ def test_card_and_description(model_files: dict[str, Path], trained_once: Any) -
                 "sha256": hashlib.sha256(content).hexdigest(),
             }
     assert values["format_version"] == 1 and values["license"] == "CC BY 4.0"
-    assert values["scans"] == {"train": 4, "validation": 1, "test": 1, "left_out": 0}
+    assert values["scans"] == {"train": 4, "validation": 1, "test": 1, "normal": 0, "left_out": 0}
     assert torch.__version__.startswith(values["versions"]["torch"])
     path = trained_once.stage("density") / "checkpoint_final.pth"
     log = torch.load(path, weights_only=True)["logging"]

@@ -1,0 +1,291 @@
+"""Image-level pre-training on images that are taken as normal: PMSACL and its relatives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from screener_nnu.descriptors.image_encoder import build_image_encoder
+from screener_nnu.errors import ScreenerError
+from screener_nnu.losses.pmsacl import ClassContrast, centred, centring_loss
+from screener_nnu.plans import OptimiserSettings, PretextSettings, Shape
+from screener_nnu.pretext_settings import PACKAGE, UNET
+from screener_nnu.sampling.crops import as_batch, resize_boxes, voxels_per_crop
+from screener_nnu.sampling.neighbours import directions_of
+from screener_nnu.sampling.randomness import torch_generator
+from screener_nnu.synthetic.shifts import shift_of
+from screener_nnu.trainers.base import ScreenerTrainer, schedule_factor
+from screener_nnu.trainers.contrast import gather_rows
+from screener_nnu.trainers.image_reading import ImageReader, ImageSample
+from screener_nnu.trainers.loading import step_batches
+from screener_nnu.trainers.pretext_centres import Centres
+from screener_nnu.trainers.pretext_figure import changed_images_auroc
+from screener_nnu.trainers.pretext_model import EMBEDDING, Embedded, PretextModel
+from screener_nnu.trainers.pretext_views import ClassViews, Images
+
+# The schedule ends there, as a part of the rate.
+_LAST_RATE = 1e-3
+
+
+class PretextTrainer(ScreenerTrainer):
+    """Learns one vector of an image, in which changed images lie apart from unchanged ones.
+
+    Each image of a step is changed in every way of its method (class 0 is the image as it is), and
+    two weak views are made of each. The loss is the sum of a contrast of views, the squared
+    distance to the centre of the class, the cross-entropy of a classifier, and that of the position
+    of two patches, as far as the method has them.
+
+    References:
+        Tian et al., "Self-supervised Pseudo Multi-class Pre-training for Unsupervised Anomaly
+        Detection and Segmentation in Medical Images" (PMSACL), equations 1 to 9,
+        https://arxiv.org/abs/2109.01303.
+    """
+
+    stage = "pretext"
+    figure_name = "AUROC of changed images"
+
+    @property
+    def pretext(self) -> PretextSettings:
+        """Settings of this stage."""
+        return self.settings.pretext
+
+    @property
+    def optimiser_settings(self) -> OptimiserSettings:
+        """Of this stage."""
+        return self.pretext.optimiser
+
+    @property
+    def volumes_per_step(self) -> int:
+        """Images of a step."""
+        return self.pretext.images_per_step
+
+    @property
+    def image_size(self) -> Shape:
+        """Voxels of an image on the plan's grid."""
+        return self.pretext.image_size(self.settings.crop_size)
+
+    def stage_settings_check(self) -> None:
+        """Resolves the method, and refuses too few images to paste from."""
+        self.method = self.pretext.resolved()
+        shift_of(self.method.shift, self.method.classes)
+        names = self.settings.split.presumed_normal
+        if len(names) == 1:
+            raise ScreenerError(
+                f"{self.plan.name} has one image to train on ({names[0]}), and patches come from "
+                "other images than their own: plan more images"
+            )
+
+    def build_model(self) -> nn.Module:
+        """Encoder and heads of the method."""
+        method = self.method
+        encoder = build_image_encoder(self.plan, self.settings.seed)
+        if self._do_i_compile():
+            encoder.compile()
+        self.views = ClassViews(self.plan, method)
+        self.contrast = (
+            None
+            if method.contrast == "none"
+            else ClassContrast(method.temperature, method.alpha, method.contrast)
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.settings.seed + 1)
+            classes = 0 if method.classify == "none" else method.classes
+            directions = len(directions_of(self.image_size)) if method.position else 0
+            model = PretextModel(encoder, classes, method.classify == "projection", directions)
+        width = encoder.width if method.centred == "features" else EMBEDDING
+        self.centres = Centres(method, width, self.settings.seed, self.device)
+        return model
+
+    def initialize(self) -> None:
+        """Keeps the first weights, where later ones are held near them."""
+        super().initialize()
+        self.first_weights = [
+            p.detach().clone() for p in self._elastic_parameters() if self.method.elastic
+        ]
+        origin = self.pretext.weights or "random initialisation"
+        named = "the encoder of the plan's UNet" if self.pretext.backbone == UNET else "timm's"
+        if self.pretext.weights == PACKAGE:
+            origin = "ImageNet weights of the installed package"
+        self.print_to_log_file(f"backbone {self.pretext.backbone} ({named}): {origin}")
+
+    def _elastic_parameters(self) -> list[nn.Parameter]:
+        return [p for p in self.model.encoder.parameters() if p.requires_grad]
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, LambdaLR]:
+        """Stochastic gradient descent with momentum; cosine decay a step."""
+        settings = self.optimiser_settings
+        optimiser = torch.optim.SGD(
+            [p for p in self.network.parameters() if p.requires_grad],
+            lr=settings.learning_rate,
+            momentum=self.pretext.momentum,
+            weight_decay=settings.weight_decay,
+        )
+        factor = lambda step: max(_LAST_RATE, schedule_factor(settings, step))  # noqa: E731
+        return optimiser, LambdaLR(optimiser, factor)
+
+    def weights(self) -> dict[str, dict[str, torch.Tensor]]:
+        """The encoder's whole network, and the heads and centres that only training needs."""
+        model: PretextModel = self.model
+        return {
+            "network_weights": model.encoder.network.state_dict(),
+            "head_weights": {**model.heads(), **self.centres.state_dict()},
+        }
+
+    def load_weights(self, checkpoint: dict[str, Any]) -> None:
+        """Takes up all of them."""
+        model: PretextModel = self.model
+        model.encoder.network.load_state_dict(checkpoint["network_weights"])
+        heads = dict(checkpoint["head_weights"])
+        self.centres.load_state_dict(heads)
+        model.load_state_dict(heads, strict=False)
+
+    def _reader(self, names: tuple[str, ...], stage: str) -> ImageReader:
+        preprocessing = self.settings.preprocessing
+        covered = voxels_per_crop(
+            self.image_size, preprocessing.spacing, preprocessing.storage_spacing
+        )
+        z, y, x = (max(1, round(n)) for n in covered)
+        return ImageReader(
+            self.cases_folder, names, self.settings.seed, stage, (z, y, x), bool(self.pretext.patch)
+        )
+
+    def training_batches(self, first_step: int) -> Iterator[list[ImageSample]]:
+        """Images of this process."""
+        reader = self._reader(self.settings.split.presumed_normal, self.stage)
+        return step_batches(
+            reader,
+            self.volumes_per_step,
+            first_step,
+            *self.share_of_rank(),
+            self.settings.workers,
+        )
+
+    def images(self, batch: list[ImageSample]) -> Images:
+        """A batch on the device, on the plan's grid."""
+        size = self.image_size
+        stored = [s.image.to(self.device, non_blocking=True) for s in batch]
+        bodies = torch.stack([as_batch(s.body.to(self.device))[0] for s in batch])
+        inside = F.interpolate(bodies, size, mode="nearest-exact")[:, 0] > 0
+        beside = [s.neighbour.to(self.device, non_blocking=True) for s in batch]
+        patches = resize_boxes(beside, size) if self.pretext.patch else None
+        directions = torch.tensor([s.direction for s in batch], device=self.device)
+        return Images(resize_boxes(stored, size), inside, patches, directions)
+
+    def embed(self, views: torch.Tensor, pairs: Any = None) -> Embedded:
+        """What the network says of views, in mixed precision."""
+        with self.autocast():
+            found: Embedded = self.network(views, pairs)
+        return found
+
+    def prepare(self) -> None:
+        """Measures the centres of the classes, once, before anything is trained."""
+        self._measure_centres(0)
+
+    def on_train_epoch_start(self) -> None:
+        """Measures the centres anew where the method says so."""
+        super().on_train_epoch_start()
+        again = self.method.centring == "reestimated" and self.current_epoch
+        if again and self.current_epoch % self.method.reestimate_every == 0:
+            self._measure_centres(self.current_epoch)
+
+    @torch.no_grad()
+    def _measure_centres(self, epoch: int) -> None:
+        """Means of the classes over images of the training set, of all processes alike."""
+        if not self.centres.measured:
+            return
+        names = self.settings.split.presumed_normal
+        reader = self._reader(names, f"{self.stage} centres")
+        number, own = self.volumes_per_step, self.optimiser_settings.steps
+        count = Centres.images(len(names), own * number)
+        with self.centres.measuring(self.model):
+            for index in range(0, count, number):
+                batch = self.images([reader[i] for i in range(index, index + number)])
+                generator = torch_generator(
+                    self.device, self.settings.seed, f"{self.stage} centres", epoch, index
+                )
+                views, _, drawn = self.views.draw(batch, generator)
+                with self.autocast():
+                    found = self.model(views)
+                self.centres.add(self._centred_rows(found), drawn.labels)
+        if self.is_ddp:
+            dist.broadcast(self.centres.values, 0)
+
+    def _centred_rows(self, found: Embedded) -> torch.Tensor:
+        of_features = self.method.centred == "features"
+        return found.features if of_features else found.projection
+
+    def compute_loss(
+        self, batch: list[ImageSample], step: int
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The sum of the method's terms on two views of every class of each image."""
+        generator = torch_generator(
+            self.device, self.settings.seed, f"{self.stage} device", step, self.local_rank
+        )
+        images = self.images(batch)
+        views, classes, drawn = self.views.draw(images, generator)
+        pairs = self.views.pairs(images, generator) if self.method.position else None
+        found = self.embed(views, pairs)
+        terms: dict[str, torch.Tensor] = {}
+        rows, centres = self._centred_rows(found).float(), self.centres.values
+        if centres is not None and self.method.centre_weight:
+            terms["centre"] = self.method.centre_weight * centring_loss(rows, centres, classes)
+        if self.contrast is not None:
+            terms["contrast"] = self._contrast(found.projection, drawn.labels, drawn.sources)
+        if len(found.logits):
+            terms["classes"] = F.cross_entropy(found.logits.float(), classes)
+        if len(found.directions):
+            terms["position"] = F.cross_entropy(found.directions.float(), images.directions)
+        if self.method.elastic:
+            terms["elastic"] = self.method.elastic * self._elastic()
+        loss = torch.stack(list(terms.values())).sum()
+        logged = {key: value.detach() for key, value in terms.items()}
+        if drawn.pasted is not None:
+            logged["pasted"] = drawn.pasted
+        if centres is not None:
+            logged |= self.centres.distances(rows.detach(), classes)
+        return loss, logged
+
+    def _contrast(
+        self, z: torch.Tensor, classes: torch.Tensor, sources: torch.Tensor
+    ) -> torch.Tensor:
+        assert self.contrast is not None
+        usable = self.centres.values if self.method.centred == "projection" else None
+        u = centred(z.float(), usable, classes)
+        if self.is_ddp:
+            ranks, own = dist.get_world_size(), len(u)
+            u = gather_rows(u)
+            classes, sources = classes.repeat(ranks), sources.repeat(ranks)
+            # Views of two processes are of different images.
+            rank = torch.arange(ranks, device=u.device).repeat_interleave(own)
+            sources = sources + rank * (int(sources.max()) + 1)
+        loss: torch.Tensor = self.contrast(u, sources, classes)[0]
+        return loss
+
+    def _elastic(self) -> torch.Tensor:
+        own = self._elastic_parameters()
+        moved = [((p - q) ** 2).sum() for p, q in zip(own, self.first_weights, strict=True)]
+        return torch.stack(moved).sum()
+
+    def validation_figure(self) -> float:
+        """AUROC of changed held-out images against the same images unchanged.
+
+        Scored by the classifier's 1 - p(unchanged); of methods without a classifier by the distance
+        of the features to the nearest ones of training images. It needs no label.
+        """
+        figure, terms = changed_images_auroc(self)
+        self.validation_terms = terms
+        return figure
+
+    def finish(self) -> None:
+        """Takes the best epoch."""
+        if self.is_ddp:  # the first process may still be writing
+            dist.barrier()
+        self.keep_best_epoch()
+        if self.local_rank == 0:
+            self.final_figure = self.validation_figure()
