@@ -58,6 +58,7 @@ TINY = (
     "igd.latent=8",
     "igd.patch=8",
     "igd.patches=4",
+    "igd.reestimate_every=2",
     "inference.teacher_tile=[48, 48, 48]",
     "inference.student_tile=[16, 16, 16]",
 )

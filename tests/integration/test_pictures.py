@@ -48,6 +48,7 @@ SETTINGS = (
 OWN = [name for name in DETECTORS if name.rpartition("_")[2] not in OTHER_DESCRIPTORS]
 FURTHER = [
     *(name for name in OWN if DETECTORS[name].overrides or name == IGD),
+    "igd_pretext",
     "padim_levels",
     "knn_imagenet",
 ]
