@@ -13,7 +13,7 @@ from screener_nnu.planners.grid import nearest_multiple, strides_and_kernels
 from screener_nnu.planners.memory import Fit, Grid
 from screener_nnu.planners.presets import PAPER_CROP_VOXELS, Preset
 from screener_nnu.planners.volumes import VolumePlanning, usable_spacing
-from screener_nnu.plans import PretextSettings, Range, Shape, Spacing
+from screener_nnu.plans import IgdSettings, PretextSettings, Range, Shape, Spacing
 from screener_nnu.preprocessing.modality import Modality
 from screener_nnu.preprocessing.volumes import PICTURE_DEPTH
 from screener_nnu.pretext_settings import PACKAGE, PACKAGED_ARCHITECTURE
@@ -101,6 +101,13 @@ class PicturePlanning(VolumePlanning):
             crop_size=self.tile(fit),
             images_per_step=4 if fit.preset.crop_voxels < PAPER_CROP_VOXELS else 32,
         )
+
+    def igd(self, fit: Fit) -> IgdSettings:
+        """The auto-encoder of whole pictures and of patches of them, as published."""
+        small = fit.preset.crop_voxels < PAPER_CROP_VOXELS
+        images, patches, width = (4, 16, 256) if small else (16, 32, 512)
+        optimiser = fit.preset.igd
+        return IgdSettings(optimiser, images_per_step=images, patches=patches, width=width)
 
     def position_extent(self, fit: Fit) -> float:
         """Length that the position network spans: ten times the crop."""

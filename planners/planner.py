@@ -206,6 +206,7 @@ class ScreenerPlanner:
                 volumes_per_step=preset.distillation_volumes,
             ),
             pretext=self.kind.pretext(fit),
+            igd=self.kind.igd(fit),
             inference=InferenceSettings(teacher_tile=tile, student_tile=tile),
             calibration=CalibrationSettings(self.kind.calibrated),
             split=split,

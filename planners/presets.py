@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.plans import JitterSettings, OptimiserSettings
+from screener_nnu.plans import IgdSettings, JitterSettings, OptimiserSettings
 
 PAPER_CROP_VOXELS = 96 * 96 * 64
 PAPER_VOLUMES = 8
@@ -26,6 +26,7 @@ class Preset:
         density, hidden, flow_steps: kind and size of the density.
         tile_factor: edge of the density's crops and of the teacher's tiles, in crops.
         pretext: optimiser of the image-level pre-training.
+        igd: optimiser of the auto-encoder of normal images.
         distillation_factor, distillation_volumes: edge of the student's crops, in crops, and how
             many of them are in a step.
         pooled_mm: edge of a position of the density grid.
@@ -61,6 +62,7 @@ class Preset:
     density_steps: OptimiserSettings
     distillation: OptimiserSettings
     pretext: OptimiserSettings
+    igd: OptimiserSettings
     density_volumes: int
     whole_scans: bool
     max_scans: int
@@ -87,6 +89,11 @@ def _pretext_steps(steps: int, steps_per_epoch: int) -> OptimiserSettings:
         learning_rate=0.01,
         weight_decay=3e-4,
     )
+
+
+def _igd_steps(steps: int, steps_per_epoch: int) -> OptimiserSettings:
+    optimiser = IgdSettings().optimiser
+    return replace(optimiser, steps=steps, steps_per_epoch=steps_per_epoch)
 
 
 def _cpu_steps(steps: int, learning_rate: float, steps_per_epoch: int = 50) -> OptimiserSettings:
@@ -127,6 +134,8 @@ def _accelerator(name: str, memory_gb: float, steps: tuple[int, int, int]) -> Pr
         density_steps=_paper_steps(density),
         distillation=_paper_steps(distillation),
         pretext=_pretext_steps(distillation // 2, 500),
+        # 256 epochs of 1600 images by 16, as published.
+        igd=_igd_steps(25_600, 500),
         density_volumes=4,
         whole_scans=False,
         max_scans=0,
@@ -173,6 +182,7 @@ PRESETS = {
         density_steps=_cpu_steps(1000, 4e-3, 125),
         distillation=_cpu_steps(1000, 2e-3),
         pretext=_pretext_steps(400, 50),
+        igd=_igd_steps(400, 20),
         density_volumes=8,
         whole_scans=True,
         max_scans=80,

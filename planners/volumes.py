@@ -11,10 +11,11 @@ import numpy as np
 from screener_nnu.errors import ScreenerError
 from screener_nnu.planners.grid import nearest_multiple, plan_pooling, strides_and_kernels
 from screener_nnu.planners.memory import Fit, Grid, volume_grid
-from screener_nnu.planners.presets import Preset
+from screener_nnu.planners.presets import PAPER_CROP_VOXELS, Preset
 from screener_nnu.planners.split import HELD_OUT
 from screener_nnu.plans import (
     CalibrationSettings,
+    IgdSettings,
     PositionSettings,
     PreprocessingSettings,
     PretextSettings,
@@ -94,6 +95,12 @@ class VolumePlanning:
         """
         images = max(2, fit.preset.volumes // 2)
         return PretextSettings(optimiser=fit.preset.pretext, images_per_step=images)
+
+    def igd(self, fit: Fit) -> IgdSettings:
+        """The auto-encoder of crops of self-supervision; maps of a volume are large."""
+        small = fit.preset.crop_voxels < PAPER_CROP_VOXELS
+        images, width = (2, 128) if small else (4, 512)
+        return IgdSettings(fit.preset.igd, images_per_step=images, width=width)
 
     def position_extent(self, fit: Fit) -> float:
         """Length (mm) that the position network spans: a body's."""

@@ -13,8 +13,9 @@ CASE_PERCENTILE = 99.95
 """The percentile of a scan's own body voxels that is its case score; chosen by measurement."""
 FLAG_PERCENTILE = 95.0
 """From this percentile among held-out scans on a scan is flagged: one of twenty normal ones is."""
-#: Table of all scans beside their maps, and the beginning of its columns of other scores.
-CASE_TABLE, VECTOR = "cases.csv", "vector_"
+#: Table of all scans beside their maps, and how its columns of other scores begin: of one vector of
+#: a scan, and of the scan as a whole by a detector that has such a score.
+CASE_TABLE, VECTOR, IMAGE = "cases.csv", "vector_", "image_"
 _STRIDE = 64
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
 from screener_nnu.errors import some
+from screener_nnu.igd_settings import IgdSettings
 from screener_nnu.optimiser_settings import OptimiserSettings
 from screener_nnu.pretext_settings import PretextSettings
 from screener_nnu.setting_values import (
@@ -352,6 +353,7 @@ class ScreenerSettings:
     split: SplitSettings
     calibration: CalibrationSettings = CalibrationSettings()
     pretext: PretextSettings = PretextSettings()
+    igd: IgdSettings = IgdSettings()
     low_precision_cpu: bool = True
     workers: CountOrNone = 4
     reasons: dict[str, str] = field(default_factory=dict, hash=False)

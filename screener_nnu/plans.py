@@ -23,6 +23,7 @@ from screener_nnu.plan_settings import (  # noqa: F401 - they are imported from 
     ContrastSettings,
     DensitySettings,
     DistillationSettings,
+    IgdSettings,
     InferenceSettings,
     JitterSettings,
     MaskSettings,

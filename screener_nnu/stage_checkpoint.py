@@ -18,7 +18,11 @@ from screener_nnu.plans import Plan
 from screener_nnu.stages import STAGES, trainer_name
 
 _STATISTICS = {"mean", "std", "lowest", "highest"}
-_NEEDED = {"density": ("channels", "score_statistics"), "distillation": ("score_statistics",)}
+_NEEDED = {
+    "density": ("channels", "score_statistics"),
+    "igd": ("scales", "score_statistics"),
+    "distillation": ("score_statistics",),
+}
 _UNKNOWN = "{}, which this version of screener_nnu does not know: update it"
 
 

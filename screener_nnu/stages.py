@@ -14,6 +14,7 @@ STAGES: dict[str, str] = {
     "position": "screener_nnu.trainers.position:PositionTrainer",
     "density": "screener_nnu.trainers.density:DensityTrainer",
     "pretext": "screener_nnu.trainers.pmsacl:PretextTrainer",
+    "igd": "screener_nnu.trainers.igd:IgdTrainer",
     "distillation": "screener_nnu.trainers.distillation:DistillationTrainer",
 }
 

@@ -15,30 +15,28 @@ import torch
 from tqdm import tqdm
 
 from screener_nnu.checkpoints import write_array
-from screener_nnu.errors import CaseError, ScreenerError
+from screener_nnu.errors import CaseError
 from screener_nnu.evaluation.metrics import weighted_auroc
 from screener_nnu.inference.map_store import MapStore, positions_of
 from screener_nnu.inference.sliding_window import Part
 from screener_nnu.inference.volume import body_cells
 from screener_nnu.plans import Plan
 from screener_nnu.preprocessing.case_files import CaseFolder
-from screener_nnu.preprocessing.modality import CT
-from screener_nnu.sampling.spread import spread
 from screener_nnu.synthetic.anomalies import KINDS
-from screener_nnu.synthetic.cases import PAINTING_VERSION, AnomalousCase, anomalous_case
+from screener_nnu.synthetic.cases import PAINTING_VERSION, AnomalousCase
 from screener_nnu.synthetic.painting_scale import blob_settings
+from screener_nnu.trainers.painted_scans import PaintedScans
 from screener_nnu.trainers.score_statistics import require_finite
 
 logger = logging.getLogger(__name__)
 
-_MAX_SCANS = 12
 #: Of the parts of scans that are looked at; raised with every change, as PAINTING_VERSION is.
 _PARTS_VERSION = 2
 
 Score = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
-class AnomalyCheck:
+class AnomalyCheck(PaintedScans):
     """AUROC of each kind of anomaly in up to 12 validation scans.
 
     The frozen networks see every scan with anomalies once; an epoch then costs one pass of the
@@ -52,10 +50,8 @@ class AnomalyCheck:
 
     def __init__(self, store: MapStore, cases: CaseFolder, plan: Plan) -> None:
         """Takes the validation scans of the plan."""
-        self.store, self.cases = store, cases
-        self.settings = plan.settings
-        self.kinds: tuple[str, ...] = KINDS
-        self.names = tuple(spread(self.settings.split.validation, _MAX_SCANS))
+        super().__init__(cases, plan)
+        self.store = store
         # The donors of foreign tissue are among them, so other names are other anomalies.
         values = [self.settings.seed, self.names, PAINTING_VERSION, _PARTS_VERSION]
         values += [
@@ -63,7 +59,6 @@ class AnomalyCheck:
             self.settings.inference.teacher_tile,
         ]
         self._key = f"{zlib.crc32(json.dumps(values).encode()):08x}"
-        self._voxels: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
 
     def fill(self, rank: int = 0, ranks: int = 1) -> None:
         """Paints every `ranks`-th scan and stores its maps; those on disk stay."""
@@ -73,38 +68,6 @@ class AnomalyCheck:
                 self._stored(case, kind)
             except CaseError as error:
                 logger.warning("no synthetic anomalies: %s", error)
-
-    def prepare(self) -> None:
-        """Reads what `fill` stored; a scan that misses one kind of anomaly is left out of all.
-
-        A kind that would cost all scans, or of pictures more than half of them, is left out itself:
-        in a smooth picture no movement shows.
-
-        Raises:
-            ScreenerError: no scan is left.
-        """
-        for case in self.names:
-            for kind in KINDS:
-                try:
-                    self._voxels[case, kind] = self._stored(case, kind)
-                except CaseError as error:
-                    logger.warning("left out of the synthetic anomalies: %s", error)
-        ct = self.settings.preprocessing.modality == CT
-        least, self.kinds = 1 if ct else -(-len(self.names) // 2), KINDS
-        while len(self._whole()) < least and len(self.kinds) > 1:
-            rarest = min(self.kinds, key=lambda kind: sum(k == kind for _, k in self._voxels))
-            self.kinds = tuple(kind for kind in self.kinds if kind != rarest)
-            logger.warning("left out of the figure: anomalies of kind %s", rarest)
-        if not self._whole():
-            raise ScreenerError(
-                "synthetic anomalies cannot be painted into any validation scan: plan with more "
-                "scans, or larger ones"
-            )
-        self.names = self._whole()
-
-    def _whole(self) -> tuple[str, ...]:
-        """Scans that have anomalies of every kind."""
-        return tuple(c for c in self.names if all((c, k) in self._voxels for k in self.kinds))
 
     def auroc(self, score: Score, reach: int = 1) -> dict[str, float]:
         """AUROC of the body's voxels, pooled over the scans, for each kind and their `mean`.
@@ -153,9 +116,7 @@ class AnomalyCheck:
 
     def _anomalous(self, case: str, kind: str) -> tuple[AnomalousCase, Part]:
         """A case with anomalies; of a large one, two tiles an axis around them, and which."""
-        made = anomalous_case(
-            self.cases, case, self.names, kind, self.settings.preprocessing, self.settings.seed
-        )
+        made = self.painted(case, kind)
         shape = np.array(made.mask.shape)
         size = np.minimum(shape, 2 * np.array(self.settings.inference.teacher_tile))
         middle = np.rint(np.mean(np.nonzero(made.mask), axis=1)).astype(int)

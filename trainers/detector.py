@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from screener_nnu import conditions, descriptors
-from screener_nnu.detectors import ModelRef
+from screener_nnu.descriptors import PRETEXT
+from screener_nnu.detectors import IGD, ModelRef
 from screener_nnu.paths import plan_file
 from screener_nnu.planners.variants import derive_plan
 from screener_nnu.plans import PICTURES, ScreenerSettings, read_plan
@@ -28,17 +29,34 @@ def stages_of(model: ModelRef, restart: bool = False) -> list[tuple[str, str]]:
         pictured = plan.configuration_name == PICTURES
         differs = [*model.spec.overrides, *(model.spec.of_pictures if pictured else ())]
         changed = settings.override(differs)
-        shared = ["descriptor_plans"]
-        shared += ["condition_plans"] if changed.condition.kind in conditions.TRAINED_BY else []
-        sources = [f"density.{k}={getattr(changed.density, k) or model.plans}" for k in shared]
+        sources = _sources(changed, model)
         derive_plan(model.dataset, own, [*differs, *sources], model.plans, restart)
-        return [*_networks(changed, model.plans), (model.stage, own)]
+        return [*_before(changed, model), (model.stage, own)]
+    if model.stage == IGD:
+        return [*_before(settings, model), (model.stage, own)]
     networks = [*_networks(settings, model.plans), ("density", model.plans)]
     if model.stage == "density":
         return networks
     if settings.distillation.density_plans:
         return [(model.stage, own)]
     return [*networks, (model.stage, own)]
+
+
+def _sources(settings: ScreenerSettings, model: ModelRef) -> list[str]:
+    """Settings by which a plan of a detector's own takes the networks of the model's plan."""
+    if model.stage == IGD:
+        return [f"igd.pretext_plans={settings.igd.pretext_plans or model.plans}"]
+    shared = ["descriptor_plans"]
+    shared += ["condition_plans"] if settings.condition.kind in conditions.TRAINED_BY else []
+    return [f"density.{k}={getattr(settings.density, k) or model.plans}" for k in shared]
+
+
+def _before(settings: ScreenerSettings, model: ModelRef) -> list[tuple[str, str]]:
+    """The stages of the model's plan that its last one builds on."""
+    if model.stage != IGD:
+        return _networks(settings, model.plans)
+    needed = model.plans in settings.igd.sources(model.plans).values()
+    return [(PRETEXT, model.plans)] if needed else []
 
 
 def _networks(settings: ScreenerSettings, plans: str) -> list[tuple[str, str]]:

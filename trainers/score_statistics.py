@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from screener_nnu.detectors.base import Detector
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.inference.map_store import MapStore, maps_folder
 from screener_nnu.inference.tiles import needed_voxels
-from screener_nnu.inference.volume import cells_in_body, images_of, teacher_cells
+from screener_nnu.inference.volume import cells_in_body, images_of, score_map, teacher_cells
 from screener_nnu.plans import Plan
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.sampling.spread import spread
@@ -88,6 +89,27 @@ def measure_scores(
             logger.warning("left out: %s", error)
             continue
         values.append(scores[inside])
+    if not values:
+        raise ScreenerError(f"no training scan in {folder} can be read")
+    return statistics_of(values)
+
+
+def measure_tiled_scores(
+    detector: Detector, folder: Path, names: Iterable[str], plan: Plan, device: torch.device
+) -> dict[str, float]:
+    """The same of a detector of tiles, in its unit."""
+    cases = CaseFolder(folder)
+    values = []
+    for case in tqdm(spread(names, MOST_SCANS), desc="score statistics", unit="scan"):
+        try:
+            images = cases.read(case, "hu"), cases.read(case, "equalised")
+            body = cases.read(case, "body")
+        except CaseError as error:
+            logger.warning("left out: %s", error)
+            continue
+        scores = torch.from_numpy(score_map(detector, *images, plan, device, body))
+        require_finite(f"scores of {case}", scores)
+        values.append(scores[cells_in_body(body, scores.shape, (1, 1, 1))])
     if not values:
         raise ScreenerError(f"no training scan in {folder} can be read")
     return statistics_of(values)

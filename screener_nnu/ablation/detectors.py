@@ -17,8 +17,10 @@ from screener_nnu.ablation.ablate import open_comparison
 from screener_nnu.ablation.figures import COLUMNS, Figure, Row, difference, table_row
 from screener_nnu.ablation.report import draw, short
 from screener_nnu.ablation.scoring import CASE_SCORE, Judged, judge_detector
+from screener_nnu.case_score import IMAGE
 from screener_nnu.checkpoints import read_checkpoint, write_bytes
-from screener_nnu.detectors import ModelRef
+from screener_nnu.descriptors import PRETEXT
+from screener_nnu.detectors import IGD, ModelRef
 from screener_nnu.detectors.base import LoadedDetector
 from screener_nnu.inference.models import trained_stages
 from screener_nnu.inference.volume import score_map
@@ -132,6 +134,9 @@ def _training_seconds(model: ModelRef) -> float | None:
     stages = [(model.stage, model.trained_plans)]
     if model.stage == "density":
         stages = trained_stages(model.trained_plans, settings)
+    elif model.stage == IGD:
+        sources = dict.fromkeys(settings.igd.sources(model.trained_plans).values())
+        stages = [*((PRETEXT, plans) for plans in sources), *stages]
     elif settings.distillation.target == TEACHER:
         teacher = settings.distillation.density_plans or model.plans
         of_teacher = read_plan(plan_file(model.dataset, teacher)).settings
@@ -192,7 +197,9 @@ def _vector_lines(compared: Sequence[Compared]) -> list[str]:
         others = {name: f for name, f in one.row.case_auroc.items() if name != CASE_SCORE}
         if others:
             listed = ", ".join(f"{name} {_with_interval(f)}" for name, f in others.items())
-            lines.append(f"Of the mean descriptor of a scan, {one.row.method}: {listed}.")
+            whole = all(name.startswith(IMAGE) for name in others)
+            what = "a scan as a whole" if whole else "the mean descriptor of a scan"
+            lines.append(f"Of {what}, {one.row.method}: {listed}.")
     return lines
 
 

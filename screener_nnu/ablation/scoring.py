@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from screener_nnu.ablation.anomaly_store import NONE, AnomalyStore
-from screener_nnu.case_score import case_score
+from screener_nnu.case_score import IMAGE, case_score
 from screener_nnu.checkpoints import write_bytes
 from screener_nnu.detectors import TEACHER, ModelRef
 from screener_nnu.detectors.base import LoadedDetector
@@ -39,7 +39,7 @@ _SCORES = "score_"
 
 #: Of stored counts; raised with every change of what they hold.
 _VERSION = 2
-#: The case score that is made of a map, beside those of `vector_scores`.
+#: The case score that is made of a map, beside those of `vector_scores` and `image_scores`.
 CASE_SCORE = "case_score"
 
 #: (case, kind, voxels that count) -> what each method says of a scan with such anomalies, on the
@@ -135,9 +135,10 @@ def _of_images(
 ) -> ScoreFunction:
     """Scores of a detector that sees images."""
 
-    def scores(case: str, kind: str, _: np.ndarray) -> dict[str, ScanScores]:
+    def scores(case: str, kind: str, counted: np.ndarray) -> dict[str, ScanScores]:
         made = anomalies.paint(case, kind)
-        return {name: score_scan(loaded.module, made.hu, made.equalised, loaded.plan, device)}
+        images = made.hu, made.equalised
+        return {name: score_scan(loaded.module, *images, loaded.plan, device, counted)}
 
     return scores
 
@@ -228,7 +229,9 @@ def _voxels(
     found = {}
     for method, of_scan in scores(case, kind, counted).items():
         voxels = of_scan.scores[counted]
-        found[method] = voxels, {CASE_SCORE: case_score(voxels), **of_scan.vector_scores}
+        others = {f"{IMAGE}{name}": value for name, value in of_scan.image_scores.items()}
+        scores_of_case = {CASE_SCORE: case_score(voxels), **of_scan.vector_scores, **others}
+        found[method] = voxels, scores_of_case
     return mask[counted], found
 
 

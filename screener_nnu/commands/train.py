@@ -26,7 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "stage",
-        choices=[*STAGES, _CHAIN, *DETECTORS],
+        choices=list(dict.fromkeys([*STAGES, _CHAIN, *DETECTORS])),
         help="a stage, or a detector with all the stages that it lacks; chain is the student",
     )
     parser.add_argument("-p", dest="plans", default="ScreenerPlans", metavar="PLANS")
@@ -100,7 +100,7 @@ def _stages(arguments: argparse.Namespace) -> list[tuple[str, str]]:
     """The stages to train, each with its plan."""
     from screener_nnu.trainers.detector import stages_of
 
-    if arguments.stage in STAGES:
+    if arguments.stage in STAGES and arguments.stage not in DETECTORS:
         return [(arguments.stage, arguments.plans)]
     detector = STUDENT if arguments.stage == _CHAIN else arguments.stage
     return stages_of(

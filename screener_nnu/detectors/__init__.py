@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from screener_nnu.detectors.base import LoadedDetector
 
-STUDENT, TEACHER = "student", "teacher"
+STUDENT, TEACHER, IGD = "student", "teacher", "igd"
 
 
 @dataclass(frozen=True)
@@ -146,6 +146,13 @@ _POOLED_PRETEXT = replace(
     ),
 )
 
+_IGD = DetectorSpec(
+    "auto-encoder with a Gaussian in its latent space (IGD)",
+    "igd",
+    "screener_nnu.inference.igd:load_igd",
+    unit="none",
+)
+
 #: Detector by name.
 DETECTORS: dict[str, DetectorSpec] = {
     STUDENT: DetectorSpec(
@@ -160,6 +167,12 @@ DETECTORS: dict[str, DetectorSpec] = {
         for name, spec in _OF_POSITIONS.items()
     },
     "msde_pooled": _POOLED,
+    IGD: _IGD,
+    "igd_pretext": replace(
+        _IGD,
+        title=f"`{IGD}` {OTHER_DESCRIPTORS[PRETEXT][0]}",
+        overrides=("igd.start=pretext",),
+    ),
     "msde_pooled_pretext": _POOLED_PRETEXT,
 }
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 class Detector(Protocol):
     """A module that scores scans on the plan's grid; higher is more anomalous.
 
+    One that also has a score of a scan as a whole has a method `image_scores(image, body)`, which
+    gives it by name for an image (1, C, D, H, W) and its body mask (1, 1, D, H, W).
+
     Attributes:
         reads: which image of a case it sees: the `equalised` one, `hu`, or HU `normalised` as
             stock nnU-Net does.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from screener_nnu.case_score import CASE_TABLE, VECTOR, flag
+from screener_nnu.case_score import CASE_TABLE, IMAGE, VECTOR, flag
 from screener_nnu.csv_files import read_csv
 from screener_nnu.errors import ScreenerError
 from screener_nnu.files import refuse_missing
@@ -97,7 +97,7 @@ def read_case_scores(folder: Path) -> ScoredCases:
     """
     path = folder / CASE_TABLE
     rows = _read_rows(path, ("case", CASE_SCORE))
-    names = [name for name in rows[0] if name in _SCORES or name.startswith(VECTOR)]
+    names = [name for name in rows[0] if name in _SCORES or name.startswith((VECTOR, IMAGE))]
     scores: dict[str, dict[str, float]] = {name: {} for name in names}
     flags: dict[str, bool] = {}
     problems: dict[str, str] = {}

@@ -34,12 +34,14 @@ class AnomalyMap:
     Attributes:
         vector_scores: by name, of the scan as a whole; none of most detectors.
         vector: (d,) that these are scores of.
+        image_scores: by name, of the scan as a whole by a detector that has them.
     """
 
     score: sitk.Image
     body: sitk.Image
     vector_scores: Mapping[str, float] = field(default_factory=dict)
     vector: NDArray[np.float32] | None = None
+    image_scores: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ class Predictor:
         check_scores(found.scores, raw.case)
         score = to_input_geometry(found.scores, frame, self.lowest, body, self.device)
         mask = mask_to_input_geometry(body, frame)
-        return AnomalyMap(score, mask, found.vector_scores, found.vector)
+        return AnomalyMap(score, mask, found.vector_scores, found.vector, found.image_scores)
 
 
 def check_colours(raw: RawImage, channels: int) -> None:

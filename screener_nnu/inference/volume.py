@@ -127,11 +127,13 @@ class ScanScores(NamedTuple):
         vector_scores: by name, of the whole scan; none of most detectors, see
             `ConditionalDensity.vector_scores`.
         vector: (d,) float32 that these are scores of.
+        image_scores: by name, of the whole scan by a detector that has them.
     """
 
     scores: Any
     vector_scores: dict[str, float]
     vector: Any = None
+    image_scores: dict[str, float] = {}
 
 
 def teacher_cells(
@@ -212,7 +214,7 @@ def score_map(
     body: np.ndarray | None = None,
 ) -> np.ndarray:
     """The anomaly map (D, H, W), float32, on the plan's grid; see `score_scan`."""
-    return score_scan(scorer, hu, equalised, plan, device, body).scores
+    return score_scan(scorer, hu, equalised, plan, device, body, whole=False).scores
 
 
 def score_scan(
@@ -222,6 +224,7 @@ def score_scan(
     plan: Plan,
     device: torch.device,
     body: np.ndarray | None = None,
+    whole: bool = True,
 ) -> ScanScores:
     """The anomaly map (D, H, W) in the detector's unit, float32, and what it says of the scan.
 
@@ -233,6 +236,7 @@ def score_scan(
         body: mask on the storage grid; with it, what no voxel of the body is interpolated from is
             not computed, and 0 or the score of fewer tiles; without it there are no scores of
             the scan as a whole.
+        whole: without it, `image_scores` are left out, which cost another pass.
     """
     z, y, x = hu.shape[-3:]
     given: dict[ImageKind, np.ndarray] = {EQUALISED: equalised, HU: hu}
@@ -245,6 +249,10 @@ def score_scan(
         found = _scores_of_positions(scorer, images, device, plan, needed, body)
     else:
         found = ScanScores(_scores_of_tiles(scorer, images, device, plan, needed), {})
+        if whole and body is not None and hasattr(scorer, "image_scores"):
+            mask = body_cells(body, (z, y, x), (1, 1, 1))[None, None].to(device) > 0.5
+            image = as_batch(_image_for(scorer, images, plan)[0])
+            found = found._replace(image_scores=scorer.image_scores(image, mask))
     scores = cells_to_voxels(found.scores, scorer.cell, (0, 0, 0), (z, y, x)).cpu().numpy()
     return found._replace(scores=scores)
 
@@ -269,14 +277,18 @@ def _scores_of_tiles(
     plan: Plan,
     needed: np.ndarray | None,
 ) -> torch.Tensor:
-    if scorer.reads == "normalised":
-        image = normalised(as_batch(images(HU)), plan)[0]
-        empty = torch.full((1, plan.channels, 1, 1, 1), beyond(HU, plan))
-        air = float(normalised(empty, plan)[0, 0])
-    else:
-        image, air = images(scorer.reads), beyond(scorer.reads, plan)
+    image, air = _image_for(scorer, images, plan)
     inference = plan.settings.inference
     largest, overlap = inference.student_tile, inference.overlap
     tile = affordable_tile(largest, plan, 1, device, scorer.low_precision_cpu)
     batch = tiles_at_once(tile, largest, device)
     return score_volume(scorer, image, tile, overlap, plan.divisor, air, needed, batch)
+
+
+def _image_for(scorer: Detector, images: Images, plan: Plan) -> tuple[torch.Tensor, float]:
+    """The image that a detector sees, and the value of what lies beyond its border."""
+    if scorer.reads != "normalised":
+        return images(scorer.reads), beyond(scorer.reads, plan)
+    image = normalised(as_batch(images(HU)), plan)[0]
+    empty = torch.full((1, plan.channels, 1, 1, 1), beyond(HU, plan))
+    return image, float(normalised(empty, plan)[0, 0])

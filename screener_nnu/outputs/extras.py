@@ -31,7 +31,7 @@ from screener_nnu.viewer.index import INDEX, CaseRow
 logger = logging.getLogger(__name__)
 Made = TypeVar("Made")
 # What a record holds of a scan before there is a map.
-_OF_SCAN = ("scan", "vector", "vector_scores")
+_OF_SCAN = ("scan", "vector", "vector_scores", "image_scores")
 
 
 @dataclass
@@ -121,6 +121,8 @@ class CaseExtras:
         if result.vector is not None:
             scores = dict(result.vector_scores)
             values |= {"vector": packed(result.vector), "vector_scores": scores}
+        if result.image_scores:
+            values["image_scores"] = dict(result.image_scores)
         self._note(case, values)
 
     def _note(self, case: str, values: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from screener_nnu.case_score import CASE_TABLE, VECTOR, flag
+from screener_nnu.case_score import CASE_TABLE, IMAGE, VECTOR, flag
 from screener_nnu.csv_files import write_csv
 from screener_nnu.map_kind import SCANS, MapKind
 from screener_nnu.outputs.extras import read_record
@@ -42,7 +42,8 @@ def write_table(
     """Writes `cases.csv`, the scan with the highest case score first.
 
     `flag` is 1 where the percentile of the case score among held-out scans is 95 or more.
-    Scores of a scan that are not made of its map follow, as columns `vector_<name>`.
+    Scores of a scan that are not made of its map follow, as columns `vector_<name>` and
+    `image_<name>`.
 
     Args:
         folder: of the maps and their records.
@@ -52,9 +53,9 @@ def write_table(
     """
     columns = columns_of(kind)
     rows = [_row(folder, case, skipped.get(case, ""), columns) for case in cases]
-    vectors = sorted({name for row in rows for name in row if name.startswith(VECTOR)})
+    others = sorted({name for row in rows for name in row if name.startswith((VECTOR, IMAGE))})
     rows.sort(key=lambda row: (-_number(row["case_score"]), -_number(row["peak_score"])))
-    write_csv(folder / CASE_TABLE, [*columns, *vectors], rows)
+    write_csv(folder / CASE_TABLE, [*columns, *others], rows)
     return folder / CASE_TABLE
 
 
@@ -63,7 +64,8 @@ def _row(folder: Path, case: str, reason: str, columns: tuple[str, ...]) -> dict
     row: dict[str, object] = {key: _cell(record.get(key)) for key in columns}
     # Records of earlier versions have the percentile alone.
     row["flag"] = _cell(flag(record.get("case_percentile")))
-    row |= {f"{VECTOR}{name}": _cell(v) for name, v in record.get("vector_scores", {}).items()}
+    for start, key in ((VECTOR, "vector_scores"), (IMAGE, "image_scores")):
+        row |= {f"{start}{name}": _cell(v) for name, v in record.get(key, {}).items()}
     row["case"], row["problem"] = case, reason or "; ".join(record.get("failed", []))
     return row
 

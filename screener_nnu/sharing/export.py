@@ -95,7 +95,7 @@ def export_model(request: ExportRequest, output: Path) -> dict[str, Any]:
     if request.detector == STUDENT:
         before, included = _behind_student(request, dataset, last, checkpoint)
     else:
-        before = included = _behind_density(request, checkpoint)
+        before = included = _behind_others(request, checkpoint)
     described = list(dict.fromkeys([*before, last]))
     included = list(dict.fromkeys([*included, last]))
     description = _description(request, dataset, checkpoint)
@@ -142,8 +142,8 @@ def _behind_student(
     return teacher, teacher if request.teacher else []
 
 
-def _behind_density(request: ExportRequest, checkpoint: Mapping[str, Any]) -> list[StageFile]:
-    """All stages of a detector whose last one is a density.
+def _behind_others(request: ExportRequest, checkpoint: Mapping[str, Any]) -> list[StageFile]:
+    """All stages of a detector that is no student, but the last one where that holds them all.
 
     Raises:
         ScreenerError: the teacher is asked for as well, or the stages do not belong together.
@@ -153,7 +153,9 @@ def _behind_density(request: ExportRequest, checkpoint: Mapping[str, Any]) -> li
             f"--teacher goes along with a student; a file of {request.detector} has all of its "
             "stages: leave it out"
         )
-    stages = teacher_stages(request.model.trained_plans, checkpoint["plan"].settings)
+    stages = []
+    if request.model.stage == "density":
+        stages = teacher_stages(request.model.trained_plans, checkpoint["plan"].settings)
     request.model.load(torch.device("cpu"))
     return stages
 

@@ -24,6 +24,7 @@ KEPT = (
     "citations",
     "score_statistics",
     "channels",
+    "scales",
     "features",
 )
 # Other entries of `dataset.json` may list the files of cases.

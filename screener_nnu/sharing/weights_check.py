@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from screener_nnu.densities import new_density
 from screener_nnu.descriptors.image_encoder import build_image_encoder
 from screener_nnu.errors import ScreenerError
 from screener_nnu.finetuning.checkpoint import STOCK_TRAINER
+from screener_nnu.inference.igd import empty_igd
 from screener_nnu.inference.models import stage_unet
 from screener_nnu.networks.unet import build_unet
 from screener_nnu.plans import DensitySettings, Plan
@@ -93,10 +95,11 @@ def _check_amount(values: Any) -> None:
 def _check_entries(checkpoint: Mapping[Any, Any], file: StageFile) -> None:
     known = {*KEPT, "plan", "init_args"}
     needed = {"network_weights", "plan", "init_args", "trainer_name"}
-    if file.stage in ("density", "distillation"):
-        needed.add("score_statistics")
-    if file.stage == "density":
-        needed.add("channels")
+    needed |= {
+        "density": {"score_statistics", "channels"},
+        "igd": {"score_statistics", "scales"},
+        "distillation": {"score_statistics"},
+    }.get(file.stage, set())
     odd = sorted(str(key) for key in (set(checkpoint) - known) | (needed - set(checkpoint)))
     if odd:
         raise ScreenerError(f"entries {', '.join(odd[:5])} are missing or do not belong there")
@@ -122,6 +125,20 @@ def _check_plain_parts(checkpoint: Mapping[str, Any], file: StageFile) -> None:
             raise ScreenerError("describes its network in two ways that differ")
     if "score_statistics" in checkpoint:
         check_statistics(checkpoint["score_statistics"])
+    if "scales" in checkpoint:
+        _check_scales(checkpoint["scales"], plan)
+
+
+def _check_scales(values: Any, plan: Plan) -> None:
+    """Refuses what is not two numbers above 0 of each model."""
+    names = set(plan.settings.igd.names)
+    numbers = [list(pair) for pair in values.values()] if isinstance(values, dict) else []
+    plain = all(
+        len(pair) == 2 and all(type(n) is float and 0 < n < math.inf for n in pair)
+        for pair in numbers
+    )
+    if not numbers or set(values) != names or not plain:
+        raise ScreenerError(f"its scales are no two numbers above 0 of {', '.join(sorted(names))}")
 
 
 def _network(checkpoint: Mapping[str, Any], stage: str) -> dict[str, torch.Tensor]:
@@ -133,6 +150,8 @@ def _network(checkpoint: Mapping[str, Any], stage: str) -> dict[str, torch.Tenso
     with torch.device("meta"):
         if stage == "distillation":
             return build_unet(plan, plan.channels, 1).state_dict()
+        if stage == "igd":
+            return empty_igd(plan).state_dict()
         if stage == "pretext":
             return build_image_encoder(plan, 0, empty=True).network.state_dict()
         return stage_unet(plan, stage).state_dict()

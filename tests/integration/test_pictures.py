@@ -18,7 +18,7 @@ from scipy import ndimage
 from screener_nnu.calibration.store import load_calibration
 from screener_nnu.commands.plan_and_preprocess import main as plan_and_preprocess
 from screener_nnu.commands.train import main as train
-from screener_nnu.detectors import DETECTORS, OTHER_DESCRIPTORS, ModelRef
+from screener_nnu.detectors import DETECTORS, IGD, OTHER_DESCRIPTORS, ModelRef
 from screener_nnu.inference.api import as_raw_image, load_predictor
 from screener_nnu.paths import plan_file, stage_folder
 from screener_nnu.plans import read_plan
@@ -34,6 +34,10 @@ _CONTRAST = {"channels": 4, "head_width": 32, "volumes_per_step": 2, "positives"
 SETTINGS = (
     *(f"{stage}.optimiser.{k}={v}" for stage in _STAGES for k, v in _STEPS.items()),
     *(f"{stage}.{k}={v}" for stage in _STAGES[:2] for k, v in _CONTRAST.items()),
+    "igd.optimiser.steps=4",
+    "igd.optimiser.steps_per_epoch=2",
+    "igd.width=16",
+    "igd.patches=4",
     "pretext.images_per_step=2",
     "condition.kind=masking_invariant",
     "density.hidden=8",
@@ -42,7 +46,12 @@ SETTINGS = (
     "workers=0",
 )
 OWN = [name for name in DETECTORS if name.rpartition("_")[2] not in OTHER_DESCRIPTORS]
-FURTHER = [*(name for name in OWN if DETECTORS[name].overrides), "padim_levels", "knn_imagenet"]
+FURTHER = [
+    *(name for name in OWN if DETECTORS[name].overrides or name == IGD),
+    "igd_pretext",
+    "padim_levels",
+    "knn_imagenet",
+]
 
 
 def draw(seed: int, colours: int) -> np.ndarray:

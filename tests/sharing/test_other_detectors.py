@@ -14,7 +14,7 @@ import SimpleITK as sitk  # noqa: N813
 from screener_nnu.commands.export_model import main as export
 from screener_nnu.commands.install_model import main as install
 from screener_nnu.commands.predict import main as predict
-from screener_nnu.detectors import ModelRef
+from screener_nnu.detectors import DETECTORS, ModelRef
 
 STAGES = {
     "teacher": {"ScreenerPlans": ["descriptor", "condition", "density"]},
@@ -23,6 +23,8 @@ STAGES = {
     "msde": {"ScreenerPlans": ["descriptor"], "ScreenerPlans_msde": ["density"]},
     "knn_levels": {"ScreenerPlans": ["descriptor"], "ScreenerPlans_knn_levels": ["density"]},
     "pca_untrained": {"ScreenerPlans_pca_untrained": ["density"]},
+    "igd": {"ScreenerPlans": ["igd"]},
+    "igd_pretext": {"ScreenerPlans_igd_pretext": ["igd"]},
 }
 
 
@@ -58,7 +60,7 @@ def test_a_detector_travels(
     assert f"{ModelRef('901', detector=name).command('predict')} -i scans" in card
     assert ("in nats" in card) is (ModelRef("901", detector=name).spec.unit == "nats")
     assert "finetune" not in card and "phantom_0003" not in card
-    figures = description["training"]["density"]
+    figures = description["training"][DETECTORS[name].stage]
     assert 0 < figures["trained"] <= 1
 
     request.getfixturevalue("empty_world")

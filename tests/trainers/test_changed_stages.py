@@ -13,7 +13,7 @@ import torch
 
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.synthetic.anomalies import KINDS
-from screener_nnu.trainers import anomaly_check
+from screener_nnu.trainers import painted_scans
 from screener_nnu.trainers.run import train_stage
 
 CPU = torch.device("cpu")
@@ -57,20 +57,20 @@ def test_scan_without_room_for_anomalies_is_left_out(
     check = trainer.check
     names = check.names = (*trainer.settings.split.validation, trainer.settings.split.train[0])
     check._key = "two"
-    paint = anomaly_check.anomalous_case
+    paint = painted_scans.anomalous_case
 
     def refuse(cases: Any, case: str, others: Any, kind: str, *rest: Any) -> Any:
         if case == names[0] and kind == KINDS[-1]:
             raise CaseError(case, "no place")
         return paint(cases, case, others, kind, *rest)
 
-    monkeypatch.setattr(anomaly_check, "anomalous_case", refuse)
+    monkeypatch.setattr(painted_scans, "anomalous_case", refuse)
     check.fill()
     check.prepare()
     assert check.names == names[1:]
     assert f"{names[0]}: no place" in caplog.text
     assert np.isfinite(check.auroc(lambda y, c: y[:, 0])["mean"])
-    monkeypatch.setattr(anomaly_check, "KINDS", (KINDS[-1],))
+    monkeypatch.setattr(painted_scans, "KINDS", (KINDS[-1],))
     alone = trained.trainer("density", 'condition.kind="none"').check
     alone.names = names[:1]
     alone._key = "other"
