@@ -13,7 +13,7 @@ import torch
 
 pytestmark = pytest.mark.slow
 
-STAGES = ("descriptor", "condition", "density", "distillation", "pretext")
+STAGES = ("descriptor", "condition", "density", "distillation", "pretext", "igd")
 # Run as two processes: rank, folder to meet in. nnU-Net takes it for granted that there is a GPU.
 RANK = """
 import json
@@ -75,7 +75,8 @@ def test_every_stage_is_trained_by_two(world: Any, tmp_path: Path) -> None:
         one, other = (
             torch.load(tmp_path / f"{stage}_{rank}.pth", weights_only=True) for rank in range(2)
         )
-        assert (one["share"], other["share"]) == ((0, 1), (1, 1))
+        own = 2 if stage == "igd" else 1  # images are mixed with others of their process
+        assert (one["share"], other["share"]) == ((0, own), (own, own))
         assert one["steps"] == other["steps"] == 4
         for name, value in one["weights"].items():
             assert torch.isfinite(value).all()
