@@ -57,6 +57,7 @@ TINY = (
     "igd.width=16",
     "igd.latent=8",
     "igd.patch=8",
+    "igd.images_per_step=4",
     "igd.patches=4",
     "igd.reestimate_every=2",
     "inference.teacher_tile=[48, 48, 48]",

@@ -34,8 +34,8 @@ def test_loss_is_the_sum_of_its_terms(world: Any) -> None:
     # The same by hand: the draws of a step are a function of it.
     generator = torch_generator(CPU, trainer.settings.seed, "igd device", 7, 0)
     images = trainer.images.of_models(batch, generator)
-    assert images["global"].shape == (2, 1, *trainer.settings.crop_size)
-    assert images["local"].shape == (2 * 4, 1, 8, 8, 8)
+    assert images["global"].shape == (4, 1, *trainer.settings.crop_size)
+    assert images["local"].shape == (4 * 4, 1, 8, 8, 8)
     shares = {k: 0.5 * torch.rand(len(v), generator=generator) for k, v in images.items()}
     for name, one in images.items():
         model, critic = trainer.model.of(name), trainer.critic.critics[name]
