@@ -11,10 +11,9 @@ import torch
 from screener_nnu.igd_settings import GLOBAL
 from screener_nnu.inference.igd import image_sizes
 from screener_nnu.plans import Plan
-from screener_nnu.sampling.crops import resize_boxes, voxels_per_crop
 from screener_nnu.sampling.patches import cut_patches, draw_patches, patch_starts
 from screener_nnu.sampling.randomness import torch_generator
-from screener_nnu.trainers.image_reading import ImageReader, ImageSample
+from screener_nnu.trainers.image_reading import ImageReader, ImageSample, image_reader, on_grid
 
 # At least and at most of them stand for all images.
 _SOME_IMAGES = (32, 512)
@@ -34,23 +33,19 @@ class IgdImages:
 
     def __init__(self, plan: Plan, folder: Path, device: torch.device) -> None:
         """Reads nothing yet."""
-        self.settings, self.folder, self.device = plan.settings, folder, device
+        self.plan, self.folder, self.device = plan, folder, device
+        self.settings = plan.settings
         self.sizes = image_sizes(plan)
         grid = self.settings.preprocessing
         self.size = self.settings.igd.size(self.settings.crop_size, grid.picture_size)
 
     def reader(self, names: tuple[str, ...], stage: str) -> ImageReader:
         """Reads images of some cases, which cover `size` on the plan's grid."""
-        grid = self.settings.preprocessing
-        stored = voxels_per_crop(self.size, grid.spacing, grid.storage_spacing)
-        z, y, x = (max(1, round(n)) for n in stored)
-        return ImageReader(self.folder, names, self.settings.seed, stage, (z, y, x))
+        return image_reader(self.plan, self.folder, names, stage, self.size)
 
     def whole(self, samples: list[ImageSample]) -> tuple[torch.Tensor, torch.Tensor]:
         """Images (B, C, *size) of samples, and their body masks (B, 1, *size)."""
-        images = [s.image.to(self.device, non_blocking=True) for s in samples]
-        bodies = [s.body.to(self.device, non_blocking=True) for s in samples]
-        return resize_boxes(images, self.size), resize_boxes(bodies, self.size) > 0.5
+        return on_grid(samples, self.size, self.device)
 
     def some_of_models(self, names: tuple[str, ...]) -> Iterator[dict[str, torch.Tensor]]:
         """Images of each model, see `of_models`, that stand for all images of some cases.

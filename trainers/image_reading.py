@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import numpy as np
 import torch
 
 from screener_nnu.errors import CaseError
-from screener_nnu.plans import Shape
-from screener_nnu.sampling.crops import Box
+from screener_nnu.plans import Plan, Shape
+from screener_nnu.sampling.crops import Box, resize_boxes, voxels_per_crop
 from screener_nnu.sampling.neighbours import draw_neighbours
 from screener_nnu.trainers.reading import CaseReader, Pinnable, random_start, read_padded
 
@@ -34,6 +35,30 @@ class ImageSample(Pinnable):
     body: torch.Tensor
     neighbour: torch.Tensor
     direction: int = -1
+
+
+def image_reader(
+    plan: Plan,
+    folder: Path,
+    names: Sequence[str],
+    stage: str,
+    size: Shape,
+    pairs: bool = False,
+) -> ImageReader:
+    """Reads images that cover `size` voxels of the plan's grid; the other arguments are theirs."""
+    grid = plan.settings.preprocessing
+    stored = voxels_per_crop(size, grid.spacing, grid.storage_spacing)
+    z, y, x = (max(1, round(n)) for n in stored)
+    return ImageReader(folder, tuple(names), plan.settings.seed, stage, (z, y, x), pairs)
+
+
+def on_grid(
+    samples: Sequence[ImageSample], size: Shape, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images (B, C, *size) of samples on a device, and their body masks (B, 1, *size)."""
+    images = [s.image.to(device, non_blocking=True) for s in samples]
+    bodies = [s.body.to(device, non_blocking=True) for s in samples]
+    return resize_boxes(images, size), resize_boxes(bodies, size) > 0.5
 
 
 class ImageReader(CaseReader[ImageSample]):

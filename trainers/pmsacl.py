@@ -12,17 +12,18 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from screener_nnu.descriptors.image_encoder import build_image_encoder
+from screener_nnu.devices import small_tensor
 from screener_nnu.errors import ScreenerError
 from screener_nnu.losses.pmsacl import ClassContrast, centred, centring_loss
 from screener_nnu.plans import OptimiserSettings, PretextSettings, Shape
 from screener_nnu.pretext_settings import PACKAGE, UNET
-from screener_nnu.sampling.crops import as_batch, resize_boxes, voxels_per_crop
+from screener_nnu.sampling.crops import resize_boxes
 from screener_nnu.sampling.neighbours import directions_of
 from screener_nnu.sampling.randomness import torch_generator
 from screener_nnu.synthetic.shifts import shift_of
 from screener_nnu.trainers.base import ScreenerTrainer, schedule_factor
 from screener_nnu.trainers.contrast import gather_rows
-from screener_nnu.trainers.image_reading import ImageReader, ImageSample
+from screener_nnu.trainers.image_reading import ImageReader, ImageSample, image_reader, on_grid
 from screener_nnu.trainers.loading import step_batches
 from screener_nnu.trainers.pretext_centres import Centres
 from screener_nnu.trainers.pretext_figure import changed_images_auroc
@@ -146,14 +147,8 @@ class PretextTrainer(ScreenerTrainer):
         model.load_state_dict(heads, strict=False)
 
     def _reader(self, names: tuple[str, ...], stage: str) -> ImageReader:
-        preprocessing = self.settings.preprocessing
-        covered = voxels_per_crop(
-            self.image_size, preprocessing.spacing, preprocessing.storage_spacing
-        )
-        z, y, x = (max(1, round(n)) for n in covered)
-        return ImageReader(
-            self.cases_folder, names, self.settings.seed, stage, (z, y, x), bool(self.pretext.patch)
-        )
+        local = bool(self.pretext.patch)
+        return image_reader(self.plan, self.cases_folder, names, stage, self.image_size, local)
 
     def training_batches(self, first_step: int) -> Iterator[list[ImageSample]]:
         """Images of this process."""
@@ -180,13 +175,13 @@ class PretextTrainer(ScreenerTrainer):
     def images(self, batch: list[ImageSample]) -> Images:
         """A batch on the device, on the plan's grid."""
         size = self.image_size
-        stored = [s.image.to(self.device, non_blocking=True) for s in batch]
-        bodies = torch.stack([as_batch(s.body.to(self.device))[0] for s in batch])
-        inside = F.interpolate(bodies, size, mode="nearest-exact")[:, 0] > 0
-        beside = [s.neighbour.to(self.device, non_blocking=True) for s in batch]
-        patches = resize_boxes(beside, size) if self.pretext.patch else None
-        directions = torch.tensor([s.direction for s in batch], device=self.device)
-        return Images(resize_boxes(stored, size), inside, patches, directions)
+        images, bodies = on_grid(batch, size, self.device)
+        patches, directions = None, None
+        if self.pretext.patch:
+            beside = [s.neighbour.to(self.device, non_blocking=True) for s in batch]
+            patches = resize_boxes(beside, size)
+            directions = small_tensor([s.direction for s in batch], self.device)
+        return Images(images, bodies[:, 0], patches, directions)
 
     def embed(self, views: torch.Tensor, pairs: Any = None) -> Embedded:
         """What the network says of views, in mixed precision."""

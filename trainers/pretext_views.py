@@ -20,13 +20,13 @@ class Images(NamedTuple):
         images: (B, C, D, H, W) in [0, 1].
         bodies: (B, D, H, W), bool.
         neighbours: (B, C, D, H, W), patches beside the images of a local model.
-        directions: (B,), where they lie.
+        directions: (B,), where they lie; None without them.
     """
 
     images: torch.Tensor
     bodies: torch.Tensor
     neighbours: torch.Tensor | None
-    directions: torch.Tensor
+    directions: torch.Tensor | None
 
 
 class Drawn(NamedTuple):
@@ -68,7 +68,7 @@ class ClassViews:
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """One weak view of each image."""
         settings = self.plan.settings
-        views = settings.pretext.views
+        views = SHIFTS[self.method.shift].views(settings.pretext.views)
         spacing = settings.preprocessing.spacing
         return weak_views(images, generator, views, settings.jitter, spacing, masks)
 

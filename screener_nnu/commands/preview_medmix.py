@@ -11,6 +11,8 @@ from screener_nnu.commands._run import run, user_path
 from screener_nnu.errors import ScreenerError
 
 if TYPE_CHECKING:
+    import torch
+
     from screener_nnu.plans import Plan
 
 _FEWEST = 2
@@ -64,7 +66,6 @@ def _preview(arguments: argparse.Namespace) -> None:
 
 def _write(arguments: argparse.Namespace, plan: Plan) -> None:
     from screener_nnu.paths import cases_folder
-    from screener_nnu.synthetic.preview_crops import read_crops
     from screener_nnu.synthetic.shift_preview import preview_columns, write_sheet
     from screener_nnu.synthetic.shifts import shift_of
 
@@ -77,7 +78,7 @@ def _write(arguments: argparse.Namespace, plan: Plan) -> None:
     shift = shift_of(name, classes)
     folder = cases_folder(plan.dataset, settings.data_identifier)
     cases = _cases(plan, folder, arguments.cases)
-    images, bodies = read_crops(folder, cases, plan)
+    images, bodies = _crops(plan, folder, cases)
     seed = settings.seed if arguments.seed is None else arguments.seed
     columns = preview_columns(images, bodies, shift, classes, plan, seed)
     _, height, width = settings.preprocessing.spacing
@@ -87,6 +88,21 @@ def _write(arguments: argparse.Namespace, plan: Plan) -> None:
     if shift.of_patches:
         parts = (f"{float((c.masks > 0).float().mean()):.0%}" for c in columns[2::2])
         print(f"patches cover {', '.join(parts)} of an image")
+
+
+def _crops(plan: Plan, folder: Path, cases: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """An image (B, C, D, H, W) of each case, as training reads it, and bodies (B, D, H, W)."""
+    import torch
+
+    from screener_nnu.trainers.image_reading import image_reader, on_grid
+
+    size = plan.settings.pretext.image_size(plan.settings.crop_size)
+    samples = [
+        image_reader(plan, folder, [case], "preview", size)[number]
+        for number, case in enumerate(cases)
+    ]
+    images, bodies = on_grid(samples, size, torch.device("cpu"))
+    return images, bodies[:, 0]
 
 
 def _cases(plan: Plan, folder: Path, most: int) -> list[str]:
