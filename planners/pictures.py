@@ -96,6 +96,7 @@ class PicturePlanning(VolumePlanning):
         """Image-level pre-training on whole pictures, from weights of photographs, as published."""
         return PretextSettings(
             optimiser=fit.preset.pretext,
+            algorithm="sgd",
             backbone=PACKAGED_ARCHITECTURE,
             weights=PACKAGE,
             crop_size=self.tile(fit),

@@ -93,8 +93,15 @@ class VolumePlanning:
         An image gives eight views of a crop to half a UNet, where the descriptor has two of a whole
         one.
         """
+        steps = fit.preset.pretext
+        optimiser = replace(
+            fit.preset.descriptor,
+            steps=steps.steps,
+            steps_per_epoch=steps.steps_per_epoch,
+            warmup_steps=steps.steps // 20,
+        )
         images = max(2, fit.preset.volumes // 2)
-        return PretextSettings(optimiser=fit.preset.pretext, images_per_step=images)
+        return PretextSettings(optimiser=optimiser, images_per_step=images)
 
     def igd(self, fit: Fit) -> IgdSettings:
         """The auto-encoder of crops of self-supervision; maps of a volume are large."""

@@ -175,8 +175,11 @@ class PretextSettings:
     """Image-level pre-training: PMSACL and its relatives, which take their images as normal.
 
     Attributes:
-        optimiser: of stochastic gradient descent; its `eps` is not used.
-        momentum: of it.
+        optimiser: its schedule and rates; `sgd` has no use for `eps`.
+        algorithm: `sgd`, stochastic gradient descent with `momentum`, as published, or `adamw`,
+            with which the encoder of a UNet, whose maps are normalised image by image, learns from
+            random weights.
+        momentum: of `sgd`.
         method: a name of `METHODS`.
         options: settings of the method that differ from those of its name, see `MethodSettings`.
         backbone: `unet`, the encoder of the plan's UNet, or the name of a network of timm, for
@@ -192,12 +195,9 @@ class PretextSettings:
     """
 
     optimiser: OptimiserSettings = OptimiserSettings(
-        steps=400,
-        steps_per_epoch=50,
-        warmup_steps=0,
-        learning_rate=0.01,
-        weight_decay=3e-4,
+        steps=400, steps_per_epoch=50, warmup_steps=20, learning_rate=2e-3, eps=1e-8
     )
+    algorithm: Annotated[str, OneOf("sgd", "adamw")] = "adamw"
     momentum: Annotated[float, Within(at_least=0, below=1)] = 0.9
     method: str = "pmsacl"
     options: dict[str, Any] = field(default_factory=dict, hash=False)

@@ -119,8 +119,10 @@ class PretextTrainer(ScreenerTrainer):
         return [p for p in self.model.encoder.parameters() if p.requires_grad]
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, LambdaLR]:
-        """Stochastic gradient descent with momentum; cosine decay a step."""
+        """AdamW as of every stage, or stochastic gradient descent; cosine decay a step."""
         settings = self.optimiser_settings
+        if self.pretext.algorithm == "adamw":
+            return super().configure_optimizers()
         optimiser = torch.optim.SGD(
             [p for p in self.network.parameters() if p.requires_grad],
             lr=settings.learning_rate,
