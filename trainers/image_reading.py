@@ -15,7 +15,7 @@ from screener_nnu.sampling.crops import Box, resize_boxes, voxels_per_crop
 from screener_nnu.sampling.neighbours import draw_neighbours
 from screener_nnu.trainers.reading import CaseReader, Pinnable, random_start, read_padded
 
-# Of a crop that lies in the body: air alone has nothing to learn from.
+# Part of a crop that is to lie in the body: air alone has nothing to learn from.
 _LEAST_BODY = 0.25
 _TRIES = 20
 
@@ -62,7 +62,7 @@ def on_grid(
 
 
 class ImageReader(CaseReader[ImageSample]):
-    """Reads boxes of one size; of a crop of a scan a quarter at least lies in the body.
+    """Reads boxes of one size, a quarter of which lies in the body where one of 20 crops has that.
 
     Args:
         folder, names, seed, stage: see `CaseReader`.
@@ -88,20 +88,20 @@ class ImageReader(CaseReader[ImageSample]):
         """An image of a case.
 
         Raises:
-            CaseError: the case cannot be read, or has hardly any body.
+            CaseError: the case cannot be read, or no body was found in it.
         """
         extent = self.cases.shape(case, "equalised")
+        drawn, body = self._draw(extent, generator), None
         for _ in range(_TRIES):
-            box, second, direction = self._draw(extent, generator)
-            body = read_padded(self.cases, case, "body", box, 0)
-            whole = bool(np.all(np.greater_equal(self.size, extent)))
-            if body.mean() >= _LEAST_BODY or (whole and body.any()):
+            found = read_padded(self.cases, case, "body", drawn[0], 0)
+            if body is None or found.mean() > body.mean():
+                body, (box, second, direction) = found, drawn
+            if body.mean() >= _LEAST_BODY or np.all(np.greater_equal(self.size, extent)):
                 break
-        else:
+            drawn = self._draw(extent, generator)
+        if body is None or not body.any():
             raise CaseError(
-                case,
-                f"{_TRIES} crops of it hold less than {100 * _LEAST_BODY:.0f} % body: plan without "
-                "it, or with smaller crops",
+                case, f"{_TRIES} crops of it hold no body: plan without it, or with larger crops"
             )
         neighbour = torch.empty(0)
         if second is not None:
