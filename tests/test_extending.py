@@ -21,6 +21,7 @@ from screener_nnu import densities, detectors, losses, stages
 from screener_nnu.calibration.store import load_calibration
 from screener_nnu.commands.evaluate import main as evaluate
 from screener_nnu.commands.predict import main as predict
+from screener_nnu.commands.preview_medmix import main as preview_medmix
 from screener_nnu.commands.train import main as train
 from screener_nnu.conditions import CONDITIONS, Condition
 from screener_nnu.densities import DENSITIES, FittedDensity
@@ -35,6 +36,7 @@ from screener_nnu.outputs.products import PRODUCTS, Product
 from screener_nnu.preprocessing.modality import MODALITIES
 from screener_nnu.pretext_settings import METHODS
 from screener_nnu.setting_values import Positive
+from screener_nnu.synthetic.shifts import SHIFTS, Shift, ShiftRequest
 from screener_nnu.trainers.density import DensityTrainer
 
 PAGE = Path(__file__).parents[1] / "documentation" / "extending.md"
@@ -233,6 +235,21 @@ def test_an_output(
     assert picture.read_text() == "mine"
 
 
+def upside_down(of: ShiftRequest) -> tuple[Tensor, Tensor]:
+    """Class 1 stands on its head."""
+    return of.images.flip(3), of.masks(1)
+
+
+def test_a_change_of_images(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(SHIFTS, "upside_down", Shift(upside_down, most_classes=2))
+    words = ["-d", "901", "-o", str(tmp_path / "sheet.png"), "--cases", "2"]
+    preview_medmix([*words, "--shift", "upside_down"])
+    assert "2 cases in 2 classes of upside_down" in capsys.readouterr().out
+    assert imread(tmp_path / "sheet.png").ndim == 3
+
+
 def test_the_page_names_registries_that_exist() -> None:
     text = PAGE.read_text(encoding="utf-8")
     named = set(re.findall(r"`([A-Z][A-Z_]+)`", text))
@@ -250,6 +267,7 @@ def test_the_page_names_registries_that_exist() -> None:
         "METRICS": METRICS,
         "METRICS_AT_THRESHOLD": METRICS_AT_THRESHOLD,
         "PRODUCTS": PRODUCTS,
+        "SHIFTS": SHIFTS,
     }
     assert named == set(known)
     for path in re.findall(r"`((?:screener_nnu|trainers|planners)/[\w/]+\.py)`", text):

@@ -23,6 +23,7 @@ from screener_nnu.scoring.teacher import FeatureExtractor, Teacher
 from screener_nnu.trainers.anomaly_check import AnomalyCheck
 from screener_nnu.trainers.base import ScreenerTrainer
 from screener_nnu.trainers.density_maps import CropSource, Maps, MapSource
+from screener_nnu.trainers.fitting import ScanRows, fit_to_rows, fit_to_stream, rows_of_a_scan
 from screener_nnu.trainers.loading import step_batches
 from screener_nnu.trainers.reading import CaseReader
 from screener_nnu.trainers.scan_maps import Draw, ScanSource
@@ -30,9 +31,6 @@ from screener_nnu.trainers.score_statistics import measure_scores
 
 _STATISTICS_STEPS = 16
 _VALIDATION_SAMPLES = 8
-# Positions that a density is fitted to, where the plan does not say: some 100 MB; of wide
-# descriptors fewer, so that it is 1 GB at most.
-_FITTED_ROWS, _FITTED_NUMBERS = 1_000_000, 250_000_000
 
 
 class DensityTrainer(ScreenerTrainer):
@@ -165,35 +163,41 @@ class DensityTrainer(ScreenerTrainer):
 
     def _fit(self) -> None:
         """Fits the density to positions of all training scans."""
+        vectors: dict[str, torch.Tensor] = {}
+        if self.model.streams and self.density.whole_scans:
+            fit_to_stream(self.model, lambda: self._scan_rows(self.density.positions, vectors))
+        else:
+            most = rows_of_a_scan(len(self.training_scans), self.channels[0])
+            rows = self._scan_rows(self.density.positions or most, vectors)
+            fit_to_rows(self.model, rows, self._cpu_generator("fit", 0))
+        # Another scan is read in place of a broken one, and counts once.
+        known = {name: vectors[name] for name in self.training_scans if name in vectors}
+        if known:
+            self._fit_vectors(known)
+
+    def _scan_rows(self, most: int, vectors: dict[str, torch.Tensor]) -> Iterator[ScanRows]:
+        """Positions of each training scan, `most` of them, or all with 0.
+
+        Puts the mean descriptor of each scan into `vectors`, where predictions have it.
+        """
         names = self.training_scans
         reader = self._reader(names, self.stage, all_positions=not self.density.positions)
-        fitted = min(_FITTED_ROWS, _FITTED_NUMBERS // self.channels[0])
-        most = self.density.positions or max(1, fitted // len(names))
-        rows_y, rows_c = [], []
-        vectors: dict[str, torch.Tensor] = {}
-        # Else its mean is not the one that prediction takes.
+        # Else the mean is not the one that prediction takes.
         whole = self.density.whole_scans and self.density.body_only and not self.density.positions
         for index in tqdm(range(len(names)), desc="fit", unit="scan"):
             sample = reader[index]
             y, c, inside = self._maps_of(sample, [])
+            y, c = _select(y, inside), None if c is None else _select(c, inside)
             if whole:
-                # Another scan is read in place of a broken one, and counts once.
-                vectors[sample.case] = _select(y, inside)[0, :, :, 0, 0].mean(dim=1)
-            generator = torch_generator(
-                torch.device("cpu"), self.settings.seed, f"{self.stage} rows", index
-            )
-            places = torch.randperm(int(inside.sum()), generator=generator)[:most].sort().values
-            chosen = [
-                None if m is None else _select(m, inside)[:, :, places.to(m.device)] for m in (y, c)
-            ]
-            self.model.accumulate(*chosen)
-            rows_y.append(chosen[0][0, :, :, 0, 0].T)  # type: ignore[index]
-            rows_c += [] if chosen[1] is None else [chosen[1][0, :, :, 0, 0].T]
-        self.model.finish_statistics()
-        generator = torch_generator(torch.device("cpu"), self.settings.seed, f"{self.stage} fit", 0)
-        self.model.fit(torch.cat(rows_y), torch.cat(rows_c) if rows_c else None, generator)
-        if vectors:
-            self._fit_vectors({name: vectors[name] for name in names if name in vectors})
+                vectors[sample.case] = y[0, :, :, 0, 0].mean(dim=1)
+            order = torch.randperm(y.shape[2], generator=self._cpu_generator("rows", index))
+            places = order[: most or None].sort().values
+            rows = [None if m is None else m[0, :, places.to(m.device), 0, 0].T for m in (y, c)]
+            yield ScanRows(*rows)  # type: ignore[arg-type]
+
+    def _cpu_generator(self, what: str, index: int) -> torch.Generator:
+        cpu = torch.device("cpu")
+        return torch_generator(cpu, self.settings.seed, f"{self.stage} {what}", index)
 
     def _fit_vectors(self, vectors: dict[str, torch.Tensor]) -> None:
         odd = self.model.fit_vectors(torch.stack(list(vectors.values())), list(vectors))

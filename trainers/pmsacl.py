@@ -166,6 +166,17 @@ class PretextTrainer(ScreenerTrainer):
             self.settings.workers,
         )
 
+    def share_of_rank(self) -> tuple[int, int]:
+        """See `ScreenerTrainer`; a process pastes from its own images, so that it needs two."""
+        first, own = super().share_of_rank()
+        if own < 2:
+            raise ScreenerError(
+                f"{self.volumes_per_step} images a step leave {own} to a device, and patches come "
+                "from other images than their own: set pretext.images_per_step to two a device or "
+                "more"
+            )
+        return first, own
+
     def images(self, batch: list[ImageSample]) -> Images:
         """A batch on the device, on the plan's grid."""
         size = self.image_size

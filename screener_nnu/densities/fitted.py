@@ -35,6 +35,22 @@ class FittedDensity(SizedByData, ConditionalDensity):
         """Fewer rows cannot be fitted."""
         return 2
 
+    @property
+    def streams(self) -> bool:
+        """Whether a sample of rows is not enough, see `StreamedDensity`."""
+        return False
+
+    def state_bytes(self, c: Tensor | None) -> tuple[int, int]:
+        """Memory of its state, and that which is taken while it is fitted, beside the rows.
+
+        Args:
+            c: conditions (N, d_cond), of each coordinate all values that occur, or `None`.
+
+        Returns:
+            Bytes of both; 0 of what is small.
+        """
+        return 0, 0
+
     @torch.no_grad()
     def fit(self, y: Tensor, c: Tensor | None, generator: torch.Generator) -> None:
         """Computes the state from rows; a second call starts anew.
@@ -48,18 +64,24 @@ class FittedDensity(SizedByData, ConditionalDensity):
             ScreenerError: too few rows, or rows that are no finite numbers.
             ValueError: the rows do not have those shapes.
         """
-        maps = (None if rows is None else rows.T[None, :, :, None, None] for rows in (y, c))
-        self._checked(*maps)  # type: ignore[arg-type]
-        if len(y) < self.least_rows:
-            raise ScreenerError(
-                f"{len(y)} positions are too few to fit {type(self).__name__}, which needs "
-                f"{self.least_rows}: give more scans, or more positions a scan (density.positions)"
-            )
-        if not all(torch.isfinite(rows).all() for rows in (y, c) if rows is not None):
-            raise ScreenerError("descriptors or conditions hold values that are no finite numbers")
+        self._check_rows(y, c)
+        self._refuse_few(len(y))
         with torch.autocast(y.device.type, enabled=False):
             self._fit(y.float(), None if c is None else c.float(), generator)
         self.initialised.fill_(True)
+
+    def _check_rows(self, y: Tensor, c: Tensor | None) -> None:
+        maps = (None if rows is None else rows.T[None, :, :, None, None] for rows in (y, c))
+        self._checked(*maps)  # type: ignore[arg-type]
+        if not all(torch.isfinite(rows).all() for rows in (y, c) if rows is not None):
+            raise ScreenerError("descriptors or conditions hold values that are no finite numbers")
+
+    def _refuse_few(self, count: int) -> None:
+        if count < self.least_rows:
+            raise ScreenerError(
+                f"{count} positions are too few to fit {type(self).__name__}, which needs "
+                f"{self.least_rows}: give more scans, or more positions a scan (density.positions)"
+            )
 
     def fit_vectors(self, vectors: Tensor, names: Sequence[str]) -> list[str]:
         """Takes the mean descriptor (n, d) of each training scan; nothing unless overridden.
@@ -92,3 +114,68 @@ class FittedDensity(SizedByData, ConditionalDensity):
             for first in range(0, len(rows), _ROWS)
         ]
         return torch.cat(parts).view(shape)
+
+
+class StreamedDensity(FittedDensity):
+    """A fitted density that takes its rows part by part and keeps none of them.
+
+    `begin`, `add` for each part, and `finish` do what `fit` does with all rows. A subclass
+    implements `_begin`, `_add` and `_finish` in place of `_fit`.
+    """
+
+    _seen: int = 0
+
+    @property
+    def streams(self) -> bool:
+        """It asks for every row unless a subclass says when."""
+        return True
+
+    def begin(self, c: Tensor | None) -> None:
+        """Starts anew.
+
+        Args:
+            c: conditions (N, d_cond), of each coordinate all values that occur, or `None`.
+        """
+        self._seen = 0
+        self._begin(c)
+
+    @torch.no_grad()
+    def add(self, y: Tensor, c: Tensor | None) -> None:
+        """Adds rows, see `fit`.
+
+        Raises:
+            ScreenerError: rows that are no finite numbers.
+            ValueError: the rows do not have the shapes of `fit`.
+        """
+        self._check_rows(y, c)
+        self._seen += len(y)
+        with torch.autocast(y.device.type, enabled=False):
+            self._add(y.float(), None if c is None else c.float())
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Computes the state from what was added.
+
+        Raises:
+            ScreenerError: too few rows, or see the subclass.
+        """
+        self._refuse_few(self._seen)
+        self._finish()
+        self.initialised.fill_(True)
+
+    def _fit(self, y: Tensor, c: Tensor | None, generator: torch.Generator) -> None:
+        self._begin(c)
+        self._add(y, c)
+        self._finish()
+
+    @abstractmethod
+    def _begin(self, c: Tensor | None) -> None:
+        """Forgets all rows, and lays out what the conditions decide."""
+
+    @abstractmethod
+    def _add(self, y: Tensor, c: Tensor | None) -> None:
+        """Takes checked rows, float32."""
+
+    @abstractmethod
+    def _finish(self) -> None:
+        """Computes the buffers."""

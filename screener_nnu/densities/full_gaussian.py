@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from screener_nnu.densities.fitted import FittedDensity
-from screener_nnu.densities.moments import mean_and_scatter
+from screener_nnu.densities.bin_moments import DIAGONAL, FULL, SHARED, BinMoments
+from screener_nnu.densities.fitted import StreamedDensity
+from screener_nnu.densities.inverse_factors import inverse_factors
 from screener_nnu.errors import ScreenerError
 from screener_nnu.setting_values import CountOrNone, OneOf, Positive, parse
 
@@ -40,11 +41,11 @@ class FullGaussianSettings:
     bins: tuple[CountOrNone, CountOrNone, CountOrNone] = (4, 4, 4)
     ridge: Positive = 0.01
     ridge_kind: Annotated[str, OneOf("absolute", "relative")] = "absolute"
-    covariance: Annotated[str, OneOf("full", "shared", "diagonal")] = "full"
+    covariance: Annotated[str, OneOf(FULL, SHARED, DIAGONAL)] = FULL
     leaning: bool = True
 
 
-class FullGaussianDensity(FittedDensity):
+class FullGaussianDensity(StreamedDensity):
     """Gaussian with mean and full covariance of its own in each bin of the position.
 
     The condition is a position of three coordinates. Bins divide the range of the fitted rows
@@ -124,9 +125,10 @@ class FullGaussianDensity(FittedDensity):
         # and the log-density at the mean (M,).
         self.register_buffer("means", torch.zeros(0, dim))
         self.register_buffer("covariance_of_bin", torch.zeros(0, dtype=torch.long))
-        factor = (dim,) if covariance == "diagonal" else (dim, dim)
+        factor = (dim,) if covariance == DIAGONAL else (dim, dim)
         self.register_buffer("whitening", torch.zeros(0, *factor))
         self.register_buffer("log_peak", torch.zeros(0))
+        self._moments: BinMoments | None = None
 
     def mahalanobis(self, y: Tensor, c: Tensor | None = None) -> Tensor:
         """Mahalanobis distance to the Gaussian of the bin, PaDiM's score.
@@ -181,57 +183,104 @@ class FullGaussianDensity(FittedDensity):
             bins = bins * count + place.long()
         return bins
 
-    def _fit(self, y: Tensor, c: Tensor | None, generator: torch.Generator) -> None:
+    @property
+    def streams(self) -> bool:
+        """A Gaussian for each place needs every row: each scan has one there."""
+        return self.cond_dim > 0 and 0 in self.settings.bins
+
+    def state_bytes(self, c: Tensor | None) -> tuple[int, int]:
+        """See `FittedDensity`; sums are in float64, and the Gaussians beside them in float32."""
+        kind, bins = self.settings.covariance, math.prod(self._counts(c))
+        numbers = {FULL: bins * self.dim**2, SHARED: self.dim**2, DIAGONAL: bins * self.dim}[kind]
+        return 4 * numbers, 12 * numbers
+
+    def _counts(self, c: Tensor | None) -> list[int]:
+        """Bins along each axis of conditions (N, 3)."""
+        if c is None:
+            return []
+        return [n or _places(c[:, axis]) for axis, n in enumerate(self.settings.bins)]
+
+    def _begin(self, c: Tensor | None) -> None:
         home = self.initialised.device
         if c is not None:
             self.lowest, self.highest = c.amin(dim=0).to(home), c.amax(dim=0).to(home)
-            counts = [n or _places(c[:, axis]) for axis, n in enumerate(self.settings.bins)]
-            self.bin_counts = torch.tensor(counts, device=home)
-        bins = self._bins(y, c if c is None else c.to(home)).cpu()
+            self.bin_counts = torch.tensor(self._counts(c), device=home)
         number = math.prod(self.bin_counts.tolist())
-        rows = y.cpu()
-        sizes = torch.bincount(bins, minlength=number).tolist()
-        groups = rows[bins.argsort(stable=True)].split(sizes)
-        self._fit_groups(rows, groups)
+        self._moments = BinMoments(number, self.dim, self.settings.covariance)
 
-    def _fit_groups(self, rows: Tensor, groups: Sequence[Tensor]) -> None:
-        """Computes means and covariances of rows that are grouped by bin, on the CPU."""
-        mean, scatter = mean_and_scatter(rows)
-        pooled = scatter / (len(rows) - 1)
-        means = mean.repeat(len(groups), 1)
-        covariance_of_bin = torch.zeros(len(groups), dtype=torch.long)
-        ridge = self._ridge(pooled)
-        factors = [self._factorise(pooled[None], ridge)]
-        filled = [number for number, group in enumerate(groups) if len(group)]
-        for number in filled:
-            means[number] = groups[number].double().mean(dim=0)
-        if len(groups) > 1 and self.settings.covariance == "shared":
-            covariance_of_bin[filled] = 1
-            factors.append(self._factorise(_shared([groups[n] for n in filled])[None], ridge))
-        elif len(groups) > 1:
-            covariance_of_bin[filled] = torch.arange(1, len(filled) + 1)
+    def _add(self, y: Tensor, c: Tensor | None) -> None:
+        assert self._moments is not None
+        home = self.initialised.device
+        self._moments.add(y, self._bins(y, None if c is None else c.to(home)))
+
+    def _finish(self) -> None:
+        moments, self._moments = self._moments, None
+        assert moments is not None
+        mean, pooled = moments.pooled()
+        ridge, home = self._ridge(pooled), self.initialised.device
+        means = torch.where(moments.counts[:, None] > 0, moments.means, mean)
+        self.means = means.float().to(home)
+        self.covariance_of_bin = self._covariance_of_bin(moments).to(home)
+        number = int(self.covariance_of_bin.max()) + 1
+        whitening, log_peak = torch.empty(number, *pooled.shape), torch.empty(number)
+        first = 0
+        for covariances in self._covariances(moments, pooled):
+            part = slice(first, first + len(covariances))
+            whitening[part], log_peak[part] = inverse_factors(covariances, ridge)
+            first = part.stop
+        self.whitening, self.log_peak = whitening.to(home), log_peak.to(home)
+        self._tell_thin_bins(moments)
+
+    def _covariance_of_bin(self, moments: BinMoments) -> Tensor:
+        """Which covariance (K,) a bin has; 0, the pooled one, without rows or other bins."""
+        numbers, filled = torch.zeros(len(moments.counts), dtype=torch.long), moments.filled
+        if len(numbers) > 1:
+            shared = self.settings.covariance == SHARED
+            numbers[filled] = 1 if shared else torch.arange(1, len(filled) + 1)
+        return numbers
+
+    def _covariances(self, moments: BinMoments, pooled: Tensor) -> Iterator[Tensor]:
+        """All of them in batches, (M, d, d) or (M, d), the pooled one first."""
+        yield pooled[None]
+        filled = moments.filled
+        if len(moments.counts) > 1 and self.settings.covariance == SHARED:
+            yield moments.shared()[None]
+        elif len(moments.counts) > 1:
             batch = max(1, _BATCH_NUMBERS // self.dim**2)
             for first in range(0, len(filled), batch):
-                own = [
-                    _leaning(groups[n], pooled, self.settings.leaning)
-                    for n in filled[first : first + batch]
-                ]
-                factors.append(self._factorise(torch.stack(own), ridge))
-        few = sum(len(groups[n]) < 2 * self.dim for n in filled)
+                yield self._own(moments, filled[first : first + batch], pooled)
+
+    def _own(self, moments: BinMoments, bins: list[int], pooled: Tensor) -> Tensor:
+        """Covariances of some bins, which lean on the pooled one where they have few rows."""
+        few = moments.counts[bins].double() - 1
+        weight = (few / (2 * self.dim - 1) if self.settings.leaning else few).clamp(max=1)
+        weight = weight.view(-1, *[1] * pooled.ndim)
+        return weight * moments.covariances(bins) + (1 - weight) * pooled
+
+    def _tell_thin_bins(self, moments: BinMoments) -> None:
+        counts, enough = moments.counts[moments.filled], 2 * self.dim
+        few = int((counts < enough).sum())
         logger.info(
             "Gaussians of %d bins: %d have fewer than %d rows, and %d have none",
-            *(len(groups), few, 2 * self.dim, len(groups) - len(filled)),
+            *(len(moments.counts), few, enough, len(moments.counts) - len(counts)),
         )
-        home = self.initialised.device
-        self.means, self.covariance_of_bin = means.float().to(home), covariance_of_bin.to(home)
-        self.whitening, self.log_peak = (
-            torch.cat(parts).to(home) for parts in zip(*factors, strict=True)
-        )
+        if self.settings.covariance == FULL and 2 * few > len(counts):
+            leaning = self.settings.leaning and len(moments.counts) > 1
+            logger.warning(
+                "most Gaussians have fewer than %d rows, two a channel (%d at most; of pictures, a "
+                "place has one a picture): %s; give more images, or keep fewer channels "
+                "(density.descriptor_options.most_channels), or set density.options.covariance to "
+                "shared or diagonal",
+                *(enough, int(counts.max())),
+                "they lean on the covariance of all rows"
+                if leaning
+                else "the ridge decides where the rows say nothing",
+            )
 
     def _ridge(self, pooled: Tensor) -> float:
         if self.settings.ridge_kind == "absolute":
             return self.settings.ridge
-        variance = pooled.diagonal().mean().item()
+        variance = (pooled if pooled.ndim == 1 else pooled.diagonal()).mean().item()
         if variance == 0:
             raise ScreenerError(
                 "all descriptors are the same, so that there is no variance which a relative "
@@ -239,54 +288,7 @@ class FullGaussianDensity(FittedDensity):
             )
         return self.settings.ridge * variance
 
-    def _factorise(self, covariances: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
-        """Inverse Cholesky factors, or inverse deviations, and log-densities at the mean.
-
-        Args:
-            covariances: (M, d, d), float64, without ridge.
-            ridge: of their diagonals.
-
-        Raises:
-            ScreenerError: a covariance is singular in spite of the ridge.
-        """
-        unit = torch.eye(self.dim, dtype=covariances.dtype)
-        if self.settings.covariance == "diagonal":
-            deviation = (covariances.diagonal(dim1=1, dim2=2) + ridge).sqrt()
-            whitening = 1 / deviation
-        else:
-            factor, failed = torch.linalg.cholesky_ex(covariances + ridge * unit)
-            factor[failed > 0] = 0
-            deviation = factor.diagonal(dim1=1, dim2=2)
-            whitening = torch.linalg.solve_triangular(factor, unit, upper=False)
-        # In float32: a scale below its range would make scores that are no numbers.
-        if not (deviation.float() > 0).all() or not whitening.float().isfinite().all():
-            raise ScreenerError(
-                f"a covariance is singular with a ridge of {ridge:.3g}: choose a higher one "
-                "(density.options.ridge)"
-            )
-        log_peak = -deviation.log().sum(dim=1) - 0.5 * self.dim * math.log(2 * math.pi)
-        return whitening.float(), log_peak.float()
-
 
 def _places(coordinates: Tensor) -> int:
     """Different values of a coordinate, which are those of a grid, at most 512."""
     return min(512, len(coordinates.mul(1e4).round().unique()))
-
-
-def _leaning(group: Tensor, pooled: Tensor, leaning: bool) -> Tensor:
-    """Covariance of the rows of a bin (n, d), which may lean on the pooled one if they are few."""
-    count, dim = group.shape
-    weight = min(1.0, (count - 1) / (2 * dim - 1) if leaning else float(count - 1))
-    _, scatter = mean_and_scatter(group)
-    return weight * scatter / max(count - 1, 1) + (1 - weight) * pooled
-
-
-def _shared(groups: Sequence[Tensor]) -> Tensor:
-    """Covariance of the rows of all bins about the means of their bins."""
-    freedom = sum(map(len, groups)) - len(groups)
-    if freedom < 1:
-        raise ScreenerError(
-            "no bin has two rows, so that bins have no covariance to share: choose fewer bins "
-            "(density.options.bins), or give more scans"
-        )
-    return torch.stack([mean_and_scatter(group)[1] for group in groups]).sum(dim=0) / freedom

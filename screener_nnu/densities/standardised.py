@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from screener_nnu.densities.base import ConditionalDensity
-from screener_nnu.densities.fitted import FittedDensity
+from screener_nnu.densities.fitted import FittedDensity, StreamedDensity
 
 
 class _Moments:
@@ -163,10 +163,31 @@ class StandardisedDensity(nn.Module):
             ScreenerError: see `FittedDensity.fit`.
         """
         assert isinstance(self.density, FittedDensity)
-        y_map, c_map = self._standardised(
-            _as_map(y), None if c is None else _as_map(c), False, None
-        )
-        self.density.fit(_as_rows(y_map), None if c_map is None else _as_rows(c_map), generator)
+        self.density.fit(self._rows(y), None if c is None else self._conditions(c), generator)
+
+    @property
+    def streams(self) -> bool:
+        """Whether it is fitted part by part, see `FittedDensity.streams`."""
+        return isinstance(self.density, FittedDensity) and self.density.streams
+
+    def state_bytes(self, c: Tensor | None) -> tuple[int, int]:
+        """Memory of a fitted density, see `FittedDensity.state_bytes`; 0 of others."""
+        return self.density.state_bytes(c) if isinstance(self.density, FittedDensity) else (0, 0)
+
+    def begin(self, c: Tensor | None) -> None:
+        """Begins a fit part by part, see `StreamedDensity`; `c` as the network gives it."""
+        assert isinstance(self.density, StreamedDensity)
+        self.density.begin(None if c is None else self._conditions(c))
+
+    def add(self, y: Tensor, c: Tensor | None) -> None:
+        """Adds a part of the rows (N, d) and (N, d_cond), as `fit` takes them."""
+        assert isinstance(self.density, StreamedDensity)
+        self.density.add(self._rows(y), None if c is None else self._conditions(c))
+
+    def finish(self) -> None:
+        """Computes the state of the density from what was added."""
+        assert isinstance(self.density, StreamedDensity)
+        self.density.finish()
 
     def fit_vectors(self, vectors: Tensor, names: Sequence[str]) -> list[str]:
         """Fits it to the mean descriptors (n, d) of training scans, see `FittedDensity`."""
@@ -187,6 +208,9 @@ class StandardisedDensity(nn.Module):
     ) -> list[dict[str, float]]:
         """Scores of scans together by their mean descriptors (n, d), see `ConditionalDensity`."""
         return self.density.cohort_scores(self._rows(vectors), names, **changes)
+
+    def _conditions(self, rows: Tensor) -> Tensor:
+        return _as_rows(_scale(_as_map(rows), self.c_mean, self.c_std))
 
     def _rows(self, vectors: Tensor) -> Tensor:
         return _as_rows(self._standardised(_as_map(vectors), None, False, None)[0])

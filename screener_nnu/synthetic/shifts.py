@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 
 import torch
 import torch.nn.functional as F
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.pretext_settings import MedMixSettings
+from screener_nnu.pretext_settings import MedMixSettings, ViewSettings
 from screener_nnu.synthetic.medmix import medmix, paste_patches
 from screener_nnu.synthetic.patch_boxes import Source
 from screener_nnu.synthetic.patch_deformations import Probabilities
@@ -49,11 +49,20 @@ class Shift:
         change: makes images of a class above 0, and their masks.
         most_classes: class 0 included; None where there is no limit.
         of_patches: whether the class is the number of patches, so that a view can lose some.
+        oriented: whether the mirror image of one class may look like another class.
     """
 
     change: Callable[[ShiftRequest], Changed]
     most_classes: int | None = None
     of_patches: bool = False
+    oriented: bool = False
+
+    def views(self, settings: ViewSettings) -> ViewSettings:
+        """Weak views that leave the classes as they are: without mirror images where these do not.
+
+        A body that is turned to the left and mirrored looks as if it was turned to the right.
+        """
+        return replace(settings, flip=0.0) if self.oriented else settings
 
     def __call__(
         self,
@@ -171,8 +180,8 @@ SHIFTS: dict[str, Shift] = {
     "medmix": Shift(_medmix, of_patches=True),
     "cutpaste": Shift(_cutpaste, of_patches=True),
     "cutmix": Shift(_cutmix, of_patches=True),
-    "rotation": Shift(_rotation, most_classes=4),
-    "permutation": Shift(_permutation, most_classes=len(_ORDERS)),
+    "rotation": Shift(_rotation, most_classes=4, oriented=True),
+    "permutation": Shift(_permutation, most_classes=len(_ORDERS), oriented=True),
     "noise": Shift(_noise),
     "none": Shift(_unchanged, most_classes=1),
 }

@@ -292,6 +292,32 @@ def test_refuses_to_share_what_no_bin_has():
     assert fitted(rows, positions, covariance="full").means.shape == (64, 4)
 
 
+@pytest.mark.parametrize(
+    "settings, pictures, words",
+    [
+        ({"bins": (1, 0, 0)}, 7, "they lean on the covariance of all rows"),
+        ({"bins": (1, 0, 0), "leaning": False}, 7, "the ridge decides"),
+        ({"bins": (1, 0, 0)}, 8, ""),
+        ({"bins": (1, 0, 0), "covariance": "shared"}, 3, ""),
+        ({"bins": (1, 0, 0), "covariance": "diagonal"}, 3, ""),
+        ({"bins": (1, 2, 2)}, 3, ""),
+    ],
+)
+def test_warns_of_fewer_than_two_rows_a_channel(settings, pictures, words, caplog):
+    """Of d = 4 channels: below 8 pictures, where a place has one row of each."""
+    fitted(*grid_rows(pictures), **settings)
+    found = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(found) == bool(words)
+    if words:
+        assert f"fewer than 8 rows, two a channel ({pictures} at most;" in found[0]
+        assert words in found[0] and "density.options.covariance" in found[0]
+
+
+def test_warns_of_one_gaussian_of_few_rows(caplog):
+    fitted(sample(7)[0])
+    assert "(7 at most" in caplog.text and "the ridge decides" in caplog.text
+
+
 def test_in_the_space_of_all_components_it_is_the_same_but_for_the_ridge():
     """Detectors `gaussian` and `pca` on a descriptor of few channels."""
     rows, _ = sample(300)

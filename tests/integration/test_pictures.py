@@ -173,6 +173,13 @@ def test_padim_has_a_gaussian_for_each_place(photos: int) -> None:
     (density,) = (m for m in predictor.scorer.modules() if hasattr(m, "bin_counts"))
     # Positions of 4 x 4 pixels of 48 x 64; the body fills the box nearly to its sides.
     assert density.bin_counts.tolist() == [1, 12, 16]
+    # What is odd is where the map is highest: in a blob, or within 8 pixels of it.
+    pixels = draw(99, photos)
+    pixels[:, 20:28, 50:58] = 255
+    picture = as_raw_image(np.moveaxis(pixels, 0, -1).squeeze(), modality="picture")
+    score = sitk.GetArrayFromImage(predictor.predict(picture).score)[0]
+    row, column = np.unravel_index(score.argmax(), score.shape)
+    assert max(20 - row, row - 27, 50 - column, column - 57) <= 8
 
 
 @pytest.mark.slow

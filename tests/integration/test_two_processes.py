@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -56,6 +57,8 @@ os._exit(0)
 
 
 def test_every_stage_is_trained_by_two(world: Any, tmp_path: Path) -> None:
+    plan = world.plan("pretext.images_per_step=4").to_dict()
+    (world.preprocessed / "ScreenerPlans.json").write_text(json.dumps(plan))
     script = tmp_path / "rank.py"
     script.write_text(RANK)
     environment = {**os.environ, **world.environment}
@@ -75,7 +78,8 @@ def test_every_stage_is_trained_by_two(world: Any, tmp_path: Path) -> None:
         one, other = (
             torch.load(tmp_path / f"{stage}_{rank}.pth", weights_only=True) for rank in range(2)
         )
-        own = 2 if stage == "igd" else 1  # images are mixed with others of their process
+        # Images are mixed with others of their process, and patches come from others.
+        own = 2 if stage in ("pretext", "igd") else 1
         assert (one["share"], other["share"]) == ((0, own), (own, own))
         assert one["steps"] == other["steps"] == 4
         for name, value in one["weights"].items():

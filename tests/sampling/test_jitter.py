@@ -71,6 +71,34 @@ def test_blur_equals_scipy_with_nearest_border(sigma: tuple[float, float]) -> No
         np.testing.assert_allclose(blurred[0].numpy(), expected, atol=2e-6)
 
 
+@pytest.mark.parametrize("colours", [1, 3])
+def test_blur_of_a_plane_equals_scipy_with_nearest_border(colours: int) -> None:
+    """A picture has one slice."""
+    images = torch.rand(2, colours, 1, 20, 15, generator=torch.Generator().manual_seed(2))
+    both = torch.tensor([(0.8, 1.3), (1.1, 0.4)])
+    result = blur_in_plane(images, both, max_sigma=1.5)
+    assert result.shape == images.shape
+    for image, sigmas, blurred in zip(images, both.tolist(), result, strict=True):
+        for before, after in zip(image[:, 0].numpy(), blurred[:, 0].numpy(), strict=True):
+            expected = ndimage.gaussian_filter(
+                before.astype(float), sigmas, mode="nearest", radius=(6, 6)
+            )
+            np.testing.assert_allclose(after, expected, atol=2e-6)
+
+
+def test_a_known_least_spacing_changes_next_to_nothing() -> None:
+    """It sets the length of the kernel, whose end weighs nothing."""
+    images, settings = crops(6), replace(NEUTRAL, blur_sigma_mm=1.5, sharpen=1.0)
+    spacing = torch.tensor([[1.5, 2.0]]).expand(6, 2)
+    measured, known = (
+        colour_jitter(images, spacing, settings, torch.Generator().manual_seed(0), least)
+        for least in (None, 1.0)
+    )
+    torch.testing.assert_close(measured, known, atol=2e-3, rtol=0)
+    exact = colour_jitter(images, spacing, settings, torch.Generator().manual_seed(0), 1.5)
+    assert torch.equal(measured, exact)
+
+
 def test_blur_of_sigma_zero_is_the_image() -> None:
     images = crops(2)
     torch.testing.assert_close(blur_in_plane(images, torch.zeros(2, 2), 1.0), images)
