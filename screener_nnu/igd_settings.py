@@ -54,6 +54,8 @@ class IgdSettings:
         reestimate_every: epochs between two measurements of centre and width.
         critic: whether images between two others have to look like others.
         critic_weight: of that.
+        keep: `best` keeps the epoch with the highest mean AUROC on synthetic anomalies of
+            validation scans, `last` the last one, as published.
     """
 
     optimiser: OptimiserSettings = OptimiserSettings(
@@ -85,6 +87,7 @@ class IgdSettings:
     reestimate_every: Count = 10
     critic: bool = True
     critic_weight: NotNegative = 0.1
+    keep: Annotated[str, OneOf("best", "last")] = "best"
 
     def __post_init__(self) -> None:
         """Refuses a size of other than three numbers."""

@@ -202,9 +202,9 @@ class IgdTrainer(ScreenerTrainer):
         for images in self.images.some_of_models(self.settings.split.presumed_normal):
             with self.autocast():
                 for name, one in images.items():
-                    latents[name].append(models.of(name).encode(one))
+                    latents[name].append(models.named(name).encode(one))
         for name, z in latents.items():
-            model = models.of(name)
+            model = models.named(name)
             model.place(torch.cat(z), self.igd.kappa)
             if self.is_ddp:
                 for value in (model.centre, model.spread):
@@ -227,10 +227,11 @@ class IgdTrainer(ScreenerTrainer):
         return figures["mean"]
 
     def finish(self) -> None:
-        """Takes the best epoch and measures its scores: scales on validation scans, statistics."""
+        """Takes the epoch to keep, and measures scales and statistics of its scores."""
         if self.is_ddp:  # the first process may still be writing
             torch.distributed.barrier()
-        self.keep_best_epoch()
+        if self.igd.keep == "best":
+            self.keep_best_epoch()
         if self.local_rank != 0:  # the first process writes the checkpoint
             return
         self.final_figure = self.validation_figure()

@@ -137,7 +137,7 @@ class AutoEncoders(nn.ModuleDict):
         """What each makes of its images; `mix` by name, see `GaussianAutoEncoder`."""
         return {name: self[name](one, mix.get(name)) for name, one in images.items()}
 
-    def of(self, name: str) -> GaussianAutoEncoder:
+    def named(self, name: str) -> GaussianAutoEncoder:
         """The one of a name."""
         model: Any = self[name]
         return model  # type: ignore[no-any-return]

@@ -65,7 +65,7 @@ class IgdDetector(nn.Module):
         self.scales = {name: Scale() for name in models} | dict(scales or {})
         self.low_precision_cpu = low_precision_cpu
         self.similarities = {
-            name: Similarity.of(self.models.of(name).size, name == LOCAL) for name in models
+            name: Similarity.of(self.models.named(name).size, name == LOCAL) for name in models
         }
 
     @torch.no_grad()
@@ -128,7 +128,7 @@ class IgdDetector(nn.Module):
         that lie at least half in the body, where there are some.
         """
         padded, mask = self._filled_up(name, image), self._filled_up(name, body)
-        model, xi = self.models.of(name), self.settings.xi(name)
+        model, xi = self.models.named(name), self.settings.xi(name)
         scores, shares = [], []
         for starts, images, decoded, z in self._judged(name, padded):
             error = reconstruction_loss(images, decoded, self.settings.rho, self.similarities[name])
@@ -139,7 +139,7 @@ class IgdDetector(nn.Module):
 
     def _filled_up(self, name: str, image: torch.Tensor) -> torch.Tensor:
         """An image that is at least as large as those of a model."""
-        size = self.models.of(name).size
+        size = self.models.named(name).size
         missing = [max(0, n - m) for n, m in zip(size, image.shape[2:], strict=True)]
         return F.pad(image, [v for m in missing[::-1] for v in (0, m)])
 
@@ -147,7 +147,7 @@ class IgdDetector(nn.Module):
         self, name: str, image: torch.Tensor
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]:
         """First voxels (n, 3), images, reconstructions and latent vectors of the parts."""
-        model = self.models.of(name)
+        model = self.models.named(name)
         size: Shape = tuple(image.shape[2:])  # type: ignore[assignment]
         starts = torch.tensor(patch_starts(size, model.size), device=image.device)
         depth, height, width = model.size

@@ -73,7 +73,8 @@ def _kept_figure(stage: str, checkpoint: Mapping[str, Any]) -> float | None:
     keep = checkpoint["plan"].values["screener"]["density"].get("keep")
     if not checkpoint["logging"]["values"]["figures"]:
         return _number(checkpoint["logging"]["reference"])  # fitted, and measured then
-    if stage in ("pretext", "igd") or (stage == "density" and keep == "best"):
+    own = checkpoint["plan"].settings.igd.keep if stage == "igd" else keep
+    if stage == "pretext" or (stage in ("density", "igd") and own == "best"):
         return _number(checkpoint["best_figure"])
     return _last(checkpoint["logging"]["values"]["figures"])
 

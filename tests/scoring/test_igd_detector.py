@@ -37,7 +37,9 @@ def detector(
         }
     )
     for name in models:
-        models.of(name).place(models.of(name).encode(torch.rand(10, 1, *models.of(name).size)))
+        models.named(name).place(
+            models.named(name).encode(torch.rand(10, 1, *models.named(name).size))
+        )
     return IgdDetector(models, SETTINGS, scales).eval()
 
 
@@ -47,7 +49,7 @@ def starts(length: int, edge: int) -> list[int]:
 
 
 def plain_map(one: IgdDetector, name: str, image: torch.Tensor) -> np.ndarray:
-    model = one.models.of(name)
+    model = one.models.named(name)
     size = model.size
     sides = image.shape[2:]
     total, count = np.zeros(sides), np.zeros(sides)
@@ -115,7 +117,7 @@ def test_volumes_are_cut_along_every_axis() -> None:
 
 def plain_scores(one: IgdDetector, name: str, image: torch.Tensor) -> dict[tuple[int, int], float]:
     """Score of each part of an image by its first pixel."""
-    model, xi = one.models.of(name), SETTINGS.xi(name)
+    model, xi = one.models.named(name), SETTINGS.xi(name)
     found = {}
     for y in starts(24, model.size[1]):
         for x in starts(24, model.size[2]):
@@ -156,7 +158,7 @@ def test_image_scores_are_those_of_the_worst_part_in_the_body() -> None:
 def test_scores_rise_with_the_distance_to_the_centre() -> None:
     one, image = detector(), torch.rand(1, 1, 1, 24, 24)
     body = torch.ones_like(image)
-    model = one.models.of(GLOBAL)
+    model = one.models.named(GLOBAL)
     with torch.no_grad():
         own = model.encode(image)[0]
         scores = []

@@ -38,7 +38,7 @@ def test_loss_is_the_sum_of_its_terms(world: Any) -> None:
     assert images["local"].shape == (4 * 4, 1, 8, 8, 8)
     shares = {k: 0.5 * torch.rand(len(v), generator=generator) for k, v in images.items()}
     for name, one in images.items():
-        model, critic = trainer.model.of(name), trainer.critic.critics[name]
+        model, critic = trainer.model.named(name), trainer.critic.critics[name]
         with torch.no_grad():
             z, decoded, mixed = model(one, shares[name])
             error = reconstruction_loss(one, decoded, 0.15, trainer.similarities[name])
@@ -88,12 +88,12 @@ def test_centres_are_those_of_explicit_numpy(world: Any) -> None:
     names = trainer.settings.split.presumed_normal
     for images in trainer.images.some_of_models(names):
         with torch.no_grad():
-            latents.append(trainer.model.of("global").encode(images["global"]).numpy())
+            latents.append(trainer.model.named("global").encode(images["global"]).numpy())
     z = np.concatenate(latents).astype(np.float64)
     assert len(z) == 32
     mean = z.mean(0)
     centre = np.where(np.abs(mean) < 0.1, np.where(mean < 0, -0.1, 0.1), mean)
-    model = trainer.model.of("global")
+    model = trainer.model.named("global")
     np.testing.assert_allclose(model.centre.numpy(), centre, atol=1e-5)
     spread = 0.5 * ((z - centre) ** 2).sum(1).mean()
     assert float(model.spread) == pytest.approx(max(spread, 1e-3), rel=1e-3)
@@ -173,6 +173,7 @@ def test_an_image_needs_another_one_to_be_mixed_with(
         world.trainer("igd")
 
 
+@pytest.mark.slow
 def test_the_encoder_is_that_of_the_pretext_stage(world: Any) -> None:
     world.train("pretext")
     trained, _ = load_image_encoder("901", "ScreenerPlans")
@@ -183,7 +184,7 @@ def test_the_encoder_is_that_of_the_pretext_stage(world: Any) -> None:
         own = dict(model.encoder.named_parameters())[name]
         assert torch.equal(own, dict(trained.named_parameters())[name])
         assert not own.requires_grad
-    first = dict(plain.model.of("global").encoder.named_parameters())[name]
+    first = dict(plain.model.named("global").encoder.named_parameters())[name]
     assert not torch.equal(first, dict(trained.named_parameters())[name])
     assert started.upstream_identity and not plain.upstream_identity
 
@@ -209,3 +210,19 @@ def test_older_plans_have_the_defaults(world: Any) -> None:
     values = world.plan().to_dict()
     del values["screener"]["igd"]
     assert Plan.from_dict(values).settings.igd == IgdSettings()
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_which_epoch_is_kept(world: Any, keep: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = world.trainer("igd", f"igd.keep={keep}", "igd.models=global")
+    figures = iter([0.1, 0.9, 0.2, 0.3])
+    monkeypatch.setattr(trainer, "validation_figure", lambda: next(figures))
+    monkeypatch.setattr(trainer, "calibrate", lambda: None)
+    trainer.run_training()
+    folder = world.stage("igd")
+    best, final = (
+        torch.load(folder / f"checkpoint_{which}.pth", weights_only=True)["network_weights"]
+        for which in ("best", "final")
+    )
+    same = all(torch.equal(value, final[name]) for name, value in best.items())
+    assert same is (keep == "best")
