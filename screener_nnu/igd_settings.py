@@ -87,7 +87,7 @@ class IgdSettings:
     reestimate_every: Count = 10
     critic: bool = True
     critic_weight: NotNegative = 0.1
-    keep: Annotated[str, OneOf("best", "last")] = "best"
+    keep: Annotated[str, OneOf("best", "last")] = "last"
 
     def __post_init__(self) -> None:
         """Refuses a size of other than three numbers."""

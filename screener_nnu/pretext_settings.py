@@ -22,6 +22,8 @@ from screener_nnu.setting_values import (
 
 #: Backbone that is the encoder of the plan's UNet; other names are timm's.
 UNET = "unet"
+#: What the vector of a UNet's encoder is made of: all of its stages, or the deepest one.
+LEVELS, DEEPEST = "levels", "deepest"
 #: Weights of a backbone that come with an installed package, and the backbone of timm they are of.
 PACKAGE, PACKAGED_ARCHITECTURE = "package", "tf_efficientnet_lite0"
 
@@ -186,6 +188,8 @@ class PretextSettings:
             pictures.
         weights: of that network: `package`, the ImageNet weights of the installed package, a file,
             or empty for random ones.
+        pooled: of a UNet's encoder: `levels`, mean and maximum of the maps of all stages, or
+            `deepest`, the mean of the last one, as published; of networks of pictures it is that.
         crop_size: voxels of an image; by default the plan's crop, of pictures the whole.
         patch: edge of the local model's patches in voxels, each of which is an image by itself; 0
             for the global model.
@@ -203,6 +207,7 @@ class PretextSettings:
     options: dict[str, Any] = field(default_factory=dict, hash=False)
     backbone: str = UNET
     weights: str = ""
+    pooled: Annotated[str, OneOf(LEVELS, DEEPEST)] = LEVELS
     crop_size: tuple[Count, ...] = ()
     patch: CountOrNone = 0
     images_per_step: Annotated[int, Within(at_least=2)] = 4

@@ -268,7 +268,7 @@ class IgdTrainer(ScreenerTrainer):
     def own_settings(cls, settings: dict[str, Any]) -> Any:
         """Its own, and which network the encoder is."""
         pretext = settings["pretext"]
-        return settings["igd"], pretext["backbone"], pretext["weights"]
+        return settings["igd"], [pretext[key] for key in ("backbone", "weights", "pooled")]
 
     @classmethod
     def upstream(cls, dataset: str, plan: Plan) -> str:

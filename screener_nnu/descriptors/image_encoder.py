@@ -9,14 +9,14 @@ from torch import nn
 
 from screener_nnu.descriptors.backbone import normalisation, trainable_network
 from screener_nnu.errors import ScreenerError
-from screener_nnu.networks.planes import is_of_planes, to_planes
+from screener_nnu.networks.planes import from_planes, is_of_planes, to_planes
 from screener_nnu.networks.unet import build_unet
 from screener_nnu.plans import PICTURES, Plan
-from screener_nnu.pretext_settings import UNET
+from screener_nnu.pretext_settings import LEVELS, UNET
 
 
 class ImageEncoder(nn.Module):
-    """An image (B, C, D, H, W) in [0, 1] to a vector (B, width): the mean of the deepest map.
+    """An image (B, C, D, H, W) in [0, 1] to a vector (B, width), by default the deepest map's mean.
 
     Attributes:
         width: of the vector.
@@ -40,29 +40,44 @@ class ImageEncoder(nn.Module):
 class UNetEncoder(ImageEncoder):
     """The encoder of a UNet of nnU-Net; the decoder goes along untouched, and gets no gradient.
 
+    Instance normalisation takes the mean out of every map, so that the mean behind it says little
+    of an image, and nothing of how often something is seen. So the vector has mean and maximum of
+    the maps of all stages, where `levels` asks for it.
+
     Args:
         network: (B, C, D, H, W) -> (B, d, D, H, W), see `build_unet`.
+        levels: mean and maximum of all stages in place of the mean of the deepest one.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, levels: bool = False) -> None:
         """Freezes the decoder."""
         super().__init__()
         self.network = network
+        self.levels = levels
         encoder: Any = network.encoder
         decoder: Any = network.decoder
-        self.width = int(encoder.output_channels[-1])
+        widths = [int(n) for n in encoder.output_channels]
+        self.width = 2 * sum(widths) if levels else widths[-1]
         decoder.requires_grad_(False)
         # nnU-Net registers the encoder as a part of its decoder, too.
         encoder.requires_grad_(True)
 
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """The vectors, float32."""
+        if not self.levels:
+            return super().forward(images)
+        stages = [maps.float().flatten(2) for maps in self._stages(images)]
+        return torch.cat([v for maps in stages for v in (maps.mean(2), maps.amax(2))], dim=1)
+
     def deepest_map(self, images: torch.Tensor) -> torch.Tensor:
         """The map of the last stage; of planes those of all slices side by side."""
+        return self._stages(images)[-1]
+
+    def _stages(self, images: torch.Tensor) -> list[torch.Tensor]:
         encoder: Any = self.network.encoder
         if not is_of_planes(self.network):
-            maps: torch.Tensor = encoder(images)[-1]
-            return maps
-        maps = encoder(to_planes(images))[-1]
-        return maps.unflatten(0, (len(images), -1)).transpose(1, 2)
+            return list(encoder(images))
+        return [from_planes(maps, len(images)) for maps in encoder(to_planes(images))]
 
 
 class PictureEncoder(ImageEncoder):
@@ -116,7 +131,8 @@ def build_image_encoder(plan: Plan, seed: int, empty: bool = False) -> ImageEnco
                 "pretext.weights are those of a network of pictures: name it in pretext.backbone, "
                 "or leave them empty for the encoder of the plan's UNet"
             )
-        return UNetEncoder(build_unet(plan, plan.channels, plan.settings.descriptor.channels, seed))
+        network = build_unet(plan, plan.channels, plan.settings.descriptor.channels, seed)
+        return UNetEncoder(network, settings.pooled == LEVELS)
     if plan.configuration_name != PICTURES:
         raise ScreenerError(
             f"pretext.backbone '{settings.backbone}' is a network of pictures, and the plan "

@@ -34,6 +34,16 @@ def test_the_vector_is_the_mean_of_the_deepest_map(unet: Callable[..., nn.Module
     assert torch.allclose(encoder(images), deepest.mean(dim=(2, 3, 4)))
 
 
+def test_the_vector_of_all_stages(unet: Callable[..., nn.Module]) -> None:
+    network = unet()
+    encoder = UNetEncoder(network, levels=True)
+    images = torch.rand(2, 1, 4, 16, 20)
+    stages = network.encoder(images)  # type: ignore[operator]
+    expected = [v for m in stages for v in (m.mean(dim=(2, 3, 4)), m.amax(dim=(2, 3, 4)))]
+    assert encoder.width == 2 * (4 + 6 + 8)
+    assert torch.allclose(encoder(images), torch.cat(expected, 1))
+
+
 def test_only_the_encoder_of_a_unet_gets_gradients(unet: Callable[..., nn.Module]) -> None:
     network = unet()
     UNetEncoder(network)(torch.rand(2, 1, 4, 16, 16)).sum().backward()

@@ -228,7 +228,7 @@ def test_normal_cases_alone_are_learned_from(world: Any) -> None:
 def test_a_trained_encoder_is_a_start_and_a_descriptor(world: Any) -> None:
     world.train("pretext")
     encoder, plan = load_image_encoder("901", "ScreenerPlans")
-    assert encoder.width == plan.architecture["arch_kwargs"]["features_per_stage"][-1]
+    assert encoder.width == 2 * sum(plan.architecture["arch_kwargs"]["features_per_stage"])
     start = find_start("pretext", "901", "ScreenerPlans", plan)
     checkpoint = torch.load(start.weights, weights_only=True)
     notes = check_input(start, checkpoint, plan)
