@@ -7,14 +7,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from screener_nnu.descriptors.image_encoder import build_image_encoder
 from screener_nnu.devices import small_tensor
 from screener_nnu.errors import ScreenerError
-from screener_nnu.losses.pmsacl import ClassContrast, centred, centring_loss
 from screener_nnu.plans import OptimiserSettings, PretextSettings, Shape
 from screener_nnu.pretext_settings import PACKAGE, UNET
 from screener_nnu.sampling.crops import resize_boxes
@@ -22,11 +20,11 @@ from screener_nnu.sampling.neighbours import directions_of
 from screener_nnu.sampling.randomness import torch_generator
 from screener_nnu.synthetic.shifts import shift_of
 from screener_nnu.trainers.base import ScreenerTrainer, schedule_factor
-from screener_nnu.trainers.contrast import gather_rows
 from screener_nnu.trainers.image_reading import ImageReader, ImageSample, image_reader, on_grid
 from screener_nnu.trainers.loading import step_batches
 from screener_nnu.trainers.pretext_centres import Centres
 from screener_nnu.trainers.pretext_figure import changed_images_auroc
+from screener_nnu.trainers.pretext_loss import PretextLoss
 from screener_nnu.trainers.pretext_model import EMBEDDING, Embedded, PretextModel
 from screener_nnu.trainers.pretext_views import ClassViews, Images
 
@@ -89,11 +87,6 @@ class PretextTrainer(ScreenerTrainer):
         if self._do_i_compile():
             encoder.compile()
         self.views = ClassViews(self.plan, method)
-        self.contrast = (
-            None
-            if method.contrast == "none"
-            else ClassContrast(method.temperature, method.alpha, method.contrast)
-        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed + 1)
             classes = 0 if method.classify == "none" else method.classes
@@ -101,6 +94,7 @@ class PretextTrainer(ScreenerTrainer):
             model = PretextModel(encoder, classes, method.classify == "projection", directions)
         width = encoder.width if method.centred == "features" else EMBEDDING
         self.centres = Centres(method, width, self.settings.seed, self.device)
+        self.loss = PretextLoss(method, self.centres)
         return model
 
     def initialize(self) -> None:
@@ -220,13 +214,9 @@ class PretextTrainer(ScreenerTrainer):
                 views, _, drawn = self.views.draw(batch, generator)
                 with self.autocast():
                     found = self.model(views)
-                self.centres.add(self._centred_rows(found), drawn.labels)
+                self.centres.add(self.loss.centred_rows(found), drawn.labels)
         if self.is_ddp:
             dist.broadcast(self.centres.values, 0)
-
-    def _centred_rows(self, found: Embedded) -> torch.Tensor:
-        of_features = self.method.centred == "features"
-        return found.features if of_features else found.projection
 
     def compute_loss(
         self, batch: list[ImageSample], step: int
@@ -239,43 +229,11 @@ class PretextTrainer(ScreenerTrainer):
         views, classes, drawn = self.views.draw(images, generator)
         pairs = self.views.pairs(images, generator) if self.method.position else None
         found = self.embed(views, pairs)
-        terms: dict[str, torch.Tensor] = {}
-        rows, centres = self._centred_rows(found).float(), self.centres.values
-        if centres is not None and self.method.centre_weight:
-            terms["centre"] = self.method.centre_weight * centring_loss(rows, centres, classes)
-        if self.contrast is not None:
-            terms["contrast"] = self._contrast(found.projection, drawn.labels, drawn.sources)
-        if len(found.logits):
-            terms["classes"] = F.cross_entropy(found.logits.float(), classes)
-        if len(found.directions):
-            terms["position"] = F.cross_entropy(found.directions.float(), images.directions)
-        if self.method.elastic:
-            terms["elastic"] = self.method.elastic * self._elastic()
-        loss = torch.stack(list(terms.values())).sum()
-        logged = {key: value.detach() for key, value in terms.items()}
-        if drawn.pasted is not None:
-            logged["pasted"] = drawn.pasted
-        if centres is not None:
-            logged |= self.centres.distances(rows.detach(), classes)
-        return loss, logged
+        moved = self._moved() if self.method.elastic else None
+        return self.loss(found, classes, drawn, images.directions, moved)
 
-    def _contrast(
-        self, z: torch.Tensor, classes: torch.Tensor, sources: torch.Tensor
-    ) -> torch.Tensor:
-        assert self.contrast is not None
-        usable = self.centres.values if self.method.centred == "projection" else None
-        u = centred(z.float(), usable, classes)
-        if self.is_ddp:
-            ranks, own = dist.get_world_size(), len(u)
-            u = gather_rows(u)
-            classes, sources = classes.repeat(ranks), sources.repeat(ranks)
-            # Views of two processes are of different images.
-            rank = torch.arange(ranks, device=u.device).repeat_interleave(own)
-            sources = sources + rank * (int(sources.max()) + 1)
-        loss: torch.Tensor = self.contrast(u, sources, classes)[0]
-        return loss
-
-    def _elastic(self) -> torch.Tensor:
+    def _moved(self) -> torch.Tensor:
+        """Squared distance of the weights to the first ones."""
         own = self._elastic_parameters()
         moved = [((p - q) ** 2).sum() for p, q in zip(own, self.first_weights, strict=True)]
         return torch.stack(moved).sum()

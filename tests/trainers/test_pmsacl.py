@@ -188,7 +188,7 @@ def test_panda_draws_features_together_and_holds_weights(world: Any) -> None:
         for parameter in trainer._elastic_parameters():
             parameter.add_(0.5)
     count = sum(p.numel() for p in trainer._elastic_parameters())
-    assert torch.isclose(trainer._elastic(), torch.tensor(0.25 * count), rtol=1e-3)
+    assert torch.isclose(trainer._moved(), torch.tensor(0.25 * count), rtol=1e-3)
 
 
 @pytest.mark.parametrize(
