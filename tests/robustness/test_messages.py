@@ -422,6 +422,29 @@ def test_ablation_words(planned: Any, words: tuple[object, ...]) -> None:
 
 
 @pytest.mark.parametrize(
+    "setting",
+    [
+        case(("pretext.method=byol",), "a method that is not known", 1, "no pretext.method 'byol'"),
+        case(
+            ("pretext.backbone=resnet18",),
+            "a network of pictures, and the plan is of CT",
+            1,
+            "pretext.backbone 'resnet18' is a network of pictures",
+        ),
+        case(
+            ("pretext.method=rotnet", "pretext.options.classes=5"),
+            "five classes of images that can be turned in four ways",
+            1,
+            "makes at most 4 classes",
+        ),
+    ],
+)
+def test_pretext_words(planned: Any, setting: tuple[str, ...]) -> None:
+    words = [word for one in setting for word in ("-o", one)]
+    planned.run("train", 901, "3d_fullres", "pretext", "-p", "Mine", *words, "-device", "cpu")
+
+
+@pytest.mark.parametrize(
     ("words", "number"),
     [
         pytest.param(
