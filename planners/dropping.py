@@ -28,16 +28,24 @@ def drop_cases(path: Path, data_identifier: str, reasons: dict[str, str]) -> Non
     """
     with only_run(path.parent):
         # Read again: another part may have dropped cases of its own in the meantime.
-        for other, plan in list(plans_of(path.parent)):
-            if plan.settings.data_identifier == data_identifier:
-                _drop_from(other, plan, reasons)
+        sharing = [
+            (other, plan, _without_dropped(other, plan, reasons))
+            for other, plan in plans_of(path.parent)
+            if plan.settings.data_identifier == data_identifier
+        ]
+        # Written once all of them are known to be possible.
+        for other, plan, changed in sharing:
+            if changed is not plan:
+                write_json(other, changed.to_dict())
+                count = len(changed.settings.left_out) - len(plan.settings.left_out)
+                logger.info("%d cases left out of %s", count, other)
 
 
-def _drop_from(path: Path, plan: Plan, reasons: dict[str, str]) -> None:
+def _without_dropped(path: Path, plan: Plan, reasons: dict[str, str]) -> Plan:
     settings = plan.settings
     dropped = {case: reasons[case] for case in names_of(settings.split) & reasons.keys()}
     if not dropped:
-        return
+        return plan
     split = without(settings.split, set(dropped))
     if not split.train:
         raise ScreenerError(f"no training case of {path} is left; see the reasons above")
@@ -47,6 +55,4 @@ def _drop_from(path: Path, plan: Plan, reasons: dict[str, str]) -> None:
             "others (--normal_cases)"
         )
     left_out = {**settings.left_out, **dropped}
-    changed = plan.with_settings(replace(settings, split=split, left_out=left_out))
-    write_json(path, changed.to_dict())
-    logger.info("%d cases left out of %s", len(dropped), path)
+    return plan.with_settings(replace(settings, split=split, left_out=left_out))

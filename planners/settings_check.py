@@ -34,8 +34,12 @@ def check_settings(plan: Plan) -> None:
     _check_descriptor(settings.density)
     _check_crop(settings.crop_size, plan.divisor, "crop_size")
     _check_crop(settings.distillation.crop_size, plan.divisor, "distillation.crop_size")
+    size = settings.pretext.image_size(settings.crop_size)
+    if (size[0] == 1) != (settings.crop_size[0] == 1):
+        raise ScreenerError(
+            f"{_CROP} {list(size)} must have one slice of pictures, and more of scans"
+        )
     if settings.pretext.backbone == UNET:
-        size = settings.pretext.image_size(settings.crop_size)
         _check_crop(size, plan.divisor, "pretext.patch" if settings.pretext.patch else _CROP)
     if settings.distillation.target == RARITY and settings.distillation.descriptor_weight:
         raise ScreenerError(f"{RARITY} has no descriptors: set distillation.descriptor_weight=0")

@@ -29,7 +29,7 @@ class IgdSettings:
     Defaults without a note are those of Chen et al. (AAAI 2022) and their code.
 
     Attributes:
-        optimiser: of Adam with polynomial decay; theirs takes 256 epochs.
+        optimiser: of Adam with polynomial decay; the paper trains 256 epochs.
         betas: of Adam.
         decay: power of the polynomial.
         start: `backbone`, the network of `pretext.backbone` with `pretext.weights`, or `pretext`,

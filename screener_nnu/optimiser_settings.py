@@ -9,7 +9,10 @@ from screener_nnu.setting_values import Count, CountOrNone, NotNegative, Positiv
 
 @dataclass(frozen=True)
 class OptimiserSettings:
-    """AdamW with linear warm-up and cosine decay to zero, counted in steps (paper, Appendix)."""
+    """Rates and lengths of a stage's optimiser, counted in steps.
+
+    By default it is AdamW with linear warm-up and cosine decay to zero (paper, Appendix).
+    """
 
     steps: Count
     steps_per_epoch: Count

@@ -23,7 +23,7 @@ from screener_nnu.setting_values import (
 #: Backbone that is the encoder of the plan's UNet; other names are timm's.
 UNET = "unet"
 #: What the vector of a UNet's encoder is made of: all of its stages, or the deepest one.
-LEVELS, DEEPEST = "levels", "deepest"
+ALL_STAGES, DEEPEST = "levels", "deepest"
 #: Weights of a backbone that come with an installed package, and the backbone of timm they are of.
 PACKAGE, PACKAGED_ARCHITECTURE = "package", "tf_efficientnet_lite0"
 
@@ -38,7 +38,7 @@ class MethodSettings:
         classes: number of classes, that of unchanged images included; 1 for a shift of `none`.
         contrast: which views a view is drawn to: `pairs`, the other view of the same changed image
             (NT-Xent), `classes`, all views of its class (SupCon), or `none`, no such loss.
-        centring: `none`: embeddings are compared by their angle; else from where they are seen:
+        centring: `none`: embeddings are compared as seen from the origin; otherwise from centres:
             `initial`, the means of the classes under the initial network, `random` or
             `equidistant` directions, or `reestimated`, means that are measured anew.
         reestimate_every: epochs between two measurements of `reestimated` centres.
@@ -68,6 +68,17 @@ class MethodSettings:
     weak_views: bool = True
     elastic: NotNegative = 0.0
 
+    @property
+    def has_centres(self) -> bool:
+        """Whether distances to centres, or directions seen from them, count."""
+        return self.centring != "none" and (self.centre_weight > 0 or self.contrast != "none")
+
+    @property
+    def projects(self) -> bool:
+        """Whether anything reads the embedding of the projector."""
+        centred = self.has_centres and self.centred == "projection"
+        return self.contrast != "none" or self.classify == "projection" or centred
+
     def __post_init__(self) -> None:
         """Refuses what leaves nothing to learn, or contradicts itself."""
         if (self.shift == "none") != (self.classes == 1):
@@ -75,7 +86,7 @@ class MethodSettings:
                 f"a shift '{self.shift}' of {self.classes} classes: one class has the shift none, "
                 "and the others need one"
             )
-        centres = self.centring != "none" and self.centre_weight > 0
+        centres = self.has_centres and self.centre_weight > 0
         if self.contrast == "none" and self.classify == "none" and not centres:
             raise ValueError("neither contrast nor classify nor centring is left to learn from")
         if self.classify != "none" and self.classes == 1:
@@ -90,7 +101,8 @@ METHODS: dict[str, MethodSettings] = {
     "pmsacl": _PMSACL,
     # The same without the temperature rule.
     "msacl": replace(_PMSACL, alpha=1.0),
-    # Tian et al., CCD, MICCAI 2021: changes of natural images, no centres, position of patches.
+    # Tian et al., CCD, MICCAI 2021: changes of natural images, no centres; its task of positions is
+    # `options.position`, of a local model.
     "ccd": MethodSettings(shift="permutation", classify="features"),
     # Chen et al., ICML 2020, arXiv 2002.05709.
     "simclr": MethodSettings(shift="none", classes=1),
@@ -171,6 +183,11 @@ class ViewSettings:
     blur: Fraction = 0.5
     blur_sigma: PositiveRange = (0.1, 2.0)
 
+    def __post_init__(self) -> None:
+        """Refuses crops of pictures that are larger than they are."""
+        if self.crop_scale[1] > 1:
+            raise ValueError(f"crop_scale must be at most 1, but is {list(self.crop_scale)}")
+
 
 @dataclass(frozen=True)
 class PretextSettings:
@@ -207,7 +224,7 @@ class PretextSettings:
     options: dict[str, Any] = field(default_factory=dict, hash=False)
     backbone: str = UNET
     weights: str = ""
-    pooled: Annotated[str, OneOf(LEVELS, DEEPEST)] = LEVELS
+    pooled: Annotated[str, OneOf(ALL_STAGES, DEEPEST)] = ALL_STAGES
     crop_size: tuple[Count, ...] = ()
     patch: CountOrNone = 0
     images_per_step: Annotated[int, Within(at_least=2)] = 4

@@ -38,6 +38,8 @@ class ScreenerTrainer(StageState):
     was_initialized: bool
     figure_name: ClassVar[str]
     higher_is_better: ClassVar[bool] = True
+    #: Setting of a stage that says how many samples a step has.
+    samples_setting: ClassVar[str] = "volumes_per_step"
 
     def __init__(
         self,
@@ -150,7 +152,7 @@ class ScreenerTrainer(StageState):
         if self.is_ddp:
             on_gpus = self.device.type == "cuda"
             if on_gpus:  # there is none for processors
-                self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
+                self.network = synchronised(self.network)
             self.network = DistributedDataParallel(
                 # No buffer differs between ranks: sending them in every forward changes nothing.
                 self.network,
@@ -183,8 +185,9 @@ class ScreenerTrainer(StageState):
         ranks = dist.get_world_size()
         if self.volumes_per_step % ranks:
             raise ScreenerError(
-                f"{self.volumes_per_step} volumes a step cannot be shared by {ranks} devices: "
-                f"choose -num_gpus so that it divides them, or set {self.stage}'s volumes_per_step"
+                f"{self.volumes_per_step} samples a step cannot be shared by {ranks} devices: "
+                f"choose -num_gpus so that it divides them, or set {self.stage}'s "
+                f"{self.samples_setting}"
             )
         own = self.volumes_per_step // ranks
         return self.local_rank * own, own
@@ -376,6 +379,15 @@ class ScreenerTrainer(StageState):
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Nothing: the stage's figure was measured after each epoch."""
+
+
+def synchronised(network: nn.Module) -> nn.Module:
+    """The network with batch statistics of all devices."""
+    # torch's own drops the activations that networks of timm have in their normalisation.
+    from timm.layers import convert_sync_batchnorm
+
+    converted: nn.Module = convert_sync_batchnorm(network)
+    return converted
 
 
 def schedule_factor(settings: OptimiserSettings, step: int) -> float:

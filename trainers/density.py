@@ -94,8 +94,12 @@ class DensityTrainer(ScreenerTrainer):
 
     @property
     def training_scans(self) -> tuple[str, ...]:
-        """The plan's training cases, or as many of them as the settings ask for."""
-        names, most = self.settings.split.train, self.density.max_scans
+        """The plan's training cases, or as many of them as the settings ask for.
+
+        What is fitted takes them as normal, and gets the normal ones alone where they are known.
+        """
+        split, most = self.settings.split, self.density.max_scans
+        names = split.presumed_normal if self.fitted else split.train
         if not 0 < most < len(names):
             return names
         return tuple(spread(names, most))

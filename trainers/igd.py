@@ -49,6 +49,7 @@ class IgdTrainer(ScreenerTrainer):
 
     stage = "igd"
     figure_name = "AUROC on synthetic anomalies"
+    samples_setting = "images_per_step"
 
     @property
     def igd(self) -> IgdSettings:
@@ -83,7 +84,7 @@ class IgdTrainer(ScreenerTrainer):
 
     def _check_share(self) -> None:
         own = self.share_of_rank()[1]
-        if own < 2:
+        if self.igd.critic and own < 2:
             raise ScreenerError(
                 f"{own} image a step on a device has no other one to be mixed with: set "
                 "igd.images_per_step to 2 for each device at least"
@@ -178,8 +179,8 @@ class IgdTrainer(ScreenerTrainer):
 
     def train_step(self, batch: list[ImageSample]) -> dict[str, torch.Tensor]:
         """One step of the auto-encoders, then one of the critics on what they made."""
-        values = super().train_step(batch)
         rate = self.optimizer.param_groups[0]["lr"]
+        values = super().train_step(batch)
         return {**values, **self.critic.step(rate, self.grad_scaler)}
 
     def prepare(self) -> None:
@@ -268,7 +269,9 @@ class IgdTrainer(ScreenerTrainer):
     def own_settings(cls, settings: dict[str, Any]) -> Any:
         """Its own, and which network the encoder is."""
         pretext = settings["pretext"]
-        return settings["igd"], [pretext[key] for key in ("backbone", "weights", "pooled")]
+        encoder = [pretext[key] for key in ("backbone", "weights", "pooled")]
+        # The decoder of a UNet lies in the checkpoint, too.
+        return settings["igd"], encoder, settings["descriptor"]["channels"]
 
     @classmethod
     def upstream(cls, dataset: str, plan: Plan) -> str:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from screener_nnu.errors import CaseError
 from screener_nnu.evaluation.metrics import weighted_auroc
 from screener_nnu.plans import Plan, Shape
 from screener_nnu.preprocessing.case_files import CaseFolder
@@ -44,7 +45,10 @@ class ImageCheck(PaintedScans):
         made = self.painted(case, kind)
         shape = np.array(made.mask.shape)
         size = np.minimum(shape, self.size)
-        middle = np.rint(np.mean(np.nonzero(made.mask), axis=1)).astype(int)
+        places = np.argwhere(made.mask & made.body)
+        if not len(places):
+            raise CaseError(case, f"no anomaly of kind {kind} lies in its body")
+        middle = places[len(places) // 2]  # their mean may lie between two of them
         first = np.clip(middle - size // 2, 0, shape - size)
         box: Any = (..., *(slice(a, a + n) for a, n in zip(first, size, strict=True)))
         image = torch.from_numpy(made.equalised[box].copy()).half()

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from screener_nnu.errors import CaseError
+from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.plans import Plan, Shape
 from screener_nnu.sampling.crops import Box, resize_boxes, voxels_per_crop
 from screener_nnu.sampling.neighbours import draw_neighbours
@@ -45,7 +45,7 @@ def image_reader(
     size: Shape,
     pairs: bool = False,
 ) -> ImageReader:
-    """Reads images that cover `size` voxels of the plan's grid; the other arguments are theirs."""
+    """Reads images that cover `size` voxels of the plan's grid; see `ImageReader` for the rest."""
     grid = plan.settings.preprocessing
     stored = voxels_per_crop(size, grid.spacing, grid.storage_spacing)
     z, y, x = (max(1, round(n)) for n in stored)
@@ -62,7 +62,7 @@ def on_grid(
 
 
 class ImageReader(CaseReader[ImageSample]):
-    """Reads boxes of one size, a quarter of which lies in the body where one of 20 crops has that.
+    """Reads boxes of one size; up to 20 are tried until a quarter of one lies in the body.
 
     Args:
         folder, names, seed, stage: see `CaseReader`.
@@ -91,7 +91,10 @@ class ImageReader(CaseReader[ImageSample]):
             CaseError: the case cannot be read, or no body was found in it.
         """
         extent = self.cases.shape(case, "equalised")
-        drawn, body = self._draw(extent, generator), None
+        try:
+            drawn, body = self._draw(extent, generator), None
+        except ScreenerError as error:  # no room for two patches
+            raise CaseError(case, str(error)) from error
         for _ in range(_TRIES):
             found = read_padded(self.cases, case, "body", drawn[0], 0)
             if body is None or found.mean() > body.mean():

@@ -48,6 +48,7 @@ class PretextTrainer(ScreenerTrainer):
 
     stage = "pretext"
     figure_name = "AUROC of changed images"
+    samples_setting = "images_per_step"
 
     @property
     def pretext(self) -> PretextSettings:
@@ -70,14 +71,14 @@ class PretextTrainer(ScreenerTrainer):
         return self.pretext.image_size(self.settings.crop_size)
 
     def stage_settings_check(self) -> None:
-        """Resolves the method, and refuses too few images to paste from."""
+        """Resolves the method, and refuses a single image."""
         self.method = self.pretext.resolved()
         shift_of(self.method.shift, self.method.classes)
         names = self.settings.split.presumed_normal
         if len(names) == 1:
             raise ScreenerError(
-                f"{self.plan.name} has one image to train on ({names[0]}), and patches come from "
-                "other images than their own: plan more images"
+                f"{self.plan.name} has one image to train on ({names[0]}), and images are told "
+                "from others, or get patches of others: plan more images"
             )
 
     def build_model(self) -> nn.Module:
@@ -89,9 +90,8 @@ class PretextTrainer(ScreenerTrainer):
         self.views = ClassViews(self.plan, method)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed + 1)
-            classes = 0 if method.classify == "none" else method.classes
             directions = len(directions_of(self.image_size)) if method.position else 0
-            model = PretextModel(encoder, classes, method.classify == "projection", directions)
+            model = PretextModel(encoder, method, directions)
         width = encoder.width if method.centred == "features" else EMBEDDING
         self.centres = Centres(method, width, self.settings.seed, self.device)
         self.loss = PretextLoss(method, self.centres)
@@ -100,9 +100,8 @@ class PretextTrainer(ScreenerTrainer):
     def initialize(self) -> None:
         """Keeps the first weights, where later ones are held near them."""
         super().initialize()
-        self.first_weights = [
-            p.detach().clone() for p in self._elastic_parameters() if self.method.elastic
-        ]
+        held = self._elastic_parameters() if self.method.elastic else []
+        self.first_weights = [p.detach().clone() for p in held]
         origin = self.pretext.weights or "random initialisation"
         named = "the encoder of the plan's UNet" if self.pretext.backbone == UNET else "timm's"
         if self.pretext.weights == PACKAGE:
@@ -140,15 +139,16 @@ class PretextTrainer(ScreenerTrainer):
         model.encoder.network.load_state_dict(checkpoint["network_weights"])
         heads = dict(checkpoint["head_weights"])
         self.centres.load_state_dict(heads)
-        model.load_state_dict(heads, strict=False)
+        model.load_state_dict({**model.state_dict(), **heads})
 
-    def _reader(self, names: tuple[str, ...], stage: str) -> ImageReader:
-        local = bool(self.pretext.patch)
-        return image_reader(self.plan, self.cases_folder, names, stage, self.image_size, local)
+    def reader(self, names: tuple[str, ...], stage: str) -> ImageReader:
+        """Reads images of some cases, with patches beside them where their places are learned."""
+        pairs = self.method.position
+        return image_reader(self.plan, self.cases_folder, names, stage, self.image_size, pairs)
 
     def training_batches(self, first_step: int) -> Iterator[list[ImageSample]]:
         """Images of this process."""
-        reader = self._reader(self.settings.split.presumed_normal, self.stage)
+        reader = self.reader(self.settings.split.presumed_normal, self.stage)
         return step_batches(
             reader,
             self.volumes_per_step,
@@ -158,7 +158,7 @@ class PretextTrainer(ScreenerTrainer):
         )
 
     def share_of_rank(self) -> tuple[int, int]:
-        """See `ScreenerTrainer`; a process pastes from its own images, so that it needs two."""
+        """See `ScreenerTrainer`; patches come from other images of a process, so it needs two."""
         first, own = super().share_of_rank()
         if own < 2:
             raise ScreenerError(
@@ -173,7 +173,7 @@ class PretextTrainer(ScreenerTrainer):
         size = self.image_size
         images, bodies = on_grid(batch, size, self.device)
         patches, directions = None, None
-        if self.pretext.patch:
+        if self.method.position:
             beside = [s.neighbour.to(self.device, non_blocking=True) for s in batch]
             patches = resize_boxes(beside, size)
             directions = small_tensor([s.direction for s in batch], self.device)
@@ -184,6 +184,11 @@ class PretextTrainer(ScreenerTrainer):
         with self.autocast():
             found: Embedded = self.network(views, pairs)
         return found
+
+    @classmethod
+    def own_settings(cls, settings: dict[str, Any]) -> Any:
+        """Its own, and the width of the UNet's last layer, which moves the first weights."""
+        return settings["pretext"], settings["descriptor"]["channels"]
 
     def prepare(self) -> None:
         """Measures the centres of the classes, once, before anything is trained."""
@@ -202,19 +207,19 @@ class PretextTrainer(ScreenerTrainer):
         if not self.centres.measured:
             return
         names = self.settings.split.presumed_normal
-        reader = self._reader(names, f"{self.stage} centres")
-        number, own = self.volumes_per_step, self.optimiser_settings.steps
-        count = Centres.images(len(names), own * number)
+        reader = self.reader(names, f"{self.stage} centres")
+        number, steps = self.volumes_per_step, self.optimiser_settings.steps
+        count = Centres.images(len(names), steps * number)
         with self.centres.measuring(self.model):
             for index in range(0, count, number):
                 batch = self.images([reader[i] for i in range(index, index + number)])
                 generator = torch_generator(
                     self.device, self.settings.seed, f"{self.stage} centres", epoch, index
                 )
-                views, _, drawn = self.views.draw(batch, generator)
+                views, classes, _ = self.views.draw(batch, generator)
                 with self.autocast():
                     found = self.model(views)
-                self.centres.add(self.loss.centred_rows(found), drawn.labels)
+                self.centres.add(self.loss.centred_rows(found), classes)
         if self.is_ddp:
             dist.broadcast(self.centres.values, 0)
 

@@ -62,7 +62,7 @@ def changed_images_auroc(trainer: PretextTrainer) -> tuple[float, dict[str, floa
 def _batches(trainer: PretextTrainer, use: str, count: int) -> list[Images]:
     split = trainer.settings.split
     names = split.validation if use == "validation" else split.presumed_normal
-    reader = trainer._reader(names, f"{trainer.stage} {use}")
+    reader = trainer.reader(names, f"{trainer.stage} {use}")
     size = trainer.volumes_per_step
     starts = range(0, count, size)
     return [trainer.images([reader[i] for i in range(s, s + size)]) for s in starts]

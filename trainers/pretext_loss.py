@@ -81,11 +81,12 @@ class PretextLoss:
         assert self.contrast is not None
         seen_from = self.centres.values if self.method.centred == "projection" else None
         labels, sources = drawn.labels, drawn.sources
-        u = centred(z.float(), seen_from, labels)
+        u = centred(z.float(), seen_from, labels)  # a crop changes no pair
         if dist.is_initialized() and dist.get_world_size() > 1:
             ranks, own = dist.get_world_size(), len(u)
             u, labels = gather_rows(u), labels.repeat(ranks)
-            # Views of two processes are of different images; a step has as many sources as views.
+            # Views of two processes are of different images; there are fewer sources than views, so
+            # that these numbers do not meet.
             rank = torch.arange(ranks, device=u.device).repeat_interleave(own)
             sources = sources.repeat(ranks) + rank * own
         loss: torch.Tensor = self.contrast(u, sources, labels)[0]

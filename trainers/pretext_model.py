@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from screener_nnu.descriptors.image_encoder import ImageEncoder
+from screener_nnu.pretext_settings import MethodSettings
 
 #: Width of the hidden layer of the heads, and of the embedding.
 HIDDEN, EMBEDDING = 512, 128
@@ -18,7 +19,8 @@ class Embedded(NamedTuple):
 
     Attributes:
         features: (N, width), the encoder's own.
-        projection: (N, 128), not normalised: the distance to a centre needs its length.
+        projection: (N, 128), not normalised: the distance to a centre needs its length; empty
+            where nothing reads it.
         logits: (N, classes); empty without a classifier.
         directions: (P, directions) of pairs of patches; empty without pairs.
     """
@@ -34,21 +36,19 @@ class PretextModel(nn.Module):
 
     Args:
         encoder: images to vectors.
-        classes: that a linear layer tells apart; 0 for none.
-        of_projection: whether it reads the embedding in place of the features.
+        method: says which heads there are: distributed training waits for all that it sees.
         directions: that a head tells apart by the difference of two patches' features; 0 for none.
     """
 
-    def __init__(
-        self, encoder: ImageEncoder, classes: int, of_projection: bool, directions: int
-    ) -> None:
+    def __init__(self, encoder: ImageEncoder, method: MethodSettings, directions: int) -> None:
         """Builds the heads."""
         super().__init__()
         self.encoder = encoder
-        self.of_projection = of_projection
-        self.projector = mlp(encoder.width, EMBEDDING)
-        read = EMBEDDING if of_projection else encoder.width
-        self.classifier = nn.Linear(read, classes) if classes else None
+        self.of_projection = method.classify == "projection"
+        self.projector = mlp(encoder.width, EMBEDDING) if method.projects else None
+        read = EMBEDDING if self.of_projection else encoder.width
+        classifies = method.classify != "none"
+        self.classifier = nn.Linear(read, method.classes) if classifies else None
         self.position = mlp(encoder.width, directions) if directions else None
 
     def forward(
@@ -57,9 +57,9 @@ class PretextModel(nn.Module):
         """Embeds views (N, C, D, H, W), and tells the directions of pairs of patches (P, ...)."""
         features = self.encoder(views)
         with torch.autocast(features.device.type, enabled=False):
-            projection = self.projector(features)
-            read = projection if self.of_projection else features
             none = features.new_zeros(0)
+            projection = none if self.projector is None else self.projector(features)
+            read = projection if self.of_projection else features
             logits = none if self.classifier is None else self.classifier(read)
         directions = none
         if pairs is not None and self.position is not None:

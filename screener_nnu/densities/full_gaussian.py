@@ -58,9 +58,9 @@ class FullGaussianDensity(StreamedDensity):
     so that a bin of 2 d rows or more trusts its own covariance S_bin (over n - 1), one with fewer
     leans on the pooled covariance the more the fewer it has, and one with a single row takes it as
     it is. Without `leaning`, w is 1 for every bin of two rows or more. A bin without rows takes
-    mean and covariance of the pooled Gaussian. `diagonal` keeps
-    the diagonal of all that. `shared` is, in each bin with rows, the scatter of all rows about the
-    means of their bins over N minus the number of these bins, plus the ridge.
+    mean and covariance of the pooled Gaussian. `diagonal` keeps the diagonal of all that. `shared`
+    is, in each bin with rows, the scatter of all rows about the means of their bins over N minus
+    the number of these bins, plus the ridge.
 
     Without a condition, all rows are one bin. The state takes d^2 float32 numbers a bin.
 

@@ -60,7 +60,7 @@ def load_backbone(architecture: str, weights: str | Path, maps: str = LEVELS) ->
     Args:
         architecture: name in timm, without a tag of weights.
         weights: file with the state dictionary of that architecture (`.pth`, plain tensors); empty
-            for those of the installed package, which are of `tf_efficientnet_lite0`.
+            or `package` for those of the installed package, of `tf_efficientnet_lite0`.
         maps: `levels`, those of strides 4, 8 and 16, or `head`, the last one, whose mean over the
             positions is the vector of a picture.
 
@@ -69,10 +69,11 @@ def load_backbone(architecture: str, weights: str | Path, maps: str = LEVELS) ->
             there, holds something else, or its tensors do not fit.
     """
     check_architecture(architecture)
-    path = Path(weights).expanduser() if weights else packaged_weights(architecture)
+    origin = str(weights) or PACKAGE
+    packaged = origin == PACKAGE
+    path = packaged_weights(architecture) if packaged else Path(weights).expanduser()
     data = bytes_of(path)
     state, sha256 = state_of(path, data), hashlib.sha256(data).digest()
-    origin = str(weights) or PACKAGE
     return backbone_of(architecture, state, origin, maps, sha256, f"{path} and {architecture}")
 
 
@@ -128,7 +129,8 @@ def trainable_network(architecture: str, weights: str) -> Any:
         path = packaged_weights(architecture) if packaged else Path(weights).expanduser()
         state = state_of(path, bytes_of(path))
         _fill(network, architecture, state, f"{path} and {architecture}")
-    return network
+    _size_of(_LastMap(network).eval(), architecture)
+    return network.train()
 
 
 def normalisation(architecture: str, weights: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -160,8 +162,8 @@ def _fill(network: Any, architecture: str, state: State, what: str) -> None:
     """Gives a network, perhaps one that is cut, the weights of a file."""
     import timm
 
-    # Names and shapes alone.
-    with torch.device("meta"):
+    # Names and shapes alone; some networks cannot be built without memory.
+    with torch.random.fork_rng(devices=[]):
         expected = timm.create_model(architecture, pretrained=False).state_dict()
     # timm may write a stage's number behind an underscore in place of a point.
     own = {name.replace(".", "_"): name for name in network.state_dict()}

@@ -12,7 +12,7 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.networks.planes import from_planes, is_of_planes, to_planes
 from screener_nnu.networks.unet import build_unet
 from screener_nnu.plans import PICTURES, Plan
-from screener_nnu.pretext_settings import LEVELS, UNET
+from screener_nnu.pretext_settings import ALL_STAGES, UNET
 
 
 class ImageEncoder(nn.Module):
@@ -86,16 +86,17 @@ class PictureEncoder(ImageEncoder):
     Args:
         architecture: name in timm.
         weights: see `trainable_network`.
+        empty: the weights will be filled in; those that are named say how pictures are normalised.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, architecture: str, weights: str) -> None:
+    def __init__(self, architecture: str, weights: str, empty: bool = False) -> None:
         """Builds the network; random weights come from torch's global state."""
         super().__init__()
         # About twice as fast on processors, and what tensor cores want.
-        self.network = trainable_network(architecture, weights).to(
+        self.network = trainable_network(architecture, "" if empty else weights).to(
             memory_format=torch.channels_last
         )
         mean, std = normalisation(architecture, weights)
@@ -132,7 +133,7 @@ def build_image_encoder(plan: Plan, seed: int, empty: bool = False) -> ImageEnco
                 "or leave them empty for the encoder of the plan's UNet"
             )
         network = build_unet(plan, plan.channels, plan.settings.descriptor.channels, seed)
-        return UNetEncoder(network, settings.pooled == LEVELS)
+        return UNetEncoder(network, settings.pooled == ALL_STAGES)
     if plan.configuration_name != PICTURES:
         raise ScreenerError(
             f"pretext.backbone '{settings.backbone}' is a network of pictures, and the plan "
@@ -140,9 +141,4 @@ def build_image_encoder(plan: Plan, seed: int, empty: bool = False) -> ImageEnco
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder = PictureEncoder(settings.backbone, "" if empty else settings.weights)
-    if empty:
-        mean, std = normalisation(settings.backbone, settings.weights)
-        encoder.mean = torch.tensor(mean).view(3, 1, 1)
-        encoder.std = torch.tensor(std).view(3, 1, 1)
-    return encoder
+        return PictureEncoder(settings.backbone, settings.weights, empty)

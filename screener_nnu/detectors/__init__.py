@@ -141,7 +141,6 @@ _POOLED_PRETEXT = replace(
     overrides=(
         *_POOLED.overrides,
         f"density.descriptor={PRETEXT}",
-        'density.descriptor_options={"maps": "head", "most_channels": 0}',
         "density.pooling=[8,8,8]",
     ),
 )

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from screener_nnu.checkpoints import write_checkpoint
+from screener_nnu.descriptors import PRETEXT
 from screener_nnu.errors import ScreenerError
 from screener_nnu.finetuning.checkpoint import (
     STOCK_TRAINER,
@@ -28,7 +29,6 @@ from screener_nnu.pretext_settings import UNET
 from screener_nnu.stage_checkpoint import finished_stage
 
 SCRATCH, STUDENT, DESCRIPTOR, SHUFFLED = "scratch", "student", "descriptor", "shuffled"
-PRETEXT = "pretext"
 STARTS = (SCRATCH, STUDENT, DESCRIPTOR, PRETEXT, SHUFFLED)
 TUNED = ":tuned"
 _LONGEST_NAME = 40

@@ -76,12 +76,16 @@ def _trained_encoder(dataset: str, plan: Plan, source: str) -> nn.Module:
 
 def _network(plan: Plan) -> Any:
     """What decides about the tensors of the plan's UNet, where that is the backbone."""
-    return plan.architecture if plan.settings.pretext.backbone == UNET else None
+    settings = plan.settings
+    if settings.pretext.backbone != UNET:
+        return None
+    return plan.architecture, settings.pretext.pooled, settings.descriptor.channels
 
 
 def _words(plan: Plan) -> str:
     pretext = plan.settings.pretext
-    return f"pretext.backbone={pretext.backbone}, pretext.weights={pretext.weights}"
+    named = ("backbone", "weights", "pooled")
+    return ", ".join(f"pretext.{key}={getattr(pretext, key)}" for key in named)
 
 
 def build_igd(plan: Plan, encoders: Mapping[str, nn.Module]) -> AutoEncoders:

@@ -13,7 +13,7 @@ import torch
 from screener_nnu.losses.ms_ssim import fitting_weights, ms_ssim, ms_ssim_map
 from screener_nnu.plans import Shape
 
-#: Of a score of voxels, the part of dissimilarity; the rest is the absolute difference.
+# Of a score of voxels, the part of dissimilarity; the rest is the absolute difference.
 _MAP_SIMILARITY = 0.85
 # Share of an image in what the critic sees of it beside its reconstruction.
 _OF_IMAGE = 0.2

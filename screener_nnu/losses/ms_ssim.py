@@ -10,6 +10,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -72,7 +73,8 @@ def ms_ssim(
 
     It is the product over scales of contrast and structure to the power of the scale's weight, at
     the coarsest scale with luminance (Wang et al. 2003, eq. 7); scales halve the image by averages
-    of two voxels an axis. Terms below 0 count as 0; channels are averaged.
+    of two voxels an axis, and keep the rest of an odd side. Terms below 0 count as 0; channels are
+    averaged.
 
     Args:
         x, y: images (B, C, D, H, W).
@@ -168,6 +170,7 @@ def _smoothed(images: torch.Tensor, window: int) -> torch.Tensor:
     return images
 
 
+@lru_cache(maxsize=64)
 def _band(length: int, window: int, device: torch.device) -> torch.Tensor:
     """(length, length), whose column i holds the Gaussian weights of the voxels around i."""
     offsets = torch.arange(window, device=device) - window // 2
@@ -191,4 +194,5 @@ def _inner_mean(term: torch.Tensor, images: torch.Tensor, window: int) -> torch.
 
 def _halved(images: torch.Tensor) -> torch.Tensor:
     kernel = [min(2, n) for n in images.shape[2:]]
-    return F.avg_pool3d(images.float(), kernel)
+    # An odd side keeps its rest, so that no scale is smaller than its window.
+    return F.avg_pool3d(images.float(), kernel, ceil_mode=True)

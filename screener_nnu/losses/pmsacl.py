@@ -25,8 +25,8 @@ class ClassContrast(nn.Module):
 
     `pairs` has one positive, the other view of the same changed image; the loss is then above 0,
     with alpha 1 it is NT-Xent over all views, and a higher alpha lets views of a class repel each
-    other less. `classes` has all other views of the class as positives: SupCon. None are left that
-    alpha could be of.
+    other less. `classes` has all other views of the class as positives: SupCon; alpha
+    has no effect then.
 
     References:
         Tian et al., Self-supervised Pseudo Multi-class Pre-training for Unsupervised Anomaly

@@ -98,13 +98,14 @@ class GaussianAutoEncoder(nn.Module):
 
         Args:
             images: (B, C, *size).
-            mix: (B,) share of an image's own latent vector in one between it and its opposite in
-                the batch; without it there are none.
+            mix: (B,) share of an image's own latent vector in one between it and the one before it
+                in the batch; without it there are none.
         """
         z = self.encode(images)
         if mix is None:
             return Decoded(z, self.decoder(z))
-        between = torch.lerp(z.flip(0), z, mix[:, None])
+        # Not the batch turned around, as published: an odd one would mix its middle with itself.
+        between = torch.lerp(z.roll(1, 0), z, mix[:, None])
         # In one pass, so that normalisation sees the same in training and in its running means.
         decoded, mixed = self.decoder(torch.cat([z, between])).chunk(2)
         return Decoded(z, decoded, mixed)

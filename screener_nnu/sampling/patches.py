@@ -83,5 +83,5 @@ def body_shares(bodies: torch.Tensor, starts: torch.Tensor, patch: Shape) -> tor
     """Share of body (B, n) of patches that begin at (n, 3) in masks (B, 1, D, H, W)."""
     batch, count = len(bodies), len(starts)
     index = torch.arange(batch, device=bodies.device).repeat_interleave(count)
-    cut = cut_patches(bodies.float(), index, starts.repeat(batch, 1), patch)
-    return cut.flatten(1).mean(1).view(batch, count)
+    cut = cut_patches(bodies, index, starts.repeat(batch, 1), patch)
+    return cut.flatten(1).float().mean(1).view(batch, count)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 import torch
 from scipy import ndimage
 
@@ -20,6 +20,7 @@ from screener_nnu.finetuning.starts import find_start
 from screener_nnu.paths import dataset_name, plan_file, stage_folder
 from screener_nnu.plans import Plan, read_plan, write_json
 from screener_nnu.preprocessing.pictures import write_picture
+from screener_nnu.trainers.pmsacl import PretextTrainer
 
 pytestmark = pytest.mark.slow
 NUMBER, SIDE = "905", 64
@@ -80,8 +81,6 @@ def test_it_learns_to_see_pasted_patches(pictures: Path) -> None:
     checkpoint = learned("Learned", rate, *steps)
     reference = checkpoint["logging"]["reference"]
     assert checkpoint["best_figure"] > 0.8 > reference + 0.1
-    accuracy = checkpoint["logging"]["values"]["validation_terms"][-1]["accuracy"]
-    assert accuracy > 0.28  # 0.25 by chance
 
 
 def test_a_detector_finds_a_patch_of_another_texture(pictures: Path, tmp_path: Path) -> None:
@@ -91,8 +90,37 @@ def test_a_detector_finds_a_patch_of_another_texture(pictures: Path, tmp_path: P
     write_picture(image, _made(tmp_path / "in" / "odd.png"))
     chosen = ["-d", NUMBER, "-p", "Learned", "--detector", "knn_pretext"]
     predict([*chosen, "-i", str(tmp_path / "in"), "-o", str(tmp_path / "maps")])
-    with (tmp_path / "maps" / "cases.csv").open() as stream:
-        assert np.isfinite(float(next(csv.DictReader(stream))["case_score"]))
+    found = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "maps" / "odd.tif"))).squeeze()
+    inside = np.zeros(found.shape, dtype=bool)
+    inside[20:36, 24:44] = True
+    assert found[inside].mean() > found[~inside].mean() + 0.5 * found[~inside].std()
+
+
+def test_a_killed_training_of_a_network_of_timm_ends_the_same(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With batch statistics, gradient descent with momentum and centres that are measured anew."""
+    steps = ("steps=6", "steps_per_epoch=2", "warmup_steps=0")
+    settings = (
+        *("pretext.backbone=test_resnet", "pretext.algorithm=sgd", "pretext.images_per_step=2"),
+        *("pretext.options.centring=reestimated", "pretext.options.reestimate_every=1"),
+        *(f"pretext.optimiser.{step}" for step in steps),
+    )
+    whole = learned("Whole", *settings)
+    ended = PretextTrainer.on_epoch_end
+
+    def killed(trainer: PretextTrainer) -> None:
+        ended(trainer)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PretextTrainer, "on_epoch_end", killed)
+        with pytest.raises(SystemExit):
+            learned("Killed", *settings)
+    resumed = learned("Killed", *settings)
+    for key in ("network_weights", "head_weights"):
+        for name, value in whole[key].items():
+            assert torch.equal(value, resumed[key][name]), name
 
 
 def test_local_patches_and_their_places(pictures: Path) -> None:

@@ -106,14 +106,14 @@ def test_a_batch_of_one_and_images_alone() -> None:
     assert together.mixed is None
 
 
-def test_mixed_images_lie_between_an_image_and_its_opposite_in_the_batch() -> None:
+def test_mixed_images_lie_between_an_image_and_the_one_before_it_in_the_batch() -> None:
     autoencoder = model().eval()
     images = torch.rand(3, 1, 1, 32, 32)
     mix = torch.tensor([0.0, 0.25, 0.5])
     with torch.no_grad():
         found = autoencoder(images, mix)
         for i in range(3):
-            between = mix[i] * found.z[i] + (1 - mix[i]) * found.z[2 - i]
+            between = mix[i] * found.z[i] + (1 - mix[i]) * found.z[i - 1]
             expected = autoencoder.decoder(between[None])[0]
             torch.testing.assert_close(found.mixed[i], expected, atol=1e-5, rtol=1e-4)
 

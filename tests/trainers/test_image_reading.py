@@ -105,6 +105,9 @@ def test_a_case_that_is_not_there_and_patches_without_room(world: Any) -> None:
     with pytest.raises(CaseError, match="nobody"):
         reader = image_reader(plan, world.cases, ["nobody"], "test", plan.settings.crop_size)
         reader.read("nobody", numpy_generator(0, "test", 0))
-    with pytest.raises(ScreenerError, match="no room for two patches"):
-        names = plan.settings.split.train
-        image_reader(plan, world.cases, names, "test", (200, 200, 200), pairs=True)[0]
+    names = plan.settings.split.train
+    large = image_reader(plan, world.cases, names, "test", (200, 200, 200), pairs=True)
+    with pytest.raises(CaseError, match=f"{names[0]}.*no room for two patches"):
+        large.read(names[0], numpy_generator(0, "test", 0))
+    with pytest.raises(ScreenerError, match="no case in .* can be used"):
+        large[0]

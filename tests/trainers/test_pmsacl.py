@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from screener_nnu.descriptors.image_encoder import UNetEncoder
 from screener_nnu.errors import ScreenerError
 from screener_nnu.finetuning.starts import check_input, find_start
 from screener_nnu.inference.models import load_image_encoder
+from screener_nnu.networks.planes import take_depth
 from screener_nnu.pretext_settings import METHODS, MethodSettings
-from screener_nnu.sampling.neighbours import DIRECTIONS_3D
+from screener_nnu.sampling.neighbours import DIRECTIONS_3D, draw_neighbours
 from screener_nnu.trainers.pretext_centres import Centres
 from screener_nnu.trainers.pretext_model import PretextModel
 
@@ -73,12 +75,16 @@ def test_every_method_takes_a_step_and_has_a_figure(world: Any, method: str) -> 
     assert ("contrast" in terms) == (resolved.contrast != "none")
     assert ("classes" in terms) == (resolved.classify != "none")
     assert ("centre" in terms) == (resolved.centring != "none")
+    loss.backward()
+    for name, parameter in trainer.model.named_parameters():
+        # Distributed training would wait for one that the loss does not see.
+        assert (parameter.grad is not None) == parameter.requires_grad, name
     figure = trainer.validation_figure()
     assert 0 <= figure <= 1
     assert figure == trainer.validation_figure()  # fixed draws
     assert ("accuracy" in trainer.validation_terms) == (resolved.classify != "none")
     again = world.trainer("pretext", f"pretext.method={method}")
-    assert torch.equal(step(again)[0], loss)
+    assert torch.equal(step(again)[0], loss.detach())
 
 
 def test_centres_are_means_of_the_first_network_and_stay(world: Any, tmp_path: Path) -> None:
@@ -126,8 +132,8 @@ class Constant(torch.nn.Module):
 
 
 def test_a_constant_network_is_its_own_centre_and_keeps_its_statistics() -> None:
-    model = PretextModel(Constant(), 2, False, 0).eval()  # type: ignore[arg-type]
     method = MethodSettings(classes=2, centring="initial", centred="features")
+    model = PretextModel(Constant(), method, 0).eval()  # type: ignore[arg-type]
     centres = Centres(method, 3, 0, CPU)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with centres.measuring(model):
@@ -170,6 +176,48 @@ def test_the_local_model_tells_how_patches_lie(world: Any) -> None:
     loss.backward()
     head = trainer.model.position
     assert all(p.grad.abs().max() > 0 for p in head.parameters())
+
+
+def test_a_local_model_alone_reads_single_patches(world: Any) -> None:
+    trainer = world.trainer("pretext", "pretext.patch=8")
+    sample = next(trainer.training_batches(0))[0]
+    assert not len(sample.neighbour) and sample.direction == -1
+    assert "position" not in step(trainer)[1]
+
+
+def test_places_of_patches_are_learned() -> None:
+    """Of patches of a ramp, whose differences tell where they lie."""
+    torch.manual_seed(0)
+    encoder = UNetEncoder(_ramp_network(), levels=True)
+    model = PretextModel(encoder, MethodSettings(position=True, centring="initial"), 8)
+    optimiser = torch.optim.AdamW(model.parameters(), 2e-3)
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:96, :96] / 96
+    ramp = torch.from_numpy(np.stack([rows, columns, rows * 0 + 0.5])[:, None]).float()
+    hits: list[torch.Tensor] = []
+    for _ in range(150):
+        drawn = [draw_neighbours(rng, (1, 96, 96), (1, 16, 16)) for _ in range(32)]
+        first, second = (
+            torch.stack([ramp[:, :, y : y + 16, x : x + 16] for _, y, x in places])
+            for places in ([d.first for d in drawn], [d.second for d in drawn])
+        )
+        labels = torch.tensor([d.direction for d in drawn])
+        found = model(first[:1], (first, second)).directions
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(found, labels).backward()
+        optimiser.step()
+        hits.append((found.argmax(1) == labels).float().mean())
+    assert torch.stack(hits[-20:]).mean() > 0.9
+
+
+def _ramp_network() -> torch.nn.Module:
+    from dynamic_network_architectures.architectures.unet import PlainConvUNet
+
+    network = PlainConvUNet(
+        3, 2, [8, 16], torch.nn.Conv2d, 3, [[1, 1], [2, 2]], 1, 2, 1, True,
+        norm_op=None, nonlin=torch.nn.ReLU,
+    )  # fmt: skip
+    return take_depth(network)
 
 
 def test_patches_that_a_crop_cuts_away_change_the_class(world: Any) -> None:
@@ -221,7 +269,7 @@ def test_normal_cases_alone_are_learned_from(world: Any) -> None:
     names = world.plan().settings.split.train[:2]
     chosen = ", ".join(f'"{name}"' for name in names)
     trainer = world.trainer("pretext", f"split.normal=[{chosen}]")
-    reader = trainer._reader(trainer.settings.split.presumed_normal, "pretext")
+    reader = trainer.reader(trainer.settings.split.presumed_normal, "pretext")
     assert reader.names == names
 
 
