@@ -23,7 +23,7 @@ from importlib import import_module
 from pathlib import Path
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
+from scipy.stats import rankdata
 
 sys.path.insert(0, str(Path(__file__).parent))
 import picture_sets  # noqa: E402
@@ -280,7 +280,11 @@ def _aurocs(
 
 
 def _rank_auroc(labels: np.ndarray, scores: np.ndarray, places: np.ndarray) -> float:
-    return float(roc_auc_score(labels[places], scores[places]))
+    """Area under the curve by ranks, many times as fast as by the curve."""
+    positive = labels[places] > 0
+    ranks, count = rankdata(scores[places]), int(positive.sum())
+    above = ranks[positive].sum() - count * (count + 1) / 2
+    return float(above / (count * (len(places) - count)))
 
 
 def _pixel_table(found: Mapping) -> str:
