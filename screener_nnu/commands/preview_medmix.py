@@ -55,6 +55,8 @@ def _preview(arguments: argparse.Namespace) -> None:
         raise ScreenerError(
             f"--cases {arguments.cases}: give {_FEWEST} or more, for patches come from other cases"
         )
+    if arguments.seed is not None and arguments.seed < 0:
+        raise ScreenerError(f"--seed {arguments.seed}: give 0 or a higher number")
     own_folder(arguments.output.parent).refuse_foreign([arguments.output])
     from screener_nnu.paths import plan_file, set_default_folders
     from screener_nnu.plans import read_plan

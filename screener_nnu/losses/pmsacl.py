@@ -67,6 +67,7 @@ class ClassContrast(nn.Module):
         self.temperature = temperature
         self.alpha = alpha
         self.positives = positives
+        self._checked = False
 
     def forward(
         self, u: Tensor, sources: Tensor, classes: Tensor
@@ -84,7 +85,7 @@ class ClassContrast(nn.Module):
             -<u_a, u_p> / tau, and `repulsion`, the mean logarithm of the sum of exponentials.
 
         Raises:
-            ValueError: the shapes differ; of `pairs`, a source that has other than two views or
+            ValueError: the shapes differ; in the first call, of `pairs`, a source that has other than two views or
                 these in two classes; of `classes`, a class of one view.
         """
         if u.ndim != 2 or not sources.shape == classes.shape == u.shape[:1]:
@@ -104,15 +105,22 @@ class ClassContrast(nn.Module):
         return loss, {"attraction": attraction.detach(), "repulsion": repulsion.detach()}
 
     def _positives(self, sources: Tensor, of_class: Tensor, others: Tensor) -> Tensor:
-        """Which views (N, N) a view is drawn to; one look at the device."""
-        if self.positives == "classes":
-            if not of_class.any(dim=1).all():
-                raise ValueError("a class of one view has no positives: give two views or more")
-            return of_class
-        partner = (sources[:, None] == sources) & others
-        if not ((partner.sum(dim=1) == 1) & (partner & of_class).any(dim=1)).all():
+        """Which views (N, N) a view is drawn to; they are checked in the first call."""
+        positive = (
+            of_class if self.positives == "classes" else (sources[:, None] == sources) & others
+        )
+        if not self._checked:  # the only look at the device
+            self._check(positive, of_class)
+            self._checked = True
+        return positive
+
+    def _check(self, positive: Tensor, of_class: Tensor) -> None:
+        """Refuses batches that are made otherwise than a loss of this kind needs."""
+        if self.positives == "classes" and not positive.any(dim=1).all():
+            raise ValueError("a class of one view has no positives: give two views or more")
+        paired = (positive.sum(dim=1) == 1) & (positive & of_class).any(dim=1)
+        if self.positives == "pairs" and not paired.all():
             raise ValueError("each source needs exactly two views, and these in one class")
-        return partner
 
 
 def centred(z: Tensor, centres: Tensor | None, classes: Tensor) -> Tensor:
