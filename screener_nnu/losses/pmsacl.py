@@ -85,8 +85,8 @@ class ClassContrast(nn.Module):
             -<u_a, u_p> / tau, and `repulsion`, the mean logarithm of the sum of exponentials.
 
         Raises:
-            ValueError: the shapes differ; in the first call, of `pairs`, a source that has other than two views or
-                these in two classes; of `classes`, a class of one view.
+            ValueError: the shapes differ; in the first call, of `pairs`, a source that has other
+                than two views or these in two classes; of `classes`, a class of one view.
         """
         if u.ndim != 2 or not sources.shape == classes.shape == u.shape[:1]:
             shapes = ", ".join(str(tuple(values.shape)) for values in (u, sources, classes))
