@@ -273,7 +273,8 @@ def test_shares_that_do_not_fit_are_explained(world: Any, monkeypatch: pytest.Mo
     assert trainer.share_of_rank() == (0, 3)
     trainer.is_ddp, trainer.local_rank = True, 1
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    with pytest.raises(Exception, match="3 volumes a step cannot be shared by 2 devices"):
+    setting = "set descriptor's volumes_per_step"
+    with pytest.raises(Exception, match=f"3 samples a step cannot be shared by 2 .* {setting}"):
         trainer.share_of_rank()
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 3)
     assert trainer.share_of_rank() == (1, 1)
