@@ -25,7 +25,7 @@ from screener_nnu.trainers.loading import step_batches
 from screener_nnu.trainers.pretext_centres import Centres
 from screener_nnu.trainers.pretext_figure import changed_images_auroc
 from screener_nnu.trainers.pretext_loss import PretextLoss
-from screener_nnu.trainers.pretext_model import EMBEDDING, Embedded, PretextModel
+from screener_nnu.trainers.pretext_model import EMBEDDING, PretextModel
 from screener_nnu.trainers.pretext_views import ClassViews, Images
 
 # The schedule ends there, as a part of the rate.
@@ -179,11 +179,11 @@ class PretextTrainer(ScreenerTrainer):
             directions = small_tensor([s.direction for s in batch], self.device)
         return Images(images, bodies[:, 0], patches, directions)
 
-    def embed(self, views: torch.Tensor, pairs: Any = None) -> Embedded:
-        """What the network says of views, in mixed precision."""
-        with self.autocast():
-            found: Embedded = self.network(views, pairs)
-        return found
+    def fixed_batches(self, names: tuple[str, ...], use: str, count: int) -> Iterator[Images]:
+        """At least `count` images of some cases, the same ones every time for one use."""
+        reader, size = self.reader(names, f"{self.stage} {use}"), self.volumes_per_step
+        for first in range(0, count, size):
+            yield self.images([reader[index] for index in range(first, first + size)])
 
     @classmethod
     def own_settings(cls, settings: dict[str, Any]) -> Any:
@@ -207,14 +207,12 @@ class PretextTrainer(ScreenerTrainer):
         if not self.centres.measured:
             return
         names = self.settings.split.presumed_normal
-        reader = self.reader(names, f"{self.stage} centres")
-        number, steps = self.volumes_per_step, self.optimiser_settings.steps
-        count = Centres.images(len(names), steps * number)
+        size = self.volumes_per_step
+        count = Centres.images(len(names), self.optimiser_settings.steps * size)
         with self.centres.measuring(self.model):
-            for index in range(0, count, number):
-                batch = self.images([reader[i] for i in range(index, index + number)])
+            for number, batch in enumerate(self.fixed_batches(names, "centres", count)):
                 generator = torch_generator(
-                    self.device, self.settings.seed, f"{self.stage} centres", epoch, index
+                    self.device, self.settings.seed, f"{self.stage} centres", epoch, number * size
                 )
                 views, classes, _ = self.views.draw(batch, generator)
                 with self.autocast():
@@ -233,7 +231,8 @@ class PretextTrainer(ScreenerTrainer):
         images = self.images(batch)
         views, classes, drawn = self.views.draw(images, generator)
         pairs = self.views.pairs(images, generator) if self.method.position else None
-        found = self.embed(views, pairs)
+        with self.autocast():
+            found = self.network(views, pairs)
         moved = self._moved() if self.method.elastic else None
         return self.loss(found, classes, drawn, images.directions, moved)
 

@@ -28,14 +28,15 @@ class Centres:
 
     def __init__(self, method: MethodSettings, width: int, seed: int, device: torch.device) -> None:
         """Draws or places those that are not measured."""
-        self.measured = method.has_centres and method.centring in ("initial", "reestimated")
+        kind = method.centring if method.has_centres else "none"
+        self.measured = kind in ("initial", "reestimated")
         self.values: torch.Tensor | None = None
-        if method.has_centres:
+        if self.measured:
             self.values = torch.zeros(method.classes, width, device=device)
-        if method.has_centres and method.centring == "random":
+        elif kind == "random":
             generator = torch_generator(torch.device("cpu"), seed, "pretext random centres", 0)
             self.values = random_centres(method.classes, width, generator).to(device)
-        if method.has_centres and method.centring == "equidistant":
+        elif kind == "equidistant":
             self.values = equidistant_centres(method.classes, width).to(device)
         self._rows: list[torch.Tensor] = []
         self._classes: list[torch.Tensor] = []

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from screener_nnu.pretext_settings import METHODS
 from screener_nnu.sampling.randomness import torch_generator
-from screener_nnu.trainers.pretext_views import ClassViews, Images
+from screener_nnu.trainers.pretext_views import ClassViews
 
 if TYPE_CHECKING:
     from screener_nnu.trainers.pmsacl import PretextTrainer
@@ -40,7 +40,8 @@ def changed_images_auroc(trainer: PretextTrainer) -> tuple[float, dict[str, floa
     scores: list[torch.Tensor] = []
     labels: list[int] = []
     hits: list[torch.Tensor] = []
-    for number, batch in enumerate(_batches(trainer, "validation", _IMAGES)):
+    held_out = trainer.settings.split.validation
+    for number, batch in enumerate(trainer.fixed_batches(held_out, "validation", _IMAGES)):
         generator = torch_generator(
             trainer.device, trainer.settings.seed, f"{trainer.stage} validation", number
         )
@@ -59,18 +60,9 @@ def changed_images_auroc(trainer: PretextTrainer) -> tuple[float, dict[str, floa
     return figure, {"accuracy": float(torch.cat(hits).mean())} if hits else {}
 
 
-def _batches(trainer: PretextTrainer, use: str, count: int) -> list[Images]:
-    split = trainer.settings.split
-    names = split.validation if use == "validation" else split.presumed_normal
-    reader = trainer.reader(names, f"{trainer.stage} {use}")
-    size = trainer.volumes_per_step
-    starts = range(0, count, size)
-    return [trainer.images([reader[i] for i in range(s, s + size)]) for s in starts]
-
-
 def _references(trainer: PretextTrainer) -> torch.Tensor:
-    rows = []
-    for batch in _batches(trainer, "references", _REFERENCES):
+    rows, names = [], trainer.settings.split.presumed_normal
+    for batch in trainer.fixed_batches(names, "references", _REFERENCES):
         with trainer.autocast():
             rows.append(_rows(trainer, trainer.model(batch.images).features))
     return torch.cat(rows)

@@ -6,7 +6,9 @@ from itertools import product
 
 import torch
 
+from screener_nnu.devices import small_tensor
 from screener_nnu.plans import Shape
+from screener_nnu.sampling.body_shares import BodyShares
 
 
 def patch_starts(size: Shape, patch: Shape) -> list[Shape]:
@@ -73,15 +75,19 @@ def draw_patches(
         (B count,) image of each, and (B count, 3) its first voxel.
     """
     draws = torch.rand(len(bodies), len(starts), generator=generator, device=bodies.device)
-    inside = body_shares(bodies, starts, patch) >= 0.5
-    chosen = (draws + inside).topk(min(count, len(starts)), dim=1).indices
-    index = torch.arange(len(bodies), device=bodies.device).repeat_interleave(chosen.shape[1])
+    images = torch.arange(len(bodies), device=bodies.device)
+    shares = BodyShares(bodies[:, 0]).of(images, *boxes_of(starts, patch, len(bodies)))
+    chosen = (draws + (shares >= 0.5)).topk(min(count, len(starts)), dim=1).indices
+    index = images.repeat_interleave(chosen.shape[1])
     return index, starts[chosen.flatten()]
 
 
-def body_shares(bodies: torch.Tensor, starts: torch.Tensor, patch: Shape) -> torch.Tensor:
-    """Share of body (B, n) of patches that begin at (n, 3) in masks (B, 1, D, H, W)."""
-    batch, count = len(bodies), len(starts)
-    index = torch.arange(batch, device=bodies.device).repeat_interleave(count)
-    cut = cut_patches(bodies, index, starts.repeat(batch, 1), patch)
-    return cut.flatten(1).float().mean(1).view(batch, count)
+def boxes_of(
+    starts: torch.Tensor, patch: Shape, images: int = 1
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Patches that begin at (n, 3) in every image, as `BodyShares` takes boxes.
+
+    Returns:
+        First voxels (images, n, 3), and edges (3,).
+    """
+    return starts.expand(images, -1, -1), small_tensor(patch, starts.device)

@@ -14,7 +14,8 @@ from screener_nnu.losses.igd import Similarity, reconstruction_loss, reconstruct
 from screener_nnu.networks.igd import AutoEncoders
 from screener_nnu.networks.unet import low_precision
 from screener_nnu.plans import Shape
-from screener_nnu.sampling.patches import body_shares, cut_patches, patch_starts
+from screener_nnu.sampling.body_shares import BodyShares
+from screener_nnu.sampling.patches import boxes_of, cut_patches, patch_starts
 
 # Voxels of images that go through a network at once.
 _VOXELS_AT_ONCE = 1 << 19
@@ -129,11 +130,13 @@ class IgdDetector(nn.Module):
         """
         padded, mask = self._filled_up(name, image), self._filled_up(name, body)
         model, xi = self.models.named(name), self.settings.xi(name)
+        bodies = BodyShares(mask[:, 0])
+        only = torch.zeros(1, dtype=torch.long, device=mask.device)
         scores, shares = [], []
         for starts, images, decoded, z in self._judged(name, padded):
             error = reconstruction_loss(images, decoded, self.settings.rho, self.similarities[name])
             scores.append(xi * error + (1 - xi) * (1 - model.normality(z)))
-            shares.append(body_shares(mask, starts, model.size)[0])
+            shares.append(bodies.of(only, *boxes_of(starts, model.size))[0])
         found, inside = torch.cat(scores), torch.cat(shares) >= 0.5
         return float((found[inside] if inside.any() else found).max())
 

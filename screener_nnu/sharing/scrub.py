@@ -36,13 +36,7 @@ HISTOGRAM_KEYS = ("hu_histogram", "foreground_intensity_properties_per_channel")
 def case_names(plan: Plan) -> set[str]:
     """All cases that a plan names."""
     split = plan.settings.split
-    return {
-        *split.train,
-        *split.validation,
-        *split.test,
-        *split.normal,
-        *plan.settings.left_out,
-    }
+    return {*split.train, *split.validation, *split.test, *plan.settings.left_out}
 
 
 def case_counts(plan: Plan) -> dict[str, int]:

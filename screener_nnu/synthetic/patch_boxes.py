@@ -15,8 +15,8 @@ import torch
 from screener_nnu.devices import small_tensor
 from screener_nnu.errors import ScreenerError
 from screener_nnu.pretext_settings import MedMixSettings
+from screener_nnu.sampling.body_shares import BodyShares
 from screener_nnu.sampling.colours import between
-from screener_nnu.synthetic.body_shares import BodyShares
 
 # Places that are tried with a size, sizes that are drawn for a patch, and how often the patches of
 # an image are drawn anew.

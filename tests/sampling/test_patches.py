@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from screener_nnu.sampling.patches import body_shares, cut_patches, draw_patches, patch_starts
+from screener_nnu.sampling.body_shares import BodyShares
+from screener_nnu.sampling.patches import boxes_of, cut_patches, draw_patches, patch_starts
 
 CPU = torch.device("cpu")
 
@@ -45,7 +46,8 @@ def test_patches_in_the_body_come_first() -> None:
     bodies[1, ..., 8:24, 8:24] = 1
     patch = (1, 8, 8)
     starts = torch.tensor(patch_starts((1, 32, 32), patch))
-    shares = body_shares(bodies, starts, patch)
+    images = torch.arange(len(bodies))
+    shares = BodyShares(bodies[:, 0]).of(images, *boxes_of(starts, patch, len(bodies)))
     for image, row in zip(bodies, shares, strict=True):
         for (z, y, x), share in zip(starts.tolist(), row, strict=True):
             assert float(image[0, z, y : y + 8, x : x + 8].mean()) == pytest.approx(float(share))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from screener_nnu.synthetic.body_shares import BodyShares
+from screener_nnu.sampling.body_shares import BodyShares
 
 
 @pytest.mark.parametrize("extent", [(1, 9, 14), (7, 6, 10)])
