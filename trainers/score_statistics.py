@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -81,17 +81,12 @@ def measure_scores(
     """Mean, standard deviation, lowest and highest score (nats) in the body of up to 24 scans."""
     cases = CaseFolder(folder)
     store = MapStore(maps_folder(folder), teacher.features, plan, device)
-    values = []
-    for case in tqdm(spread(names, MOST_SCANS), desc="score statistics", unit="scan"):
-        try:
-            scores, inside = case_scores(teacher, store, cases, case, body_only=True)
-        except CaseError as error:
-            logger.warning("left out: %s", error)
-            continue
-        values.append(scores[inside])
-    if not values:
-        raise ScreenerError(f"no training scan in {folder} can be read")
-    return statistics_of(values)
+
+    def scores_of(case: str) -> torch.Tensor:
+        scores, inside = case_scores(teacher, store, cases, case, body_only=True)
+        return scores[inside]
+
+    return _statistics_over(folder, names, scores_of)
 
 
 def measure_tiled_scores(
@@ -99,17 +94,27 @@ def measure_tiled_scores(
 ) -> dict[str, float]:
     """The same of a detector of tiles, in its unit."""
     cases = CaseFolder(folder)
+
+    def scores_of(case: str) -> torch.Tensor:
+        images = cases.read(case, "hu"), cases.read(case, "equalised")
+        body = cases.read(case, "body")
+        scores = torch.from_numpy(score_map(detector, *images, plan, device, body))
+        require_finite(f"scores of {case}", scores)
+        return scores[cells_in_body(body, scores.shape, (1, 1, 1))]
+
+    return _statistics_over(folder, names, scores_of)
+
+
+def _statistics_over(
+    folder: Path, names: Iterable[str], scores_of: Callable[[str], torch.Tensor]
+) -> dict[str, float]:
+    """Statistics of the scores in the bodies of up to 24 scans; one that is broken is left out."""
     values = []
     for case in tqdm(spread(names, MOST_SCANS), desc="score statistics", unit="scan"):
         try:
-            images = cases.read(case, "hu"), cases.read(case, "equalised")
-            body = cases.read(case, "body")
+            values.append(scores_of(case))
         except CaseError as error:
             logger.warning("left out: %s", error)
-            continue
-        scores = torch.from_numpy(score_map(detector, *images, plan, device, body))
-        require_finite(f"scores of {case}", scores)
-        values.append(scores[cells_in_body(body, scores.shape, (1, 1, 1))])
     if not values:
         raise ScreenerError(f"no training scan in {folder} can be read")
     return statistics_of(values)

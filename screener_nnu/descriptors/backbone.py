@@ -70,8 +70,7 @@ def load_backbone(architecture: str, weights: str | Path, maps: str = LEVELS) ->
     """
     check_architecture(architecture)
     origin = str(weights) or PACKAGE
-    packaged = origin == PACKAGE
-    path = packaged_weights(architecture) if packaged else Path(weights).expanduser()
+    path = _weights_path(architecture, origin)
     data = bytes_of(path)
     state, sha256 = state_of(path, data), hashlib.sha256(data).digest()
     return backbone_of(architecture, state, origin, maps, sha256, f"{path} and {architecture}")
@@ -125,12 +124,16 @@ def trainable_network(architecture: str, weights: str) -> Any:
     check_architecture(architecture)
     network = whole_network(architecture)
     if weights:
-        packaged = weights == PACKAGE
-        path = packaged_weights(architecture) if packaged else Path(weights).expanduser()
+        path = _weights_path(architecture, weights)
         state = state_of(path, bytes_of(path))
         _fill(network, architecture, state, f"{path} and {architecture}")
     _size_of(_LastMap(network).eval(), architecture)
     return network.train()
+
+
+def _weights_path(architecture: str, weights: str) -> Path:
+    """File of the installed package's weights, or of those that are named."""
+    return packaged_weights(architecture) if weights == PACKAGE else Path(weights).expanduser()
 
 
 def normalisation(architecture: str, weights: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
