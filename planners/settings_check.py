@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from screener_nnu.baselines import OPTIONS, image_size, method_class
 from screener_nnu.conditions import CONDITIONS
 from screener_nnu.densities import DENSITIES
 from screener_nnu.descriptors import DENSE, DESCRIPTORS, descriptor_class
@@ -31,6 +32,8 @@ def check_settings(plan: Plan) -> None:
             raise ScreenerError(f"{key} must be one of {', '.join(known)}, but is '{name}'")
     DENSITIES[settings.density.kind].options(settings.density)
     settings.pretext.resolved()
+    method_class(settings.baseline.method).options(settings.baseline.options, OPTIONS)
+    _check_crop(image_size(plan), plan.divisor, "baseline.crop_size")
     _check_descriptor(settings.density)
     _check_crop(settings.crop_size, plan.divisor, "crop_size")
     _check_crop(settings.distillation.crop_size, plan.divisor, "distillation.crop_size")

@@ -9,6 +9,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
+from screener_nnu.baseline_settings import BaselineSettings
 from screener_nnu.errors import some
 from screener_nnu.igd_settings import IgdSettings
 from screener_nnu.optimiser_settings import OptimiserSettings
@@ -354,6 +355,7 @@ class ScreenerSettings:
     calibration: CalibrationSettings = CalibrationSettings()
     pretext: PretextSettings = PretextSettings()
     igd: IgdSettings = IgdSettings()
+    baseline: BaselineSettings = BaselineSettings()
     low_precision_cpu: bool = True
     workers: CountOrNone = 4
     reasons: dict[str, str] = field(default_factory=dict, hash=False)

@@ -18,6 +18,7 @@ from screener_nnu.files import replacing
 from screener_nnu.plan_settings import (  # noqa: F401 - they are imported from here
     RARITY,
     TEACHER,
+    BaselineSettings,
     CalibrationSettings,
     ConditionSettings,
     ContrastSettings,

@@ -21,6 +21,7 @@ _STATISTICS = {"mean", "std", "lowest", "highest"}
 _NEEDED = {
     "density": ("channels", "score_statistics"),
     "igd": ("scales", "score_statistics"),
+    "baseline": ("score_statistics",),
     "distillation": ("score_statistics",),
 }
 _UNKNOWN = "{}, which this version of screener_nnu does not know: update it"

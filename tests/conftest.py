@@ -32,6 +32,7 @@ _SCHEDULES = {
     "density": "density",
     "distillation": "distillation",
     "pretext": "pretext",
+    "baseline": "baseline",
 }
 TINY = (
     "low_precision_cpu=false",
@@ -51,6 +52,7 @@ TINY = (
     "density.flow_steps=2",
     "distillation.crop_size=[12, 16, 16]",
     "distillation.volumes_per_step=2",
+    "baseline.crops_per_step=2",
     "igd.optimiser.steps=4",
     "igd.optimiser.steps_per_epoch=2",
     "igd.optimiser.learning_rate=1e-3",

@@ -22,7 +22,8 @@ from screener_nnu.networks.unet import low_precision
 from screener_nnu.paths import cases_folder
 from screener_nnu.planners.settings_check import check_settings
 from screener_nnu.plans import OptimiserSettings, Plan, write_json
-from screener_nnu.trainers.loading import lost_workers_named
+from screener_nnu.trainers.loading import lost_workers_named, step_batches
+from screener_nnu.trainers.reading import CaseReader
 from screener_nnu.trainers.stage_logger import StageLogger
 from screener_nnu.trainers.state import StageState
 
@@ -40,6 +41,8 @@ class ScreenerTrainer(StageState):
     higher_is_better: ClassVar[bool] = True
     #: Setting of a stage that says how many samples a step has.
     samples_setting: ClassVar[str] = "volumes_per_step"
+    #: Whether a step trains only some of the parameters that need a gradient.
+    in_turns: bool = False
 
     def __init__(
         self,
@@ -102,6 +105,12 @@ class ScreenerTrainer(StageState):
         """Batches of this process from a step on."""
         raise NotImplementedError
 
+    def batches(self, reader: CaseReader[Any], first_step: int) -> Iterator[Any]:
+        """What a reader gives this process, a step at a time."""
+        return step_batches(
+            reader, self.volumes_per_step, first_step, *self.share_of_rank(), self.settings.workers
+        )
+
     def compute_loss(self, batch: Any, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Loss of a batch and its terms, for the log."""
         raise NotImplementedError
@@ -118,6 +127,8 @@ class ScreenerTrainer(StageState):
 
     def keep_best_epoch(self) -> None:
         """Takes up the weights of the epoch with the best figure."""
+        if self.is_ddp:  # the first process may still be writing
+            dist.barrier()
         best = self.own_checkpoint("checkpoint_best.pth").read()
         self.load_weights(best)
         self.print_to_log_file(f"epoch {best['current_epoch']} is kept, the best one")
@@ -158,6 +169,7 @@ class ScreenerTrainer(StageState):
                 self.network,
                 device_ids=[self.local_rank] if on_gpus else None,
                 broadcast_buffers=False,
+                find_unused_parameters=self.in_turns,
             )
         self.was_initialized = True
 

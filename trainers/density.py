@@ -24,7 +24,6 @@ from screener_nnu.trainers.anomaly_check import AnomalyCheck
 from screener_nnu.trainers.base import ScreenerTrainer
 from screener_nnu.trainers.density_maps import CropSource, Maps, MapSource
 from screener_nnu.trainers.fitting import ScanRows, fit_to_rows, fit_to_stream, rows_of_a_scan
-from screener_nnu.trainers.loading import step_batches
 from screener_nnu.trainers.reading import CaseReader
 from screener_nnu.trainers.scan_maps import Draw, ScanSource
 from screener_nnu.trainers.score_statistics import measure_scores
@@ -112,9 +111,7 @@ class DensityTrainer(ScreenerTrainer):
     def training_batches(self, first_step: int) -> Iterator[list[Any]]:
         """Crops or scans of this process."""
         reader = self._reader(self.training_scans, self.stage, all_positions=False)
-        return step_batches(
-            reader, self.volumes_per_step, first_step, *self.share_of_rank(), self.settings.workers
-        )
+        return self.batches(reader, first_step)
 
     def on_train_start(self) -> None:
         """Computes the maps that are kept on disk; those of an earlier run are used again."""
@@ -267,8 +264,6 @@ class DensityTrainer(ScreenerTrainer):
 
         The scale of the scores and their lowest value belong to the teacher.
         """
-        if self.is_ddp:  # the first process may still be writing
-            torch.distributed.barrier()
         if self.density.keep == "best" and not self.fitted:
             self.keep_best_epoch()
         if self.local_rank != 0:  # the first process writes the checkpoint

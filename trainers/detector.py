@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from screener_nnu import conditions, descriptors
 from screener_nnu.descriptors import PRETEXT
-from screener_nnu.detectors import IGD, ModelRef
+from screener_nnu.detectors import BASELINE, IGD, ModelRef
 from screener_nnu.paths import plan_file
 from screener_nnu.planners.variants import derive_plan
 from screener_nnu.plans import PICTURES, ScreenerSettings, read_plan
@@ -32,7 +32,7 @@ def stages_of(model: ModelRef, restart: bool = False) -> list[tuple[str, str]]:
         sources = _sources(changed, model)
         derive_plan(model.dataset, own, [*differs, *sources], model.plans, restart)
         return [*_before(changed, model), (model.stage, own)]
-    if model.stage == IGD:
+    if model.stage in (IGD, BASELINE):
         return [*_before(settings, model), (model.stage, own)]
     networks = [*_networks(settings, model.plans), ("density", model.plans)]
     if model.stage == "density":
@@ -44,6 +44,8 @@ def stages_of(model: ModelRef, restart: bool = False) -> list[tuple[str, str]]:
 
 def _sources(settings: ScreenerSettings, model: ModelRef) -> list[str]:
     """Settings by which a plan of a detector's own takes the networks of the model's plan."""
+    if model.stage == BASELINE:
+        return []
     if model.stage == IGD:
         return [f"igd.pretext_plans={settings.igd.pretext_plans or model.plans}"]
     shared = ["descriptor_plans"]
@@ -53,6 +55,8 @@ def _sources(settings: ScreenerSettings, model: ModelRef) -> list[str]:
 
 def _before(settings: ScreenerSettings, model: ModelRef) -> list[tuple[str, str]]:
     """The stages of the model's plan that its last one builds on."""
+    if model.stage == BASELINE:
+        return []
     if model.stage != IGD:
         return _networks(settings, model.plans)
     needed = model.plans in settings.igd.sources(model.plans).values()

@@ -23,6 +23,7 @@ from screener_nnu.plans import RARITY, TEACHER, DistillationSettings, OptimiserS
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.preprocessing.modality import modality_of
 from screener_nnu.sampling.crops import as_batch
+from screener_nnu.sampling.mirroring import mirrored
 from screener_nnu.sampling.randomness import torch_generator
 from screener_nnu.stage_checkpoint import finished_stage
 from screener_nnu.trainers.base import ScreenerTrainer
@@ -31,7 +32,6 @@ from screener_nnu.trainers.distillation_reading import (
     DistillationSample,
     TargetFiles,
 )
-from screener_nnu.trainers.loading import step_batches
 from screener_nnu.trainers.rarity_target import RarityTarget
 from screener_nnu.trainers.student_images import jittered_hu
 from screener_nnu.trainers.teacher_targets import TeacherTargets
@@ -152,9 +152,7 @@ class DistillationTrainer(ScreenerTrainer):
     def training_batches(self, first_step: int) -> Iterator[list[DistillationSample]]:
         """Crops of this process."""
         reader = self._reader(self.settings.split.train, self.stage)
-        return step_batches(
-            reader, self.volumes_per_step, first_step, *self.share_of_rank(), self.settings.workers
-        )
+        return self.batches(reader, first_step)
 
     def target(self, sample: DistillationSample) -> torch.Tensor:
         """Standardised score of each voxel of a crop, (D, H, W); outside the body the lowest one.
@@ -207,11 +205,7 @@ class DistillationTrainer(ScreenerTrainer):
             self.device, self.settings.seed, f"{self.stage} device", step, self.local_rank
         )
         if self.distillation.mirror:
-            draws = torch.rand(len(batch), 3, generator=generator, device=self.device) < 0.5
-            for index, axes in enumerate(draws.tolist()):
-                flips = [axis + 1 for axis, flip in enumerate(axes) if flip]
-                images[index] = images[index].flip(flips)
-                targets[index] = targets[index].flip(flips)
+            images, targets = mirrored((images, targets), generator)
         if self.distillation.jitter:
             images = jittered_hu(images, self.plan, generator)
         with self.autocast():

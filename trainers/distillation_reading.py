@@ -7,14 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 
 from screener_nnu.errors import CaseError
 from screener_nnu.inference.map_store import MapFiles
 from screener_nnu.plans import Shape
-from screener_nnu.preprocessing.resampling import resample_mask_to_shape
 from screener_nnu.sampling.crops import Box
-from screener_nnu.trainers.reading import CaseReader, Pinnable, random_start, read_padded
+from screener_nnu.trainers.reading import (
+    CaseReader,
+    Pinnable,
+    random_start,
+    read_body,
+    read_padded,
+)
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ class DistillationReader(CaseReader[DistillationSample]):
         hu = read_padded(self.cases, case, "hu", box, self.beyond)
         return DistillationSample(
             torch.from_numpy(hu),
-            torch.from_numpy(self._body(case, box, extent)),
+            torch.from_numpy(read_body(self.cases, case, box, extent)),
             self._scores(case),
             box.start,
             *self._descriptors(case, box),
@@ -94,12 +98,6 @@ class DistillationReader(CaseReader[DistillationSample]):
             return torch.from_numpy(np.load(self.targets.scores / f"{case}.npy"))
         except (OSError, ValueError) as error:
             raise CaseError(case, f"its teacher scores cannot be read ({error})") from error
-
-    def _body(self, case: str, box: Box, extent: Shape) -> np.ndarray:
-        if self.cases.shape(case, "body") == extent:
-            return read_padded(self.cases, case, "body", box, 0)
-        body = resample_mask_to_shape(self.cases.read(case, "body"), extent)
-        return crop_and_pad_nd(body, np.transpose([box.start, box.stop]).tolist())
 
     def _descriptors(self, case: str, box: Box) -> tuple[torch.Tensor, Shape]:
         """Of the cells that a crop touches, and one more on each side to interpolate with."""

@@ -26,7 +26,6 @@ from screener_nnu.trainers.igd_images import IgdImages
 from screener_nnu.trainers.image_check import ImageCheck
 from screener_nnu.trainers.image_reading import ImageSample
 from screener_nnu.trainers.image_scales import image_scales, map_medians
-from screener_nnu.trainers.loading import step_batches
 from screener_nnu.trainers.score_statistics import measure_tiled_scores
 
 # Shares of a mixture are drawn up to it: more would be the other way round.
@@ -137,9 +136,7 @@ class IgdTrainer(ScreenerTrainer):
     def training_batches(self, first_step: int) -> Iterator[list[ImageSample]]:
         """Images of this process."""
         reader = self.images.reader(self.settings.split.presumed_normal, self.stage)
-        return step_batches(
-            reader, self.volumes_per_step, first_step, *self.share_of_rank(), self.settings.workers
-        )
+        return self.batches(reader, first_step)
 
     def compute_loss(
         self, batch: list[ImageSample], step: int
@@ -229,8 +226,6 @@ class IgdTrainer(ScreenerTrainer):
 
     def finish(self) -> None:
         """Takes the epoch to keep, and measures scales and statistics of its scores."""
-        if self.is_ddp:  # the first process may still be writing
-            torch.distributed.barrier()
         if self.igd.keep == "best":
             self.keep_best_epoch()
         if self.local_rank != 0:  # the first process writes the checkpoint

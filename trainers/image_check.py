@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from screener_nnu.descriptors.base import EQUALISED, ImageKind
 from screener_nnu.errors import CaseError
 from screener_nnu.evaluation.metrics import weighted_auroc
 from screener_nnu.plans import Plan, Shape
@@ -33,12 +34,15 @@ class ImageCheck(PaintedScans):
         cases: folder of the cases.
         plan: whose split says which scans.
         size: of the images, (z, y, x).
+        reads: which image it is.
     """
 
-    def __init__(self, cases: CaseFolder, plan: Plan, size: Shape) -> None:
+    def __init__(
+        self, cases: CaseFolder, plan: Plan, size: Shape, reads: ImageKind = EQUALISED
+    ) -> None:
         """Paints nothing yet; see `prepare`."""
         super().__init__(cases, plan)
-        self.size = size
+        self.size, self.reads = size, reads
         self._parts: dict[tuple[str, str], _Part] = {}
 
     def _stored(self, case: str, kind: str) -> tuple[np.ndarray, np.ndarray]:
@@ -51,7 +55,7 @@ class ImageCheck(PaintedScans):
         middle = places[len(places) // 2]  # their mean may lie between two of them
         first = np.clip(middle - size // 2, 0, shape - size)
         box: Any = (..., *(slice(a, a + n) for a, n in zip(first, size, strict=True)))
-        image = torch.from_numpy(made.equalised[box].copy()).half()
+        image = made.image(self.reads)[box].half()
         mask, body = made.mask[box], made.body[box]
         part = _Part(image if image.ndim == 4 else image[None], mask & body, body & ~mask)
         self._parts[case, kind] = part

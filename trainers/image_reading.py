@@ -9,11 +9,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from screener_nnu.descriptors.base import EQUALISED, ImageKind
 from screener_nnu.errors import CaseError, ScreenerError
+from screener_nnu.inference.volume import beyond
 from screener_nnu.plans import Plan, Shape
 from screener_nnu.sampling.crops import Box, resize_boxes, voxels_per_crop
 from screener_nnu.sampling.neighbours import draw_neighbours
-from screener_nnu.trainers.reading import CaseReader, Pinnable, random_start, read_padded
+from screener_nnu.trainers.reading import (
+    CaseReader,
+    Pinnable,
+    random_start,
+    read_body,
+    read_padded,
+)
 
 # Part of a crop that is to lie in the body: air alone has nothing to learn from.
 _LEAST_BODY = 0.25
@@ -25,8 +33,8 @@ class ImageSample(Pinnable):
     """An image, and the patch beside it where there is one.
 
     Attributes:
-        image, body: equalised image (D, H, W), in colour (C, D, H, W), and body mask (D, H, W), of
-            stored voxels.
+        image, body: image (D, H, W), in colour (C, D, H, W), and body mask (D, H, W), of stored
+            voxels.
         neighbour: another patch of the same case; empty for a global model.
         direction: where it lies, a place in the tables of `sampling.neighbours`; -1 without.
     """
@@ -44,12 +52,16 @@ def image_reader(
     stage: str,
     size: Shape,
     pairs: bool = False,
+    reads: ImageKind = EQUALISED,
 ) -> ImageReader:
     """Reads images that cover `size` voxels of the plan's grid; see `ImageReader` for the rest."""
     grid = plan.settings.preprocessing
-    stored = voxels_per_crop(size, grid.spacing, grid.storage_spacing)
-    z, y, x = (max(1, round(n)) for n in stored)
-    return ImageReader(folder, tuple(names), plan.settings.seed, stage, (z, y, x), pairs)
+    if reads == EQUALISED:
+        stored = voxels_per_crop(size, grid.spacing, grid.storage_spacing)
+        z, y, x = (max(1, round(n)) for n in stored)
+        size = (z, y, x)
+    air = beyond(reads, plan)
+    return ImageReader(folder, tuple(names), plan.settings.seed, stage, size, pairs, reads, air)
 
 
 def on_grid(
@@ -68,6 +80,8 @@ class ImageReader(CaseReader[ImageSample]):
         folder, names, seed, stage: see `CaseReader`.
         size: of a box in stored voxels.
         pairs: whether a second box beside it is read, as large.
+        reads: which image of a case.
+        air: value of voxels beyond the border of a case.
     """
 
     def __init__(
@@ -78,11 +92,14 @@ class ImageReader(CaseReader[ImageSample]):
         stage: str,
         size: Shape,
         pairs: bool = False,
+        reads: ImageKind = EQUALISED,
+        air: float = 0.0,
     ) -> None:
         """Keeps the size."""
         super().__init__(folder, names, seed, stage)
         self.size = size
         self.pairs = pairs
+        self.reads, self.air = reads, air
 
     def read(self, case: str, generator: np.random.Generator) -> ImageSample:
         """An image of a case.
@@ -90,13 +107,13 @@ class ImageReader(CaseReader[ImageSample]):
         Raises:
             CaseError: the case cannot be read, or no body was found in it.
         """
-        extent = self.cases.shape(case, "equalised")
+        extent = self.cases.shape(case, self.reads)
         try:
             drawn, body = self._draw(extent, generator), None
         except ScreenerError as error:  # no room for two patches
             raise CaseError(case, str(error)) from error
         for _ in range(_TRIES):
-            found = read_padded(self.cases, case, "body", drawn[0], 0)
+            found = read_body(self.cases, case, drawn[0], extent)
             if body is None or found.mean() > body.mean():
                 body, (box, second, direction) = found, drawn
             if body.mean() >= _LEAST_BODY or np.all(np.greater_equal(self.size, extent)):
@@ -108,9 +125,11 @@ class ImageReader(CaseReader[ImageSample]):
             )
         neighbour = torch.empty(0)
         if second is not None:
-            neighbour = torch.from_numpy(read_padded(self.cases, case, "equalised", second, 0))
-        image = read_padded(self.cases, case, "equalised", box, 0)
-        return ImageSample(torch.from_numpy(image), torch.from_numpy(body), neighbour, direction)
+            neighbour = self._image(case, second)
+        return ImageSample(self._image(case, box), torch.from_numpy(body), neighbour, direction)
+
+    def _image(self, case: str, box: Box) -> torch.Tensor:
+        return torch.from_numpy(read_padded(self.cases, case, self.reads, box, self.air))
 
     def _draw(self, extent: Shape, generator: np.random.Generator) -> tuple[Box, Box | None, int]:
         if not self.pairs:

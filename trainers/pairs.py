@@ -12,7 +12,6 @@ from screener_nnu.sampling.crops import Box, resize_boxes, voxels_per_crop
 from screener_nnu.sampling.jitter import colour_jitter
 from screener_nnu.sampling.orientation import resize_oriented
 from screener_nnu.trainers.base import ScreenerTrainer
-from screener_nnu.trainers.loading import step_batches
 from screener_nnu.trainers.reading import PairReader, PairSample
 
 
@@ -55,13 +54,7 @@ class PairTrainer(ScreenerTrainer):
     def training_batches(self, first_step: int) -> Iterator[list[PairSample]]:
         """Crop pairs of this process."""
         reader = self._reader(self.settings.split.train, self.stage)
-        return step_batches(
-            reader,
-            self.volumes_per_step,
-            first_step,
-            *self.share_of_rank(),
-            self.settings.workers,
-        )
+        return self.batches(reader, first_step)
 
     def resized(
         self, batch: list[PairSample], orientations: torch.Tensor | None = None

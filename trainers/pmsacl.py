@@ -21,7 +21,6 @@ from screener_nnu.sampling.randomness import torch_generator
 from screener_nnu.synthetic.shifts import shift_of
 from screener_nnu.trainers.base import ScreenerTrainer, schedule_factor
 from screener_nnu.trainers.image_reading import ImageReader, ImageSample, image_reader, on_grid
-from screener_nnu.trainers.loading import step_batches
 from screener_nnu.trainers.pretext_centres import Centres
 from screener_nnu.trainers.pretext_figure import changed_images_auroc
 from screener_nnu.trainers.pretext_loss import PretextLoss
@@ -149,13 +148,7 @@ class PretextTrainer(ScreenerTrainer):
     def training_batches(self, first_step: int) -> Iterator[list[ImageSample]]:
         """Images of this process."""
         reader = self.reader(self.settings.split.presumed_normal, self.stage)
-        return step_batches(
-            reader,
-            self.volumes_per_step,
-            first_step,
-            *self.share_of_rank(),
-            self.settings.workers,
-        )
+        return self.batches(reader, first_step)
 
     def share_of_rank(self) -> tuple[int, int]:
         """See `ScreenerTrainer`; patches come from other images of a process, so it needs two."""
@@ -254,8 +247,6 @@ class PretextTrainer(ScreenerTrainer):
 
     def finish(self) -> None:
         """Takes the best epoch."""
-        if self.is_ddp:  # the first process may still be writing
-            dist.barrier()
         self.keep_best_epoch()
         if self.local_rank == 0:
             self.final_figure = self.validation_figure()

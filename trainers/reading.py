@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.plans import Range, Shape
 from screener_nnu.preprocessing.case_files import CaseFolder, Kind
+from screener_nnu.preprocessing.resampling import nearest
 from screener_nnu.sampling.crops import Box, draw_pair, intersect
 from screener_nnu.sampling.randomness import numpy_generator, shuffled_index
 
@@ -29,6 +30,33 @@ def read_padded(cases: CaseFolder, case: str, kind: Kind, box: Box, fill: float)
     """A box of a stored image; what lies outside the volume is `fill`."""
     inside = intersect(box, Box((0, 0, 0), cases.shape(case, kind)))
     values = cases.read_box(case, kind, inside.start, inside.stop)
+    return _padded(values, inside, box, fill)
+
+
+def read_body(cases: CaseFolder, case: str, box: Box, extent: Shape) -> np.ndarray:
+    """A box of the body mask, uint8, 0 outside the volume.
+
+    Args:
+        cases: folder of the case.
+        case: name.
+        box: in voxels of a grid over the volume, which need not be that of the mask.
+        extent: voxels of that grid.
+    """
+    stored = cases.shape(case, "body")
+    if stored == extent:
+        return read_padded(cases, case, "body", box, 0)
+    inside = intersect(box, Box((0, 0, 0), extent))
+    axes = zip(stored, extent, inside.start, inside.stop, strict=True)
+    picked = [nearest(size, target)[first:stop] for size, target, first, stop in axes]
+    z, y, x = (int(one[0]) for one in picked)
+    last = tuple(int(one[-1]) + 1 for one in picked)
+    values = cases.read_box(case, "body", (z, y, x), last)  # type: ignore[arg-type]
+    values = values[np.ix_(*(one - one[0] for one in picked))]
+    return _padded(values, inside, box, 0)
+
+
+def _padded(values: np.ndarray, inside: Box, box: Box, fill: float) -> np.ndarray:
+    """A box of which `values` are the part inside the volume."""
     sides = np.subtract([box.start, box.stop], inside.start).T.tolist()
     return crop_and_pad_nd(values, sides, fill)
 

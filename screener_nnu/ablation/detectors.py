@@ -137,7 +137,7 @@ def _training_seconds(model: ModelRef) -> float | None:
     elif model.stage == IGD:
         sources = dict.fromkeys(settings.igd.sources(model.trained_plans).values())
         stages = [*((PRETEXT, plans) for plans in sources), *stages]
-    elif settings.distillation.target == TEACHER:
+    elif model.stage == "distillation" and settings.distillation.target == TEACHER:
         teacher = settings.distillation.density_plans or model.plans
         of_teacher = read_plan(plan_file(model.dataset, teacher)).settings
         stages = [*trained_stages(teacher, of_teacher), *stages]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from screener_nnu.detectors.base import LoadedDetector
 
-STUDENT, TEACHER, IGD = "student", "teacher", "igd"
+STUDENT, TEACHER, IGD, BASELINE = "student", "teacher", "igd", "baseline"
 
 
 @dataclass(frozen=True)
@@ -152,6 +152,19 @@ _IGD = DetectorSpec(
     unit="none",
 )
 
+# A method of another group is trained with the plan's own settings as `baseline`.
+_BASELINE = DetectorSpec(
+    "method that the plan names in `baseline.method`",
+    BASELINE,
+    "screener_nnu.inference.baseline:load_baseline",
+    unit="none",
+)
+
+#: Methods of other groups by name: title, and settings where their defaults differ.
+OTHER_METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "autoencoder": ("auto-encoder with a narrow grid", ()),
+}
+
 #: Detector by name.
 DETECTORS: dict[str, DetectorSpec] = {
     STUDENT: DetectorSpec(
@@ -173,6 +186,15 @@ DETECTORS: dict[str, DetectorSpec] = {
         overrides=("igd.start=pretext",),
     ),
     "msde_pooled_pretext": _POOLED_PRETEXT,
+    BASELINE: _BASELINE,
+    **{
+        name: replace(
+            _BASELINE,
+            title=title,
+            overrides=("baseline.options={}", f"baseline.method={name}", *settings),
+        )
+        for name, (title, settings) in OTHER_METHODS.items()
+    },
 }
 
 

@@ -23,6 +23,9 @@ class Detector(Protocol):
         by_position: whether scores are made of pooled maps position by position, so that maps of
             overlapping tiles are averaged and not scores.
         low_precision_cpu: see `networks.unet.low_precision`.
+
+    One that sees images of one size alone has an attribute `tile`, (z, y, x), which takes the place
+    of the plan's tile.
     """
 
     reads: Literal["equalised", "hu", "normalised"]

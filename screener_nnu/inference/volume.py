@@ -280,7 +280,9 @@ def _scores_of_tiles(
     image, air = _image_for(scorer, images, plan)
     inference = plan.settings.inference
     largest, overlap = inference.student_tile, inference.overlap
-    tile = affordable_tile(largest, plan, 1, device, scorer.low_precision_cpu)
+    tile: Shape | None = getattr(scorer, "tile", None)
+    if tile is None:
+        tile = affordable_tile(largest, plan, 1, device, scorer.low_precision_cpu)
     batch = tiles_at_once(tile, largest, device)
     return score_volume(scorer, image, tile, overlap, plan.divisor, air, needed, batch)
 

@@ -93,6 +93,11 @@ def low_precision(device: torch.device, allow_cpu: bool) -> torch.autocast:
     return torch.autocast("cpu", dtype=torch.bfloat16, enabled=native)
 
 
+def method_precision(mixed: bool, device: torch.device, allow_cpu: bool) -> torch.autocast:
+    """`low_precision` of networks that may compute in it (`mixed`), otherwise none."""
+    return low_precision(device, allow_cpu) if mixed else torch.autocast(device.type, enabled=False)
+
+
 def _cpu_computes_bfloat16() -> bool:
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return bool(supported and supported())

@@ -73,8 +73,10 @@ def _kept_figure(stage: str, checkpoint: Mapping[str, Any]) -> float | None:
     keep = checkpoint["plan"].values["screener"]["density"].get("keep")
     if not checkpoint["logging"]["values"]["figures"]:
         return _number(checkpoint["logging"]["reference"])  # fitted, and measured then
-    own = checkpoint["plan"].settings.igd.keep if stage == "igd" else keep
-    if stage == "pretext" or (stage in ("density", "igd") and own == "best"):
+    own = getattr(checkpoint["plan"].settings, stage)
+    if stage in ("igd", "baseline"):
+        keep = own.keep
+    if stage == "pretext" or (stage in ("density", "igd", "baseline") and keep == "best"):
         return _number(checkpoint["best_figure"])
     return _last(checkpoint["logging"]["values"]["figures"])
 

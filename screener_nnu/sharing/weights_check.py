@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from screener_nnu.baselines.base import build_method
 from screener_nnu.densities import new_density
 from screener_nnu.descriptors.image_encoder import build_image_encoder
 from screener_nnu.errors import ScreenerError
@@ -98,6 +99,7 @@ def _check_entries(checkpoint: Mapping[Any, Any], file: StageFile) -> None:
     needed |= {
         "density": {"score_statistics", "channels"},
         "igd": {"score_statistics", "scales"},
+        "baseline": {"score_statistics"},
         "distillation": {"score_statistics"},
     }.get(file.stage, set())
     odd = sorted(str(key) for key in (set(checkpoint) - known) | (needed - set(checkpoint)))
@@ -152,6 +154,8 @@ def _network(checkpoint: Mapping[str, Any], stage: str) -> dict[str, torch.Tenso
             return build_unet(plan, plan.channels, 1).state_dict()
         if stage == "igd":
             return empty_igd(plan).state_dict()
+        if stage == "baseline":
+            return build_method(plan).state_dict()
         if stage == "pretext":
             return build_image_encoder(plan, 0, empty=True).network.state_dict()
         return stage_unet(plan, stage).state_dict()

@@ -18,7 +18,7 @@ from scipy import ndimage
 from screener_nnu.calibration.store import load_calibration
 from screener_nnu.commands.plan_and_preprocess import main as plan_and_preprocess
 from screener_nnu.commands.train import main as train
-from screener_nnu.detectors import DETECTORS, IGD, OTHER_DESCRIPTORS, ModelRef
+from screener_nnu.detectors import DETECTORS, IGD, OTHER_DESCRIPTORS, OTHER_METHODS, ModelRef
 from screener_nnu.inference.api import as_raw_image, load_predictor
 from screener_nnu.paths import plan_file, stage_folder
 from screener_nnu.plans import read_plan
@@ -28,7 +28,7 @@ from screener_nnu.preprocessing.reading import read_image
 NUMBERS = {1: "903", 3: "904"}
 PICTURES = 14
 ROWS, COLUMNS = 60, 90
-_STAGES = ("descriptor", "condition.contrast", "density", "distillation", "pretext")
+_STAGES = ("descriptor", "condition.contrast", "density", "distillation", "pretext", "baseline")
 _STEPS = {"steps": 4, "steps_per_epoch": 2, "warmup_steps": 1}
 _CONTRAST = {"channels": 4, "head_width": 32, "volumes_per_step": 2, "positives": 64}
 SETTINGS = (
@@ -47,7 +47,8 @@ SETTINGS = (
 )
 OWN = [name for name in DETECTORS if name.rpartition("_")[2] not in OTHER_DESCRIPTORS]
 FURTHER = [
-    *(name for name in OWN if DETECTORS[name].overrides or name == IGD),
+    *(n for n in OWN if (DETECTORS[n].overrides or n == IGD) and n not in OTHER_METHODS),
+    "autoencoder",
     "igd_pretext",
     "padim_levels",
     "knn_imagenet",

@@ -49,7 +49,17 @@ def kill_after_first_epoch(world: Any, stage: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "stage", ["descriptor", "condition", "position", "density", "pretext", "igd", "distillation"]
+    "stage",
+    [
+        "descriptor",
+        "condition",
+        "position",
+        "density",
+        "pretext",
+        "igd",
+        "baseline",
+        "distillation",
+    ],
 )
 def test_killed_run_ends_like_an_uninterrupted_one(
     trained: Any, tmp_path: Path, stage: str, monkeypatch: pytest.MonkeyPatch

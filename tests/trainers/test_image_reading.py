@@ -17,6 +17,7 @@ from screener_nnu.preprocessing.reading import Geometry
 from screener_nnu.sampling.crops import voxels_per_crop
 from screener_nnu.sampling.neighbours import DIRECTIONS_2D
 from screener_nnu.sampling.randomness import numpy_generator
+from screener_nnu.synthetic.cases import read_hu_and_body
 from screener_nnu.trainers.image_reading import ImageReader, image_reader, on_grid
 
 CPU = torch.device("cpu")
@@ -111,3 +112,25 @@ def test_a_case_that_is_not_there_and_patches_without_room(world: Any) -> None:
         large.read(names[0], numpy_generator(0, "test", 0))
     with pytest.raises(ScreenerError, match="no case in .* can be used"):
         large[0]
+
+
+def test_values_are_read_on_the_grid_of_the_plan_with_their_body(world: Any) -> None:
+    plan = world.plan(plans="Fine")
+    folder = world.preprocessed / plan.settings.data_identifier
+    size, name = plan.settings.crop_size, plan.settings.split.train[0]
+    stored = CaseFolder(folder)
+    hu, body = read_hu_and_body(stored, name)
+    assert stored.shape(name, "body") != stored.shape(name, "hu")
+    sample = image_reader(plan, folder, [name], "test", size, reads="hu")[0]
+    images, bodies = on_grid([sample], size, CPU)
+    assert images.shape == bodies.shape == (1, 1, *size)
+    air = float(images.min())
+    padded = [np.pad(a, [(0, 20)] * 3, constant_values=v) for a, v in ((hu, air), (body, False))]
+    windows = np.lib.stride_tricks.sliding_window_view(padded[0], size)
+    found = [
+        place
+        for place in np.argwhere(windows[..., 0, 0, 0] == float(images[0, 0, 0, 0, 0]))
+        if np.array_equal(windows[tuple(place)], images[0, 0].numpy())
+    ]
+    cuts = [tuple(slice(a, a + n) for a, n in zip(p, size, strict=True)) for p in found]
+    assert any(np.array_equal(padded[1][cut], bodies[0, 0].numpy()) for cut in cuts)

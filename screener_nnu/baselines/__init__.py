@@ -1,0 +1,38 @@
+"""Detectors of other groups by name, each in a file of its own; nothing here imports torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from screener_nnu.errors import ScreenerError
+from screener_nnu.plans import Plan, Shape
+from screener_nnu.stages import load_object
+
+if TYPE_CHECKING:
+    from screener_nnu.baselines.base import BaselineMethod
+
+#: Method, `module:class`, by the name that a plan uses and its detector has.
+METHODS: dict[str, str] = {
+    "autoencoder": "screener_nnu.baselines.autoencoder:AutoEncoderMethod",
+}
+
+#: Where a method's own settings stand in a plan, for messages.
+OPTIONS = "screener.baseline.options"
+
+
+def method_class(name: str) -> type[BaselineMethod]:
+    """The method of a name.
+
+    Raises:
+        ScreenerError: the name is not known.
+    """
+    if name not in METHODS:
+        raise ScreenerError(f"no baseline.method '{name}'; known: {', '.join(METHODS)}")
+    method: type[BaselineMethod] = load_object(METHODS[name])
+    return method
+
+
+def image_size(plan: Plan) -> Shape:
+    """Voxels (z, y, x) of the images of a plan's method."""
+    settings = plan.settings
+    return settings.baseline.size(settings.crop_size, settings.preprocessing.picture_size)

@@ -1,0 +1,43 @@
+"""The one interface of all detectors of other groups."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+from torch import Tensor
+
+from screener_nnu.baselines import OPTIONS, image_size, method_class
+from screener_nnu.crop_methods import CropMethod
+from screener_nnu.plans import Plan
+
+# Seeds of the networks of a plan differ.
+_OWN_SEED = 5
+
+
+class BaselineMethod(CropMethod):
+    """A method whose images lie in [-1, 1], and which scores their voxels.
+
+    Attributes:
+        smoothing: standard deviation, in voxels of the plan, of the Gaussian that its maps are
+            smoothed with.
+    """
+
+    normal_only = True
+    smoothing: ClassVar[float] = 0.0
+
+    @abstractmethod
+    def score(self, images: Tensor) -> Tensor:
+        """Scores (B, D, H, W) of images (B, C, D, H, W) in evaluation mode, higher is odder."""
+
+
+def build_method(plan: Plan) -> BaselineMethod:
+    """The method of a plan with the first weights of its seed.
+
+    Raises:
+        ScreenerError: no such method, or options that it does not have or take.
+    """
+    baseline, seed = plan.settings.baseline, plan.settings.seed + _OWN_SEED
+    kind = method_class(baseline.method)
+    method: BaselineMethod = kind.built(plan, image_size(plan), baseline.options, OPTIONS, seed)
+    return method

@@ -1,0 +1,38 @@
+"""Smoothing and mirroring of volumes against SciPy and NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from screener_nnu.sampling.mirroring import mirrored
+from screener_nnu.sampling.smoothing import gaussian_smooth
+
+
+@pytest.mark.parametrize("shape", [(7, 9, 11), (1, 9, 11)])
+@pytest.mark.parametrize("sigma", [0.7, 1.0, 2.0])
+def test_smoothing_is_that_of_scipy(shape: tuple[int, int, int], sigma: float) -> None:
+    values = np.random.default_rng(0).normal(size=(2, 3, *shape)).astype(np.float32)
+    sigmas = (0, 0, *(sigma if n > 1 else 0 for n in shape))
+    expected = gaussian_filter(values, sigmas, mode="nearest", truncate=np.ceil(3 * sigma) / sigma)
+    found = gaussian_smooth(torch.from_numpy(values), sigma)
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
+
+
+def test_no_smoothing_leaves_the_images_alone() -> None:
+    images = torch.rand(1, 1, 4, 4, 4)
+    assert gaussian_smooth(images, 0.0) is images
+
+
+def test_crops_and_masks_are_mirrored_together_and_each_by_itself() -> None:
+    images = torch.arange(64 * 27.0).view(64, 1, 3, 3, 3)
+    one, other = mirrored((images, -images), torch.Generator().manual_seed(0))
+    assert torch.equal(one, -other)
+    corners = set()
+    for before, after in zip(images, one, strict=True):
+        assert torch.equal(before.flatten().sort()[0], after.flatten().sort()[0])
+        place = np.argwhere((after[0] == before[0, 0, 0, 0]).numpy())[0]
+        corners.add(tuple(int(v) for v in place))
+    assert corners == {(z, y, x) for z in (0, 2) for y in (0, 2) for x in (0, 2)}
