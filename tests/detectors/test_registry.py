@@ -41,7 +41,11 @@ OTHERS = [f"{name}_{end}" for name in ("padim",) for end in OTHER_DESCRIPTORS]
 OWN = [name for name in DETECTORS if name.rpartition("_")[2] not in OTHER_DESCRIPTORS]
 # Methods of others are `baseline` with another setting; `tests/baselines` has them all.
 WALKED = [name for name in OWN if name not in OTHER_METHODS or name == "autoencoder"]
-FITTED = [name for name in (*WALKED, *OTHERS) if DETECTORS[name].overrides]
+FITTED = [
+    name
+    for name in (*OWN, *OTHERS)
+    if DETECTORS[name].overrides and DETECTORS[name].stage == "density"
+]
 
 
 @pytest.fixture(autouse=True)
