@@ -26,6 +26,7 @@ class CropMethod(nn.Module, ABC):
             arguments of the method.
         mixed_precision: whether its networks may compute in it.
         normal_only: whether it takes what it learns from as normal.
+        starts_from_data: whether it takes first values from images, see `start_from`.
         size: of images, (z, y, x).
 
     Args:
@@ -36,6 +37,7 @@ class CropMethod(nn.Module, ABC):
     Settings: ClassVar[type] = NoSettings
     mixed_precision: ClassVar[bool] = True
     normal_only: ClassVar[bool] = False
+    starts_from_data: ClassVar[bool] = False
 
     def __init__(self, plan: Plan, size: Shape) -> None:
         """Keeps the size; a subclass builds its networks."""
@@ -56,10 +58,27 @@ class CropMethod(nn.Module, ABC):
         return asdict(parse(cls.Settings, dict(values), where))
 
     @classmethod
+    def default_size(cls, plan: Plan) -> Shape | None:
+        """Size of images where a plan does not say; None for that of the stage."""
+        return None
+
+    @classmethod
     def built(
-        cls, plan: Plan, size: Shape, options: Mapping[str, Any], where: str, seed: int
+        cls,
+        plan: Plan,
+        size: Shape,
+        options: Mapping[str, Any],
+        where: str,
+        seed: int,
+        empty: bool = False,
     ) -> Any:
         """The method with the first weights of a seed.
+
+        Args:
+            plan, size: see the class.
+            options, where: see `options`.
+            seed: of the weights.
+            empty: weights will be filled in, so that none are looked for elsewhere.
 
         Raises:
             ScreenerError: see `options`, or the images are too small for it.
@@ -67,7 +86,15 @@ class CropMethod(nn.Module, ABC):
         own = cls.options(options, where)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return cls(plan, size, **own)
+            return cls.emptied(plan, size, **own) if empty else cls(plan, size, **own)
+
+    @classmethod
+    def emptied(cls, plan: Plan, size: Shape, **options: Any) -> Any:
+        """The method whose weights will be filled in."""
+        return cls(plan, size, **options)
+
+    def start_from(self, images: Tensor) -> None:  # noqa: B027 (optional hook)
+        """Takes first values from images (n, C, D, H, W), the same ones in every process."""
 
     def parts(self, steps: int) -> Mapping[str, Iterator[nn.Parameter]]:
         """Parameters by the name of the part that is trained in turn; empty for all at once.

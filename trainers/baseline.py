@@ -7,11 +7,12 @@ from typing import Any
 import torch
 
 from screener_nnu.baselines.base import BaselineMethod, build_method
+from screener_nnu.baselines.window import scale
 from screener_nnu.detectors import BASELINE
 from screener_nnu.errors import ScreenerError
 from screener_nnu.plans import BaselineSettings
 from screener_nnu.preprocessing.case_files import CaseFolder
-from screener_nnu.scoring.baseline import BaselineDetector, scale
+from screener_nnu.scoring.baseline import BaselineDetector
 from screener_nnu.trainers.crop_training import CropTrainer
 from screener_nnu.trainers.image_check import ImageCheck
 from screener_nnu.trainers.score_statistics import measure_tiled_scores

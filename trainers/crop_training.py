@@ -16,6 +16,8 @@ from screener_nnu.sampling.randomness import torch_generator
 from screener_nnu.trainers.base import ScreenerTrainer
 from screener_nnu.trainers.image_reading import ImageReader, ImageSample, image_reader, on_grid
 
+_FIRST_IMAGES = 8
+
 
 class CropTrainer(ScreenerTrainer):
     """Trains a `CropMethod` on crops with some body in them.
@@ -75,11 +77,20 @@ class CropTrainer(ScreenerTrainer):
         size = self.model.size
         return image_reader(self.plan, self.cases_folder, names, stage, size, reads=self.reads)
 
+    def _names(self) -> tuple[str, ...]:
+        split = self.settings.split
+        return split.presumed_normal if self.model.normal_only else split.train
+
     def training_batches(self, first_step: int) -> Iterator[list[ImageSample]]:
         """Crops of this process."""
-        split = self.settings.split
-        names = split.presumed_normal if self.model.normal_only else split.train
-        return self.batches(self.reader(names, self.stage), first_step)
+        return self.batches(self.reader(self._names(), self.stage), first_step)
+
+    def prepare(self) -> None:
+        """Gives a method the images that it starts from."""
+        if self.model.starts_from_data:
+            reader = self.reader(self._names(), f"{self.stage} start")
+            samples = [reader[index] for index in range(_FIRST_IMAGES)]
+            self.model.start_from(self.images_of(samples)[0])
 
     def compute_loss(
         self, batch: list[ImageSample], step: int

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 #: Method, `module:class`, by the name that a plan uses and its detector has.
 METHODS: dict[str, str] = {
     "autoencoder": "screener_nnu.baselines.autoencoder:AutoEncoderMethod",
+    "cflow": "screener_nnu.baselines.cflow:CflowMethod",
+    "msflow": "screener_nnu.baselines.msflow:MsFlowMethod",
 }
 
 #: Where a method's own settings stand in a plan, for messages.
@@ -35,4 +37,7 @@ def method_class(name: str) -> type[BaselineMethod]:
 def image_size(plan: Plan) -> Shape:
     """Voxels (z, y, x) of the images of a plan's method."""
     settings = plan.settings
+    own = method_class(settings.baseline.method).default_size(plan)
+    if own is not None and not settings.baseline.crop_size:
+        return own
     return settings.baseline.size(settings.crop_size, settings.preprocessing.picture_size)

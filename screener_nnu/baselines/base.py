@@ -20,24 +20,30 @@ class BaselineMethod(CropMethod):
 
     Attributes:
         smoothing: standard deviation, in voxels of the plan, of the Gaussian that its maps are
-            smoothed with.
+            smoothed with, or that of each axis.
     """
 
     normal_only = True
-    smoothing: ClassVar[float] = 0.0
+    smoothing: ClassVar[float | tuple[float, float, float]] = 0.0
 
     @abstractmethod
     def score(self, images: Tensor) -> Tensor:
         """Scores (B, D, H, W) of images (B, C, D, H, W) in evaluation mode, higher is odder."""
 
 
-def build_method(plan: Plan) -> BaselineMethod:
+def build_method(plan: Plan, empty: bool = False) -> BaselineMethod:
     """The method of a plan with the first weights of its seed.
+
+    Args:
+        plan: that names it.
+        empty: weights will be filled in.
 
     Raises:
         ScreenerError: no such method, or options that it does not have or take.
     """
     baseline, seed = plan.settings.baseline, plan.settings.seed + _OWN_SEED
     kind = method_class(baseline.method)
-    method: BaselineMethod = kind.built(plan, image_size(plan), baseline.options, OPTIONS, seed)
+    method: BaselineMethod = kind.built(
+        plan, image_size(plan), baseline.options, OPTIONS, seed, empty
+    )
     return method

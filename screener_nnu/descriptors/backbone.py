@@ -100,6 +100,20 @@ def backbone_of(
     return Backbone(last, (width,), (stride,), mean, std, sha256)
 
 
+def empty_backbone(architecture: str, origin: str) -> Backbone:
+    """The network of `load_backbone` with maps `levels`, whose weights will be filled in.
+
+    Args:
+        architecture: see `load_backbone`.
+        origin: of the weights that it will have, see `normalisation`.
+    """
+    check_architecture(architecture)
+    network = _cut(architecture)
+    mean, std = normalisation(architecture, origin)
+    widths = tuple(network.feature_info.channels())
+    return Backbone(freeze(network), widths, STRIDES, mean, std, b"")
+
+
 def check_architecture(architecture: str) -> None:
     """Refuses a name that timm does not know; the message holds names near it."""
     import timm

@@ -163,6 +163,14 @@ _BASELINE = DetectorSpec(
 #: Methods of other groups by name: title, and settings where their defaults differ.
 OTHER_METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     "autoencoder": ("auto-encoder with a narrow grid", ()),
+    "cflow": (
+        "flows of ImageNet features place by place (CFLOW)",
+        ("baseline.crops_per_step=1",),
+    ),
+    "msflow": (
+        "flows of ImageNet maps of three scales with a fusion (MSFlow)",
+        ("baseline.crops_per_step=1",),
+    ),
 }
 
 #: Detector by name.

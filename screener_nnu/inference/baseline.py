@@ -24,7 +24,7 @@ def load_baseline(model: ModelRef, device: torch.device) -> LoadedDetector:
     if not checkpoint["score_statistics"]:
         raise file.refusal("it was left by a run that has not finished")
     plan: Plan = checkpoint["plan"]
-    method = build_method(plan)
+    method = build_method(plan, empty=True)
     file.fill(method, checkpoint["network_weights"])
     detector = BaselineDetector(method, plan).to(device).eval()
     return LoadedDetector(detector, plan, checkpoint["score_statistics"])

@@ -9,13 +9,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from screener_nnu.baselines.base import BaselineMethod
+from screener_nnu.baselines.window import scale, window_of
 from screener_nnu.networks.unet import method_precision
-from screener_nnu.plans import Plan, Range, Shape
-from screener_nnu.preprocessing.modality import MR
+from screener_nnu.plans import Plan, Shape
 from screener_nnu.sampling.smoothing import gaussian_smooth
-
-# MR has no unit: standard deviations about the mean of a scan.
-_DEVIATIONS = (-3.0, 3.0)
 
 
 class BaselineDetector(nn.Module):
@@ -59,20 +56,3 @@ class BaselineDetector(nn.Module):
         depth, height, width = shape
         smooth = gaussian_smooth(scores[:, None], self.method.smoothing)
         return smooth[:, 0, :depth, :height, :width]
-
-
-def window_of(plan: Plan) -> Range:
-    """Values that become -1 and 1 of what a plan's method sees."""
-    settings = plan.settings
-    if settings.baseline.image == "equalised":
-        return 0.0, 1.0
-    clip, window = settings.preprocessing.hu_clip, settings.preprocessing.hu_window
-    if settings.preprocessing.modality == MR:
-        return _DEVIATIONS
-    return max(clip[0], window[0]), min(clip[1], window[1])
-
-
-def scale(image: torch.Tensor, window: Range) -> torch.Tensor:
-    """Values of a window in [-1, 1], others at its ends."""
-    low, high = window
-    return ((image.float().clamp(low, high) - low) / (high - low)) * 2 - 1

@@ -155,7 +155,7 @@ def _network(checkpoint: Mapping[str, Any], stage: str) -> dict[str, torch.Tenso
         if stage == "igd":
             return empty_igd(plan).state_dict()
         if stage == "baseline":
-            return build_method(plan).state_dict()
+            return build_method(plan, empty=True).state_dict()
         if stage == "pretext":
             return build_image_encoder(plan, 0, empty=True).network.state_dict()
         return stage_unet(plan, stage).state_dict()

@@ -32,6 +32,13 @@ _FINGERPRINTS = {
     },
 }
 
+# Settings that make a method small enough for a test.
+_SLICES = ("baseline.options.side=32", "baseline.options.code=8")
+_SMALL = {
+    "cflow": (*_SLICES, "baseline.options.blocks=2", "baseline.options.hidden=8"),
+    "msflow": (*_SLICES, "baseline.options.blocks=[1,1,2]"),
+}
+
 
 def method_plan(kind: str, method: str, settings: Sequence[str] = ()) -> Plan:
     """The plan that a detector of a name is trained with, on images of a few voxels.
@@ -45,4 +52,5 @@ def method_plan(kind: str, method: str, settings: Sequence[str] = ()) -> Plan:
     plan = planner.plan()
     size = "[16, 16, 16]" if kind == VOLUME else "[1, 48, 64]"
     own = [f"baseline.method={method}", *OTHER_METHODS[method][1], f"baseline.crop_size={size}"]
-    return plan.with_settings(plan.settings.override([*own, *settings]))
+    small = _SMALL.get(method, ())
+    return plan.with_settings(plan.settings.override([*own, *small, *settings]))

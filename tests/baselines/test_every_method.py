@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from screener_nnu.baselines import METHODS, OPTIONS, method_class
+from screener_nnu.baselines import METHODS, OPTIONS, image_size, method_class
 from screener_nnu.baselines.base import build_method
 from screener_nnu.detectors import DETECTORS, OTHER_METHODS
 from screener_nnu.errors import ScreenerError
@@ -20,7 +20,7 @@ STEPS = 10
 
 
 def batch(plan: Any, count: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
-    size = build_method(plan).size
+    size = image_size(plan)
     drawn = torch.Generator().manual_seed(3)
     images = torch.rand(count, plan.channels, *size, generator=drawn) * 2 - 1
     bodies = torch.ones(count, 1, *size, dtype=torch.bool)

@@ -23,7 +23,14 @@ def test_smoothing_is_that_of_scipy(shape: tuple[int, int, int], sigma: float) -
 
 def test_no_smoothing_leaves_the_images_alone() -> None:
     images = torch.rand(1, 1, 4, 4, 4)
-    assert gaussian_smooth(images, 0.0) is images
+    assert torch.equal(gaussian_smooth(images, 0.0), images)
+
+
+def test_an_axis_can_be_smoothed_alone() -> None:
+    values = np.random.default_rng(0).normal(size=(1, 1, 7, 9, 11)).astype(np.float32)
+    expected = gaussian_filter(values, (0, 0, 1.0, 0, 0), mode="nearest", truncate=3)
+    found = gaussian_smooth(torch.from_numpy(values), (1.0, 0.0, 0.0))
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
 
 
 def test_crops_and_masks_are_mirrored_together_and_each_by_itself() -> None:
