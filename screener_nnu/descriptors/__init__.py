@@ -18,6 +18,7 @@ DESCRIPTORS: dict[str, str] = {
     DENSE: "",
     LEVELS: "screener_nnu.descriptors.levels:LevelsDescriptor",
     PRETEXT: "screener_nnu.descriptors.pretext:PretextDescriptor",
+    "filters": "screener_nnu.descriptors.filters:FilterBank",
     "imagenet": "screener_nnu.descriptors.imagenet:ImageNetSlices",
     "file": "screener_nnu.descriptors.file_network:FileDescriptor",
 }

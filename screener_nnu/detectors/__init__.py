@@ -108,6 +108,10 @@ OTHER_DESCRIPTORS: dict[str, tuple[str, tuple[str, ...]]] = {
         "on an image encoder of its own training (PMSACL)",
         ("density.descriptor_options={}", f"density.descriptor={PRETEXT}"),
     ),
+    "filters": (
+        "on filters made by hand",
+        ("density.descriptor_options={}", "density.descriptor=filters"),
+    ),
     "imagenet": (
         "on ImageNet features of slices",
         ("density.descriptor_options={}", "density.descriptor=imagenet"),

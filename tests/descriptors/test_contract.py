@@ -13,6 +13,7 @@ from torch import nn
 
 from screener_nnu.descriptors.base import Descriptor
 from screener_nnu.descriptors.file_network import FileDescriptor
+from screener_nnu.descriptors.filters import FilterBank
 from screener_nnu.descriptors.imagenet import ImageNetSlices
 from screener_nnu.descriptors.levels import LevelsDescriptor
 from screener_nnu.errors import ScreenerError
@@ -46,7 +47,18 @@ class Plain(Descriptor):
         return self.layers(image).float()
 
 
-NAMES = ["plain", "levels", "axial", "planes", ".pt", ".pt2", ".onnx", "slices.pt", "slices.onnx"]
+NAMES = [
+    "plain",
+    "filters",
+    "levels",
+    "axial",
+    "planes",
+    ".pt",
+    ".pt2",
+    ".onnx",
+    "slices.pt",
+    "slices.onnx",
+]
 
 
 @pytest.fixture(params=NAMES)
@@ -63,6 +75,8 @@ def build(
         return lambda: ImageNetSlices("test_efficientnet", weights, planes, most_channels=20)
     if name == "plain":
         return Plain
+    if name == "filters":
+        return lambda: FilterBank((0.8, 1.6), (1.2,))
     if name == "levels":
         levels = ("decoder_0", "encoder_2", "output")
         return lambda: LevelsDescriptor(unet(), levels, most_channels=9)

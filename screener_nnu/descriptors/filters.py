@@ -1,0 +1,80 @@
+"""A bank of filters made by hand: what a network has to beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from screener_nnu.descriptors.base import HU, Descriptor
+from screener_nnu.plans import PreprocessingSettings
+from screener_nnu.preprocessing.modality import CT, MR
+from screener_nnu.sampling.smoothing import gaussian_smooth
+from screener_nnu.setting_values import Positive
+
+# Of CT in HU: air to bone, and soft tissue. MR has standard deviations about the mean of a scan.
+_WINDOWS_OF_CT = ((-1000.0, 300.0), (-160.0, 240.0))
+_WINDOW_OF_MR = (-3.0, 3.0)
+# Of values in [0, 1]: below it, a variance is noise.
+_LEAST_VARIANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class FiltersSettings:
+    """Scales of the filters.
+
+    Attributes:
+        sigmas: standard deviations (voxels) of the Gaussians that smooth the image.
+        variance_sigmas: those of the neighbourhoods whose variance is measured.
+    """
+
+    sigmas: tuple[Positive, ...] = (0.8, 1.6, 3.2, 6.4)
+    variance_sigmas: tuple[Positive, ...] = (1.6, 3.2)
+
+
+class FilterBank(Descriptor):
+    """Intensity, smoothed intensities and logarithms of local variances; nothing is learned.
+
+    In CT there are two of each, of a wide window of HU and of one of soft tissue, in MR and of
+    pictures one; of a colour picture the mean of the colours is looked at. It has to be told of the
+    images by `check_images`.
+
+    Args:
+        sigmas, variance_sigmas: see `FiltersSettings`.
+    """
+
+    Settings = FiltersSettings
+    reads = HU
+    windows: torch.Tensor
+
+    def __init__(self, sigmas: tuple[float, ...], variance_sigmas: tuple[float, ...]) -> None:
+        """Keeps the scales; windows are those of CT until `check_images` says otherwise."""
+        scales = [f"{kind} {values}" for kind, values in (("s", sigmas), ("v", variance_sigmas))]
+        self.sigmas, self.variance_sigmas = tuple(sigmas), tuple(variance_sigmas)
+        super().__init__(self._channels(len(_WINDOWS_OF_CT)), *scales)
+        self.register_buffer("windows", torch.tensor(_WINDOWS_OF_CT))
+
+    def _channels(self, windows: int) -> int:
+        return windows * (1 + len(self.sigmas) + len(self.variance_sigmas))
+
+    def check_images(self, settings: PreprocessingSettings) -> None:
+        """Takes the windows of a plan's modality."""
+        super().check_images(settings)
+        if settings.modality != CT:
+            window = _WINDOW_OF_MR if settings.modality == MR else settings.hu_window
+            self.windows = torch.tensor([window]).to(self.windows)
+            self.channels = self._channels(1)
+
+    @torch.no_grad()
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """The map (B, channels, D, H, W) of images (B, C, D, H, W)."""
+        values = image.float().mean(1, keepdim=True)
+        low, high = self.windows.T[..., None, None, None]
+        unit = ((values - low) / (high - low)).clamp(0, 1)
+        maps = [unit, *(gaussian_smooth(unit, sigma) for sigma in self.sigmas)]
+        square = unit.square()
+        for sigma in self.variance_sigmas:
+            mean = gaussian_smooth(unit, sigma)
+            variance = gaussian_smooth(square, sigma) - mean.square()
+            maps.append(variance.clamp_min(_LEAST_VARIANCE).log())
+        return torch.cat(maps, dim=1)
