@@ -21,9 +21,11 @@ class BaselineMethod(CropMethod):
     Attributes:
         smoothing: standard deviation, in voxels of the plan, of the Gaussian that its maps are
             smoothed with.
+        advice: what to do where its training fails or its scores do not differ, in a clause.
     """
 
     normal_only = True
+    advice: ClassVar[str] = ""
     smoothing: ClassVar[float] = 0.0
 
     @abstractmethod

@@ -163,6 +163,22 @@ _BASELINE = DetectorSpec(
 #: Methods of other groups by name: title, and settings where their defaults differ.
 OTHER_METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     "autoencoder": ("auto-encoder with a narrow grid", ()),
+    "vae": ("variational auto-encoder", ()),
+    "denoising": ("UNet that takes coarse noise out of images", ()),
+    "diffusion": ("patched diffusion (pDDPM)", ()),
+    "fanogan": (
+        "generative adversarial network with an encoder (f-AnoGAN)",
+        (
+            "baseline.optimiser.steps=3600",
+            "baseline.optimiser.steps_per_epoch=150",
+            "baseline.optimiser.learning_rate=1e-4",
+            # Not clipped in practice: a critic's gradient is held by its penalty.
+            "baseline.optimiser.clip_norm=1000",
+            "baseline.crops_per_step=8",
+            # Before the encoder learns, figures say nothing.
+            "baseline.keep=last",
+        ),
+    ),
 }
 
 #: Detector by name.
