@@ -61,7 +61,7 @@ class AutoEncoderMethod(ReconstructionMethod):
             ScreenerError: the window of structural similarity does not fit into an image.
         """
         super().__init__(plan, size)
-        self.own = self.Settings(**options)
+        self.own: AutoEncoderSettings = self.Settings(**options)
         vector = self.own.vector if self.own.latent_kind == _DENSE else 0
         self.network = BottleneckNetwork(
             plan, size, self.own.latent, vector=vector, outputs=self._outputs
@@ -138,6 +138,7 @@ class VariationalMethod(AutoEncoderMethod):
     """
 
     Settings = VariationalSettings
+    own: VariationalSettings
     _outputs = 2
 
     def forward(

@@ -21,7 +21,7 @@ class BaselineMethod(CropMethod):
     Attributes:
         smoothing: standard deviation, in voxels of the plan, of the Gaussian that its maps are
             smoothed with.
-        advice: what to do where its training fails or its scores do not differ, in a clause.
+        advice: what helps where its training goes astray or its scores do not differ; a sentence.
     """
 
     normal_only = True

@@ -69,9 +69,9 @@ class FAnoGanMethod(ReconstructionMethod):
     Settings = FAnoGanSettings
     mixed_precision = False
     advice = (
-        "a generator that collapsed, or an encoder that has not learned, gives such scores: lower "
-        "baseline.optimiser.learning_rate, or train with more baseline.optimiser.steps; in the "
-        "log, minus_gap should move away from 0 and izi should fall"
+        "A generator that collapsed makes the same image of everything: in the log, minus_gap "
+        "should be below 0 and izi should fall. Lower baseline.optimiser.learning_rate (and "
+        "baseline.options.encoder_rate), or train with more baseline.optimiser.steps"
     )
 
     def __init__(self, plan: Plan, size: Shape, **options: Any) -> None:

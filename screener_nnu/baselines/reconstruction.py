@@ -19,8 +19,9 @@ class ReconstructionMethod(BaselineMethod):
 
     smoothing = 1.0
     advice = (
-        "a reconstruction that equals its input gives such scores: set another "
-        "baseline.optimiser.learning_rate, or train with more baseline.optimiser.steps"
+        "Reconstructions that equal their images, or are all the same, have no use as scores: look "
+        "at the losses in the log, and change baseline.optimiser.learning_rate or train with more "
+        "baseline.optimiser.steps"
     )
     debias: bool = False
 

@@ -42,12 +42,8 @@ class Generator(nn.Module):
         sizes, widths, flat = sizes[::-1], widths[::-1], size[0] == 1
         self.linear = nn.Linear(latent, widths[0] * math.prod(sizes[0]))
         self.reshape = nn.Unflatten(1, (widths[0], *sizes[0]))
-        self.blocks = nn.Sequential(
-            *(
-                _Up(a, b, goal, flat)
-                for a, b, goal in zip(widths, widths[1:], sizes[1:], strict=False)
-            )
-        )
+        stages = zip(widths, widths[1:], sizes[1:], strict=False)
+        self.blocks = nn.Sequential(*(_Up(*stage, flat) for stage in stages))
         last = widths[-1]
         self.output = nn.Sequential(group_norm(last), nn.ReLU(), convolution(last, channels, flat))
 
@@ -72,13 +68,9 @@ class ImageToVector(nn.Module):
         """Builds the layers; random weights come from torch's global state."""
         super().__init__()
         (sizes, widths), flat = _stages(size, width), size[0] == 1
-        self.blocks = nn.Sequential(
-            convolution(channels, widths[0], flat),
-            *(
-                _Down(a, b, before, after, flat)
-                for a, b, before, after in zip(widths, widths[1:], sizes, sizes[1:], strict=False)
-            ),
-        )
+        stages = zip(widths, widths[1:], sizes, sizes[1:], strict=False)
+        first = convolution(channels, widths[0], flat)
+        self.blocks = nn.Sequential(first, *(_Down(*stage, flat) for stage in stages))
         self.linear = nn.Linear(widths[-1] * math.prod(sizes[-1]), numbers)
 
     def maps(self, images: Tensor) -> Tensor:

@@ -58,6 +58,6 @@ def octave_noise(shape: Sequence[int], generator: torch.Generator) -> torch.Tens
 def _interpolation(length: int, cell: float, device: torch.device) -> torch.Tensor:
     """Weights (length, nodes) of the nodes of a lattice, of unit Euclidean length a voxel."""
     places = torch.arange(length, device=device) / cell
-    nodes = torch.arange(math.floor((length - 1) / cell) + 2, device=device)
+    nodes = torch.arange(math.ceil((length - 1) / cell) + 1, device=device)
     weights = (1 - (places[:, None] - nodes).abs()).clamp_min(0)
     return weights / weights.norm(dim=1, keepdim=True)
