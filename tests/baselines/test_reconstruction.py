@@ -1,4 +1,4 @@
-"""Losses and scores of what reconstructs, against NumPy, SciPy and scikit-image."""
+"""Losses and scores of what reconstructs, against NumPy and SciPy."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
-from skimage.metrics import structural_similarity
 
 from screener_nnu.baselines.base import build_method
 from screener_nnu.baselines.bottleneck import BottleneckNetwork
 from screener_nnu.baselines.reconstruction import ReconstructionMethod, median_in_window
-from screener_nnu.errors import ScreenerError
+from tests.baselines.made_images import half_a_body, share_left, smooth, weighted
 from tests.baselines.made_plans import PICTURE, VOLUME, method_plan
 
 BOTH = pytest.mark.parametrize("kind", [VOLUME, PICTURE])
@@ -31,21 +30,6 @@ class Fixed(torch.nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         self.seen = images
         return self.result
-
-
-def smooth(method: Any, count: int = 2) -> torch.Tensor:
-    """Smooth images in [-1, 1] of the method's size."""
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(count, 1, *(max(1, n // 8) for n in method.size), generator=generator)
-    return torch.nn.functional.interpolate(coarse, method.size, mode="trilinear") * 2 - 1
-
-
-def half_a_body(images: torch.Tensor) -> torch.Tensor:
-    return torch.rand(images.shape, generator=torch.Generator().manual_seed(1)) < 0.5
-
-
-def weighted(values: np.ndarray, weights: np.ndarray) -> float:
-    return float((values * weights).sum() / weights.sum())
 
 
 @KINDS
@@ -72,84 +56,6 @@ def test_nothing_passes_the_bottleneck_by(name: str, latent_kind: str, kind: str
     with torch.no_grad():
         first, second = (method.reconstruct(torch.rand(1, 1, *method.size)) for _ in range(2))
     assert torch.equal(first, second)
-
-
-@BOTH
-@pytest.mark.parametrize("window", [3, 5])
-def test_structural_similarity_is_that_of_scikit_image(kind: str, window: int) -> None:
-    options = ("loss=ssim", f"window={window}", "outside=0.25", "rho=0.3")
-    settings = [f"baseline.options.{option}" for option in options]
-    method: Any = build_method(method_plan(kind, "autoencoder", settings))
-    images = smooth(method)
-    decoded = (images + 0.1 * torch.randn_like(images)).clamp(-1, 1)
-    bodies = half_a_body(images)
-    found = method.differences(images, decoded, bodies)
-    x, y = ((t.numpy().astype(np.float64) + 1) / 2 for t in (images, decoded))
-    sigma = 1.5 * window / 11
-    unlike = []
-    for a, b in zip(x, y, strict=True):
-        _, similar = structural_similarity(
-            a.squeeze(),
-            b.squeeze(),
-            data_range=1,
-            gaussian_weights=True,
-            sigma=sigma,
-            truncate=(window // 2 + 0.01) / sigma,
-            use_sample_covariance=False,
-            full=True,
-            win_size=window,
-        )
-        unlike.append(1 - similar.reshape(a.shape))
-    weights = np.where(bodies.numpy(), 1.0, 0.25)
-    # At the border scikit-image mirrors and we repeat what lies there.
-    half = window // 2
-    inner = tuple(slice(half, -half) if n > 1 else slice(None) for n in method.size)
-    alone = torch.zeros_like(bodies)
-    alone[(..., *inner)] = True
-    counted = method.differences(images, decoded, alone)["ssim"]
-    expected = np.where(alone.numpy(), 1.0, 0.25)
-    assert float(counted) == pytest.approx(0.7 * weighted(np.stack(unlike), expected), rel=2e-2)
-    assert float(found["l1"]) == pytest.approx(0.3 * weighted(np.abs(x - y), weights), rel=1e-5)
-
-
-def test_structural_similarity_at_several_scales_is_a_mean_of_maps() -> None:
-    settings = ["baseline.options.loss=msssim", "baseline.options.window=3"]
-    method: Any = build_method(method_plan(VOLUME, "autoencoder", settings))
-    images = smooth(method, 1)
-    decoded = (images + 0.1 * torch.randn_like(images)).clamp(-1, 1)
-    bodies = half_a_body(images)
-    x, y = ((t.numpy().astype(np.float64)[0, 0] + 1) / 2 for t in (images, decoded))
-    weights = np.array([0.0516, 0.3295, 0.3463])
-    assert method.scales == pytest.approx(weights / weights.sum())
-    total = np.zeros(x.shape)
-    for scale, weight in enumerate(method.scales):
-        blurred = {}
-        for name, value in {"x": x, "y": y, "xx": x * x, "yy": y * y, "xy": x * y}.items():
-            sigma = 1.5 * 3 / 11
-            blurred[name] = ndimage.gaussian_filter(value, sigma, mode="nearest", radius=1)
-        variances = blurred["xx"] - blurred["x"] ** 2 + blurred["yy"] - blurred["y"] ** 2
-        shared = blurred["xy"] - blurred["x"] * blurred["y"]
-        similar = (2 * shared + 0.03**2) / (variances + 0.03**2)
-        means = blurred["x"] ** 2 + blurred["y"] ** 2 + 0.01**2
-        similar = similar * (2 * blurred["x"] * blurred["y"] + 0.01**2) / means
-        fine = torch.from_numpy(similar)[None, None]
-        total += weight * torch.nn.functional.interpolate(
-            fine, method.size, mode="trilinear"
-        ).numpy().reshape(total.shape)
-        x, y = (v.reshape([n for m in v.shape for n in (m // 2, 2)]) for v in (x, y))
-        x, y = x.mean((1, 3, 5)), y.mean((1, 3, 5))
-        assert scale < 3
-    found = method.differences(images, decoded, bodies)
-    expected = 0.85 * weighted(1 - total, np.where(bodies.numpy()[0, 0], 1.0, 0.1))
-    assert float(found["msssim"]) == pytest.approx(expected, rel=1e-4)
-    same = method.differences(images, images, bodies)
-    assert float(same["msssim"]) == pytest.approx(0, abs=1e-6)
-
-
-def test_a_window_that_does_not_fit_is_refused() -> None:
-    settings = ["baseline.options.loss=ssim", "baseline.options.window=17"]
-    with pytest.raises(ScreenerError, match=r"baseline\.options\.window is too large"):
-        build_method(method_plan(VOLUME, "autoencoder", settings))
 
 
 @KINDS
@@ -252,19 +158,4 @@ CASES = [
 def test_a_batch_is_learned(name: str, kind: str, options: tuple[str, ...]) -> None:
     plan = method_plan(kind, name, [f"baseline.options.{option}" for option in options])
     method: Any = build_method(plan).train()
-    images = smooth(method)
-    bodies = torch.ones_like(images, dtype=torch.bool)
-    steps = 250
-    optimiser = torch.optim.AdamW(method.parameters(), lr=1e-2)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    values = []
-    for step in range(steps):
-        optimiser.zero_grad()
-        losses = method(images, bodies, torch.Generator().manual_seed(5), step, steps)
-        losses.pop("kl", None)
-        loss = torch.stack(list(losses.values())).sum()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        values.append(float(loss.detach()))
-    assert values[-1] < 0.1 * values[0]
+    assert share_left(method, smooth(method)) < 0.1
