@@ -18,6 +18,7 @@ from screener_nnu.planners.split import split_cases
 from screener_nnu.planners.volumes import VolumePlanning, usable_width
 from screener_nnu.plans import (
     PICTURES,
+    BaselineSettings,
     CalibrationSettings,
     ConditionSettings,
     ContrastSettings,
@@ -207,6 +208,7 @@ class ScreenerPlanner:
             ),
             pretext=self.kind.pretext(fit),
             igd=self.kind.igd(fit),
+            baseline=BaselineSettings(preset.baseline, crops_per_step=preset.baseline_crops),
             inference=InferenceSettings(teacher_tile=tile, student_tile=tile),
             calibration=CalibrationSettings(self.kind.calibrated),
             split=split,

@@ -27,6 +27,7 @@ class Preset:
         tile_factor: edge of the density's crops and of the teacher's tiles, in crops.
         pretext: optimiser of the image-level pre-training.
         igd: optimiser of the auto-encoder of normal images.
+        baseline, baseline_crops: optimiser of methods of other groups, and crops of a step.
         distillation_factor, distillation_volumes: edge of the student's crops, in crops, and how
             many of them are in a step.
         pooled_mm: edge of a position of the density grid.
@@ -63,6 +64,8 @@ class Preset:
     distillation: OptimiserSettings
     pretext: OptimiserSettings
     igd: OptimiserSettings
+    baseline: OptimiserSettings
+    baseline_crops: int
     density_volumes: int
     whole_scans: bool
     max_scans: int
@@ -136,6 +139,11 @@ def _accelerator(name: str, memory_gb: float, steps: tuple[int, int, int]) -> Pr
         pretext=_pretext_steps(distillation // 2, 500),
         # 256 epochs of 1600 images by 16, as published.
         igd=_igd_steps(25_600, 500),
+        # Between what the authors of these methods take, 30,000 and 100,000.
+        baseline=OptimiserSettings(
+            steps=50_000, steps_per_epoch=1000, warmup_steps=1000, learning_rate=1e-3, eps=1e-8
+        ),
+        baseline_crops=8,
         density_volumes=4,
         whole_scans=False,
         max_scans=0,
@@ -183,6 +191,8 @@ PRESETS = {
         distillation=_cpu_steps(1000, 2e-3),
         pretext=_pretext_steps(400, 50),
         igd=_igd_steps(400, 20),
+        baseline=_cpu_steps(1200, 1e-3),
+        baseline_crops=4,
         density_volumes=8,
         whole_scans=True,
         max_scans=80,

@@ -130,6 +130,17 @@ class CropMethod(nn.Module, ABC):
         """
 
 
+def body_weights(bodies: Tensor, shape: torch.Size, outside: float = 0.0) -> Tensor:
+    """Weights (B, C, D, H, W), float32: 1 in the body, another elsewhere.
+
+    Args:
+        bodies: (B, 1, D, H, W) masks.
+        shape: (B, C, D, H, W).
+        outside: weight of other voxels.
+    """
+    return (bodies.float() * (1 - outside) + outside).expand(shape)
+
+
 def body_mean(values: Tensor, bodies: Tensor, outside: float = 0.0) -> Tensor:
     """Mean of values (B, C, D, H, W) in float32, with another weight outside the body.
 
@@ -138,6 +149,5 @@ def body_mean(values: Tensor, bodies: Tensor, outside: float = 0.0) -> Tensor:
         bodies: (B, 1, D, H, W) masks.
         outside: weight of other voxels, against 1 in the body.
     """
-    weights = bodies.float() * (1 - outside) + outside
-    weights = weights.expand_as(values)
+    weights = body_weights(bodies, values.shape, outside)
     return (values.float() * weights).sum() / weights.sum().clamp_min(1e-6)

@@ -76,7 +76,15 @@ class BaselineTrainer(CropTrainer):
                 self.detector, folder, split.train, self.plan, self.device
             )
         except ScreenerError as error:
-            raise ScreenerError(f"{self.method_settings.method}: {error}") from error
+            raise self._advised(f"{self.method_settings.method}: {error}") from error
+
+    def diverged(self, reason: str, step: int) -> ScreenerError:
+        """Says what helps this method, too."""
+        return self._advised(str(super().diverged(reason, step)))
+
+    def _advised(self, message: str) -> ScreenerError:
+        advice = self.model.advice
+        return ScreenerError(f"{message}. {advice}" if advice else message)
 
     def calibrate(self) -> None:
         """Measures on validation scans what the scores of this detector mean."""

@@ -28,6 +28,7 @@ def stages_of(model: ModelRef, restart: bool = False) -> list[tuple[str, str]]:
     if model.spec.overrides:
         pictured = plan.configuration_name == PICTURES
         differs = [*model.spec.overrides, *(model.spec.of_pictures if pictured else ())]
+        differs += _lengthened(settings, model)
         changed = settings.override(differs)
         sources = _sources(changed, model)
         derive_plan(model.dataset, own, [*differs, *sources], model.plans, restart)
@@ -40,6 +41,17 @@ def stages_of(model: ModelRef, restart: bool = False) -> list[tuple[str, str]]:
     if settings.distillation.density_plans:
         return [(model.stage, own)]
     return [*networks, (model.stage, own)]
+
+
+def _lengthened(settings: ScreenerSettings, model: ModelRef) -> list[str]:
+    """Settings of the schedule of a detector that takes more steps than the plan says."""
+    if model.spec.length == 1:
+        return []
+    steps, stage = getattr(settings, model.stage).optimiser, model.stage
+    return [
+        f"{stage}.optimiser.{key}={model.spec.length * getattr(steps, key)}"
+        for key in ("steps", "steps_per_epoch", "warmup_steps")
+    ]
 
 
 def _sources(settings: ScreenerSettings, model: ModelRef) -> list[str]:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 #: Method, `module:class`, by the name that a plan uses and its detector has.
 METHODS: dict[str, str] = {
     "autoencoder": "screener_nnu.baselines.autoencoder:AutoEncoderMethod",
+    "vae": "screener_nnu.baselines.autoencoder:VariationalMethod",
+    "denoising": "screener_nnu.baselines.denoising:DenoisingMethod",
+    "diffusion": "screener_nnu.baselines.diffusion:DiffusionMethod",
+    "fanogan": "screener_nnu.baselines.fanogan:FAnoGanMethod",
     "cflow": "screener_nnu.baselines.cflow:CflowMethod",
     "msflow": "screener_nnu.baselines.msflow:MsFlowMethod",
 }

@@ -21,9 +21,11 @@ class BaselineMethod(CropMethod):
     Attributes:
         smoothing: standard deviation, in voxels of the plan, of the Gaussian that its maps are
             smoothed with, or that of each axis.
+        advice: what helps where its training goes astray or its scores do not differ; a sentence.
     """
 
     normal_only = True
+    advice: ClassVar[str] = ""
     smoothing: ClassVar[float | tuple[float, float, float]] = 0.0
 
     @abstractmethod

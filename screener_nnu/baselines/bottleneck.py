@@ -1,7 +1,10 @@
-"""A convolutional network without skips, whose narrowest place is a small grid."""
+"""A convolutional network without skips, whose narrowest place is a small grid or a vector."""
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor, nn
 
 from screener_nnu.plans import Plan, Shape
@@ -23,16 +26,26 @@ class BottleneckNetwork(nn.Module):
         size: of images, (z, y, x).
         latent: channels of the bottleneck.
         factor: width as a multiple of the plan's.
+        vector: numbers that the bottleneck becomes; 0 leaves it a grid.
+        outputs: numbers that the encoder gives for each number that the decoder takes.
 
     Attributes:
         grid: of the bottleneck, (z, y, x).
     """
 
-    def __init__(self, plan: Plan, size: Shape, latent: int, factor: int = 1) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        size: Shape,
+        latent: int,
+        factor: int = 1,
+        vector: int = 0,
+        outputs: int = 1,
+    ) -> None:
         """Builds the stages."""
         super().__init__()
-        width = factor * plan.architecture["arch_kwargs"]["features_per_stage"][0]
-        sizes, strides = _stages(size)
+        width = factor * base_width(plan)
+        sizes, strides = narrowing(size)
         self.grid = sizes[-1]
         channels = [min(_MOST_CHANNELS, width * min(4, 2**n)) for n in range(len(strides))]
         down: list[nn.Module] = []
@@ -40,24 +53,48 @@ class BottleneckNetwork(nn.Module):
         for stride, after in zip(strides, channels, strict=True):
             down += [_block(before, after, stride)]
             before = after
-        self.encoder = nn.Sequential(*down, nn.Conv3d(before, latent, 1))
-        up: list[nn.Module] = [_block(latent, before, (1, 1, 1))]
+        up: list[nn.Module] = []
+        if vector:
+            numbers = latent * math.prod(self.grid)
+            down += [nn.Conv3d(before, latent, 1), nn.Flatten()]
+            down += [nn.Linear(numbers, outputs * vector)]
+            up += [nn.Linear(vector, numbers), nn.Unflatten(1, (latent, *self.grid))]
+        else:
+            down += [nn.Conv3d(before, outputs * latent, 1)]
+        self.encoder = nn.Sequential(*down)
+        up += [_block(latent, before, (1, 1, 1))]
         for goal, after in zip(sizes[-2::-1], [*channels[-2::-1], width], strict=True):
             up += [nn.Upsample(size=goal, mode="nearest"), _block(before, after, (1, 1, 1))]
             before = after
-        self.decoder = nn.Sequential(*up, nn.Conv3d(before, plan.channels, 3, padding=1))
+        self.decoder = nn.Sequential(*up)
+        self.output = nn.Conv3d(before, plan.channels, 3, padding=1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Reconstructions of images."""
-        reconstructed: Tensor = self.decoder(self.encoder(images))
-        return reconstructed
+        """Reconstructions of images, float32; the encoder must give what the decoder takes."""
+        return self.decode(self.encoder(images))
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Images, float32 also under mixed precision: half of it would have some 200 values.
+
+        Args:
+            latent: (B, latent, *grid), or (B, vector).
+        """
+        maps = self.decoder(latent)
+        with torch.autocast(maps.device.type, enabled=False):
+            images: Tensor = self.output(maps.float())
+        return images
 
 
-def _stages(size: Shape) -> tuple[list[Shape], list[Shape]]:
+def base_width(plan: Plan) -> int:
+    """Channels of the first stage of the plan's UNet."""
+    return int(plan.architecture["arch_kwargs"]["features_per_stage"][0])
+
+
+def narrowing(size: Shape) -> tuple[list[Shape], list[Shape]]:
     """Sizes from that of an image to the bottleneck's, and the strides between them.
 
     Example:
-        >>> _stages((1, 40, 20))
+        >>> narrowing((1, 40, 20))
         ([(1, 40, 20), (1, 20, 10), (1, 10, 5), (1, 5, 5)], [(1, 2, 2), (1, 2, 2), (1, 2, 1)])
     """
     sizes: list[Shape] = [size]
@@ -70,10 +107,15 @@ def _stages(size: Shape) -> tuple[list[Shape], list[Shape]]:
     return sizes, strides
 
 
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Normalisation in 8 groups, or in fewer where 8 do not divide the channels."""
+    groups = next(g for g in range(min(_GROUPS, channels), 0, -1) if channels % g == 0)
+    return nn.GroupNorm(groups, channels)
+
+
 def _block(before: int, after: int, stride: Shape) -> nn.Sequential:
-    groups = next(g for g in range(min(_GROUPS, after), 0, -1) if after % g == 0)
     return nn.Sequential(
         nn.Conv3d(before, after, 3, stride, padding=1, bias=False),
-        nn.GroupNorm(groups, after),
+        group_norm(after),
         nn.LeakyReLU(0.01, inplace=True),
     )

@@ -43,6 +43,7 @@ class DetectorSpec:
             a plan of its own, `<plan>_<name>`, beside the networks of the plan.
         unit: of its scores, `nats`, or `none` where they are distances.
         of_pictures: settings that differ further under a plan of pictures.
+        length: steps of its stage, as a multiple of the plan's.
     """
 
     title: str
@@ -51,6 +52,7 @@ class DetectorSpec:
     overrides: tuple[str, ...] = ()
     unit: str = "nats"
     of_pictures: tuple[str, ...] = ()
+    length: int = 1
 
 
 _TEACHER = "screener_nnu.inference.models:load_teacher"
@@ -167,6 +169,20 @@ _BASELINE = DetectorSpec(
 #: Methods of other groups by name: title, and settings where their defaults differ.
 OTHER_METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     "autoencoder": ("auto-encoder with a narrow grid", ()),
+    "vae": ("variational auto-encoder", ()),
+    "denoising": ("UNet that takes coarse noise out of images", ()),
+    "diffusion": ("patched diffusion (pDDPM)", ()),
+    "fanogan": (
+        "generative adversarial network with an encoder (f-AnoGAN)",
+        (
+            "baseline.optimiser.learning_rate=1e-4",
+            # Not clipped in practice: a critic's gradient is held by its penalty.
+            "baseline.optimiser.clip_norm=1000",
+            "baseline.crops_per_step=8",
+            # Before the encoder learns, figures say nothing.
+            "baseline.keep=last",
+        ),
+    ),
     "cflow": (
         "flows of ImageNet features place by place (CFLOW)",
         ("baseline.crops_per_step=1",),
@@ -176,6 +192,9 @@ OTHER_METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("baseline.crops_per_step=1",),
     ),
 }
+
+# Two parts of it learn in turn, and one after them.
+_LENGTHS = {"fanogan": 3}
 
 #: Detector by name.
 DETECTORS: dict[str, DetectorSpec] = {
@@ -204,6 +223,7 @@ DETECTORS: dict[str, DetectorSpec] = {
             _BASELINE,
             title=title,
             overrides=("baseline.options={}", f"baseline.method={name}", *settings),
+            length=_LENGTHS.get(name, 1),
         )
         for name, (title, settings) in OTHER_METHODS.items()
     },

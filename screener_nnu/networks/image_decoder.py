@@ -62,7 +62,7 @@ class Decoder(nn.Module):
             _UpBlock(a, b, [2 if step >= steps - k else 1 for k in counts], size[0] == 1)
             for step, (a, b) in enumerate(zip(widths[:-1], widths[1:], strict=True))
         )
-        self.output = _convolution(widths[-1], channels, size[0] == 1)
+        self.output = convolution(widths[-1], channels, size[0] == 1)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         """Images, float32 also under mixed precision: half of it would have some 200 values."""
@@ -81,7 +81,7 @@ class _UpBlock(nn.Module):
     def __init__(self, inner: int, outer: int, factor: Sequence[int], flat: bool) -> None:
         super().__init__()
         self.factor = [float(f) for f in factor]
-        self.first, self.second = _convolution(inner, outer, flat), _convolution(outer, outer, flat)
+        self.first, self.second = convolution(inner, outer, flat), convolution(outer, outer, flat)
         self.norms = nn.ModuleList(nn.BatchNorm3d(n) for n in (outer, outer))
         self.skip = nn.Conv3d(inner, outer, 1)
 
@@ -110,9 +110,9 @@ class Critic(nn.Module):
         for step in range(max(counts)):
             outer = min(_CRITIC_MAX, _CRITIC_WIDTH * 2**step)
             stride = [2 if step < k else 1 for k in counts]
-            layers += [_convolution(inner, outer, size[0] == 1, stride), nn.LeakyReLU(_SLOPE)]
+            layers += [convolution(inner, outer, size[0] == 1, stride), nn.LeakyReLU(_SLOPE)]
             inner = outer
-        self.layers = nn.Sequential(*layers, _convolution(inner, 1, size[0] == 1))
+        self.layers = nn.Sequential(*layers, convolution(inner, 1, size[0] == 1))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """The guesses, float32."""
@@ -120,7 +120,7 @@ class Critic(nn.Module):
         return guesses.float().flatten(1).mean(1)
 
 
-def _convolution(inner: int, outer: int, flat: bool, stride: int | Sequence[int] = 1) -> nn.Conv3d:
+def convolution(inner: int, outer: int, flat: bool, stride: int | Sequence[int] = 1) -> nn.Conv3d:
     """Kernel of 3 on each axis that there is."""
     kernel, padding = ((1, 3, 3), (0, 1, 1)) if flat else ((3, 3, 3), (1, 1, 1))
     return nn.Conv3d(inner, outer, kernel, tuple(_three(stride)), padding)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The bottleneck is as narrow as stated, nothing passes it by, and an image is learned."""
+"""The bottleneck is as narrow as stated, and losses are means over body and rest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from screener_nnu.baselines.base import build_method
 from screener_nnu.baselines.bottleneck import BottleneckNetwork
 from screener_nnu.crop_methods import body_mean
-from tests.baselines.made_plans import PICTURE, VOLUME, method_plan
+from tests.baselines.made_plans import VOLUME, method_plan
 
 
 @pytest.mark.parametrize(
@@ -27,14 +27,6 @@ def test_the_narrow_grid(size: tuple[int, int, int], grid: tuple[int, int, int])
     with torch.no_grad():
         assert network.encoder(torch.zeros(1, 1, *size)).shape == (1, 3, *grid)
         assert network(torch.zeros(1, 1, *size)).shape == (1, 1, *size)
-
-
-def test_nothing_passes_the_narrow_grid_by() -> None:
-    network = BottleneckNetwork(method_plan(VOLUME, "autoencoder"), (16, 16, 16), latent=3)
-    network.encoder.register_forward_hook(lambda *given: torch.zeros_like(given[2]))
-    with torch.no_grad():
-        first, second = (network(torch.rand(1, 1, 16, 16, 16)) for _ in range(2))
-    assert torch.equal(first, second)
 
 
 @pytest.mark.parametrize("loss", ["l1", "l2"])
@@ -57,21 +49,3 @@ def test_the_loss_is_that_of_numpy(loss: str) -> None:
 def test_the_mean_over_no_body_is_no_division_by_zero() -> None:
     nothing = torch.zeros(1, 1, 2, 2, 2, dtype=torch.bool)
     assert float(body_mean(torch.ones(1, 1, 2, 2, 2), nothing)) == 0
-
-
-@pytest.mark.parametrize("kind", [VOLUME, PICTURE])
-def test_a_batch_is_learned(kind: str) -> None:
-    method = build_method(method_plan(kind, "autoencoder")).train()
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(2, 1, *(max(1, n // 8) for n in method.size), generator=generator)
-    images = torch.nn.functional.interpolate(coarse, method.size, mode="trilinear") * 2 - 1
-    bodies = torch.ones_like(images, dtype=torch.bool)
-    optimiser = torch.optim.AdamW(method.parameters(), lr=1e-2)
-    values = []
-    for step in range(120):
-        optimiser.zero_grad()
-        loss = method(images, bodies, generator, step, 120)["l1"]
-        loss.backward()
-        optimiser.step()
-        values.append(float(loss.detach()))
-    assert values[-1] < 0.2 * values[0]

@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from screener_nnu.baselines.base import build_method
 
 pytestmark = pytest.mark.slow
 
@@ -56,36 +59,70 @@ os._exit(0)
 """
 
 
-def test_every_stage_is_trained_by_two(world: Any, tmp_path: Path) -> None:
-    plan = world.plan("pretext.images_per_step=4").to_dict()
-    (world.preprocessed / "ScreenerPlans.json").write_text(json.dumps(plan))
-    script = tmp_path / "rank.py"
+def run_two(world: Any, folder: Path, stages: Sequence[str]) -> None:
+    """Trains stages of the world's plan in two processes, whose results lie in the folder."""
+    script = folder / "rank.py"
     script.write_text(RANK)
     environment = {**os.environ, **world.environment}
     processes = []
     for rank in range(2):
-        log = (tmp_path / f"log_{rank}").open("w")
-        words = [sys.executable, str(script), str(rank), str(tmp_path), *STAGES]
+        log = (folder / f"log_{rank}").open("w")
+        words = [sys.executable, str(script), str(rank), str(folder), *stages]
         processes.append(subprocess.Popen(words, env=environment, stdout=log, stderr=log))
     try:
         codes = [process.wait(timeout=600) for process in processes]
     finally:
         for process in processes:
             process.kill()
-    logs = [(tmp_path / f"log_{rank}").read_text() for rank in range(2)]
+    logs = [(folder / f"log_{rank}").read_text() for rank in range(2)]
     assert codes == [0, 0], logs[0][-3000:] + logs[1][-3000:]
+
+
+def results_of(folder: Path, stage: str) -> list[Any]:
+    """What both processes ended with."""
+    return [torch.load(folder / f"{stage}_{rank}.pth", weights_only=True) for rank in range(2)]
+
+
+def assert_same_weights(one: Any, other: Any) -> None:
+    for name, value in one["weights"].items():
+        assert torch.isfinite(value).all()
+        torch.testing.assert_close(value, other["weights"][name], rtol=0, atol=0)
+
+
+def test_every_stage_is_trained_by_two(world: Any, tmp_path: Path) -> None:
+    plan = world.plan("pretext.images_per_step=4").to_dict()
+    (world.preprocessed / "ScreenerPlans.json").write_text(json.dumps(plan))
+    run_two(world, tmp_path, STAGES)
     for stage in STAGES:
-        one, other = (
-            torch.load(tmp_path / f"{stage}_{rank}.pth", weights_only=True) for rank in range(2)
-        )
+        one, other = results_of(tmp_path, stage)
         # Images are mixed with others of their process, and patches come from others.
         own = 2 if stage in ("pretext", "igd") else 1
         assert (one["share"], other["share"]) == ((0, own), (own, own))
         assert one["steps"] == other["steps"] == 4
-        for name, value in one["weights"].items():
-            assert torch.isfinite(value).all()
-            torch.testing.assert_close(value, other["weights"][name], rtol=0, atol=0)
+        assert_same_weights(one, other)
         assert (world.stage(stage) / "checkpoint_final.pth").is_file()
         assert not (world.stage(stage) / "checkpoint_latest.pth").exists()
     # What they wrote is what one process would go on with.
     world.train("chain")
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("diffusion", {"draws": 2}), ("fanogan", {"critic_steps": 2, "gan_share": 0.5})],
+)
+def test_a_method_with_networks_in_turns_or_masks(
+    world: Any, tmp_path: Path, method: str, options: dict[str, Any]
+) -> None:
+    steps = [f"baseline.optimiser.{s}" for s in ("steps=8", "steps_per_epoch=4")]
+    own = f"baseline.options={json.dumps(options)}"
+    plan = world.plan(f"baseline.method={method}", own, "baseline.keep=last", *steps)
+    (world.preprocessed / "ScreenerPlans.json").write_text(json.dumps(plan.to_dict()))
+    first = build_method(plan)
+    run_two(world, tmp_path, ["baseline"])
+    one, other = results_of(tmp_path, "baseline")
+    assert_same_weights(one, other)
+    assert one["steps"] == other["steps"] == 8
+    # Each network has had a turn.
+    for part in {name.split(".")[0] for name in one["weights"]}:
+        before = {n: v for n, v in first.named_parameters() if n.startswith(part)}
+        assert any(not torch.equal(v, one["weights"][n]) for n, v in before.items())
