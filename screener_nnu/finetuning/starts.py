@@ -27,9 +27,11 @@ from screener_nnu.plans import CONFIGURATIONS, Plan, StockPlan
 from screener_nnu.preprocessing.modality import MODALITIES
 from screener_nnu.pretext_settings import UNET
 from screener_nnu.stage_checkpoint import finished_stage
+from screener_nnu.starts import METHODS, START, trained_start
+from screener_nnu.starts.base import ENCODER
 
 SCRATCH, STUDENT, DESCRIPTOR, SHUFFLED = "scratch", "student", "descriptor", "shuffled"
-STARTS = (SCRATCH, STUDENT, DESCRIPTOR, PRETEXT, SHUFFLED)
+STARTS = (SCRATCH, STUDENT, DESCRIPTOR, PRETEXT, SHUFFLED, START, *METHODS)
 TUNED = ":tuned"
 _LONGEST_NAME = 40
 
@@ -39,7 +41,7 @@ class Start:
     """One start.
 
     Attributes:
-        origin: of the weights: `scratch`, `student`, `descriptor`, `pretext` or the name of a file.
+        origin: of the weights: one of `STARTS`, or the name of a file.
         weights: checkpoint to start from; `None` starts from scratch.
         tuned: settings of `FineTuningTrainer`; `None` for nnU-Net's own trainer.
     """
@@ -67,8 +69,9 @@ def find_start(
     Args:
         wanted: `scratch`, `student`, `descriptor`, `pretext` (the encoder of the image-level
             pre-training), `shuffled` (the student with the values of each tensor in a random order:
-            a control), or the path of a checkpoint; with `:tuned` at the end it is trained by
-            `FineTuningTrainer`.
+            a control), a method of `screener_nnu.starts` (trained under a plan of its own), `start`
+            (the stage of that name of the plan itself), or the path of a checkpoint; with `:tuned`
+            at the end it is trained by `FineTuningTrainer`.
         source: pre-trained dataset.
         plans_name: its plan.
         plan: the same, read.
@@ -98,6 +101,10 @@ def find_start(
     if wanted == SHUFFLED:
         student = finished_checkpoint(source, "distillation", plans_name)
         return Start(SHUFFLED, shuffled_checkpoint(student))
+    if wanted == START:
+        return Start(START, finished_checkpoint(source, START, plans_name))
+    if wanted in METHODS:
+        return Start(wanted, trained_start(source, plans_name, wanted))
     path = Path(wanted)
     if not path.is_file():
         raise ScreenerError(
@@ -178,17 +185,18 @@ def check_input(start: Start, checkpoint: Mapping[str, Any], plan: StockPlan) ->
     Raises:
         ScreenerError: weights of the source whose plan has changed since.
     """
+    trained = checkpoint.get("trained")
+    notes = [f"note: trained of this network: {trained}"] if isinstance(trained, str) else []
     if start.origin not in STARTS:
         odd = input_differences(checkpoint, plan)
-        return [f"note: {start.origin} knew other images. {line}" for line in odd]
+        return [*notes, *(f"note: {start.origin} knew other images. {line}" for line in odd)]
     check_same_input(checkpoint, plan)
-    notes = []
     if start.origin in (DESCRIPTOR, PRETEXT):
         notes.append(
             f"note: the {start.origin} saw images as preprocessing.equalisation of its plan says; "
             f"fine-tuning feeds {_fed(plan)}"
         )
-    if start.origin == PRETEXT:
+    if start.origin == PRETEXT or trained == ENCODER:
         notes.append("note: its encoder was trained; its decoder has the weights it was made with")
     return notes
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,24 +11,25 @@ import torch.nn.functional as F
 _REACH = 3
 
 
-def gaussian_smooth(images: torch.Tensor, sigma: float) -> torch.Tensor:
+def gaussian_smooth(images: torch.Tensor, sigma: float | Sequence[float]) -> torch.Tensor:
     """Gaussian blur along every axis of space that has more than one voxel; borders are repeated.
 
     Args:
         images: (B, C, D, H, W).
-        sigma: standard deviation in voxels; 0 leaves the images as they are.
+        sigma: standard deviation in voxels, perhaps one an axis; 0 leaves an axis as it is.
     """
-    if sigma <= 0:
+    sigmas = [sigma] * 3 if isinstance(sigma, (int, float)) else sigma
+    if max(sigmas) <= 0:
         return images
-    radius = max(1, math.ceil(_REACH * sigma))
-    offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel = kernel / kernel.sum()
     batch, channels, *shape = images.shape
     blurred = images.reshape(batch * channels, 1, *shape)
-    for axis, length in enumerate(shape):
-        if length == 1:
+    for axis, (length, width) in enumerate(zip(shape, sigmas, strict=True)):
+        if length == 1 or width <= 0:
             continue
+        radius = max(1, math.ceil(_REACH * width))
+        offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
+        kernel = torch.exp(-0.5 * (offsets / width) ** 2)
+        kernel = kernel / kernel.sum()
         sides = [0] * 6
         sides[2 * (2 - axis)] = sides[2 * (2 - axis) + 1] = radius
         view = [1, 1, *(-1 if n == axis else 1 for n in range(3))]

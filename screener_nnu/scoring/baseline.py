@@ -11,11 +11,8 @@ from torch import nn
 from screener_nnu.baselines.base import BaselineMethod
 from screener_nnu.networks.unet import method_precision
 from screener_nnu.plans import Plan, Range, Shape
-from screener_nnu.preprocessing.modality import MR
+from screener_nnu.preprocessing.modality import DEVIATIONS, MR
 from screener_nnu.sampling.smoothing import gaussian_smooth
-
-# MR has no unit: standard deviations about the mean of a scan.
-_DEVIATIONS = (-3.0, 3.0)
 
 
 class BaselineDetector(nn.Module):
@@ -68,7 +65,7 @@ def window_of(plan: Plan) -> Range:
         return 0.0, 1.0
     clip, window = settings.preprocessing.hu_clip, settings.preprocessing.hu_window
     if settings.preprocessing.modality == MR:
-        return _DEVIATIONS
+        return DEVIATIONS
     return max(clip[0], window[0]), min(clip[1], window[1])
 
 
