@@ -38,10 +38,10 @@ def check_settings(plan: Plan) -> None:
     method_class(settings.baseline.method).options(settings.baseline.options, OPTIONS)
     _check_crop(image_size(plan), plan.divisor, "baseline.crop_size")
     start_class(settings.start.method).options(settings.start.options, START_OPTIONS)
-    _check_crop(start_crop(plan), plan.divisor, "start.crop_size")
     _check_descriptor(settings.density)
     _check_crop(settings.crop_size, plan.divisor, "crop_size")
     _check_crop(settings.distillation.crop_size, plan.divisor, "distillation.crop_size")
+    _check_crop(start_crop(plan), plan.divisor, "start.crop_size")
     size = settings.pretext.image_size(settings.crop_size)
     if (size[0] == 1) != (settings.crop_size[0] == 1):
         raise ScreenerError(

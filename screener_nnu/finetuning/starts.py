@@ -28,7 +28,7 @@ from screener_nnu.preprocessing.modality import MODALITIES
 from screener_nnu.pretext_settings import UNET
 from screener_nnu.stage_checkpoint import finished_stage
 from screener_nnu.starts import METHODS, START, trained_start
-from screener_nnu.starts.base import ENCODER
+from screener_nnu.starts.base import ENCODER, WHOLE
 
 SCRATCH, STUDENT, DESCRIPTOR, SHUFFLED = "scratch", "student", "descriptor", "shuffled"
 STARTS = (SCRATCH, STUDENT, DESCRIPTOR, PRETEXT, SHUFFLED, START, *METHODS)
@@ -177,16 +177,21 @@ def shuffled_checkpoint(path: Path) -> Path:
 
 
 def check_input(start: Start, checkpoint: Mapping[str, Any], plan: StockPlan) -> list[str]:
-    """What a user should know about the images that these weights were trained on.
+    """What a user should know about these weights.
 
     Returns:
-        A line for each difference between them and what fine-tuning feeds.
+        A line for each difference between the images that they were trained on and what fine-tuning
+        feeds, and one that says which blocks of the network were trained, where that is known.
 
     Raises:
         ScreenerError: weights of the source whose plan has changed since.
     """
-    trained = checkpoint.get("trained")
-    notes = [f"note: trained of this network: {trained}"] if isinstance(trained, str) else []
+    trained = ENCODER if start.origin == PRETEXT else checkpoint.get("trained")
+    notes = []
+    if trained == ENCODER:
+        notes.append("note: its encoder was trained; its decoder has the weights it was made with")
+    elif trained == WHOLE:
+        notes.append("note: its encoder and its decoder were trained")
     if start.origin not in STARTS:
         odd = input_differences(checkpoint, plan)
         return [*notes, *(f"note: {start.origin} knew other images. {line}" for line in odd)]
@@ -196,8 +201,6 @@ def check_input(start: Start, checkpoint: Mapping[str, Any], plan: StockPlan) ->
             f"note: the {start.origin} saw images as preprocessing.equalisation of its plan says; "
             f"fine-tuning feeds {_fed(plan)}"
         )
-    if start.origin == PRETEXT or trained == ENCODER:
-        notes.append("note: its encoder was trained; its decoder has the weights it was made with")
     return notes
 
 
