@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.paths import configuration_of, dataset_name, finished_checkpoint, stage_folder
-from screener_nnu.plans import DEFAULT_PLANS_NAME, Plan, Shape
+from screener_nnu.paths import finished_checkpoint, stage_folder, train_command
+from screener_nnu.plans import Plan, Shape
 from screener_nnu.stages import load_object
 
 if TYPE_CHECKING:
@@ -79,11 +79,8 @@ def trained_start(dataset: int | str, plans_name: str, name: str) -> Path:
     own = start_plans(plans_name, name)
     path = stage_folder(dataset, START, own) / "checkpoint_final.pth"
     if not path.is_file():
-        configuration = configuration_of(dataset, plans_name)
-        number = int(dataset_name(dataset)[7:10])
-        plans = "" if plans_name == DEFAULT_PLANS_NAME else f" -p {plans_name}"
         raise ScreenerError(
             f"the start {name} of {plans_name} has not been trained ({path} is missing); run\n"
-            f"    screener_train {number} {configuration} {PREFIX}{name}{plans}"
+            f"    {train_command(dataset, PREFIX + name, plans_name)}"
         )
     return finished_checkpoint(dataset, START, own)

@@ -65,7 +65,8 @@ def tissue_labels(hu: Tensor, bodies: Tensor, spacing: Spacing) -> Tensor:
         spacing: of the voxels (mm), for a smoothing of 1 mm.
     """
     z, y, x = (_SMOOTHED_MM / mm for mm in spacing)
-    smooth = gaussian_smooth(hu, (z, y, x))[:, 0]
+    with torch.autocast(hu.device.type, enabled=False):
+        smooth = gaussian_smooth(hu.float(), (z, y, x))[:, 0]
     edges, classes = (small_tensor(v, hu.device) for v in (_EDGES, _CLASSES_BETWEEN))
     labels = classes[torch.bucketize(smooth, edges, right=True)]
     return labels * bodies[:, 0]

@@ -50,6 +50,19 @@ def test_losses_are_functions_of_seed_and_images(name: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "kind"), EVERY)
+def test_mixed_precision_gives_nearly_the_same(name: str, kind: str) -> None:
+    plan = start_plan(kind, name)
+    method = build_start(plan)
+    with torch.no_grad():
+        exact = losses(method, plan)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rounded = losses(method, plan)
+    for key, value in exact.items():
+        assert rounded[key].dtype == torch.float32
+        assert float(rounded[key]) == pytest.approx(float(value), rel=0.05, abs=0.01), key
+
+
+@pytest.mark.parametrize(("name", "kind"), EVERY)
 def test_the_start_is_the_plans_network_and_the_rest_stands_apart(name: str, kind: str) -> None:
     plan = start_plan(kind, name)
     method, other = build_start(plan), build_start(plan)

@@ -55,6 +55,9 @@ def test_images_are_smoothed_by_a_millimetre() -> None:
     image = torch.from_numpy(values)[None, None]
     found = tissue_labels(image, torch.ones_like(image) > 0, spacing)[0].numpy()
     assert (found != expected).mean() < 1e-3  # rounding at a bound
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        again = tissue_labels(image, torch.ones_like(image) > 0, spacing)[0].numpy()
+    assert np.array_equal(again, found)
     assert len(np.unique(found)) > 2
 
 
