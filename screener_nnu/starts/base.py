@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from screener_nnu.crop_methods import CropMethod
 from screener_nnu.networks.outputs import join_outputs, split_outputs
@@ -88,14 +88,3 @@ def value_range(plan: Plan) -> Tensor:
         else:
             widths.append(DEVIATIONS[1] - DEVIATIONS[0])
     return torch.tensor(widths, dtype=torch.float32)[:, None, None, None]
-
-
-def perceptron(inner: int, hidden: int, outer: int) -> nn.Sequential:
-    """Three linear layers; nothing in them looks at other images of a batch."""
-    return nn.Sequential(
-        nn.Linear(inner, hidden),
-        nn.ReLU(inplace=True),
-        nn.Linear(hidden, hidden),
-        nn.ReLU(inplace=True),
-        nn.Linear(hidden, outer),
-    )

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from screener_nnu.descriptors.image_encoder import pooled_maps
 from screener_nnu.devices import small_tensor
@@ -18,7 +18,7 @@ from screener_nnu.networks.planes import encoder_maps
 from screener_nnu.plans import Plan, Shape
 from screener_nnu.sampling.patches import cut_patches
 from screener_nnu.setting_values import Count, NotNegative, Within
-from screener_nnu.starts.base import ENCODER, StartMethod, perceptron
+from screener_nnu.starts.base import ENCODER, StartMethod
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class ContextualPosition(StartMethod):
         for name, values in (("bases", places), ("origin", margins), ("room", places[-1])):
             self.register_buffer(name, torch.tensor(values), persistent=False)
         channels = 2 * sum(int(n) for n in self.network.encoder.output_channels)
-        self.projector = perceptron(channels, width, width)
+        self.projector = _projector(channels, width)
 
     def forward(
         self, images: Tensor, bodies: Tensor, generator: torch.Generator, step: int, steps: int
@@ -124,6 +124,16 @@ class ContextualPosition(StartMethod):
         """First voxels (count, crops, 3) of crops, from the start of the region on."""
         drawn = torch.rand(count, self.crops, 3, generator=generator, device=generator.device)
         return (drawn * (self.room + 1)).long().minimum(self.room)
+
+
+def _projector(channels: int, width: int) -> nn.Sequential:
+    """Three linear layers; what all crops of a step have in common is taken out behind each."""
+    layers: list[nn.Module] = []
+    for inner in (channels, width, width):
+        # Without it all vectors point the same way from the start, where a cosine has no slope.
+        common = nn.BatchNorm1d(width, affine=False, track_running_stats=False)
+        layers += [nn.Linear(inner, width, bias=False), common, nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers[:-1])
 
 
 def fitting_grid(size: Shape, divisor: Shape, grid: int, least_edge: int) -> tuple[int, Shape]:

@@ -21,7 +21,12 @@ from screener_nnu.finetuning.training import file_hash
 from screener_nnu.networks.unet import build_unet
 from screener_nnu.paths import plan_file
 from screener_nnu.plans import read_plan
-from screener_nnu.starts import trained_start
+from screener_nnu.sharing.description import training_figures
+from screener_nnu.sharing.manifest import StageFile
+from screener_nnu.sharing.scrub import checkpoint_without_cases
+from screener_nnu.sharing.weights_check import read_stage
+from screener_nnu.stage_checkpoint import finished_stage
+from screener_nnu.starts import METHODS, START, start_plans, trained_start
 from screener_nnu.trainers.run import train_stage
 
 SOURCE, TARGET = "Dataset901_Tiny", "Dataset502_Lesions"
@@ -130,6 +135,34 @@ def test_a_variant_is_the_start_of_its_own_plan(world: Any) -> None:
     world.train("start", "-p", "Labelled")
     with pytest.raises(SystemExit):
         world.train("start", "-p", "Labelled", "-o", "start.options={}", "-o", "start.mirror=false")
+
+
+def test_a_start_is_described_and_checked_as_any_stage(world: Any, tmp_path: Path) -> None:
+    world.train("start_swin_tasks")
+    plans = start_plans("ScreenerPlans", "swin_tasks")
+    checkpoint = finished_stage(SOURCE, START, plans).read()
+    figures = training_figures(START, checkpoint)
+    logged = checkpoint["logging"]["values"]
+    assert figures["trained"] == figures["best"] == min(logged["figures"])
+    assert figures["figure"] == "objective" and figures["untrained"] > 0
+    # The terms stand beside their sum.
+    assert set(logged["validation_terms"][0]) == {"restoring", "turns", "contrast"}
+    assert sum(logged["validation_terms"][-1].values()) == pytest.approx(logged["figures"][-1])
+    heads = {k.partition(".")[0] for k in checkpoint["method_weights"]}
+    assert heads == {"turn", "embed"}
+    torch.save(checkpoint_without_cases(checkpoint), tmp_path / "start.pth")
+    read = read_stage(tmp_path / "start.pth", StageFile(plans, START))
+    assert list(read["network_weights"]) == list(checkpoint["network_weights"])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_objective_falls_on_scans_that_were_not_seen(world: Any, name: str) -> None:
+    lengths = ("steps=80", "steps_per_epoch=40", "warmup_steps=5", "learning_rate=5e-3")
+    settings = [f"start.optimiser.{length}" for length in lengths]
+    world.train(f"start_{name}", *(word for setting in settings for word in ("-o", setting)))
+    own = start_plans("ScreenerPlans", name)
+    checkpoint = finished_stage(SOURCE, START, own).read()
+    assert checkpoint["best_figure"] < 0.95 * checkpoint["logging"]["reference"]
 
 
 def test_too_few_crops_for_a_contrast(world: Any) -> None:

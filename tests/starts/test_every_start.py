@@ -62,6 +62,19 @@ def test_mixed_precision_gives_nearly_the_same(name: str, kind: str) -> None:
         assert float(rounded[key]) == pytest.approx(float(value), rel=0.05, abs=0.01), key
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("name", "kind"), EVERY)
+def test_losses_on_a_device(name: str, kind: str) -> None:
+    plan = start_plan(kind, name)
+    method = build_start(plan).cuda()
+    images, bodies = (values.cuda() for values in batch(plan))
+    with torch.autocast("cuda"):
+        found = method(images, bodies, torch.Generator("cuda").manual_seed(0), 0, 10)
+    torch.stack(list(found.values())).sum().backward()
+    assert all(v.is_cuda and v.dtype == torch.float32 and v.isfinite() for v in found.values())
+    assert all(p.grad is not None for p in method.parameters() if p.requires_grad)
+
+
 @pytest.mark.parametrize(("name", "kind"), EVERY)
 def test_the_start_is_the_plans_network_and_the_rest_stands_apart(name: str, kind: str) -> None:
     plan = start_plan(kind, name)
