@@ -10,6 +10,9 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.losses import LOSSES
 from screener_nnu.plans import RARITY, DensitySettings, Plan, Shape
 from screener_nnu.pretext_settings import UNET
+from screener_nnu.starts import OPTIONS as START_OPTIONS
+from screener_nnu.starts import crop_size as start_crop
+from screener_nnu.starts import method_class as start_class
 
 _CROP = "pretext.crop_size"
 
@@ -34,9 +37,11 @@ def check_settings(plan: Plan) -> None:
     settings.pretext.resolved()
     method_class(settings.baseline.method).options(settings.baseline.options, OPTIONS)
     _check_crop(image_size(plan), plan.divisor, "baseline.crop_size")
+    start_class(settings.start.method).options(settings.start.options, START_OPTIONS)
     _check_descriptor(settings.density)
     _check_crop(settings.crop_size, plan.divisor, "crop_size")
     _check_crop(settings.distillation.crop_size, plan.divisor, "distillation.crop_size")
+    _check_crop(start_crop(plan), plan.divisor, "start.crop_size")
     size = settings.pretext.image_size(settings.crop_size)
     if (size[0] == 1) != (settings.crop_size[0] == 1):
         raise ScreenerError(

@@ -29,6 +29,7 @@ from screener_nnu.setting_values import (
     assign,
     parse,
 )
+from screener_nnu.start_settings import StartSettings
 
 Shape = tuple[int, int, int]
 Spacing = tuple[float, float, float]
@@ -356,6 +357,7 @@ class ScreenerSettings:
     pretext: PretextSettings = PretextSettings()
     igd: IgdSettings = IgdSettings()
     baseline: BaselineSettings = BaselineSettings()
+    start: StartSettings = StartSettings()
     low_precision_cpu: bool = True
     workers: CountOrNone = 4
     reasons: dict[str, str] = field(default_factory=dict, hash=False)

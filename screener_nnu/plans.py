@@ -37,6 +37,7 @@ from screener_nnu.plan_settings import (  # noqa: F401 - they are imported from 
     Shape,
     Spacing,
     SplitSettings,
+    StartSettings,
 )
 
 #: Names of nnU-Net's configurations that plans of ours have: of volumes, and of pictures.

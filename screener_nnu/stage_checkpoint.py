@@ -22,6 +22,7 @@ _NEEDED = {
     "density": ("channels", "score_statistics"),
     "igd": ("scales", "score_statistics"),
     "baseline": ("score_statistics",),
+    "start": ("method_weights", "trained"),
     "distillation": ("score_statistics",),
 }
 _UNKNOWN = "{}, which this version of screener_nnu does not know: update it"

@@ -15,6 +15,7 @@ STAGES: dict[str, str] = {
     "density": "screener_nnu.trainers.density:DensityTrainer",
     "pretext": "screener_nnu.trainers.pmsacl:PretextTrainer",
     "igd": "screener_nnu.trainers.igd:IgdTrainer",
+    "start": "screener_nnu.trainers.start:StartTrainer",
     "baseline": "screener_nnu.trainers.baseline:BaselineTrainer",
     "distillation": "screener_nnu.trainers.distillation:DistillationTrainer",
 }

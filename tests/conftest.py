@@ -33,6 +33,7 @@ _SCHEDULES = {
     "distillation": "distillation",
     "pretext": "pretext",
     "baseline": "baseline",
+    "start": "start",
 }
 TINY = (
     "low_precision_cpu=false",
@@ -53,6 +54,7 @@ TINY = (
     "distillation.crop_size=[12, 16, 16]",
     "distillation.volumes_per_step=2",
     "baseline.crops_per_step=2",
+    "start.crops_per_step=2",
     "igd.optimiser.steps=4",
     "igd.optimiser.steps_per_epoch=2",
     "igd.optimiser.learning_rate=1e-3",

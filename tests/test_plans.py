@@ -182,7 +182,7 @@ def test_a_warm_up_longer_than_the_training_is_refused() -> None:
     [
         ("density.pooling", "setting 'density.pooling' is not of the form key=value"),
         ("density.sigma=1", "no setting 'density.sigma'; known here: body_only, "),
-        ("densty.noise=1", "no setting 'densty.noise'; known here: calibration, "),
+        ("densty.noise=1", "no setting 'densty.noise'; known here: baseline, "),
         ("seed.x=1", "no setting 'seed.x'"),
         ("=3", "no setting ''"),
         ("density=3", "screener.density must hold settings, but is 3"),

@@ -1,4 +1,4 @@
-"""Trains a detector with all the stages that it lacks."""
+"""The stages that a detector, or a start of fine-tuning, is trained by."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from screener_nnu.detectors import BASELINE, IGD, ModelRef
 from screener_nnu.paths import plan_file
 from screener_nnu.planners.variants import derive_plan
 from screener_nnu.plans import PICTURES, ScreenerSettings, read_plan
+from screener_nnu.starts import START, overrides_of, start_plans
 
 
 def stages_of(model: ModelRef, restart: bool = False) -> list[tuple[str, str]]:
@@ -52,6 +53,25 @@ def _lengthened(settings: ScreenerSettings, model: ModelRef) -> list[str]:
         f"{stage}.optimiser.{key}={model.spec.length * getattr(steps, key)}"
         for key in ("steps", "steps_per_epoch", "warmup_steps")
     ]
+
+
+def stages_of_start(
+    dataset: int | str, plans_name: str, name: str, restart: bool = False
+) -> list[tuple[str, str]]:
+    """The stage of a start with its plan, which is made here.
+
+    Args:
+        dataset: number or name.
+        plans_name: that its plan is made from.
+        name: of the start.
+        restart: its plan may change although it was trained.
+
+    Raises:
+        ScreenerError: no plan, or its own plan was trained with other settings.
+    """
+    own = start_plans(plans_name, name)
+    derive_plan(dataset, own, overrides_of(name), plans_name, restart)
+    return [(START, own)]
 
 
 def _sources(settings: ScreenerSettings, model: ModelRef) -> list[str]:

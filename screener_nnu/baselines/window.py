@@ -5,10 +5,7 @@ from __future__ import annotations
 import torch
 
 from screener_nnu.plans import Plan, Range
-from screener_nnu.preprocessing.modality import MR
-
-# MR has no unit: standard deviations about the mean of a scan.
-_DEVIATIONS = (-3.0, 3.0)
+from screener_nnu.preprocessing.modality import DEVIATIONS, MR
 
 
 def window_of(plan: Plan) -> Range:
@@ -18,7 +15,7 @@ def window_of(plan: Plan) -> Range:
         return 0.0, 1.0
     clip, window = settings.preprocessing.hu_clip, settings.preprocessing.hu_window
     if settings.preprocessing.modality == MR:
-        return _DEVIATIONS
+        return DEVIATIONS
     return max(clip[0], window[0]), min(clip[1], window[1])
 
 

@@ -20,6 +20,7 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import set_default_folders
 from screener_nnu.plans import DEFAULT_PLANS_NAME, StockPlan
 from screener_nnu.sharing.source import resolve_source
+from screener_nnu.starts import METHODS
 
 if TYPE_CHECKING:
     from screener_nnu.finetuning.dataset import LabelledDataset
@@ -47,8 +48,8 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--init",
         default="student",
-        help="student, scratch, descriptor, pretext, shuffled or a checkpoint [student]; with "
-        ":tuned at its end it is trained by FineTuningTrainer",
+        help=f"student, scratch, descriptor, pretext, shuffled, start, {', '.join(METHODS)} or a "
+        "checkpoint [student]; with :tuned at its end it is trained by FineTuningTrainer",
     )
     fine_tuning_settings(add)
     add("--num_cases", type=positive, help="train on so few cases of the fold (low-shot)")

@@ -23,6 +23,7 @@ from screener_nnu.commands._run import user_path
 from screener_nnu.detectors import DETECTORS
 from screener_nnu.errors import ScreenerError
 from screener_nnu.plans import DEFAULT_PLANS_NAME, StockPlan
+from screener_nnu.starts import METHODS
 
 if TYPE_CHECKING:
     from screener_nnu.finetuning.dataset import LabelledDataset
@@ -50,8 +51,9 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         default=["scratch", "student"],
         metavar="START",
-        help="scratch, student, descriptor, pretext, shuffled or a checkpoint file, each [scratch "
-        "student]; with :tuned at its end it is trained by FineTuningTrainer",
+        help="scratch, student, descriptor, pretext, shuffled, start, "
+        f"{', '.join(METHODS)} or a checkpoint file, each [scratch student]; with :tuned at its "
+        "end it is trained by FineTuningTrainer",
     )
     add("--epochs", type=positive, default=1000, help="epochs [1000, as nnU-Net]")
     add("--iterations", type=positive, default=250, help="iterations an epoch [250, as nnU-Net]")

@@ -9,6 +9,7 @@ from screener_nnu.commands._run import run
 from screener_nnu.detectors import DETECTORS, STUDENT, ModelRef
 from screener_nnu.plans import CONFIGURATIONS
 from screener_nnu.stages import STAGES
+from screener_nnu.starts import METHODS, PREFIX
 
 _CHAIN = "chain"
 
@@ -26,8 +27,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "stage",
-        choices=list(dict.fromkeys([*STAGES, _CHAIN, *DETECTORS])),
-        help="a stage, or a detector with all the stages that it lacks; chain is the student",
+        choices=list(
+            dict.fromkeys([*STAGES, _CHAIN, *DETECTORS, *(f"{PREFIX}{name}" for name in METHODS)])
+        ),
+        help="a stage, or a detector with all the stages that it lacks; chain is the student; "
+        f"{PREFIX}NAME is a start of fine-tuning",
     )
     parser.add_argument("-p", dest="plans", default="ScreenerPlans", metavar="PLANS")
     parser.add_argument(
@@ -98,10 +102,13 @@ def _refuse_other_configuration(arguments: argparse.Namespace) -> None:
 
 def _stages(arguments: argparse.Namespace) -> list[tuple[str, str]]:
     """The stages to train, each with its plan."""
-    from screener_nnu.trainers.detector import stages_of
+    from screener_nnu.trainers.detector import stages_of, stages_of_start
 
     if arguments.stage in STAGES and arguments.stage not in DETECTORS:
         return [(arguments.stage, arguments.plans)]
+    start = arguments.stage.removeprefix(PREFIX)
+    if start != arguments.stage:
+        return stages_of_start(arguments.dataset, arguments.plans, start, arguments.restart)
     detector = STUDENT if arguments.stage == _CHAIN else arguments.stage
     return stages_of(
         ModelRef(arguments.dataset, arguments.plans, detector), restart=arguments.restart

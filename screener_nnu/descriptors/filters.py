@@ -8,13 +8,12 @@ import torch
 
 from screener_nnu.descriptors.base import HU, Descriptor
 from screener_nnu.plans import PreprocessingSettings
-from screener_nnu.preprocessing.modality import CT, MR
+from screener_nnu.preprocessing.modality import CT, DEVIATIONS, MR
 from screener_nnu.sampling.smoothing import gaussian_smooth
 from screener_nnu.setting_values import Positive
 
-# Of CT in HU: air to bone, and soft tissue. MR has standard deviations about the mean of a scan.
+# Of CT in HU: air to bone, and soft tissue.
 _WINDOWS_OF_CT = ((-1000.0, 300.0), (-160.0, 240.0))
-_WINDOW_OF_MR = (-3.0, 3.0)
 # Of values in [0, 1]: below it, a variance is noise.
 _LEAST_VARIANCE = 1e-4
 
@@ -61,7 +60,7 @@ class FilterBank(Descriptor):
         """Takes the windows of a plan's modality."""
         super().check_images(settings)
         if settings.modality != CT:
-            window = _WINDOW_OF_MR if settings.modality == MR else settings.hu_window
+            window = DEVIATIONS if settings.modality == MR else settings.hu_window
             self.windows = torch.tensor([window]).to(self.windows)
             self.channels = self._channels(1)
 

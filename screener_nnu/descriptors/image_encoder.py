@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 
 from screener_nnu.descriptors.backbone import normalisation, trainable_network
 from screener_nnu.errors import ScreenerError
-from screener_nnu.networks.planes import from_planes, is_of_planes, to_planes
+from screener_nnu.networks.planes import encoder_maps
 from screener_nnu.networks.unet import build_unet
 from screener_nnu.plans import PICTURES, Plan
 from screener_nnu.pretext_settings import ALL_STAGES, UNET
@@ -66,18 +67,17 @@ class UNetEncoder(ImageEncoder):
         """The vectors, float32."""
         if not self.levels:
             return super().forward(images)
-        stages = [maps.float().flatten(2) for maps in self._stages(images)]
-        return torch.cat([v for maps in stages for v in (maps.mean(2), maps.amax(2))], dim=1)
+        return pooled_maps(encoder_maps(self.network, images))
 
     def deepest_map(self, images: torch.Tensor) -> torch.Tensor:
         """The map of the last stage; of planes those of all slices side by side."""
-        return self._stages(images)[-1]
+        return encoder_maps(self.network, images)[-1]
 
-    def _stages(self, images: torch.Tensor) -> list[torch.Tensor]:
-        encoder: Any = self.network.encoder
-        if not is_of_planes(self.network):
-            return list(encoder(images))
-        return [from_planes(maps, len(images)) for maps in encoder(to_planes(images))]
+
+def pooled_maps(stages: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Vectors (B, 2 widths) float32: mean and maximum of the maps of each stage."""
+    flat = [maps.float().flatten(2) for maps in stages]
+    return torch.cat([v for maps in flat for v in (maps.mean(2), maps.amax(2))], dim=1)
 
 
 class PictureEncoder(ImageEncoder):

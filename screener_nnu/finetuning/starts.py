@@ -27,9 +27,11 @@ from screener_nnu.plans import CONFIGURATIONS, Plan, StockPlan
 from screener_nnu.preprocessing.modality import MODALITIES
 from screener_nnu.pretext_settings import UNET
 from screener_nnu.stage_checkpoint import finished_stage
+from screener_nnu.starts import METHODS, START, trained_start
+from screener_nnu.starts.base import ENCODER, WHOLE
 
 SCRATCH, STUDENT, DESCRIPTOR, SHUFFLED = "scratch", "student", "descriptor", "shuffled"
-STARTS = (SCRATCH, STUDENT, DESCRIPTOR, PRETEXT, SHUFFLED)
+STARTS = (SCRATCH, STUDENT, DESCRIPTOR, PRETEXT, SHUFFLED, START, *METHODS)
 TUNED = ":tuned"
 _LONGEST_NAME = 40
 
@@ -39,7 +41,7 @@ class Start:
     """One start.
 
     Attributes:
-        origin: of the weights: `scratch`, `student`, `descriptor`, `pretext` or the name of a file.
+        origin: of the weights: one of `STARTS`, or the name of a file.
         weights: checkpoint to start from; `None` starts from scratch.
         tuned: settings of `FineTuningTrainer`; `None` for nnU-Net's own trainer.
     """
@@ -67,8 +69,9 @@ def find_start(
     Args:
         wanted: `scratch`, `student`, `descriptor`, `pretext` (the encoder of the image-level
             pre-training), `shuffled` (the student with the values of each tensor in a random order:
-            a control), or the path of a checkpoint; with `:tuned` at the end it is trained by
-            `FineTuningTrainer`.
+            a control), a method of `screener_nnu.starts` (trained under a plan of its own), `start`
+            (the stage of that name of the plan itself), or the path of a checkpoint; with `:tuned`
+            at the end it is trained by `FineTuningTrainer`.
         source: pre-trained dataset.
         plans_name: its plan.
         plan: the same, read.
@@ -98,6 +101,10 @@ def find_start(
     if wanted == SHUFFLED:
         student = finished_checkpoint(source, "distillation", plans_name)
         return Start(SHUFFLED, shuffled_checkpoint(student))
+    if wanted == START:
+        return Start(START, finished_checkpoint(source, START, plans_name))
+    if wanted in METHODS:
+        return Start(wanted, trained_start(source, plans_name, wanted))
     path = Path(wanted)
     if not path.is_file():
         raise ScreenerError(
@@ -170,26 +177,30 @@ def shuffled_checkpoint(path: Path) -> Path:
 
 
 def check_input(start: Start, checkpoint: Mapping[str, Any], plan: StockPlan) -> list[str]:
-    """What a user should know about the images that these weights were trained on.
+    """What a user should know about these weights.
 
     Returns:
-        A line for each difference between them and what fine-tuning feeds.
+        A line for each difference between the images that they were trained on and what fine-tuning
+        feeds, and one that says which blocks of the network were trained, where that is known.
 
     Raises:
         ScreenerError: weights of the source whose plan has changed since.
     """
+    trained = ENCODER if start.origin == PRETEXT else checkpoint.get("trained")
+    notes = []
+    if trained == ENCODER:
+        notes.append("note: its encoder was trained; its decoder has the weights it was made with")
+    elif trained == WHOLE:
+        notes.append("note: its encoder and its decoder were trained")
     if start.origin not in STARTS:
         odd = input_differences(checkpoint, plan)
-        return [f"note: {start.origin} knew other images. {line}" for line in odd]
+        return [*notes, *(f"note: {start.origin} knew other images. {line}" for line in odd)]
     check_same_input(checkpoint, plan)
-    notes = []
     if start.origin in (DESCRIPTOR, PRETEXT):
         notes.append(
             f"note: the {start.origin} saw images as preprocessing.equalisation of its plan says; "
             f"fine-tuning feeds {_fed(plan)}"
         )
-    if start.origin == PRETEXT:
-        notes.append("note: its encoder was trained; its decoder has the weights it was made with")
     return notes
 
 

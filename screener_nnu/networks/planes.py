@@ -24,6 +24,21 @@ def from_planes(planes: torch.Tensor, batch: int) -> torch.Tensor:
     return planes.unflatten(0, (batch, -1)).transpose(1, 2)
 
 
+def encoder_maps(network: Any, images: torch.Tensor) -> list[torch.Tensor]:
+    """Maps (B, C, D, H, W) of all stages of a UNet's encoder, of a network of planes as well."""
+    if not is_of_planes(network):
+        return list(network.encoder(images))
+    return [from_planes(maps, len(images)) for maps in network.encoder(to_planes(images))]
+
+
+def decoded(network: Any, maps: list[torch.Tensor]) -> torch.Tensor:
+    """Outputs (B, outputs, D, H, W) of a UNet from what `encoder_maps` gave."""
+    if not is_of_planes(network):
+        outputs: torch.Tensor = network.decoder(maps)
+        return outputs
+    return from_planes(network.decoder([to_planes(one) for one in maps]), len(maps[0]))
+
+
 def take_depth(network: nn.Module) -> nn.Module:
     """Lets a network of planes take images (B, C, D, H, W), plane by plane.
 

@@ -23,6 +23,8 @@ CT, MR, PICTURE = "ct", "mr", "picture"
 # Voxels that percentiles and thresholds are measured on; an odd step meets every row and column.
 _SAMPLE = 2_000_000
 _EIGHT_BITS = 255
+#: Window of normalised MR, which has no unit: standard deviations about the mean of a scan.
+DEVIATIONS = (-3.0, 3.0)
 
 
 class Modality(ABC):

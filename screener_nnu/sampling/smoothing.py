@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,16 +11,16 @@ import torch.nn.functional as F
 _REACH = 3
 
 
-def gaussian_smooth(
-    images: torch.Tensor, sigma: float | tuple[float, float, float]
-) -> torch.Tensor:
+def gaussian_smooth(images: torch.Tensor, sigma: float | Sequence[float]) -> torch.Tensor:
     """Gaussian blur along every axis of space that has more than one voxel; borders are repeated.
 
     Args:
         images: (B, C, D, H, W).
-        sigma: standard deviation in voxels, or that of each axis; with 0 an axis stays as it is.
+        sigma: standard deviation in voxels, perhaps one an axis; 0 leaves an axis as it is.
     """
-    sigmas = sigma if isinstance(sigma, tuple) else (sigma,) * 3
+    sigmas = [sigma] * 3 if isinstance(sigma, (int, float)) else sigma
+    if max(sigmas) <= 0:
+        return images
     batch, channels, *shape = images.shape
     blurred = images.reshape(batch * channels, 1, *shape)
     for axis, (length, width) in enumerate(zip(shape, sigmas, strict=True)):

@@ -76,7 +76,8 @@ def _kept_figure(stage: str, checkpoint: Mapping[str, Any]) -> float | None:
     own = getattr(checkpoint["plan"].settings, stage)
     if stage in ("igd", "baseline"):
         keep = own.keep
-    if stage == "pretext" or (stage in ("density", "igd", "baseline") and keep == "best"):
+    chosen = ("density", "igd", "baseline")
+    if stage in ("pretext", "start") or (stage in chosen and keep == "best"):
         return _number(checkpoint["best_figure"])
     return _last(checkpoint["logging"]["values"]["figures"])
 

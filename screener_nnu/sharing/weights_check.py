@@ -150,7 +150,7 @@ def _network(checkpoint: Mapping[str, Any], stage: str) -> dict[str, torch.Tenso
         return _density(checkpoint, plan.settings.density).state_dict()
     # Names and shapes alone: no memory is taken and nothing is initialised.
     with torch.device("meta"):
-        if stage == "distillation":
+        if stage in ("distillation", "start"):
             return build_unet(plan, plan.channels, 1).state_dict()
         if stage == "igd":
             return empty_igd(plan).state_dict()

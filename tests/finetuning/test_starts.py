@@ -15,6 +15,7 @@ from screener_nnu.finetuning.checkpoint import read_checkpoint
 from screener_nnu.finetuning.plan import read_source_plan, target_plan
 from screener_nnu.finetuning.starts import STARTS, Start, check_input, file_start_name, find_start
 from screener_nnu.plans import Plan, StockPlan
+from screener_nnu.starts import METHODS, method_class
 
 SOURCE, TARGET = "Dataset901_Trunk", "Dataset502_Lesions"
 
@@ -107,6 +108,30 @@ def test_descriptor_is_transferred_but_for_its_heads(
     print_transfer(start, target(start), json.loads((world.raw / "dataset.json").read_text()))
     said = capsys.readouterr().out
     assert "68 of 72" in said and "4 reset" in said and "preprocessing.equalisation" in said
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_starts_of_a_plan_of_their_own(
+    world: Any, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ScreenerError, match=f"screener_train 901 3d_fullres start_{name}"):
+        find(name)
+    own = f"StartTrainer__ScreenerPlans_start_{name}__3d_fullres"
+    path = world.student.parents[2] / own / "fold_all" / "checkpoint_final.pth"
+    path.parent.mkdir(parents=True)
+    checkpoint = torch.load(world.student, weights_only=True)
+    trained = method_class(name).trains
+    torch.save({**checkpoint, "trained": trained}, path)
+    assert find(name) == Start(name, path)
+    tuned = find(f"{name}:tuned")
+    assert tuned.weights == path and tuned.tuned is not None
+    # The file itself is said to be what it is, too.
+    for start in (find(name), find(str(path))):
+        print_transfer(start, target(start), json.loads((world.raw / "dataset.json").read_text()))
+        said = capsys.readouterr().out
+        assert "68 of 72" in said
+        assert ("its encoder and its decoder were trained" in said) == (trained != "encoder")
+        assert ("its decoder has the weights it was made with" in said) == (trained == "encoder")
 
 
 def test_other_images_are_noted_for_a_file_and_refused_for_a_stage(

@@ -19,7 +19,9 @@ from screener_nnu.calibration.store import load_calibration
 from screener_nnu.commands.plan_and_preprocess import main as plan_and_preprocess
 from screener_nnu.commands.train import main as train
 from screener_nnu.detectors import DETECTORS, IGD, OTHER_DESCRIPTORS, OTHER_METHODS, ModelRef
+from screener_nnu.finetuning.starts import find_start
 from screener_nnu.inference.api import as_raw_image, load_predictor
+from screener_nnu.networks.unet import build_unet
 from screener_nnu.paths import plan_file, stage_folder
 from screener_nnu.plans import read_plan
 from screener_nnu.preprocessing.pictures import write_picture
@@ -28,7 +30,10 @@ from screener_nnu.preprocessing.reading import read_image
 NUMBERS = {1: "903", 3: "904"}
 PICTURES = 14
 ROWS, COLUMNS = 60, 90
-_STAGES = ("descriptor", "condition.contrast", "density", "distillation", "pretext", "baseline")
+_STAGES = (
+    *("descriptor", "condition.contrast", "density", "distillation", "pretext", "baseline"),
+    "start",
+)
 _STEPS = {"steps": 4, "steps_per_epoch": 2, "warmup_steps": 1}
 _CONTRAST = {"channels": 4, "head_width": 32, "volumes_per_step": 2, "positives": 64}
 SETTINGS = (
@@ -161,6 +166,21 @@ def test_every_detector(photos: int, tmp_path: Path, name: str) -> None:
     number = NUMBERS[photos]
     train([number, "2d", name, "-device", "cpu"])
     check_map(ModelRef(number, detector=name), tmp_path, photos)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["masked_autoencoder", "swin_tasks"])
+def test_starts_of_fine_tuning(photos: int, name: str) -> None:
+    number = NUMBERS[photos]
+    train([number, "2d", f"start_{name}", "-device", "cpu"])
+    plan = read_plan(plan_file(number, "ScreenerPlans"))
+    found = find_start(name, plan.dataset, plan.name, plan)
+    checkpoint = torch.load(found.weights, weights_only=True)
+    network = build_unet(plan, photos, 1)
+    network.load_state_dict(checkpoint["network_weights"])
+    rest = [len(v) for k, v in checkpoint["method_weights"].items() if k.startswith("network.")]
+    # A grey picture needs no further output, a coloured one two.
+    assert set(rest) == (set() if photos == 1 else {2})
 
 
 @pytest.mark.slow

@@ -58,6 +58,7 @@ def kill_after_first_epoch(world: Any, stage: str) -> None:
         "pretext",
         "igd",
         "baseline",
+        "start",
         "distillation",
     ],
 )

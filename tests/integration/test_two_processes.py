@@ -17,7 +17,10 @@ from screener_nnu.baselines.base import build_method
 
 pytestmark = pytest.mark.slow
 
-STAGES = ("descriptor", "condition", "density", "distillation", "pretext", "igd", "baseline")
+STAGES = (
+    *("descriptor", "condition", "density", "distillation", "pretext", "igd", "baseline"),
+    "start",
+)
 # Run as two processes: rank, folder to meet in. nnU-Net takes it for granted that there is a GPU.
 RANK = """
 import json

@@ -21,6 +21,18 @@ def test_smoothing_is_that_of_scipy(shape: tuple[int, int, int], sigma: float) -
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
 
 
+def test_each_axis_may_have_a_width_of_its_own() -> None:
+    values = np.random.default_rng(0).normal(size=(2, 1, 7, 9, 11)).astype(np.float32)
+    expected = values
+    for axis, sigma in enumerate((0.7, 0, 2.0)):
+        if sigma:
+            one = [sigma if n == axis + 2 else 0 for n in range(5)]
+            reach = np.ceil(3 * sigma) / sigma
+            expected = gaussian_filter(expected, one, mode="nearest", truncate=reach)
+    found = gaussian_smooth(torch.from_numpy(values), (0.7, 0, 2.0))
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
+
+
 def test_no_smoothing_leaves_the_images_alone() -> None:
     images = torch.rand(1, 1, 4, 4, 4)
     assert torch.equal(gaussian_smooth(images, 0.0), images)
