@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 #: Method, `module:class`, by the name that a plan uses and its detector has.
 METHODS: dict[str, str] = {
     "autoencoder": "screener_nnu.baselines.autoencoder:AutoEncoderMethod",
+    "mood": "screener_nnu.baselines.mood:MoodMethod",
+    "draem": "screener_nnu.baselines.draem:DraemMethod",
+    "cutpaste_segmentation": (
+        "screener_nnu.baselines.cutpaste_segmentation:CutPasteSegmentationMethod"
+    ),
+    "medmix_segmentation": "screener_nnu.baselines.medmix_segmentation:MedMixSegmentationMethod",
 }
 
 #: Where a method's own settings stand in a plan, for messages.

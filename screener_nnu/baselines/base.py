@@ -21,10 +21,13 @@ class BaselineMethod(CropMethod):
     Attributes:
         smoothing: standard deviation, in voxels of the plan, of the Gaussian that its maps are
             smoothed with.
+        resembles: kinds of synthetic anomalies that it learns from in much the same form; they are
+            left out of the figure that chooses the epoch.
     """
 
     normal_only = True
     smoothing: ClassVar[float] = 0.0
+    resembles: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def score(self, images: Tensor) -> Tensor:

@@ -163,6 +163,10 @@ _BASELINE = DetectorSpec(
 #: Methods of other groups by name: title, and settings where their defaults differ.
 OTHER_METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     "autoencoder": ("auto-encoder with a narrow grid", ()),
+    "mood": ("UNet that finds painted foreign tissue (MOOD-Top1)", ()),
+    "draem": ("UNet beside a network that takes painted anomalies out again (DRAEM)", ()),
+    "cutpaste_segmentation": ("UNet that finds patches of the image itself (CutPaste)", ()),
+    "medmix_segmentation": ("UNet that finds deformed patches of other images (MedMix)", ()),
 }
 
 #: Detector by name.
