@@ -38,8 +38,8 @@ def supervised_cross_entropy(
     """
     losses = []
     for output in outputs:
-        size = output.shape[2:]
-        goal, counted = (F.adaptive_avg_pool3d(v.float(), size) for v in (labels, bodies))
+        d, h, w = output.shape[2:]
+        goal, counted = (F.adaptive_avg_pool3d(v.float(), (d, h, w)) for v in (labels, bodies))
         entropy = F.binary_cross_entropy_with_logits(output.float(), goal, reduction="none")
         losses.append(body_mean(entropy, counted))
     weights = supervision_weights(len(losses))

@@ -23,7 +23,7 @@ from screener_nnu.synthetic.gradient_noise import draw_gradients, gradient_noise
 # Edges of a scar and the largest angle of its turn; the paper's are those of pictures of objects.
 _SCAR_LENGTH, _SCAR_WIDTH, _SCAR_ANGLE = (0.1, 0.3), (0.02, 0.08), math.pi / 4
 # Cells of the noise that forms are cut by, along the diameter.
-_FORM_CELLS = 3
+_FORM_CELLS = 2
 # Of Perlin noise: the largest power of two of cells, in volumes and in pictures; fewest voxels of a
 # cell; and what part of the largest value is inside.
 _POWERS, _PICTURE_POWERS, _CELL, _LEVEL = 4, 5, 4, 0.5
