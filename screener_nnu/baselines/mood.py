@@ -19,6 +19,9 @@ from screener_nnu.synthetic.painter_contents import Contents
 # As published: patches are changed by each of these with a probability of 0.2.
 _CONTENTS = Contents(probability=0.2, turn=1.0, offset=(-0.2, 0.2), noise=0.2)
 _KERNELS = (1, 1, 1, 1, 3, 3, 5, 7)
+# Of images that are smaller than the published ones (160 voxels an axis), larger kernels than this
+# part of the longest edge would wash small anomalies out.
+_LARGEST_KERNEL = 0.1
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class MoodMethod(PaintedSegmentation):
         """Builds the network and the painter."""
         super().__init__(plan, size)
         self.jitter = replace(plan.settings.jitter, probability=augmentation)
+        kernels = tuple(k for k in _KERNELS if k == 1 or k <= _LARGEST_KERNEL * max(size))
         self.painter = Painter(
             self.spacing,
             ("box", "ball", "form"),
@@ -71,7 +75,7 @@ class MoodMethod(PaintedSegmentation):
             probability,
             alpha,
             (smallest, largest),
-            _KERNELS,
+            kernels,
         )
 
     def paint(self, images: Tensor, bodies: Tensor, generator: torch.Generator) -> Painting:
