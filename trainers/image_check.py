@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,13 +62,17 @@ class ImageCheck(PaintedScans):
         return part.positive, part.negative
 
     def auroc(
-        self, score: Callable[[torch.Tensor], torch.Tensor], device: torch.device
+        self,
+        score: Callable[[torch.Tensor], torch.Tensor],
+        device: torch.device,
+        left_out: Sequence[str] = (),
     ) -> dict[str, float]:
         """AUROC of the body's voxels, pooled over the scans, for each kind and their `mean`.
 
         Args:
             score: image (1, C, D, H, W) -> (1, D, H, W), higher is more anomalous.
             device: of what scores.
+            left_out: kinds that the mean leaves out, unless there are no others.
 
         Raises:
             ScreenerError: a score is no finite number.
@@ -84,5 +88,6 @@ class ImageCheck(PaintedScans):
                 counted.append(np.stack([part.positive.ravel(), part.negative.ravel()]))
             positive, negative = np.concatenate(counted, axis=1).astype(np.float64)
             figures[kind] = float(weighted_auroc(np.concatenate(scores), positive, negative))
-        figures["mean"] = float(np.nanmean(list(figures.values())))
+        others = [figure for kind, figure in figures.items() if kind not in left_out]
+        figures["mean"] = float(np.nanmean(others or list(figures.values())))
         return figures

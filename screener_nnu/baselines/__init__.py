@@ -20,6 +20,12 @@ METHODS: dict[str, str] = {
     "fanogan": "screener_nnu.baselines.fanogan:FAnoGanMethod",
     "cflow": "screener_nnu.baselines.cflow:CflowMethod",
     "msflow": "screener_nnu.baselines.msflow:MsFlowMethod",
+    "mood": "screener_nnu.baselines.mood:MoodMethod",
+    "draem": "screener_nnu.baselines.draem:DraemMethod",
+    "cutpaste_segmentation": (
+        "screener_nnu.baselines.cutpaste_segmentation:CutPasteSegmentationMethod"
+    ),
+    "medmix_segmentation": "screener_nnu.baselines.medmix_segmentation:MedMixSegmentationMethod",
 }
 
 #: Where a method's own settings stand in a plan, for messages.

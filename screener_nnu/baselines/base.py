@@ -22,11 +22,14 @@ class BaselineMethod(CropMethod):
         smoothing: standard deviation, in voxels of the plan, of the Gaussian that its maps are
             smoothed with, or that of each axis.
         advice: what helps where its training goes astray or its scores do not differ; a sentence.
+        resembles: kinds of synthetic anomalies that it learns from in much the same form; they are
+            left out of the figure that chooses the epoch.
     """
 
     normal_only = True
     advice: ClassVar[str] = ""
     smoothing: ClassVar[float | tuple[float, float, float]] = 0.0
+    resembles: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def score(self, images: Tensor) -> Tensor:

@@ -191,6 +191,10 @@ OTHER_METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
         "flows of ImageNet maps of three scales with a fusion (MSFlow)",
         ("baseline.crops_per_step=1",),
     ),
+    "mood": ("UNet that finds painted foreign tissue (MOOD-Top1)", ()),
+    "draem": ("UNet beside a network that takes painted anomalies out again (DRAEM)", ()),
+    "cutpaste_segmentation": ("UNet that finds patches of the image itself (CutPaste)", ()),
+    "medmix_segmentation": ("UNet that finds deformed patches of other images (MedMix)", ()),
 }
 
 # Two parts of it learn in turn, and one after them.

@@ -56,7 +56,7 @@ def resize_oriented(
     """
     crops = []
     for image, orientation in zip(images, orientations, strict=True):
-        matrix = _between_cubes(orientation, tuple(image.shape[-3:]), spacing)  # type: ignore[arg-type]
+        matrix = between_cubes(orientation, tuple(image.shape[-3:]), spacing)  # type: ignore[arg-type]
         # torch's grids have axes (x, y, z).
         theta = F.pad(matrix.flip(0, 1), (0, 1))[None]
         grid = F.affine_grid(theta, [1, 1, *crop_size], align_corners=False)
@@ -71,7 +71,7 @@ def to_oriented_crop(
     """Coordinates (n, 3) in stored voxels as those of the crop; see `to_crop`."""
     start, size, crop = (points.new_tensor(v) for v in (box.start, box.size, crop_size))
     in_box = (points - start + 0.5) / size * 2 - 1
-    in_crop = in_box @ _between_cubes(orientation.T, box.size, spacing).T
+    in_crop = in_box @ between_cubes(orientation.T, box.size, spacing).T
     return (in_crop + 1) / 2 * crop - 0.5
 
 
@@ -113,7 +113,7 @@ def _within(points: torch.Tensor, crop_size: Shape) -> torch.Tensor:
     return ((points > -0.501) & (points < edge + 0.001)).all(-1)
 
 
-def _between_cubes(orientation: torch.Tensor, size: Shape, spacing: Spacing) -> torch.Tensor:
+def between_cubes(orientation: torch.Tensor, size: Shape, spacing: Spacing) -> torch.Tensor:
     """The orientation on coordinates that run from -1 to 1 over a box of that size."""
     extent = orientation.new_tensor([n * s for n, s in zip(size, spacing, strict=True)])
     return orientation * extent[None, :] / extent[:, None]
