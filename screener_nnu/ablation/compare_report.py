@@ -136,7 +136,8 @@ def _without_nan(values: Any) -> Any:
 def _markdown(tables: Sequence[Table], costs: Mapping[str, Costs], about: Mapping[str, Any]) -> str:
     lines: list[str] = []
     for table in tables:
-        lines += [f"{_FAMILIES[table.family]} ({len(table.scans)} scans)", ""]
+        scans = f"{len(table.scans)} scan{'s' if len(table.scans) > 1 else ''}"
+        lines += [f"{_FAMILIES[table.family]} ({scans})", ""]
         lines += [*_aurocs(table), "", *_further(table), ""]
     lines += [*_cost_lines(costs), "", _CASES_NOTE, _FOUND_NOTE]
     lines += [line for table in tables for line in _vector_lines(table)]

@@ -68,7 +68,7 @@ class SlicesFigure:
         heights = [
             panel.image.shape[0] / panel.image.shape[1] * panel.shape for panel in self.panels
         ]
-        size = _WIDTH * (1 + len(names)) + 1.2, _WIDTH * sum(heights) + 0.4 * len(heights) + 0.4
+        size = _WIDTH * (1 + len(names)) + 1.2, _WIDTH * sum(heights) + 0.1 * len(heights) + 0.4
         figure = Canvas(figsize=size, layout="constrained")
         rows = figure.subplots(
             len(self.panels), 1 + len(names), squeeze=False, height_ratios=heights
