@@ -50,10 +50,14 @@ class SlicesFigure:
 
     def add(self, model: ModelRef, loaded: LoadedDetector, device: torch.device) -> None:
         """Scores the scans by one more detector."""
+        functions = {
+            store.family: score_function(model, loaded, store, device)
+            for store in {one.store.family: one.store for one in self.panels}.values()
+        }
         for panel in self.panels:
             _, counted = panel.store.masks(panel.case, panel.kind)
-            score = score_function(model, loaded, panel.store, device)
-            scores = score(panel.case, panel.kind, counted)[model.trained_plans].scores
+            found = functions[panel.store.family](panel.case, panel.kind, counted)
+            scores = found[model.trained_plans].scores
             shown, inside = scores[panel.slice], counted[panel.slice]
             values = np.full(shown.shape, np.nan)
             values[inside] = brightness_of(shown[inside], scores[counted])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from screener_nnu.ablation.budget import (
     split_minutes,
 )
 from screener_nnu.commands.compare import main
-from screener_nnu.detectors import ModelRef
+from screener_nnu.detectors import DETECTORS, ModelRef
 from screener_nnu.errors import ScreenerError
 from screener_nnu.optimiser_settings import OptimiserSettings
 from screener_nnu.paths import plan_file, results_folder
@@ -29,6 +30,7 @@ from screener_nnu.planners.variants import derive_plan
 from screener_nnu.plans import read_plan
 from screener_nnu.stages import OPTIMISERS, STAGES
 from screener_nnu.synthetic.cases import FAMILIES
+from screener_nnu.trainers.detector import planned_stages
 from screener_nnu.trainers.run import new_trainer
 from screener_nnu.trainers.stages import trainer_of
 from screener_nnu.trainers.step_time import step_seconds
@@ -136,6 +138,20 @@ def test_steps_are_those_of_every_stage(world: Any, measured: list[Any]) -> None
     assert only == (ModelRef(NAME, "ScreenerPlans", "pca_untrained"), ())
 
 
+def test_a_budget_goes_before_the_steps_of_a_detector(
+    world: Any, measured: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = DETECTORS["autoencoder"]
+    words = ("baseline.optimiser.steps=9", "baseline.optimiser.warmup_steps=3")
+    monkeypatch.setitem(DETECTORS, "made", replace(spec, overrides=(*spec.overrides, *words)))
+    monkeypatch.setitem(SECONDS, ("baseline", "made"), 0.1)
+    (one,) = assign_budget(NAME, "ScreenerPlans", ["made"], Budget(steps=3), CPU)
+    optimiser = planned_stages(*one).settings.baseline.optimiser
+    assert (optimiser.steps, optimiser.warmup_steps) == (3, 1)
+    (one,) = assign_budget(NAME, "ScreenerPlans", ["made"], Budget(minutes=0.1), CPU)
+    assert planned_stages(*one).settings.baseline.optimiser.steps == 60
+
+
 def test_chosen_steps_are_found_again(world: Any, measured: list[Any]) -> None:
     budget = Budget(minutes=0.1)
     names = ["teacher", "padim", "autoencoder"]
@@ -225,3 +241,19 @@ def test_a_killed_comparison_goes_on(
     stored = json.loads((folder / "detectors.json").read_text())
     assert stored["settings"]["budget"] == "0.05 min of steps"
     assert "Nothing was tuned in this run" in (folder / "detectors.md").read_text()
+
+
+@pytest.mark.slow
+def test_runs_of_other_seeds_are_averaged(world: Any, tmp_path: Path) -> None:
+    words = ["901", "--detectors", "autoencoder", "--steps", "2", "-device", "cpu"]
+    found = {}
+    for seeds in ("1", "2"):
+        main([*words, "--seeds", seeds, "-o", str(tmp_path)])
+        found[seeds] = json.loads((tmp_path / "detectors.json").read_text())["rows"][0]
+    one, two = (found[seeds]["row"] for seeds in ("1", "2"))
+    assert one["seeds"][0] == two["seeds"][0] != two["seeds"][1]
+    assert two["auroc"]["mean"]["value"] == pytest.approx(sum(two["seeds"]) / 2)
+    assert found["2"]["figures"]["auroc"]["mean"] == two["auroc"]["mean"]
+    plan = read_plan(plan_file(NAME, "ScreenerPlans_s2_seed1_autoencoder")).settings
+    assert plan.seed == world.plan().settings.seed + 1 and plan.baseline.optimiser.steps == 2
+    assert "2 runs of each" in (tmp_path / "detectors.md").read_text()
