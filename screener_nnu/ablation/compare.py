@@ -23,7 +23,7 @@ from screener_nnu.ablation.figures import (
     row_of,
 )
 from screener_nnu.ablation.judged import Judged
-from screener_nnu.ablation.run import refuse_seen_scans
+from screener_nnu.ablation.run import refuse_other_base, refuse_seen_scans
 from screener_nnu.ablation.scoring import judge_detector
 from screener_nnu.ablation.slices_figure import SlicesFigure
 from screener_nnu.detectors import ModelRef
@@ -116,12 +116,17 @@ def compare_detectors(request: Request, device: torch.device, folder: Path) -> s
 def _seeded(one: Assigned, seeds: int) -> list[Assigned]:
     """Runs of a detector; those beyond the first have plans and seeds of their own."""
     model, more = one
-    base = read_plan(plan_file(model.dataset, model.plans)).settings.seed
+    dataset, base = str(model.dataset), read_plan(plan_file(model.dataset, model.plans))
     runs = [one]
     for seed in range(1, seeds):
-        name = f"{model.plans}_seed{seed}"
-        derive_plan(model.dataset, name, [f"seed={base + seed}"], model.plans)
-        runs.append(Assigned(ModelRef(model.dataset, name, model.detector), more))
+        name, words = f"{model.plans}_seed{seed}", [f"seed={base.settings.seed + seed}"]
+        derive_plan(dataset, name, words, model.plans)
+        run = Assigned(ModelRef(dataset, name, model.detector), more)
+        expected = base.with_settings(base.settings.override(words))
+        for stage, plans in planned_stages(run.model, more).stages:
+            if plans == name:
+                refuse_other_base(dataset, stage, name, model.plans, expected)
+        runs.append(run)
     return runs
 
 
