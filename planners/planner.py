@@ -33,6 +33,7 @@ from screener_nnu.plans import (
     Shape,
     Spacing,
     SplitSettings,
+    StartSettings,
     StockPlan,
 )
 from screener_nnu.preprocessing.equalise import global_levels
@@ -209,6 +210,10 @@ class ScreenerPlanner:
             pretext=self.kind.pretext(fit),
             igd=self.kind.igd(fit),
             baseline=BaselineSettings(preset.baseline, crops_per_step=preset.baseline_crops),
+            # Two at least: one start tells views of different scans apart.
+            start=StartSettings(
+                preset.baseline, crops_per_step=max(2, preset.distillation_volumes)
+            ),
             inference=InferenceSettings(teacher_tile=tile, student_tile=tile),
             calibration=CalibrationSettings(self.kind.calibrated),
             split=split,

@@ -27,7 +27,8 @@ class Preset:
         tile_factor: edge of the density's crops and of the teacher's tiles, in crops.
         pretext: optimiser of the image-level pre-training.
         igd: optimiser of the auto-encoder of normal images.
-        baseline, baseline_crops: optimiser of methods of other groups, and crops of a step.
+        baseline: optimiser of methods of other groups, detectors and starts of fine-tuning.
+        baseline_crops: crops of a step of such a detector.
         distillation_factor, distillation_volumes: edge of the student's crops, in crops, and how
             many of them are in a step.
         pooled_mm: edge of a position of the density grid.

@@ -20,6 +20,19 @@ STAGES: dict[str, str] = {
     "distillation": "screener_nnu.trainers.distillation:DistillationTrainer",
 }
 
+#: Where the settings of a plan hold the optimiser of each stage.
+OPTIMISERS: dict[str, str] = {
+    "descriptor": "descriptor.optimiser",
+    "condition": "condition.contrast.optimiser",
+    "position": "condition.position.optimiser",
+    "density": "density.optimiser",
+    "pretext": "pretext.optimiser",
+    "igd": "igd.optimiser",
+    "start": "start.optimiser",
+    "baseline": "baseline.optimiser",
+    "distillation": "distillation.optimiser",
+}
+
 
 def trainer_name(stage: str) -> str:
     """Class name of a stage's trainer, which its results folder begins with.

@@ -259,6 +259,7 @@ def test_the_page_names_registries_that_exist() -> None:
         "CONDITIONS": CONDITIONS,
         "TRAINED_BY": {},
         "STAGES": stages.STAGES,
+        "OPTIMISERS": stages.OPTIMISERS,
         "DETECTORS": detectors.DETECTORS,
         "METHODS": METHODS,
         "BASELINES": BASELINES,

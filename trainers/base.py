@@ -21,7 +21,7 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.networks.unet import low_precision
 from screener_nnu.paths import cases_folder
 from screener_nnu.planners.settings_check import check_settings
-from screener_nnu.plans import OptimiserSettings, Plan, write_json
+from screener_nnu.plans import OptimiserSettings, Plan, ScreenerSettings, write_json
 from screener_nnu.trainers.loading import lost_workers_named, step_batches
 from screener_nnu.trainers.reading import CaseReader
 from screener_nnu.trainers.stage_logger import StageLogger
@@ -93,6 +93,11 @@ class ScreenerTrainer(StageState):
     def volumes_per_step(self) -> int:
         """Samples of a step over all devices."""
         raise NotImplementedError
+
+    @classmethod
+    def takes_steps(cls, settings: ScreenerSettings) -> bool:
+        """Whether it is trained step by step with these settings, and not fitted in one pass."""
+        return True
 
     def stage_settings_check(self) -> None:
         """Refuses a plan that has no such stage."""

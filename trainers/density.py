@@ -15,7 +15,7 @@ from screener_nnu.detectors import TEACHER
 from screener_nnu.errors import ScreenerError
 from screener_nnu.inference.map_store import MapStore, maps_folder
 from screener_nnu.inference.models import load_features
-from screener_nnu.plans import DensitySettings, OptimiserSettings, Plan
+from screener_nnu.plans import DensitySettings, OptimiserSettings, Plan, ScreenerSettings
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.sampling.randomness import torch_generator
 from screener_nnu.sampling.spread import spread
@@ -48,9 +48,14 @@ class DensityTrainer(ScreenerTrainer):
         """Of this stage."""
         return self.density.optimiser
 
+    @classmethod
+    def takes_steps(cls, settings: ScreenerSettings) -> bool:
+        """Some kinds are fitted."""
+        return not density_class(settings.density.kind).fitted
+
     def stage_settings_check(self) -> None:
         """What is fitted in one pass has no epochs."""
-        self.fitted = density_class(self.density.kind).fitted
+        self.fitted = not self.takes_steps(self.settings)
 
     @property
     def volumes_per_step(self) -> int:

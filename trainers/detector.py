@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from screener_nnu import conditions, descriptors
 from screener_nnu.descriptors import PRETEXT
 from screener_nnu.detectors import BASELINE, IGD, ModelRef
@@ -11,7 +14,49 @@ from screener_nnu.plans import PICTURES, ScreenerSettings, read_plan
 from screener_nnu.starts import START, overrides_of, start_plans
 
 
-def stages_of(model: ModelRef, restart: bool = False) -> list[tuple[str, str]]:
+class PlannedDetector(NamedTuple):
+    """How a detector is to be trained.
+
+    Attributes:
+        stages: in order, each with the plan that it is trained under; networks that come from
+            elsewhere are left out.
+        overrides: settings of its own plan, which is none without them.
+        settings: of its last stage.
+    """
+
+    stages: list[tuple[str, str]]
+    overrides: list[str]
+    settings: ScreenerSettings
+
+
+def planned_stages(model: ModelRef, more: Sequence[str] = ()) -> PlannedDetector:
+    """Stages and settings of a detector; nothing is written.
+
+    Args:
+        model: names plan and detector; the plan is there.
+        more: settings of the detector's own plan beside those that it has by its name.
+    """
+    plan = read_plan(plan_file(model.dataset, model.plans))
+    settings, own = plan.settings, model.trained_plans
+    if model.spec.overrides:
+        pictured = plan.configuration_name == PICTURES
+        differs = [*model.spec.overrides, *(model.spec.of_pictures if pictured else ())]
+        differs += [*_lengthened(settings, model), *more]
+        changed = settings.override(differs)
+        stages = [*_before(changed, model), (model.stage, own)]
+        return PlannedDetector(stages, [*differs, *_sources(changed, model)], changed)
+    if model.stage in (IGD, BASELINE):
+        return PlannedDetector([*_before(settings, model), (model.stage, own)], [], settings)
+    networks = [*_networks(settings, model.plans), ("density", model.plans)]
+    if model.stage == "density":
+        return PlannedDetector(networks, [], settings)
+    before = [] if settings.distillation.density_plans else networks
+    return PlannedDetector([*before, (model.stage, own)], [], settings)
+
+
+def stages_of(
+    model: ModelRef, restart: bool = False, more: Sequence[str] = ()
+) -> list[tuple[str, str]]:
     """Stages of a detector in order, each with the plan that it is trained under.
 
     The plan of a detector that has settings of its own is made here. Networks that come from
@@ -20,28 +65,15 @@ def stages_of(model: ModelRef, restart: bool = False) -> list[tuple[str, str]]:
     Args:
         model: names plan and detector; the plan is there.
         restart: a plan of its own may change although it was trained.
+        more: settings of such a plan beside those that it has by its name.
 
     Raises:
         ScreenerError: no plan, or the detector's own plan was trained with other settings.
     """
-    plan = read_plan(plan_file(model.dataset, model.plans))
-    settings, own = plan.settings, model.trained_plans
-    if model.spec.overrides:
-        pictured = plan.configuration_name == PICTURES
-        differs = [*model.spec.overrides, *(model.spec.of_pictures if pictured else ())]
-        differs += _lengthened(settings, model)
-        changed = settings.override(differs)
-        sources = _sources(changed, model)
-        derive_plan(model.dataset, own, [*differs, *sources], model.plans, restart)
-        return [*_before(changed, model), (model.stage, own)]
-    if model.stage in (IGD, BASELINE):
-        return [*_before(settings, model), (model.stage, own)]
-    networks = [*_networks(settings, model.plans), ("density", model.plans)]
-    if model.stage == "density":
-        return networks
-    if settings.distillation.density_plans:
-        return [(model.stage, own)]
-    return [*networks, (model.stage, own)]
+    planned = planned_stages(model, more)
+    if planned.overrides:
+        derive_plan(model.dataset, model.trained_plans, planned.overrides, model.plans, restart)
+    return planned.stages
 
 
 def _lengthened(settings: ScreenerSettings, model: ModelRef) -> list[str]:

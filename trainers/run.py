@@ -104,17 +104,32 @@ def _calibrate_again(dataset: int | str, stage: str, plans_name: str, device: to
 
 
 def _train(dataset: int | str, stage: str, plans_name: str, device: torch.device) -> None:
-    plan = read_plan(plan_file(dataset, plans_name))
-    description = json.loads((preprocessed_folder(dataset) / "dataset.json").read_text())
     checkpoint = _resumable(stage_folder(dataset, stage, plans_name))
-    values = {**plan.to_dict(), "continue_training": checkpoint is not None}
-    # As nnU-Net's own command does: crops of a stage are nearly all of one size.
-    torch.backends.cudnn.benchmark = device.type == "cuda"
-    trainer = trainer_of(stage)(values, plan.configuration_name, "all", description, device)
+    trainer = new_trainer(dataset, stage, plans_name, device, checkpoint is not None)
     if checkpoint is not None:
         trainer.load_checkpoint(str(checkpoint))
         logger.info("going on with epoch %d of %d", trainer.current_epoch + 1, trainer.num_epochs)
     trainer.run_training()
+
+
+def new_trainer(
+    dataset: int | str, stage: str, plans_name: str, device: torch.device, resumed: bool = False
+) -> ScreenerTrainer:
+    """The trainer of a stage of a plan, as nnU-Net's own command makes it.
+
+    Args:
+        dataset: number or name.
+        stage: name of the stage.
+        plans_name: its plan.
+        device: to train on.
+        resumed: whether a checkpoint will be loaded.
+    """
+    plan = read_plan(plan_file(dataset, plans_name))
+    description = json.loads((preprocessed_folder(dataset) / "dataset.json").read_text())
+    values = {**plan.to_dict(), "continue_training": resumed}
+    # As nnU-Net's own command does: crops of a stage are nearly all of one size.
+    torch.backends.cudnn.benchmark = device.type == "cuda"
+    return trainer_of(stage)(values, plan.configuration_name, "all", description, device)
 
 
 def _resumable(folder: Path) -> Path | None:

@@ -12,16 +12,18 @@ from typing import Any
 import torch
 
 from screener_nnu.ablation.anomaly_store import AnomalyStore
-from screener_nnu.ablation.figures import Row, table_row
+from screener_nnu.ablation.figures import MEAN, auroc_draws, table_row
 from screener_nnu.ablation.grid import Cell
+from screener_nnu.ablation.judged import Judged
 from screener_nnu.ablation.report import write_ablation
 from screener_nnu.ablation.run import train_cells
-from screener_nnu.ablation.scoring import Judged, judge_baselines, judge_teacher
+from screener_nnu.ablation.scoring import judge_baselines, judge_teacher
 from screener_nnu.checkpoints import read_checkpoint
 from screener_nnu.evaluation.baselines import training_histogram
 from screener_nnu.paths import cases_folder, dataset_name, finished_checkpoint, plan_file
 from screener_nnu.plans import read_plan
 from screener_nnu.preprocessing.case_files import CaseFolder
+from screener_nnu.synthetic.cases import PAINTED
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +52,8 @@ def ablate(
         The table.
     """
     name = dataset_name(dataset)
-    anomalies, baselines = open_comparison(name, base_name, use, seed, folder)
+    anomalies, counts = open_comparison(name, base_name, use, seed, folder)
+    baselines = [table_row(method, [one]) for method, one in counts.items()]
     plans = train_cells(name, base_name, cells, device)
     judged: dict[str, list[Judged]] = defaultdict(list)
     likelihoods: dict[str, list[float]] = defaultdict(list)
@@ -68,8 +71,8 @@ def ablate(
 
 
 def open_comparison(
-    dataset: int | str, plans: str, use: str, seed: int, folder: Path
-) -> tuple[AnomalyStore, list[Row]]:
+    dataset: int | str, plans: str, use: str, seed: int, folder: Path, family: str = PAINTED
+) -> tuple[AnomalyStore, dict[str, Judged]]:
     """What every comparison begins with: anomalies in scans, and rows of the baselines.
 
     Args:
@@ -78,18 +81,19 @@ def open_comparison(
         use: `test` or `validation`, the scans of the split that get anomalies.
         seed: of the anomalies.
         folder: where anomalies and counts are kept for the next run.
+        family: of the anomalies, one of `FAMILIES`.
 
     Returns:
-        The anomalies, painted, and the baselines without learning, the best first.
+        The anomalies, painted, and counts of the baselines without learning, the best first.
     """
     settings = read_plan(plan_file(dataset, plans)).settings
     cases = CaseFolder(cases_folder(dataset, settings.data_identifier))
     names = getattr(settings.split, use)
-    anomalies = AnomalyStore(cases, names, settings, seed, folder / "anomalies")
+    anomalies = AnomalyStore(cases, names, settings, seed, folder / "anomalies", family)
     anomalies.fill()
     counts = judge_baselines(anomalies, training_histogram(dataset), folder / "counts")
-    rows = [table_row(name, [one]) for name, one in counts.items()]
-    return anomalies, sorted(rows, key=lambda row: row.auroc["mean"].value, reverse=True)
+    best = {name: auroc_draws(one)[MEAN][0] for name, one in counts.items()}
+    return anomalies, {name: counts[name] for name in sorted(best, key=best.__getitem__)[::-1]}
 
 
 def _held_out_nll(dataset: str, plans_name: str) -> float:

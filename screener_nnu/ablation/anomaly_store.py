@@ -16,9 +16,10 @@ from screener_nnu.checkpoints import write_bytes
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.plans import ScreenerSettings
 from screener_nnu.preprocessing.case_files import CaseFolder
-from screener_nnu.synthetic.anomalies import KINDS
 from screener_nnu.synthetic.cases import (
-    PAINTING_VERSION,
+    FAMILIES,
+    PAINTED,
+    VERSIONS,
     AnomalousCase,
     anomalous_case,
     plain_case,
@@ -40,6 +41,10 @@ class AnomalyStore:
         settings: of the plan.
         seed: of the anomalies.
         folder: where masks are kept.
+        family: of the anomalies, one of `FAMILIES`.
+
+    Attributes:
+        kinds: of the anomalies.
 
     Raises:
         ScreenerError: there is no scan to paint into.
@@ -52,6 +57,7 @@ class AnomalyStore:
         settings: ScreenerSettings,
         seed: int,
         folder: Path,
+        family: str = PAINTED,
     ) -> None:
         """Paints nothing yet."""
         if not names:
@@ -60,15 +66,17 @@ class AnomalyStore:
                 "--use validation"
             )
         self.cases, self.names, self.settings, self.seed = cases, names, settings, seed
-        self.folder = folder
+        self.folder, self.family, self.kinds = folder, family, FAMILIES[family]
 
     @property
     def identity(self) -> str:
         """Hash of what the anomalies depend on; a case that was prepared again is another one."""
         blob = blob_settings(self.settings.preprocessing)
-        settings = [self.settings.preprocessing.identity(), asdict(blob), PAINTING_VERSION]
+        settings = [self.settings.preprocessing.identity(), asdict(blob), VERSIONS[self.family]]
         cases = [(name, self.cases.changed(name)) for name in self.names]
         values = [cases, self.seed, self.settings.data_identifier, *settings]
+        # Painted ones, the first family, keep the name that earlier versions gave them.
+        values += [] if self.family == PAINTED else [self.family]
         return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:12]
 
     def fill(self) -> None:
@@ -94,8 +102,8 @@ class AnomalyStore:
         )
 
     def _paint_all(self) -> None:
-        pairs = [(name, kind) for name in self.names for kind in KINDS]
-        for name, kind in tqdm(pairs, desc="synthetic anomalies", unit="scan"):
+        pairs = [(name, kind) for name in self.names for kind in self.kinds]
+        for name, kind in tqdm(pairs, desc=f"anomalies ({self.family})", unit="scan"):
             self.masks(name, kind)
 
     def paint(self, case: str, kind: str) -> AnomalousCase:

@@ -1,18 +1,27 @@
-"""Figures of an ablation: AUROC for each kind of anomaly and their mean, with intervals."""
+"""Figures of counted scores on each kind of anomaly and their mean, with intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from screener_nnu.ablation.scoring import Judged
-from screener_nnu.evaluation.metrics import MAX_FPR, area_under_roc, weighted_auroc
-from screener_nnu.synthetic.anomalies import KINDS
+from screener_nnu.ablation.judged import Judged
+from screener_nnu.evaluation.froc import froc_figures, sensitivity_name
+from screener_nnu.evaluation.metrics import (
+    MAX_FPR,
+    METRICS,
+    area_under_roc,
+    weighted_auroc,
+)
 
-COLUMNS = (*KINDS, "mean")
+MEAN = "mean"
+FPR30 = "auroc_fpr30"
+SENSITIVITY = sensitivity_name(1.0)
 _SAMPLES = 1000
+# Bootstrap samples that are summed at a time: they stay in the cache.
+_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -45,19 +54,86 @@ class Row:
     nll: float | None = None
     case_auroc: dict[str, Figure] = field(default_factory=dict)
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Kinds of anomalies, and `mean`."""
+        return tuple(self.auroc)
+
+
+#: Figure on all scans, then on each bootstrap sample of them, (1 + samples,), by column.
+Draws = dict[str, np.ndarray]
+_Metric = Callable[[Judged, str, np.ndarray], np.ndarray]
+
+
+def _of_voxels(function: Callable[..., np.ndarray]) -> _Metric:
+    def metric(run: Judged, kind: str, weights: np.ndarray) -> np.ndarray:
+        counts = run.counts[kind].astype(float)
+        return function(weights @ counts[:, 0], weights @ counts[:, 1])
+
+    return metric
+
+
+def _of_regions(run: Judged, kind: str, weights: np.ndarray) -> np.ndarray:
+    negative = weights @ run.counts[kind][:, 1].astype(float)
+    return area_under_roc(weights @ run.overlaps[kind], negative, MAX_FPR)
+
+
+def _sensitivity(run: Judged, kind: str, weights: np.ndarray) -> np.ndarray:
+    return froc_figures(run.froc[kind], weights)[SENSITIVITY]
+
+
+#: Figures of voxels and anomalies that a comparison lists beside AUROC: title and function.
+FURTHER: dict[str, tuple[str, _Metric]] = {
+    FPR30: ("AUROC@0.3", _of_voxels(METRICS[FPR30].function)),
+    "aupro_fpr30": ("AUPRO@0.3", _of_regions),
+    "average_precision": ("AP", _of_voxels(METRICS["average_precision"].function)),
+    "best_dice": ("best Dice", _of_voxels(METRICS["best_dice"].function)),
+    SENSITIVITY: ("found at 1 FP", _sensitivity),
+}
+_AUROC = _of_voxels(area_under_roc)
+
+
+def further_draws(run: Judged) -> dict[str, Draws]:
+    """Every figure of `FURTHER` by name, on the same draws of scans for every run."""
+    return {name: _drawn(run, metric) for name, (_, metric) in FURTHER.items()}
+
+
+def auroc_draws(run: Judged) -> Draws:
+    """Voxel AUROC on the same draws of scans for every run."""
+    return _drawn(run, _AUROC)
+
+
+def averaged(runs: Sequence[Draws], scans: int) -> dict[str, Figure]:
+    """Figures by column, the mean over runs."""
+    return {
+        column: figure_of(np.mean([run[column] for run in runs], axis=0), scans)
+        for column in runs[0]
+    }
+
 
 def table_row(method: str, runs: Sequence[Judged], nll: Sequence[float] = ()) -> Row:
     """Figures of a method from one or several runs that differ by their seed.
 
     The same scans are drawn for every method and kind, so rows can be compared in pairs.
     """
-    full = [_areas(run, 1.0) for run in runs]
-    start = [_areas(run, MAX_FPR) for run in runs]
+    full = [auroc_draws(run) for run in runs]
+    start = [_drawn(run, FURTHER[FPR30][1]) for run in runs]
+    return row_of(method, runs, full, start, nll)
+
+
+def row_of(
+    method: str,
+    runs: Sequence[Judged],
+    full: Sequence[Draws],
+    start: Sequence[Draws],
+    nll: Sequence[float] = (),
+) -> Row:
+    """The same from draws of the voxel AUROC, and of that up to a false positive rate of 0.3."""
     return Row(
         method,
-        _average(full, len(runs[0].cases)),
-        _average(start, len(runs[0].cases)),
-        tuple(float(run["mean"][0]) for run in full),
+        averaged(full, len(runs[0].cases)),
+        averaged(start, len(runs[0].cases)),
+        tuple(float(run[MEAN][0]) for run in full),
         float(np.mean(nll)) if len(nll) else None,
         {
             name: _case_figure([run.case_scores[name] for run in runs])
@@ -68,7 +144,7 @@ def table_row(method: str, runs: Sequence[Judged], nll: Sequence[float] = ()) ->
 
 def _case_figure(runs: Sequence[np.ndarray]) -> Figure:
     """AUROC of case scores (1 + kinds, scans) of runs, those without anomalies first."""
-    drawn = _draws(runs[0].shape[1])
+    drawn = _weights(runs[0].shape[1])
     none = np.zeros_like(drawn)
     positive, negative = np.hstack([none, drawn]), np.hstack([drawn, none])
     areas = [
@@ -76,43 +152,34 @@ def _case_figure(runs: Sequence[np.ndarray]) -> Figure:
         for scores in runs
         for of_kind in scores[1:]
     ]
-    return _figure(np.mean(areas, axis=0), runs[0].shape[1])
+    return figure_of(np.mean(areas, axis=0), runs[0].shape[1])
 
 
-def _draws(scans: int) -> np.ndarray:
+def _weights(scans: int) -> np.ndarray:
     """How often each scan counts: all once, then in each bootstrap sample, (1 + samples, scans)."""
     rng = np.random.default_rng(0)
     drawn = rng.multinomial(scans, np.full(scans, 1 / scans), size=_SAMPLES)
     return np.concatenate([np.ones((1, scans)), drawn])
 
 
-def difference(run: Judged, first: Judged) -> Figure:
-    """Mean AUROC of a run less that of another, with the interval over the same draws of scans."""
-    less = _areas(run, 1.0)["mean"] - _areas(first, 1.0)["mean"]
-    return _figure(less, len(run.cases))
+def less(runs: Sequence[Draws], first: Sequence[Draws], scans: int) -> Figure:
+    """Mean of a figure over kinds and runs less that of another method, on the same draws."""
+    means = [np.mean([run[MEAN] for run in group], axis=0) for group in (runs, first)]
+    return figure_of(means[0] - means[1], scans)
 
 
-def _areas(run: Judged, max_fpr: float) -> dict[str, np.ndarray]:
-    """The area on all scans, then on each bootstrap sample of them, by column."""
-    weights = _draws(len(run.cases))
-    areas = {}
-    for kind, counts in run.counts.items():
-        positive, negative = (weights @ counts[:, side].astype(float) for side in (0, 1))
-        areas[kind] = area_under_roc(positive, negative, max_fpr)
-    areas["mean"] = np.mean(list(areas.values()), axis=0)
-    return areas
+def _drawn(run: Judged, metric: _Metric) -> Draws:
+    weights = _weights(len(run.cases))
+    parts = [weights[start : start + _BATCH] for start in range(0, len(weights), _BATCH)]
+    found: Draws = {
+        kind: np.concatenate([metric(run, kind, part) for part in parts]) for kind in run.kinds
+    }
+    return {**found, MEAN: np.mean(list(found.values()), axis=0)}
 
 
-def _average(runs: Sequence[Mapping[str, np.ndarray]], scans: int) -> dict[str, Figure]:
-    figures = {}
-    for column in COLUMNS:
-        figures[column] = _figure(np.mean([run[column] for run in runs], axis=0), scans)
-    return figures
-
-
-def _figure(values: np.ndarray, scans: int) -> Figure:
+def figure_of(values: np.ndarray, scans: int) -> Figure:
     """A figure on all scans, then on each bootstrap sample of them, with its interval."""
     low = high = None
-    if scans > 1:
+    if scans > 1 and np.isfinite(values[1:]).any():
         low, high = (float(v) for v in np.nanpercentile(values[1:], [2.5, 97.5]))
     return Figure(float(values[0]), low, high)

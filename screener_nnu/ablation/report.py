@@ -12,26 +12,30 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from screener_nnu.ablation.figures import COLUMNS, Row
+from screener_nnu.ablation.figures import MEAN, Row
 from screener_nnu.checkpoints import write_bytes
 from screener_nnu.ownership import own_folder
 from screener_nnu.plans import write_json
 
 
-def own_ablation(folder: Path, stem: str = "ablation") -> None:
-    """Puts the folder of an ablation under the rule of `ownership`.
+def ablation_files(folder: Path) -> list[Path]:
+    """Everything that an ablation writes, the JSON file first."""
+    return [folder / f"ablation.{ending}" for ending in ("json", "md", "csv", "png")]
+
+
+def own_report(folder: Path, report: Sequence[Path]) -> None:
+    """Puts the folder of an ablation or a comparison under the rule of `ownership`.
 
     What an earlier version has written is ours where its report is.
 
     Args:
         folder: of the report.
-        stem: of the names of its files.
+        report: its files, the JSON file first.
 
     Raises:
         ScreenerError: a file of a report is there and not ours.
     """
     owned = own_folder(folder)
-    report = [folder / f"{stem}.{ending}" for ending in ("json", "md", "csv", "png")]
     with suppress(OSError, ValueError, TypeError):
         if {"settings", "rows"} <= set(json.loads(report[0].read_text(encoding="utf-8"))):
             owned.adopt([*report, *folder.glob("anomalies/*.npz"), *folder.glob("counts/*.npz")])
@@ -55,7 +59,8 @@ def write_ablation(
 
 def markdown_table(cells: Sequence[Row], baselines: Sequence[Row]) -> str:
     """AUROC by kind, the mean with its interval, and the spread over seeds."""
-    header = ["loss/condition/density", *COLUMNS[:-1], "mean [95 %]", "@0.3", "seeds", "NLL"]
+    columns = [*(cells or baselines)[0].columns[:-1], "mean [95 %]", "@0.3", "seeds", "NLL"]
+    header = ["loss/condition/density", *columns]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     lines += [_line(row, _best(cells)) for row in cells]
     lines += [_line(row, _best(baselines)) for row in baselines]
@@ -69,22 +74,22 @@ _NLL_NOTE = (
 
 
 def _best(rows: Sequence[Row]) -> dict[str, float]:
-    return {name: max(row.auroc[name].value for row in rows) for name in COLUMNS if rows}
+    columns = rows[0].columns if rows else ()
+    return {name: max(row.auroc[name].value for row in rows) for name in columns}
 
 
 def _line(row: Row, best: dict[str, float]) -> str:
     entries = []
-    for name in COLUMNS:
-        figure = row.auroc[name]
+    for name, figure in row.auroc.items():
         text = short(figure.value)
         if figure.value == best[name]:
             text = f"**{text}**"
-        if name == "mean" and figure.low is not None and figure.high is not None:
+        if name == MEAN and figure.low is not None and figure.high is not None:
             text += f" [{short(figure.low)}, {short(figure.high)}]"
         entries.append(text)
     seeds = ", ".join(short(value) for value in row.seeds) if len(row.seeds) > 1 else ""
     nll = "" if row.nll is None or math.isnan(row.nll) else f"{row.nll:.2f}"
-    cells = [row.method, *entries, short(row.auroc_fpr30["mean"].value), seeds, nll]
+    cells = [row.method, *entries, short(row.auroc_fpr30[MEAN].value), seeds, nll]
     return "| " + " | ".join(cells) + " |"
 
 
@@ -95,12 +100,13 @@ def short(value: float) -> str:
 
 def _csv(rows: Sequence[Row]) -> str:
     buffer = io.StringIO()
-    names = [f"{figure}_{name}" for figure in ("auroc", "auroc_fpr30") for name in COLUMNS]
+    of = rows[0].columns
+    names = [f"{figure}_{name}" for figure in ("auroc", "auroc_fpr30") for name in of]
     columns = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["method", "seeds", "nll", *columns])
     for row in rows:
-        figures = [group[name] for group in (row.auroc, row.auroc_fpr30) for name in COLUMNS]
+        figures = [group[name] for group in (row.auroc, row.auroc_fpr30) for name in of]
         values = [value for figure in figures for value in (figure.value, figure.low, figure.high)]
         # None, where there is no such figure, becomes an empty field.
         writer.writerow([row.method, len(row.seeds), row.nll, *values])
@@ -112,11 +118,11 @@ def draw(cells: Sequence[Row], baselines: Sequence[Row]) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
-    height = 1.4 + 0.3 * len(cells)
-    figure = Canvas(figsize=(3.2 + 1.9 * len(COLUMNS), height), layout="constrained")
-    panels = figure.subplots(1, len(COLUMNS), sharey=True, squeeze=False)[0]
+    height, columns = 1.4 + 0.3 * len(cells), cells[0].columns
+    figure = Canvas(figsize=(3.2 + 1.9 * len(columns), height), layout="constrained")
+    panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     places = list(range(len(cells)))[::-1]
-    for panel, name in zip(panels, COLUMNS, strict=True):
+    for panel, name in zip(panels, columns, strict=True):
         found = [row.auroc[name] for row in cells]
         values = [figure.value for figure in found]
         reach = [

@@ -44,28 +44,45 @@ def train_cells(
         overrides = None if stage.plans_name == base_name else stage.overrides
         if overrides is not None:
             derive_plan(dataset, stage.plans_name, list(overrides), base_name)
-        _refuse_seen_scans(dataset, stage.plans_name, base.settings.split)
+        refuse_seen_scans(dataset, stage.plans_name, base.settings.split)
         if overrides is not None:
             expected = base.with_settings(base.settings.override(list(overrides)))
-            _refuse_other_base(dataset, stage, base_name, expected)
+            refuse_other_base(dataset, stage.stage, stage.plans_name, base_name, expected)
         train_stage(dataset, stage.stage, stage.plans_name, device)
     return plans
 
 
-def _refuse_other_base(dataset: str, stage: StagePlan, base_name: str, expected: Plan) -> None:
-    """Refuses a variant that was derived before the base plan changed: rows would not compare."""
-    path = plan_file(dataset, stage.plans_name)
-    relevant = trainer_of(stage.stage).relevant_settings
+def refuse_other_base(
+    dataset: str, stage: str, plans_name: str, base_name: str, expected: Plan
+) -> None:
+    """Refuses a variant that was derived before the base plan changed: rows would not compare.
+
+    Args:
+        dataset: name.
+        stage: whose settings count.
+        plans_name: the variant.
+        base_name: plan that it was derived from.
+        expected: what the base plan would give it now.
+
+    Raises:
+        ScreenerError: the variant has other settings.
+    """
+    path = plan_file(dataset, plans_name)
+    relevant = trainer_of(stage).relevant_settings
     if relevant(read_plan(path)) != relevant(expected):
         raise ScreenerError(
-            f"{stage.plans_name} has other settings for its {stage.stage} stage than {base_name} "
+            f"{plans_name} has other settings for its {stage} stage than {base_name} "
             f"would give it now. Delete {path} and its results, or keep both: write the base plan "
             "under another name (-p)"
         )
 
 
-def _refuse_seen_scans(dataset: str, plans_name: str, held_out: SplitSettings) -> None:
-    """Refuses a plan, left from an earlier split, whose training has seen what is held out now."""
+def refuse_seen_scans(dataset: str, plans_name: str, held_out: SplitSettings) -> None:
+    """Refuses a plan, left from an earlier split, whose training has seen what is held out now.
+
+    Raises:
+        ScreenerError: it has.
+    """
     split = read_plan(plan_file(dataset, plans_name)).settings.split
     seen = set(split.train) & {*held_out.validation, *held_out.test}
     seen |= set(split.validation) & set(held_out.test)

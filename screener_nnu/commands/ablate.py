@@ -6,14 +6,14 @@ import argparse
 from collections.abc import Sequence
 
 from screener_nnu.commands._run import run, user_path
+from screener_nnu.commands.compare import compare
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Train and compare combinations of descriptor loss, condition and density on "
-        "synthetic anomalies in held-out scans, or any detectors of a plan. Stages are shared; "
-        "those that are finished stay, and a killed run goes on. Writes ablation.md, .csv, .json "
-        "and .png, or detectors.md and so on."
+        "synthetic anomalies in held-out scans. Stages are shared; those that are finished stay, "
+        "and a killed run goes on. Writes ablation.md, .csv, .json and .png."
     )
     parser.add_argument("dataset", help="number or name of the data set")
     parser.add_argument("-p", dest="plans", default="ScreenerPlans", metavar="PLANS")
@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
         "--detectors",
         nargs="+",
         metavar="NAME",
-        help="compare these detectors of the plan, each with the first, in place of a grid",
+        help="in place of a grid, what screener_compare does with these detectors",
     )
     parser.add_argument(
         "--use",
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     arguments = _parser().parse_args(argv)
-    run(lambda: _ablate(arguments))
+    run(lambda: compare(arguments) if arguments.detectors else _ablate(arguments))
 
 
 def _ablate(arguments: argparse.Namespace) -> None:
@@ -63,9 +63,8 @@ def _ablate(arguments: argparse.Namespace) -> None:
 
     set_default_folders()
     from screener_nnu.ablation.ablate import ablate
-    from screener_nnu.ablation.detectors import REPORT, compare_detectors
     from screener_nnu.ablation.grid import grid_cells
-    from screener_nnu.ablation.report import own_ablation
+    from screener_nnu.ablation.report import ablation_files, own_report
     from screener_nnu.devices import choose_device
     from screener_nnu.plans import read_plan
 
@@ -75,13 +74,9 @@ def _ablate(arguments: argparse.Namespace) -> None:
     )
     device, seed = choose_device(arguments.device), arguments.anomaly_seed
     dataset, plans, use = arguments.dataset, arguments.plans, arguments.use
-    if arguments.detectors:
-        own_ablation(folder, REPORT)
-        print(compare_detectors(dataset, plans, arguments.detectors, use, seed, device, folder))
-        return
     losses = [settings.descriptor.loss] if arguments.losses is None else arguments.losses
     cells = grid_cells(
         losses, arguments.conditions, arguments.densities, arguments.seeds, arguments.cells
     )
-    own_ablation(folder)
+    own_report(folder, ablation_files(folder))
     print(ablate(dataset, plans, cells, use, seed, device, folder))

@@ -14,11 +14,18 @@ from screener_nnu.plans import PreprocessingSettings
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.preprocessing.equalise import equalise
 from screener_nnu.preprocessing.resampling import resample_mask_to_shape
-from screener_nnu.synthetic.anomalies import add_anomalies
+from screener_nnu.synthetic.alterations import ALTERED_KINDS, ALTERING_VERSION, add_alterations
+from screener_nnu.synthetic.anomalies import KINDS, add_anomalies
 from screener_nnu.synthetic.painting_scale import PaintingScale, blob_settings, brightness
 
 #: Of how anomalies are painted; raised with every change, so that stored ones are made anew.
 PAINTING_VERSION = 1
+#: Families of anomalies: those that training may choose by, and those that it never sees.
+PAINTED, ALTERED = "painted", "altered"
+#: Kinds of each family.
+FAMILIES: dict[str, tuple[str, ...]] = {PAINTED: KINDS, ALTERED: ALTERED_KINDS}
+#: What stored anomalies of a family depend on.
+VERSIONS = {PAINTED: PAINTING_VERSION, ALTERED: ALTERING_VERSION}
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ def anomalous_case(
         cases: folder of the cases.
         case: to paint into.
         others: cases of which one, not this one if possible, gives foreign tissue.
-        kind: one of `screener_nnu.synthetic.anomalies.KINDS`.
+        kind: one of those in `FAMILIES`.
         settings: of the preprocessing.
         seed: of the anomalies.
 
@@ -73,27 +80,46 @@ def anomalous_case(
         CaseError: a case cannot be read, or has no place for an anomaly.
     """
     rng = np.random.default_rng([seed, *(zlib.crc32(word.encode()) for word in (case, kind))])
-    candidates = [name for name in others if name != case] or [case]
-    donor = candidates[int(rng.integers(len(candidates)))]
     hu, body = read_hu_and_body(cases, case)
-    donor_hu, donor_body = (hu, body) if donor == case else read_hu_and_body(cases, donor)
-    canvas, of_donor = PaintingScale.of(hu, settings), PaintingScale.of(donor_hu, settings)
+    canvas = PaintingScale.of(hu, settings)
     try:
-        changed, mask = add_anomalies(
-            canvas.painted(hu),
-            body,
-            canvas.spacing,
-            of_donor.painted(donor_hu),
-            donor_body,
-            of_donor.spacing,
-            kind,
-            rng,
-            blob_settings(settings),
-        )
+        if kind in ALTERED_KINDS:
+            image, window = canvas.painted(hu), canvas.painted_window
+            changed, mask = add_alterations(image, body, canvas.spacing, window, kind, rng)
+        else:
+            changed, mask = _painted(cases, case, others, kind, settings, rng, (hu, body))
     except ValueError as error:
         raise CaseError(case, f"no anomaly of kind {kind} can be painted: {error}") from error
     values = canvas.values(hu, changed)
     return AnomalousCase(values, equalise(values, settings, canvas.window), mask > 0, body)
+
+
+def _painted(
+    cases: CaseFolder,
+    case: str,
+    others: tuple[str, ...],
+    kind: str,
+    settings: PreprocessingSettings,
+    rng: np.random.Generator,
+    scan: tuple[np.ndarray, np.ndarray],
+) -> tuple[np.ndarray, np.ndarray]:
+    """What `add_anomalies` makes of a case and a donor."""
+    candidates = [name for name in others if name != case] or [case]
+    donor = candidates[int(rng.integers(len(candidates)))]
+    hu, body = scan
+    donor_hu, donor_body = scan if donor == case else read_hu_and_body(cases, donor)
+    canvas, of_donor = PaintingScale.of(hu, settings), PaintingScale.of(donor_hu, settings)
+    return add_anomalies(
+        canvas.painted(hu),
+        body,
+        canvas.spacing,
+        of_donor.painted(donor_hu),
+        donor_body,
+        of_donor.spacing,
+        kind,
+        rng,
+        blob_settings(settings),
+    )
 
 
 def plain_case(cases: CaseFolder, case: str, settings: PreprocessingSettings) -> AnomalousCase:

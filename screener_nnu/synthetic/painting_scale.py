@@ -66,6 +66,11 @@ class PaintingScale:
         scaled = _BLACK + _RANGE * (brightness(values) - low) / (high - low)
         return scaled.astype(np.float32)
 
+    @property
+    def painted_window(self) -> Range:
+        """The window in the values that the painter changes."""
+        return self.window if self.hounsfield else (_BLACK, _BLACK + _RANGE)
+
     def values(self, before: np.ndarray, painted: np.ndarray) -> np.ndarray:
         """The image with what was painted; colours are changed alike.
 

@@ -21,6 +21,8 @@ from screener_nnu.synthetic.blobs import Blob, draw_blob
 from screener_nnu.synthetic.fields import Triple
 
 Accept = Callable[[Blob], bool]
+#: (rng, shape, spacing, centre, radius, edge) -> blob, see `draw_blob`.
+Draw = Callable[[np.random.Generator, tuple[int, ...], Triple, Triple, float, float], Blob]
 
 # Blobs that are drawn for every one that is needed, and at least.
 _POOL_PER_BLOB = 4
@@ -58,16 +60,17 @@ class BodyPlaces:
     Args:
         body: True inside the body, (Z, Y, X).
         spacing: voxel size in mm (z, y, x).
+        draw: draws a blob of another shape than `draw_blob`, no longer than 1.7 radii.
 
     Raises:
         ValueError: when the body mask is empty.
     """
 
-    def __init__(self, body: BoolArray, spacing: Triple) -> None:
+    def __init__(self, body: BoolArray, spacing: Triple, draw: Draw = draw_blob) -> None:
         """Measures distances."""
         if not body.any():
             raise ValueError("The body mask is empty; check the HU of the scan (air is -1000).")
-        self.body, self.spacing = body, spacing
+        self.body, self.spacing, self.draw = body, spacing, draw
         self.bins = position_bins(body, spacing)
         self.outside = ndimage.distance_transform_edt(~body, sampling=spacing).astype(np.float32)
         self._number = np.cumsum(body.reshape(-1), dtype=np.int32).reshape(body.shape) - 1
@@ -141,7 +144,7 @@ class BodyPlaces:
             for i, s in zip(index, self.spacing, strict=True)
         ]
         centre = (place[0], place[1], place[2])
-        blob = draw_blob(rng, self.body.shape, self.spacing, centre, radius, edge)
+        blob = self.draw(rng, self.body.shape, self.spacing, centre, radius, edge)
         weight = np.where(self.body[blob.box], blob.weight, np.float32(0))
         return Blob(blob.box, weight, centre, radius)
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from scipy import ndimage
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from screener_nnu.ablation.figures import COLUMNS, table_row
+from screener_nnu.ablation.counting import Bins, ScanVoxels, count_scan
+from screener_nnu.ablation.figures import FURTHER, further_draws, table_row
+from screener_nnu.ablation.judged import Judged
 from screener_nnu.ablation.report import write_ablation
-from screener_nnu.ablation.scoring import Judged
 from screener_nnu.synthetic.anomalies import KINDS
 
 LEVELS = 40
@@ -70,7 +73,7 @@ def test_intervals_draw_the_same_scans_for_every_kind() -> None:
 def test_seeds_are_averaged_and_kept_apart() -> None:
     first, second = judged(2)[0], judged(3)[0]
     one, two, both = (table_row("m", runs) for runs in ([first], [second], [first, second]))
-    for name in COLUMNS:
+    for name in (*KINDS, "mean"):
         middle = (one.auroc[name].value + two.auroc[name].value) / 2
         assert both.auroc[name].value == pytest.approx(middle)
     assert both.seeds == (*one.seeds, *two.seeds)
@@ -114,3 +117,89 @@ def test_one_scan_gives_no_interval(tmp_path: Path) -> None:
     written = json.loads((tmp_path / "ablation.json").read_text())
     assert written["rows"][0]["auroc"]["mean"]["low"] is None
     assert ",," in (tmp_path / "ablation.csv").read_text()
+
+
+def counted_scans(seed: int) -> tuple[Judged, list[tuple[np.ndarray, np.ndarray]]]:
+    """Scores (10, 12, 12) of whole numbers with two anomalies in each scan, counted as for real."""
+    rng = np.random.default_rng(seed)
+    settings = SimpleNamespace(modality="CT", spacing=(5.0, 5.0, 5.0))
+    scans = []
+    for _ in range(4):
+        mask = np.zeros((10, 12, 12), bool)
+        mask[1:4, 2:5, 2:4] = mask[6:9, 6:11, 7:10] = True
+        # Few voxels are high, and the second anomaly of some scans is higher than all others.
+        scores = np.floor(900 * rng.random(mask.shape) ** 30)
+        scores += 9 * mask * rng.integers(0, 3, mask.shape)
+        scores[6:9, 6:11, 7:10] += rng.integers(500, 1200)
+        scans.append((scores.astype(np.float32), mask))
+    inside = np.ones((10, 12, 12), bool)
+    bins = Bins.of([(scores[inside], mask[inside]) for scores, mask in scans])
+    counts = [
+        count_scan(scores[inside], ScanVoxels.of(mask, inside, settings), bins)  # type: ignore[arg-type]
+        for scores, mask in scans
+    ]
+    kinds = {"x": np.stack([one.voxels for one in counts])}
+    overlaps = {"x": np.stack([one.overlap for one in counts])}
+    return Judged(tuple("abcd"), kinds, {}, overlaps, {"x": tuple(c.froc for c in counts)}), scans
+
+
+def test_further_figures_are_those_of_scikit_learn_and_of_loops(tmp_path: Path) -> None:
+    run, scans = counted_scans(0)
+    (tmp_path / "x.npz").write_bytes(run.to_bytes())
+    run = Judged.from_file(tmp_path / "x.npz")
+    scores, labels = (np.concatenate([scan[k].ravel() for scan in scans]) for k in (0, 1))
+    found = {name: float(of["mean"][0]) for name, of in further_draws(run).items()}
+    assert set(found) == set(FURTHER)
+    expected = average_precision_score(labels, scores)
+    assert found["average_precision"] == pytest.approx(expected, abs=1e-12)
+    levels = np.unique(scores)
+    dice = [
+        2 * (labels & (scores >= t)).sum() / (labels.sum() + (scores >= t).sum()) for t in levels
+    ]
+    assert found["best_dice"] == pytest.approx(max(dice), abs=1e-12)
+    fpr, tpr, _ = roc_curve(labels, scores, drop_intermediate=False)
+    assert found["auroc_fpr30"] == pytest.approx(area_below(fpr, tpr), abs=1e-12)
+    # Overlap of each anomaly by itself, of the same thresholds from the highest down.
+    overlap = [0.0]
+    for threshold in levels[::-1]:
+        shares = []
+        for of_scan, mask in scans:
+            parts, number = ndimage.label(mask, np.ones((3, 3, 3)))
+            shares += [(of_scan[parts == k + 1] >= threshold).mean() for k in range(number)]
+        overlap.append(float(np.mean(shares)))
+    rates = [0.0, *((scores[~labels] >= t).mean() for t in levels[::-1])]
+    assert found["aupro_fpr30"] == pytest.approx(
+        area_below(np.array(rates), np.array(overlap)), abs=1e-12
+    )
+    assert 0 < found["sensitivity_fp1"] == found_at_one(scans)
+
+
+def area_below(fpr: np.ndarray, tpr: np.ndarray, most: float = 0.3) -> float:
+    below = fpr < most
+    x, y = np.append(fpr[below], most), np.append(tpr[below], np.interp(most, fpr, tpr))
+    return float(((y[1:] + y[:-1]) / 2 * np.diff(x)).sum() / most)
+
+
+def found_at_one(scans: list[tuple[np.ndarray, np.ndarray]]) -> float:
+    """Highest share of anomalies found with one false positive a scan, by labelling anew."""
+    inside = np.ones((10, 12, 12), bool)
+    thresholds = Bins.of([(s[inside], m[inside]) for s, m in scans]).thresholds
+    best = 0.0
+    for threshold in thresholds:
+        found = wrong = lesions = 0
+        for scores, mask in scans:
+            parts, number = ndimage.label(scores >= threshold, np.ones((3, 3, 3)))
+            anomalies, count = ndimage.label(mask, np.ones((3, 3, 3)))
+            lesions += count
+            hit = set()
+            for k in range(1, number + 1):
+                here = parts == k
+                # 0.1 ml are one voxel of 5 mm.
+                if (mask & here).sum() >= 0.1 * here.sum():
+                    hit |= set(anomalies[here & mask].tolist())
+                else:
+                    wrong += 1
+            found += len(hit)
+        if wrong / len(scans) <= 1:
+            best = max(best, found / lesions)
+    return best

@@ -12,9 +12,10 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from screener_nnu.ablation.figures import COLUMNS, difference, table_row
-from screener_nnu.ablation.scoring import Judged
-from screener_nnu.commands.ablate import main
+from screener_nnu.ablation.figures import auroc_draws, less, table_row
+from screener_nnu.ablation.judged import Judged
+from screener_nnu.commands.ablate import main as ablate
+from screener_nnu.commands.compare import main
 from screener_nnu.detectors import ModelRef
 from screener_nnu.evaluation.baselines import BASELINES
 from screener_nnu.inference.volume import score_map
@@ -39,14 +40,14 @@ def judged(shift: float, scans: int = 5) -> Judged:
 
 def test_differences_are_those_of_the_same_draws() -> None:
     weak, strong = judged(0.5), judged(1.0)
-    less = difference(strong, weak)
+    gain = less([auroc_draws(strong)], [auroc_draws(weak)], 5)
     rows = [table_row(name, [run]).auroc["mean"] for name, run in (("s", strong), ("w", weak))]
-    assert less.value == pytest.approx(rows[0].value - rows[1].value)
-    assert less.low is not None and less.high is not None and 0 < less.low < less.value < less.high
+    assert gain.value == pytest.approx(rows[0].value - rows[1].value)
+    assert gain.low is not None and gain.high is not None and 0 < gain.low < gain.value < gain.high
     # In pairs, the interval is narrower than that of either: a hard scan is hard for both.
-    same = difference(weak, weak)
+    same = less([auroc_draws(weak)], [auroc_draws(weak)], 5)
     assert (same.value, same.low, same.high) == (0, 0, 0)
-    assert difference(judged(1, 1), judged(0, 1)).low is None
+    assert less([auroc_draws(judged(1, 1))], [auroc_draws(judged(0, 1))], 1).low is None
 
 
 def test_case_auroc_is_the_share_of_pairs_in_order() -> None:
@@ -81,6 +82,12 @@ def case_auroc_of(trained: Any, name: str) -> float:
     return float(np.mean([roc_auc_score(labels, scores["none"] + scores[k]) for k in KINDS]))
 
 
+def without_times(path: Path) -> list[dict[str, str]]:
+    """The lines of a table, but for the time that scoring took."""
+    with path.open(newline="") as stream:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(stream)]
+
+
 @pytest.mark.slow
 def test_one_table_of_any_detectors(
     trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -94,10 +101,10 @@ def test_one_table_of_any_detectors(
         rows = {row["method"]: row for row in csv.DictReader(stream)}
     assert set(rows) == {*words[2:6], *BASELINES}
     for name in words[2:6]:
-        kinds = [float(rows[name][f"auroc_{kind}"]) for kind in COLUMNS[:-1]]
+        kinds = [float(rows[name][f"auroc_{kind}"]) for kind in KINDS]
         assert float(rows[name]["auroc_mean"]) == pytest.approx(np.mean(kinds), abs=1e-6)
-        less = float(rows[name]["auroc_mean"]) - float(rows["teacher"]["auroc_mean"])
-        assert float(rows[name]["difference"]) == pytest.approx(less, abs=1e-6)
+        gain = float(rows[name]["auroc_mean"]) - float(rows["teacher"]["auroc_mean"])
+        assert float(rows[name]["difference"]) == pytest.approx(gain, abs=1e-6)
         assert float(rows[name]["seconds"]) > 0 and float(rows[name]["training_seconds"]) > 0
         assert 0 <= float(rows[name]["case_auroc"]) <= 1
     # The networks of the teacher, which padim shares, and a density of each.
@@ -107,9 +114,19 @@ def test_one_table_of_any_detectors(
     assert case_auroc_of(trained, "padim") == pytest.approx(float(rows["padim"]["case_auroc"]))
     stored = json.loads((tmp_path / "a" / "detectors.json").read_text())
     assert stored["settings"]["scans"] and (tmp_path / "a" / "detectors.png").stat().st_size > 1000
+    assert stored["rows"][0]["steps"]["density of ScreenerPlans"] == 4
+    assert stored["rows"][3]["steps"]["density of ScreenerPlans_knn"] == 0
+    # The same call by its older name.
+    csv_file, table = tmp_path / "a" / "detectors.csv", tmp_path / "a" / "detectors.md"
+    before_costs = [without_times(csv_file), table.read_text().split("| detector | steps")[0]]
+    ablate([*words, "-o", str(tmp_path / "a")])
+    assert before_costs == [
+        without_times(csv_file),
+        table.read_text().split("| detector | steps")[0],
+    ]
     # What was judged is not judged again, and more detectors join the same table.
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "a" / "counts").iterdir()}
-    main([*words[:4], "pca", *words[-2:], "-o", str(tmp_path / "a")])
+    ablate([*words[:4], "pca", *words[-2:], "-o", str(tmp_path / "a")])
     after = {path: path.stat().st_mtime_ns for path in (tmp_path / "a" / "counts").iterdir()}
     assert after.items() >= before.items() and len(after) == len(before) + 1
 

@@ -1,0 +1,260 @@
+"""Tables and pictures of a comparison of detectors."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from screener_nnu.ablation.costs import Costs
+from screener_nnu.ablation.figures import FURTHER, MEAN, Figure, Row
+from screener_nnu.ablation.report import draw, short
+from screener_nnu.ablation.scoring import CASE_SCORE
+from screener_nnu.case_score import IMAGE
+from screener_nnu.checkpoints import write_bytes
+from screener_nnu.detectors import DetectorSpec
+from screener_nnu.plans import write_json
+from screener_nnu.synthetic.cases import FAMILIES
+
+#: First part of the names of the report's files.
+REPORT = "detectors"
+AUROC = "auroc"
+_ENDS = ("", "_low", "_high")
+_COSTS = ("seconds", "megabytes", "parameters", "training_seconds")
+_FAMILIES = {
+    "painted": "Painted anomalies: foreign, shifted, constant or deformed tissue",
+    "altered": "Altered tissue, of a family that no detector is trained on",
+}
+_CASES_NOTE = (
+    "cases: AUROC of the case score, scans with anomalies of a kind against the same scans without."
+)
+_FOUND_NOTE = "found at 1 FP: share of anomalies found with one false positive a scan (FROC)."
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Figures of one method on one family of anomalies.
+
+    Attributes:
+        row: AUROC and case scores.
+        figures: `auroc` and those of `FURTHER`, by name and column.
+        differences: of their means to those of the first detector, on the same draws of scans.
+    """
+
+    row: Row
+    figures: dict[str, dict[str, Figure]]
+    differences: dict[str, Figure]
+
+
+@dataclass(frozen=True)
+class Table:
+    """All methods on one family of anomalies.
+
+    Attributes:
+        family: of `FAMILIES`.
+        rows: by method; what are no detectors are baselines without learning.
+        detectors: in order.
+        scans, left_out: with anomalies, and those that have no room for a kind.
+    """
+
+    family: str
+    rows: dict[str, Compared]
+    detectors: Sequence[str]
+    scans: Sequence[str]
+    left_out: Sequence[str]
+
+    @property
+    def baselines(self) -> list[Compared]:
+        """The best first."""
+        return [one for method, one in self.rows.items() if method not in self.detectors]
+
+
+def report_files(folder: Path) -> list[Path]:
+    """Everything that a comparison may write, the JSON file first."""
+    ends = [".json", ".md", ".csv", ".png", "_slices.png"]
+    return [folder / f"{REPORT}{end}" for end in [*ends, *(f"_{name}.png" for name in FAMILIES)]]
+
+
+def write_comparison(
+    tables: Sequence[Table],
+    costs: Mapping[str, Costs],
+    specs: Mapping[str, DetectorSpec],
+    folder: Path,
+    about: dict[str, Any],
+    slices: bytes,
+) -> str:
+    """Writes `detectors.md`, `.csv`, `.json`, `.png` and `detectors_slices.png`.
+
+    Args:
+        tables: one a family; figures of the second go to `detectors_<family>.png`.
+        costs: by detector.
+        specs: by detector.
+        folder: of the report.
+        about: how it was made.
+        slices: the picture of maps.
+
+    Returns:
+        The tables.
+    """
+    text = _markdown(tables, costs, about)
+    write_bytes(folder / f"{REPORT}.md", text.encode())
+    write_bytes(folder / f"{REPORT}.csv", _csv(tables, costs, specs).encode())
+    left_out = {table.family: list(table.left_out) for table in tables}
+    rows, baselines = [], []
+    for table in tables:
+        for method, one in table.rows.items():
+            values = {"kinds": table.family, **asdict(one)}
+            if method not in table.detectors:
+                baselines.append(values)
+                continue
+            spec = specs[method]
+            known = {"unit": spec.unit, "title": spec.title}
+            rows.append({**values, **known, **asdict(costs[method])})
+    values = {"settings": {**about, "left_out": left_out}, "rows": rows, "baselines": baselines}
+    write_json(folder / f"{REPORT}.json", _without_nan(values))
+    for number, table in enumerate(tables):
+        name = f"{REPORT}_{table.family}.png" if number else f"{REPORT}.png"
+        drawn = [table.rows[detector].row for detector in table.detectors]
+        write_bytes(folder / name, draw(drawn, [one.row for one in table.baselines]))
+    write_bytes(folder / f"{REPORT}_slices.png", slices)
+    return text
+
+
+def _without_nan(values: Any) -> Any:
+    """Plain values; JSON has no number for a figure that is not defined."""
+    if isinstance(values, dict):
+        return {key: _without_nan(value) for key, value in values.items()}
+    if isinstance(values, (list, tuple)):
+        return [_without_nan(value) for value in values]
+    return None if isinstance(values, float) and math.isnan(values) else values
+
+
+def _markdown(tables: Sequence[Table], costs: Mapping[str, Costs], about: Mapping[str, Any]) -> str:
+    lines: list[str] = []
+    for table in tables:
+        scans = f"{len(table.scans)} scan{'s' if len(table.scans) > 1 else ''}"
+        lines += [f"{_FAMILIES[table.family]} ({scans})", ""]
+        lines += [*_aurocs(table), "", *_further(table), ""]
+    lines += [*_cost_lines(costs), "", _CASES_NOTE, _FOUND_NOTE]
+    lines += [line for table in tables for line in _vector_lines(table)]
+    seeds = f"{about['seeds']} run{'s' if about['seeds'] > 1 else ''} of each"
+    lines.append(
+        f"Budget: {about['budget']}; {seeds}; seed of the anomalies {about['anomaly_seed']}; "
+        f"scans for {about['use']}. Nothing was tuned in this run: all other settings are the "
+        f"detectors' defaults or those of {about['plans']}."
+    )
+    if about["elsewhere"]:
+        lines.append(f"Trained elsewhere, not under the budget: {', '.join(about['elsewhere'])}.")
+    return "\n".join(lines) + "\n"
+
+
+def _lines(header: Sequence[str], rows: Iterator[Sequence[str]]) -> list[str]:
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return [*lines, *("| " + " | ".join(row) + " |" for row in rows)]
+
+
+def _aurocs(table: Table) -> list[str]:
+    first = table.detectors[0]
+    kinds = table.rows[first].row.columns[:-1]
+
+    def rows() -> Iterator[Sequence[str]]:
+        for method, one in table.rows.items():
+            of_kinds = [short(one.row.auroc[kind].value) for kind in kinds]
+            less = _with_interval(one.differences[AUROC], signed=True)
+            listed = "" if method == first or method not in table.detectors else less
+            yield [method, *of_kinds, _with_interval(one.row.auroc[MEAN]), listed]
+
+    return _lines(["detector", *kinds, "mean AUROC [95 %]", f"less {first} [95 %]"], rows())
+
+
+def _further(table: Table) -> list[str]:
+    titles = [title for title, _ in FURTHER.values()]
+
+    def rows() -> Iterator[Sequence[str]]:
+        for method, one in table.rows.items():
+            figures = [_with_interval(one.figures[name][MEAN]) for name in FURTHER]
+            yield [method, *figures, _with_interval(one.row.case_auroc[CASE_SCORE])]
+
+    return _lines(["mean of the kinds [95 %]", *titles, "cases"], rows())
+
+
+def _cost_lines(costs: Mapping[str, Costs]) -> list[str]:
+    header = ["detector", "steps", "training, min", "s a scan", "MB", "parameters"]
+
+    def rows() -> Iterator[Sequence[str]]:
+        for name, one in costs.items():
+            taken = " + ".join(
+                f"{stage.partition(' ')[0]} {steps or 'fitted'}"
+                for stage, steps in one.steps.items()
+            )
+            spent = one.training_seconds
+            minutes = "-" if spent is None else f"{spent / 60:.1f}"
+            size = [f"{one.megabytes:.1f}", f"{one.parameters / 1e6:.2f} M"]
+            yield [name, taken, minutes, f"{one.seconds:.2f}", *size]
+
+    return _lines(header, rows())
+
+
+def _vector_lines(table: Table) -> list[str]:
+    """The case scores that are not made of a map."""
+    lines = []
+    for method in table.detectors:
+        figures = table.rows[method].row.case_auroc
+        others = {name: figure for name, figure in figures.items() if name != CASE_SCORE}
+        if others:
+            listed = ", ".join(f"{name} {_with_interval(f)}" for name, f in others.items())
+            whole = all(name.startswith(IMAGE) for name in others)
+            what = "a scan as a whole" if whole else "the mean descriptor of a scan"
+            lines.append(f"Of {what}, {method}: {listed}.")
+    return lines
+
+
+def _with_interval(figure: Figure, signed: bool = False) -> str:
+    def text(value: float) -> str:
+        sign = ("+" if value >= 0 else "-") if signed else ""
+        return sign + short(abs(value) if signed else value)
+
+    if math.isnan(figure.value):
+        return "-"
+    if figure.low is None or figure.high is None:
+        return text(figure.value)
+    return f"{text(figure.value)} [{text(figure.low)}, {text(figure.high)}]"
+
+
+def _csv(
+    tables: Sequence[Table], costs: Mapping[str, Costs], specs: Mapping[str, DetectorSpec]
+) -> str:
+    """A line a method and family; figures of kinds of the other family stay empty."""
+    columns = list(dict.fromkeys(k for table in tables for k in FAMILIES[table.family]))
+    columns.append(MEAN)
+    names = [AUROC, *FURTHER]
+    figures = [f"{name}_{column}" for name in names for column in columns]
+    less = ["difference", *(f"difference_{name}" for name in FURTHER)]
+    wide = [f"{name}{end}" for name in (*figures, "case_auroc", *less) for end in _ENDS]
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["method", "kinds", "unit", "runs", *wide, *_COSTS, "steps"])
+    for table in tables:
+        for method, one in table.rows.items():
+            found = [one.figures[name].get(column) for name in names for column in columns]
+            found.append(one.row.case_auroc[CASE_SCORE])
+            detector = method in table.detectors
+            found += [one.differences[name] if detector else None for name in names]
+            values = [value for figure in found for value in _values(figure)]
+            unit = specs[method].unit if detector else ""
+            rest = [getattr(costs[method], name) for name in _COSTS] if detector else []
+            rest += [sum(costs[method].steps.values())] if detector else []
+            runs = len(one.row.seeds)
+            writer.writerow([method, table.family, unit, runs, *values, *rest])
+    return buffer.getvalue()
+
+
+def _values(figure: Figure | None) -> tuple[float | None, ...]:
+    """Value and interval; None, where there is none, becomes an empty field."""
+    if figure is None or math.isnan(figure.value):
+        return (None, None, None)
+    return (figure.value, figure.low, figure.high)

@@ -1,0 +1,109 @@
+"""`screener_compare`: any detectors of a plan in one table, each trained within a budget."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from screener_nnu.commands._run import run, user_path
+
+#: What `--kinds` stands for.
+KINDS = {"painted": ("painted",), "altered": ("altered",), "both": ("painted", "altered")}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Train detectors of a plan within a budget, judge them on synthetic anomalies "
+        "in held-out scans and write one table: each with the first, with intervals and costs. "
+        "Stages are shared; those that are finished stay, and a killed run goes on. Writes "
+        "detectors.md, .csv, .json and .png, and detectors_slices.png."
+    )
+    parser.add_argument("dataset", help="number or name of the data set")
+    parser.add_argument("-p", dest="plans", default="ScreenerPlans", metavar="PLANS")
+    parser.add_argument(
+        "--detectors",
+        nargs="+",
+        required=True,
+        metavar="NAME",
+        help="such as teacher, student, padim, autoencoder; each is compared with the first",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        metavar="M",
+        help="minutes of steps of each detector on this machine, all its stages together",
+    )
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="steps of every stage, in place of minutes"
+    )
+    parser.add_argument("--seeds", type=int, default=1, help="runs of each detector (1)")
+    parser.add_argument(
+        "--kinds",
+        choices=list(KINDS),
+        default="painted",
+        help="family of anomalies: painted, those that training may choose by, or altered, which "
+        "no detector is trained on (painted)",
+    )
+    parser.add_argument(
+        "--use",
+        choices=["test", "validation"],
+        default="test",
+        help="scans of the split that get anomalies; choose settings on validation (test)",
+    )
+    parser.add_argument("--anomaly_seed", type=int, default=1)
+    parser.add_argument(
+        "-o",
+        dest="output",
+        type=user_path,
+        help="default: ablation_PLANS_USE among the results, with the budget in its name",
+    )
+    parser.add_argument("-device", choices=["cuda", "cpu", "mps"], default=None)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    arguments = _parser().parse_args(argv)
+    run(lambda: compare(arguments, arguments.kinds, arguments.steps, arguments.minutes))
+
+
+def compare(
+    arguments: argparse.Namespace,
+    kinds: str = "painted",
+    steps: int | None = None,
+    minutes: float | None = None,
+) -> None:
+    """Compares detectors and prints the tables.
+
+    Args:
+        arguments: those that `screener_ablate` has too.
+        kinds: of `KINDS`.
+        steps: of every stage.
+        minutes: of every detector.
+    """
+    from screener_nnu.paths import plan_file, results_folder, set_default_folders
+
+    set_default_folders()
+    from screener_nnu.ablation.budget import Budget
+    from screener_nnu.ablation.compare import Request, compare_detectors
+    from screener_nnu.ablation.compare_report import report_files
+    from screener_nnu.ablation.report import own_report
+    from screener_nnu.devices import choose_device
+    from screener_nnu.plans import read_plan
+
+    read_plan(plan_file(arguments.dataset, arguments.plans))
+    budget = Budget(steps, minutes)
+    request = Request(
+        arguments.dataset,
+        arguments.plans,
+        arguments.detectors,
+        arguments.use,
+        arguments.anomaly_seed,
+        KINDS[kinds],
+        budget,
+        arguments.seeds,
+    )
+    words = ["ablation", arguments.plans, *([budget.name] if budget.name else []), arguments.use]
+    folder = arguments.output or results_folder(arguments.dataset) / "_".join(words)
+    own_report(folder, report_files(folder))
+    print(compare_detectors(request, choose_device(arguments.device), folder))
