@@ -101,9 +101,7 @@ class GaussianPcaDensity(FittedDensity):
         return -0.5 * scaled.sum(dim=1)
 
     def _fit(self, y: Tensor, c: Tensor | None, generator: torch.Generator) -> None:
-        mean, scatter = mean_and_scatter(y)
-        variances, vectors = torch.linalg.eigh(scatter / (len(y) - 1))
-        variances, components = variances.flip(0).clamp(min=0), vectors.T.flip(0)
+        mean, variances, components = _principal(y)
         kept = min(self.settings.components, self.dim, len(y) - 1)
         if kept < self.dim:
             rank = int((variances > _ROUNDING * variances[0]).sum())
@@ -156,6 +154,19 @@ def ledoit_wolf_shrinkage(
     spread = (biased - biased.mean()).square().sum().item()
     error = (fourth / count - biased.square().sum().item()) / count
     return min(1.0, max(0.0, error) / spread) if spread > 0 else 0.0
+
+
+def _principal(y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean (d,), variances in descending order and their directions (n, d) of rows (N, d)."""
+    if len(y) <= y.shape[1]:
+        # Most eigenvalues of the scatter would be 0, with which solvers may fail to converge.
+        rows = y.cpu().double()  # as the scatter, the same on every device
+        mean = rows.mean(0)
+        _, values, components = torch.linalg.svd(rows - mean, full_matrices=False)
+        return mean, values.square() / (len(y) - 1), components
+    mean, scatter = mean_and_scatter(y)
+    variances, vectors = torch.linalg.eigh(scatter / (len(y) - 1))
+    return mean, variances.flip(0).clamp(min=0), vectors.T.flip(0)
 
 
 def _with_signs(components: Tensor) -> Tensor:
