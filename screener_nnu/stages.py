@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -49,3 +50,19 @@ def load_object(path: str) -> Any:
     """What `module:name` stands for."""
     module, _, name = path.partition(":")
     return getattr(import_module(module), name)
+
+
+def load_named(registry: Mapping[str, str], name: str, what: str) -> Any:
+    """What a name of a registry of `module:name` stands for.
+
+    Args:
+        registry: paths by name.
+        name: that a plan has.
+        what: the setting that holds it, for the message.
+
+    Raises:
+        ScreenerError: the name is not known; the message lists those that are.
+    """
+    if name not in registry:
+        raise ScreenerError(f"no {what} '{name}'; known: {', '.join(registry)}")
+    return load_object(registry[name])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from screener_nnu.errors import ScreenerError
 from screener_nnu.plans import Plan, Shape
-from screener_nnu.stages import load_object
+from screener_nnu.stages import load_named
 
 if TYPE_CHECKING:
     from screener_nnu.baselines.base import BaselineMethod
@@ -38,9 +38,7 @@ def method_class(name: str) -> type[BaselineMethod]:
     Raises:
         ScreenerError: the name is not known.
     """
-    if name not in METHODS:
-        raise ScreenerError(f"no baseline.method '{name}'; known: {', '.join(METHODS)}")
-    method: type[BaselineMethod] = load_object(METHODS[name])
+    method: type[BaselineMethod] = load_named(METHODS, name, "baseline.method")
     return method
 
 

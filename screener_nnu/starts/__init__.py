@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import finished_checkpoint, stage_folder, train_command
 from screener_nnu.plans import Plan, Shape
-from screener_nnu.stages import load_object
+from screener_nnu.stages import load_named
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,9 +38,7 @@ def method_class(name: str) -> type[StartMethod]:
     Raises:
         ScreenerError: the name is not known.
     """
-    if name not in METHODS:
-        raise ScreenerError(f"no start.method '{name}'; known: {', '.join(METHODS)}")
-    method: type[StartMethod] = load_object(METHODS[name])
+    method: type[StartMethod] = load_named(METHODS, name, "start.method")
     return method
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from screener_nnu.crop_methods import body_mean
 from screener_nnu.plans import Plan, Shape
+from screener_nnu.sampling.noise import coarse_noise
 from screener_nnu.setting_values import Count, NotNegative
 from screener_nnu.starts.base import StartMethod, value_range
 
@@ -49,8 +49,6 @@ class Denoising(StartMethod):
         self, images: Tensor, bodies: Tensor, generator: torch.Generator, step: int, steps: int
     ) -> dict[str, Tensor]:
         """Absolute difference to the clean image."""
-        grid = [min(self.cells, n) for n in self.size]
-        cells = torch.randn((*images.shape[:2], *grid), generator=generator, device=images.device)
-        noise = F.interpolate(cells, self.size, mode="trilinear")
+        noise = coarse_noise(images.shape, self.cells, generator)
         restored = self.network(images + self.noise * self.range * noise * bodies)
         return {"l1": body_mean((restored.float() - images.float()).abs(), bodies)}

@@ -1,4 +1,4 @@
-"""Smooth noise on the device, a field for each image of a batch."""
+"""Perlin noise on the device, a field for each image of a batch."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ import torch
 import torch.nn.functional as F
 
 from screener_nnu.devices import small_tensor
-
-# Of the octaves: how much weaker each one is than the one before, and cells an axis of the first.
-_PERSISTENCE, _FIRST_CELLS, _OCTAVES = 0.8, 1.5, 6
 
 
 def draw_gradients(
@@ -55,26 +52,3 @@ def gradient_noise(
         weight = torch.where(step == 1, fade, 1 - fade).prod(1, keepdim=True)
         total += weight * (gradient * (part - step)).sum(1, keepdim=True)
     return total
-
-
-def octave_noise(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Noise of six octaves, each of half the wavelength of the one before and 0.8 of its strength.
-
-    The first wavelength is two thirds of an image's edge.
-
-    Args:
-        images: (B, C, D, H, W), of which shape and device count.
-        generator: on their device.
-
-    Returns:
-        (B, C, D, H, W) float32, of each image and channel with mean 0 and variance 1.
-    """
-    size = images.shape[2:]
-    total = torch.zeros(images.shape, device=images.device)
-    for octave in range(_OCTAVES):
-        cells = _FIRST_CELLS * 2**octave
-        nodes = [min(n, int(cells) + 1) for n in size]
-        noise = torch.randn(*images.shape[:2], *nodes, generator=generator, device=images.device)
-        total += _PERSISTENCE**octave * F.interpolate(noise, size, mode="trilinear")
-    mean, deviation = (f(total, dim=(2, 3, 4), keepdim=True) for f in (torch.mean, torch.std))
-    return (total - mean) / deviation.clamp_min(1e-6)

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 
 from screener_nnu.plans import Range, Spacing
 from screener_nnu.sampling.colours import between
+from screener_nnu.sampling.noise import octave_noise
 from screener_nnu.sampling.orientation import between_cubes
-from screener_nnu.synthetic.gradient_noise import octave_noise
 from screener_nnu.synthetic.painter_shapes import draw_turns
 
 # How far tissue is moved, as a part of the image's edge: it should not be that of the place.
@@ -62,7 +62,7 @@ class Contents:
         tissue = (self._tissue(images, spacing, draws) + 1) / 2
         if self.noise_only > 0:
             level, deviation = draws.within(_NOISE_LEVEL), draws.within(_NOISE_DEVIATION)
-            noise = level + deviation * octave_noise(images, generator)
+            noise = level + deviation * octave_noise(images.shape, generator)
             tissue = torch.where(draws.happens(self.noise_only), noise, tissue)
         return self._recoloured(tissue.clamp(0, 1), draws) * 2 - 1
 
