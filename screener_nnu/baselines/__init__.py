@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from screener_nnu.errors import ScreenerError
 from screener_nnu.plans import Plan, Shape
 from screener_nnu.stages import load_named
 
