@@ -59,7 +59,9 @@ class CropMethod(nn.Module, ABC):
 
     @classmethod
     def default_size(cls, plan: Plan) -> Shape | None:
-        """Size of images where a plan does not say; None for that of the stage."""
+        """Size of images where a plan does not say, before it is rounded up to what the network
+        takes; None for that of the stage.
+        """
         return None
 
     @classmethod

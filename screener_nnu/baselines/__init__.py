@@ -42,9 +42,14 @@ def method_class(name: str) -> type[BaselineMethod]:
 
 
 def image_size(plan: Plan) -> Shape:
-    """Voxels (z, y, x) of the images of a plan's method."""
+    """Voxels (z, y, x) of the images of a plan's method.
+
+    A size that nobody wrote is rounded up to what the network takes: air fills the images up.
+    """
     settings = plan.settings
-    own = method_class(settings.baseline.method).default_size(plan)
-    if own is not None and not settings.baseline.crop_size:
-        return own
-    return settings.baseline.size(settings.crop_size, settings.preprocessing.picture_size)
+    size = settings.baseline.size(settings.crop_size, settings.preprocessing.picture_size)
+    if settings.baseline.crop_size:
+        return size
+    own = method_class(settings.baseline.method).default_size(plan) or size
+    z, y, x = (-(-n // d) * d for n, d in zip(own, plan.divisor, strict=True))
+    return z, y, x

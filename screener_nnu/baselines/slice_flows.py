@@ -103,13 +103,11 @@ class SliceFlowMethod(BaselineMethod):
 
     @classmethod
     def default_size(cls, plan: Plan) -> Shape | None:
-        """Some slices, of volumes whole ones of the usual size."""
+        """Few slices, of volumes whole ones of the usual size."""
         if plan.settings.crop_size[0] == 1:
             return None
-        median = plan.configuration["median_image_size_in_voxels"][1:]
-        steps = plan.divisor[1:]
-        height, width = (-(-int(n) // d) * d for n, d in zip(median, steps, strict=True))
-        return plan.divisor[0], height, width
+        height, width = plan.configuration["median_image_size_in_voxels"][1:]
+        return 1, int(height), int(width)
 
     @classmethod
     def emptied(cls, plan: Plan, size: Shape, **options: Any) -> SliceFlowMethod:

@@ -13,6 +13,7 @@ import torch
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from screener_nnu.baselines import image_size
 from screener_nnu.errors import ScreenerError
 from screener_nnu.planners.pictures import picture_crop, picture_grid
 from screener_nnu.planners.planner import ScreenerPlanner
@@ -211,3 +212,14 @@ def test_what_was_planned_has_its_reasons() -> None:
     assert reasons["modality"] == "picture"
     assert "[192, 256]" in reasons["spacing"]
     assert "pixels" in reasons["crop_size"] and "10 %" in reasons["split"]
+
+
+def test_a_size_that_nobody_wrote_is_rounded_up_to_what_the_network_takes() -> None:
+    plan = make(fingerprint(512, 768))
+    settings = plan.settings
+    assert settings.preprocessing.picture_size == (176, 256) and plan.divisor == (1, 32, 32)
+    check_settings(plan)
+    assert image_size(plan) == (1, 192, 256)
+    written = plan.with_settings(settings.override(["baseline.crop_size=[1, 176, 256]"]))
+    with pytest.raises(ScreenerError, match="baseline.crop_size .* multiple of"):
+        check_settings(written)
