@@ -67,13 +67,14 @@ class FilterBank(Descriptor):
     @torch.no_grad()
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """The map (B, channels, D, H, W) of images (B, C, D, H, W)."""
-        values = image.float().mean(1, keepdim=True)
-        low, high = self.windows.T[..., None, None, None]
-        unit = ((values - low) / (high - low)).clamp(0, 1)
-        maps = [unit, *(gaussian_smooth(unit, sigma) for sigma in self.sigmas)]
-        square = unit.square()
-        for sigma in self.variance_sigmas:
-            mean = gaussian_smooth(unit, sigma)
-            variance = gaussian_smooth(square, sigma) - mean.square()
-            maps.append(variance.clamp_min(_LEAST_VARIANCE).log())
-        return torch.cat(maps, dim=1)
+        # A variance is a small difference, which 8 bits do not hold.
+        with torch.autocast(image.device.type, enabled=False):
+            values = image.float().mean(1, keepdim=True)
+            low, high = self.windows.T[..., None, None, None]
+            unit = ((values - low) / (high - low)).clamp(0, 1)
+            square = unit.square()
+            maps = [unit, *(gaussian_smooth(unit, sigma) for sigma in self.sigmas)]
+            for sigma in self.variance_sigmas:
+                variance = gaussian_smooth(square, sigma) - gaussian_smooth(unit, sigma).square()
+                maps.append(variance.clamp_min(_LEAST_VARIANCE).log())
+            return torch.cat(maps, dim=1)

@@ -10,12 +10,12 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 
 from screener_nnu.plans import Shape
+from screener_nnu.sampling.smoothing import gaussian_smooth
 
 #: Weights of the scales, finest first (Wang et al. 2003), and of a window of 3, four of them.
 FIVE_SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -149,38 +149,15 @@ def _terms(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Similarity, and contrast with structure alone, of every voxel (B, C, D, H, W), float32."""
     x, y = x.float(), y.float()
-    moments = _smoothed(torch.cat([x, y, x * x, y * y, x * y]), window).chunk(5)
+    moments = gaussian_smooth(
+        torch.cat([x, y, x * x, y * y, x * y]), _SIGMA_OF_11 * window / 11, window // 2
+    ).chunk(5)
     mean_x, mean_y, square_x, square_y, product = moments
     c1, c2 = (_K1 * value_range) ** 2, (_K2 * value_range) ** 2
     variances = square_x - mean_x**2 + square_y - mean_y**2
     structure = (2 * (product - mean_x * mean_y) + c2) / (variances + c2)
     luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
     return luminance * structure, structure
-
-
-def _smoothed(images: torch.Tensor, window: int) -> torch.Tensor:
-    """Gaussian means along every axis that is longer than 1; the border is continued."""
-    # Products with a band matrix: a convolution on a GPU may round to 10 bits, and variances are
-    # small differences.
-    with torch.autocast(images.device.type, enabled=False):
-        for axis in (2, 3, 4):
-            if images.shape[axis] > 1:
-                band = _band(images.shape[axis], window, images.device)
-                images = (images.movedim(axis, -1) @ band).movedim(-1, axis)
-    return images
-
-
-@lru_cache(maxsize=64)
-def _band(length: int, window: int, device: torch.device) -> torch.Tensor:
-    """(length, length), whose column i holds the Gaussian weights of the voxels around i."""
-    offsets = torch.arange(window, device=device) - window // 2
-    kernel = torch.exp(-0.5 * (offsets * 11 / (_SIGMA_OF_11 * window)) ** 2)
-    places = torch.arange(length, device=device)
-    rows = (places + offsets[:, None]).clamp(0, length - 1)
-    band = torch.zeros(length, length, device=device)
-    for weight, row in zip(kernel / kernel.sum(), rows, strict=True):
-        band[row, places] += weight
-    return band
 
 
 def _inner_mean(term: torch.Tensor, images: torch.Tensor, window: int) -> torch.Tensor:

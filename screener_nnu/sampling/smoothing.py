@@ -4,34 +4,49 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 
 _REACH = 3
 
 
-def gaussian_smooth(images: torch.Tensor, sigma: float | Sequence[float]) -> torch.Tensor:
+def gaussian_smooth(
+    images: torch.Tensor, sigma: float | Sequence[float], reach: int | None = None
+) -> torch.Tensor:
     """Gaussian blur along every axis of space that has more than one voxel; borders are repeated.
+
+    Computed in float32, under autocast as well.
 
     Args:
         images: (B, C, D, H, W).
         sigma: standard deviation in voxels, perhaps one an axis; 0 leaves an axis as it is.
+        reach: voxels on either side that count; by default three standard deviations.
+
+    Returns:
+        (B, C, D, H, W) float32.
     """
     sigmas = [sigma] * 3 if isinstance(sigma, (int, float)) else sigma
-    if max(sigmas) <= 0:
-        return images
-    batch, channels, *shape = images.shape
-    blurred = images.reshape(batch * channels, 1, *shape)
-    for axis, (length, width) in enumerate(zip(shape, sigmas, strict=True)):
-        if length == 1 or width <= 0:
-            continue
-        radius = max(1, math.ceil(_REACH * width))
-        offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
-        kernel = torch.exp(-0.5 * (offsets / width) ** 2)
-        kernel = kernel / kernel.sum()
-        sides = [0] * 6
-        sides[2 * (2 - axis)] = sides[2 * (2 - axis) + 1] = radius
-        view = [1, 1, *(-1 if n == axis else 1 for n in range(3))]
-        blurred = F.conv3d(F.pad(blurred, sides, mode="replicate"), kernel.view(view))
-    return blurred.view(images.shape)
+    images = images.float()
+    # Products with a band matrix: a convolution on a GPU may round to 10 bits, and variances are
+    # small differences.
+    with torch.autocast(images.device.type, enabled=False):
+        for axis, width in zip((2, 3, 4), sigmas, strict=True):
+            if images.shape[axis] > 1 and width > 0:
+                radius = max(1, math.ceil(_REACH * width)) if reach is None else reach
+                band = _band(images.shape[axis], width, radius, images.device)
+                images = (images.movedim(axis, -1) @ band).movedim(-1, axis)
+    return images
+
+
+@lru_cache(maxsize=64)
+def _band(length: int, sigma: float, radius: int, device: torch.device) -> torch.Tensor:
+    """(length, length), whose column i holds the Gaussian weights of the voxels around i."""
+    offsets = torch.arange(-radius, radius + 1, device=device)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    places = torch.arange(length, device=device)
+    rows = (places + offsets[:, None]).clamp(0, length - 1)
+    band = torch.zeros(length, length, device=device)
+    for weight, row in zip(kernel / kernel.sum(), rows, strict=True):
+        band[row, places] += weight
+    return band

@@ -42,6 +42,18 @@ def test_maps_are_those_of_scipy(modality: str) -> None:
     np.testing.assert_allclose(found, np.stack(expected), atol=2e-3)
 
 
+@pytest.mark.parametrize("mean", [0.0, 200.0])
+def test_maps_are_the_same_under_autocast(mean: float) -> None:
+    made = bank("ct", (0.8, 3.2), (1.6, 3.2))
+    drawn = torch.Generator().manual_seed(0)
+    image = mean + 20 * torch.randn(1, 1, 9, 14, 17, generator=drawn)
+    expected = made(image)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = made(image)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
 def test_there_are_fourteen_of_ct_and_colours_are_looked_at_together() -> None:
     default = FiltersSettings()
     made = bank("ct", default.sigmas, default.variance_sigmas)

@@ -45,6 +45,13 @@ def test_an_axis_can_be_smoothed_alone() -> None:
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
 
 
+def test_smoothing_is_in_float32_under_autocast() -> None:
+    images = torch.rand(1, 1, 7, 9, 11, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = gaussian_smooth(images, 1.0)
+    torch.testing.assert_close(found, gaussian_smooth(images, 1.0), rtol=0, atol=0)
+
+
 def test_crops_and_masks_are_mirrored_together_and_each_by_itself() -> None:
     images = torch.arange(64 * 27.0).view(64, 1, 3, 3, 3)
     one, other = mirrored((images, -images), torch.Generator().manual_seed(0))
