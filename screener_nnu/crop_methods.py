@@ -59,9 +59,7 @@ class CropMethod(nn.Module, ABC):
 
     @classmethod
     def default_size(cls, plan: Plan) -> Shape | None:
-        """Size of images where a plan does not say, before it is rounded up to what the network
-        takes; None for that of the stage.
-        """
+        """Size of images where a plan does not say, not yet rounded up; None for the stage's."""
         return None
 
     @classmethod

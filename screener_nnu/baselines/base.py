@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -22,6 +23,8 @@ class BaselineMethod(CropMethod):
         smoothing: standard deviation, in voxels of the plan, of the Gaussian that its maps are
             smoothed with, or that of each axis.
         advice: what helps where its training goes astray or its scores do not differ; a sentence.
+        builds_on_meta: whether it can be built of names and shapes alone; another method says in
+            `least_numbers` how large it is.
         resembles: kinds of synthetic anomalies that it learns from in much the same form; they are
             left out of the figure that chooses the epoch.
     """
@@ -29,7 +32,17 @@ class BaselineMethod(CropMethod):
     normal_only = True
     advice: ClassVar[str] = ""
     smoothing: ClassVar[float | tuple[float, float, float]] = 0.0
+    builds_on_meta: ClassVar[bool] = True
     resembles: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def least_numbers(cls, options: Mapping[str, Any]) -> int:
+        """Numbers that its weights have at least, without building it.
+
+        Args:
+            options: all of its own settings.
+        """
+        return 0
 
     @abstractmethod
     def score(self, images: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -54,6 +55,12 @@ class CflowMethod(SliceFlowMethod):
         self.flows = nn.ModuleList(
             FlowDensity(width, self.code_channels, blocks, hidden) for width in self.widths
         )
+
+    @staticmethod
+    def flow_numbers(widths: Sequence[int], options: Mapping[str, Any]) -> int:
+        """Each coupling reads the code, and has a matrix of hidden x hidden."""
+        hidden: int = options["hidden"]
+        return len(widths) * options["blocks"] * hidden * (hidden + options["code"])
 
     @torch.no_grad()
     def start_from(self, images: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -39,6 +40,12 @@ class MsFlowMethod(SliceFlowMethod):
         """Builds the flows behind the network."""
         super().__init__(plan, size, **settings)
         self.flow = MultiScaleFlow(self.widths, blocks, self.code_channels)
+
+    @staticmethod
+    def flow_numbers(widths: Sequence[int], options: Mapping[str, Any]) -> int:
+        """The first convolution of each coupling, of 3 x 3, reads the code."""
+        couplings = sum(n * width for n, width in zip(options["blocks"], widths, strict=True))
+        return 9 * int(options["code"]) * couplings
 
     def forward(
         self, images: Tensor, bodies: Tensor, generator: torch.Generator, step: int, steps: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -63,6 +64,8 @@ class SliceFlowMethod(BaselineMethod):
     mixed_precision = False
     normal_only = False
     starts_from_data = True
+    # Masks and matrices of a flow are computed when it is built.
+    builds_on_meta = False
     # Slices are scored one by one: what is odd is so in more than one.
     smoothing = (1.0, 0.0, 0.0)
     mean: Tensor
@@ -108,6 +111,19 @@ class SliceFlowMethod(BaselineMethod):
             return None
         height, width = plan.configuration["median_image_size_in_voxels"][1:]
         return 1, int(height), int(width)
+
+    @classmethod
+    def least_numbers(cls, options: Mapping[str, Any]) -> int:
+        """Those of the network, and what the options make of the flows."""
+        with torch.device("meta"):
+            backbone = empty_backbone(options["architecture"], options["weights"])
+        own = sum(value.numel() for value in backbone.network.parameters())
+        return own + cls.flow_numbers(backbone.widths, options)
+
+    @staticmethod
+    @abstractmethod
+    def flow_numbers(widths: Sequence[int], options: Mapping[str, Any]) -> int:
+        """Numbers that flows of maps of some widths have at least; see `least_numbers`."""
 
     @classmethod
     def emptied(cls, plan: Plan, size: Shape, **options: Any) -> SliceFlowMethod:

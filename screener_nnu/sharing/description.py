@@ -73,9 +73,8 @@ def _kept_figure(stage: str, checkpoint: Mapping[str, Any]) -> float | None:
     keep = checkpoint["plan"].values["screener"]["density"].get("keep")
     if not checkpoint["logging"]["values"]["figures"]:
         return _number(checkpoint["logging"]["reference"])  # fitted, and measured then
-    own = getattr(checkpoint["plan"].settings, stage)
     if stage in ("igd", "baseline"):
-        keep = own.keep
+        keep = getattr(checkpoint["plan"].settings, stage).keep
     chosen = ("density", "igd", "baseline")
     if stage in ("pretext", "start") or (stage in chosen and keep == "best"):
         return _number(checkpoint["best_figure"])

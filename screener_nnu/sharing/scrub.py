@@ -52,12 +52,20 @@ def plan_without_cases(plan: Plan) -> dict[str, Any]:
 
     settings = plan.settings
     pretext = replace(settings.pretext, weights=_without_folders(settings.pretext.weights))
-    empty = replace(settings, split=SplitSettings((), (), ()), left_out={}, pretext=pretext)
+    baseline = replace(settings.baseline, options=_plain_options(settings.baseline.options))
+    split = SplitSettings((), (), ())
+    empty = replace(settings, split=split, left_out={}, pretext=pretext, baseline=baseline)
     values = plan.with_settings(empty).to_dict()
     values.pop("continue_training", None)
     name = plan.configuration_name
     block = PlansManager(values).get_configuration(name).configuration
     return {**values, "configurations": {name: block}}
+
+
+def _plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(options.get("weights"), str):
+        return {**options, "weights": _without_folders(options["weights"])}
+    return dict(options)
 
 
 def _without_folders(weights: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from screener_nnu.baselines import OPTIONS, method_class
 from screener_nnu.baselines.base import build_method
 from screener_nnu.densities import new_density
 from screener_nnu.descriptors.image_encoder import build_image_encoder
@@ -148,17 +149,33 @@ def _network(checkpoint: Mapping[str, Any], stage: str) -> dict[str, torch.Tenso
     plan: Plan = checkpoint["plan"]
     if stage == "density":
         return _density(checkpoint, plan.settings.density).state_dict()
+    if stage == "baseline":
+        return _method(checkpoint, plan).state_dict()
     # Names and shapes alone: no memory is taken and nothing is initialised.
     with torch.device("meta"):
         if stage in ("distillation", "start"):
             return build_unet(plan, plan.channels, 1).state_dict()
         if stage == "igd":
             return empty_igd(plan).state_dict()
-        if stage == "baseline":
-            return build_method(plan, empty=True).state_dict()
         if stage == "pretext":
             return build_image_encoder(plan, 0, empty=True).network.state_dict()
         return stage_unet(plan, stage).state_dict()
+
+
+def _method(checkpoint: Mapping[str, Any], plan: Plan) -> nn.Module:
+    baseline = plan.settings.baseline
+    kind = method_class(baseline.method)
+    if kind.builds_on_meta:
+        with torch.device("meta"):
+            return build_method(plan, empty=True)
+    if kind.least_numbers(kind.options(baseline.options, OPTIONS)) > _held(checkpoint):
+        raise ScreenerError(f"its {baseline.method} is smaller than its plan says")
+    return build_method(plan, empty=True)
+
+
+def _held(checkpoint: Mapping[str, Any]) -> int:
+    """Numbers in the weights of a file; no more are built where building takes memory."""
+    return sum(t.numel() for t in checkpoint["network_weights"].values() if torch.is_tensor(t))
 
 
 def _density(checkpoint: Mapping[str, Any], density: DensitySettings) -> nn.Module:
@@ -173,7 +190,6 @@ def _density(checkpoint: Mapping[str, Any], density: DensitySettings) -> nn.Modu
             return made
     # A flow draws its start by factorising matrices, which has to be done in earnest; each of its
     # steps has a matrix of hidden x hidden, so no more is built than the file holds.
-    held = sum(t.numel() for t in checkpoint["network_weights"].values() if torch.is_tensor(t))
-    if not 0 < density.flow_steps * density.hidden**2 <= held:
+    if not 0 < density.flow_steps * density.hidden**2 <= _held(checkpoint):
         raise ScreenerError("its density is smaller than its plan says")
     return new_density(density, *channels)
