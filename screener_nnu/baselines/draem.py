@@ -110,7 +110,9 @@ class DraemMethod(PaintedMethod):
         painted = self.paint(images, bodies, generator).images
         reconstructed, logits = self._networks(painted)
         changed = (painted - images).abs().amax(1, keepdim=True) > _CHANGED * _RANGE
-        alike = ms_ssim_map(reconstructed, images, self.window, (1.0,), _RANGE)[:, None]
+        # Of values in [0, 1]: with a mean near 0 the term of luminance means nothing.
+        pair = (reconstructed.float() + 1) / 2, (images.float() + 1) / 2
+        alike = ms_ssim_map(*pair, self.window, (1.0,))[:, None]
         return {
             "l2": body_mean((reconstructed.float() - images).square(), bodies),
             "ssim": 1 - body_mean(alike, bodies),
