@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from screener_nnu.descriptors.base import EQUALISED, ImageKind
+from screener_nnu.descriptors.base import EQUALISED, ImageKind, beyond
 from screener_nnu.errors import CaseError, ScreenerError
-from screener_nnu.inference.volume import beyond
 from screener_nnu.plans import Plan, Shape
 from screener_nnu.sampling.crops import Box, resize_boxes, voxels_per_crop
 from screener_nnu.sampling.neighbours import draw_neighbours

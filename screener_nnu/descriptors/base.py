@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.plans import PreprocessingSettings, Shape, Spacing
+from screener_nnu.plans import Plan, PreprocessingSettings, Shape, Spacing
+from screener_nnu.preprocessing.modality import modality_of
 from screener_nnu.setting_values import parse
 
 #: Images of a case that a descriptor may read.
@@ -20,6 +21,11 @@ ImageKind = Literal["equalised", "hu"]
 EQUALISED: ImageKind = "equalised"
 HU: ImageKind = "hu"
 _SPACING_TOLERANCE = 0.01
+
+
+def beyond(kind: ImageKind, plan: Plan) -> float:
+    """Value of what lies beyond the border of an image."""
+    return 0.0 if kind == EQUALISED else modality_of(plan.settings.preprocessing).beyond
 
 
 class Descriptor(nn.Module, ABC):

@@ -9,14 +9,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from screener_nnu.descriptors.base import EQUALISED, HU, ImageKind
+from screener_nnu.descriptors.base import EQUALISED, HU, ImageKind, beyond
 from screener_nnu.detectors.base import Detector
 from screener_nnu.inference.sliding_window import Part, cells_to_voxels, score_volume
 from screener_nnu.inference.tile_memory import affordable_tile, tiles_at_once
 from screener_nnu.inference.tiles import needed_cells, needed_voxels, voxels_of_cells
 from screener_nnu.plans import Plan, Shape, StockPlan
 from screener_nnu.preprocessing.case_files import CaseFolder
-from screener_nnu.preprocessing.modality import modality_of
 from screener_nnu.sampling.crops import as_batch
 from screener_nnu.scoring.teacher import Teacher, mean_descriptor
 
@@ -48,11 +47,6 @@ def on_plan_grid(image: torch.Tensor, grid_shape: Shape) -> torch.Tensor:
 #: Gives an image of a scan (D, H, W), or (C, D, H, W) in colour, on the plan's grid: `equalised`
 #: or `hu`.
 Images = Callable[[ImageKind], torch.Tensor]
-
-
-def beyond(kind: ImageKind, plan: Plan) -> float:
-    """Value of what lies beyond the border of an image."""
-    return 0.0 if kind == EQUALISED else modality_of(plan.settings.preprocessing).beyond
 
 
 def images_of(cases: CaseFolder, case: str) -> Images:

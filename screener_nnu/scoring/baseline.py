@@ -10,6 +10,7 @@ from torch import nn
 
 from screener_nnu.baselines.base import BaselineMethod
 from screener_nnu.baselines.window import scale, window_of
+from screener_nnu.descriptors.base import beyond
 from screener_nnu.networks.unet import method_precision
 from screener_nnu.plans import Plan, Shape
 from screener_nnu.sampling.smoothing import gaussian_smooth
@@ -34,6 +35,7 @@ class BaselineDetector(nn.Module):
         self.reads: Literal["hu", "equalised"] = settings.baseline.image  # type: ignore[assignment]
         self.tile: Shape = method.size
         self.window = window_of(plan)
+        self.beyond = beyond(self.reads, plan)
         self.low_precision_cpu = settings.low_precision_cpu
 
     @torch.no_grad()
@@ -48,11 +50,10 @@ class BaselineDetector(nn.Module):
         """The same of images by themselves."""
         shape = image.shape[2:]
         missing = [max(0, n - m) for n, m in zip(self.tile, shape, strict=True)]
-        filled = F.pad(
-            scale(image, self.window), [v for m in missing[::-1] for v in (0, m)], value=-1
-        )
+        sides = [v for m in missing[::-1] for v in (0, m)]
+        filled = scale(F.pad(image.float(), sides, value=self.beyond), self.window)
         with method_precision(self.method.mixed_precision, image.device, self.low_precision_cpu):
             scores = self.method.score(filled).float()
         depth, height, width = shape
-        smooth = gaussian_smooth(scores[:, None], self.method.smoothing)
-        return smooth[:, 0, :depth, :height, :width]
+        own = scores[:, None, :depth, :height, :width]
+        return gaussian_smooth(own, self.method.smoothing)[:, 0]
