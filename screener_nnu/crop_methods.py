@@ -26,6 +26,7 @@ class CropMethod(nn.Module, ABC):
             arguments of the method.
         mixed_precision: whether its networks may compute in it.
         normal_only: whether it takes what it learns from as normal.
+        mirrors: whether its crops may be mirrored; without it a plan's setting does nothing.
         starts_from_data: whether it takes first values from images, see `start_from`.
         size: of images, (z, y, x).
 
@@ -37,6 +38,7 @@ class CropMethod(nn.Module, ABC):
     Settings: ClassVar[type] = NoSettings
     mixed_precision: ClassVar[bool] = True
     normal_only: ClassVar[bool] = False
+    mirrors: ClassVar[bool] = True
     starts_from_data: ClassVar[bool] = False
 
     def __init__(self, plan: Plan, size: Shape) -> None:
@@ -93,8 +95,8 @@ class CropMethod(nn.Module, ABC):
         """The method whose weights will be filled in."""
         return cls(plan, size, **options)
 
-    def start_from(self, images: Tensor) -> None:  # noqa: B027 (optional hook)
-        """Takes first values from images (n, C, D, H, W), the same ones in every process."""
+    def start_from(self, images: Tensor, bodies: Tensor) -> None:  # noqa: B027 (optional hook)
+        """Takes first values from images (n, C, D, H, W) with their body masks (n, 1, D, H, W)."""
 
     def parts(self, steps: int) -> Mapping[str, Iterator[nn.Parameter]]:
         """Parameters by the name of the part that is trained in turn; empty for all at once.

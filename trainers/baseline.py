@@ -94,6 +94,11 @@ class BaselineTrainer(CropTrainer):
         """Measures on validation scans what the scores of this detector mean."""
         self.calibrate_as(BASELINE)
 
+    @classmethod
+    def own_settings(cls, settings: dict[str, Any]) -> Any:
+        """Its own, and the patches of MedMix, which some methods paste."""
+        return settings["baseline"], settings["pretext"]["medmix"]
+
     def extra_state(self) -> dict[str, Any]:
         """What prediction needs beside the weights."""
         return {"score_statistics": self.score_statistics}

@@ -86,11 +86,15 @@ class CropTrainer(ScreenerTrainer):
         return self.batches(self.reader(self._names(), self.stage), first_step)
 
     def prepare(self) -> None:
-        """Gives a method the images that it starts from."""
-        if self.model.starts_from_data:
-            reader = self.reader(self._names(), f"{self.stage} start")
-            samples = [reader[index] for index in range(_FIRST_IMAGES)]
-            self.model.start_from(self.images_of(samples)[0])
+        """Gives a method the images that it starts from; all processes take the first one's."""
+        if not self.model.starts_from_data:
+            return
+        reader = self.reader(self._names(), f"{self.stage} start")
+        samples = [reader[index] for index in range(_FIRST_IMAGES)]
+        self.model.start_from(*self.images_of(samples))
+        if self.is_ddp:
+            for value in self.model.state_dict().values():
+                torch.distributed.broadcast(value, 0)
 
     def compute_loss(
         self, batch: list[ImageSample], step: int
@@ -100,7 +104,7 @@ class CropTrainer(ScreenerTrainer):
             self.device, self.settings.seed, f"{self.stage} device", step, self.local_rank
         )
         images, bodies = self.images_of(batch)
-        if self.method_settings.mirror:
+        if self.method_settings.mirror and self.model.mirrors:
             images, bodies = mirrored((images, bodies), generator)
         steps = self.optimiser_settings.steps
         if self.in_turns:

@@ -9,7 +9,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from screener_nnu.baselines.slice_flows import SliceFlowMethod, SliceFlowSettings
+from screener_nnu.baselines.slice_flows import (
+    SliceFlowMethod,
+    SliceFlowSettings,
+    body_positions,
+)
 from screener_nnu.densities.flow import FlowDensity
 from screener_nnu.plans import Plan, Shape
 from screener_nnu.setting_values import Count, CountOrNone
@@ -63,27 +67,32 @@ class CflowMethod(SliceFlowMethod):
         return len(widths) * options["blocks"] * hidden * (hidden + options["code"])
 
     @torch.no_grad()
-    def start_from(self, images: Tensor) -> None:
+    def start_from(self, images: Tensor, bodies: Tensor) -> None:
         """Features first, then the flows' own first values."""
-        super().start_from(images)
+        super().start_from(images, bodies)
         maps = self.maps(images[:1])
-        for flow, one, code in zip(self.flows, maps, self.codes(maps), strict=True):
-            flow.initialise(one[:, :, None], code[:, :, None].contiguous())  # type: ignore[operator]
+        inside = body_positions(bodies[:1], maps)
+        for flow, *pair, own in zip(self.flows, maps, self.codes(maps), inside, strict=True):
+            flow.initialise(*(_columns(one.movedim(1, -1)[own]) for one in pair))  # type: ignore[operator]
 
     def forward(
         self, images: Tensor, bodies: Tensor, generator: torch.Generator, step: int, steps: int
     ) -> dict[str, Tensor]:
-        """Negative log-likelihood of drawn places, in nats a number, mean over the scales."""
+        """Negative log-likelihood of drawn places in the body, in nats a number.
+
+        It is the mean over the scales.
+        """
         maps = self.maps(images)
         losses = []
-        for flow, one, code in zip(self.flows, maps, self.codes(maps), strict=True):
-            rows, given = (values.movedim(1, -1).flatten(0, -2) for values in (one, code))
+        inside = body_positions(bodies, maps)
+        for flow, *pair, own in zip(self.flows, maps, self.codes(maps), inside, strict=True):
+            rows, given = (values.movedim(1, -1).flatten(0, -2) for values in pair)
+            weights = own.flatten().float()
             if self.positions:
-                shape = (min(self.positions, len(rows)),)
-                drawn = torch.randint(len(rows), shape, generator=generator, device=rows.device)
-                rows, given = rows[drawn], given[drawn]
-            y, c = (values.T[None, :, :, None, None] for values in (rows, given))
-            losses.append(-flow(y, c).mean() / one.shape[1])
+                drawn = draw_marked(own.flatten(), min(self.positions, len(rows)), generator)
+                rows, given, weights = rows[drawn], given[drawn], weights[drawn]
+            found = flow(_columns(rows), _columns(given)).flatten()
+            losses.append(-(found * weights).sum() / weights.sum() / rows.shape[1])
         return {"NLL": torch.stack(losses).mean()}
 
     def energies(self, maps: list[Tensor]) -> list[Tensor]:
@@ -92,3 +101,21 @@ class CflowMethod(SliceFlowMethod):
             -flow(one[:, :, None], code[:, :, None])[:, 0] / one.shape[1]
             for flow, one, code in zip(self.flows, maps, self.codes(maps), strict=True)
         ]
+
+
+def draw_marked(marked: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Places (count,) of a mask (N,), each one alike likely; the device is not waited for.
+
+    Args:
+        marked: at least one is True.
+        count: how many are drawn; the same one may come again.
+        generator: on the device of the mask.
+    """
+    before = marked.cumsum(0)
+    drawn = torch.rand(count, generator=generator, device=marked.device, dtype=torch.float64)
+    return torch.searchsorted(before, (drawn * before[-1]).long(), right=True)
+
+
+def _columns(rows: Tensor) -> Tensor:
+    """Vectors (n, C) as a map (1, C, n, 1, 1)."""
+    return rows.T[None, :, :, None, None]

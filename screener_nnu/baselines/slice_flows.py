@@ -63,6 +63,8 @@ class SliceFlowMethod(BaselineMethod):
     Settings: ClassVar[type] = SliceFlowSettings
     mixed_precision = False
     normal_only = False
+    # They are told the place in the slice.
+    mirrors = False
     starts_from_data = True
     # Masks and matrices of a flow are computed when it is built.
     builds_on_meta = False
@@ -131,15 +133,15 @@ class SliceFlowMethod(BaselineMethod):
         return cls(plan, size, empty=True, **options)
 
     @torch.no_grad()
-    def start_from(self, images: Tensor) -> None:
-        """Takes mean and standard deviation of the features of images."""
+    def start_from(self, images: Tensor, bodies: Tensor) -> None:
+        """Takes mean and standard deviation of the features in bodies, each image counting once."""
         sums = torch.zeros(2, sum(self.widths), device=images.device, dtype=torch.float64)
-        for image in images.split(1):
-            maps = [
-                features.double().movedim(1, 0).flatten(1) for features in self._features(image)
-            ]
-            first = torch.cat([values.mean(1) for values in maps])
-            sums += torch.stack([first, torch.cat([values.square().mean(1) for values in maps])])
+        for image, body in zip(images.split(1), bodies.split(1), strict=True):
+            maps = self._features(image)
+            pairs = zip(maps, body_positions(body, maps), strict=True)
+            rows = [one.movedim(1, -1)[inside].double() for one, inside in pairs]
+            first = torch.cat([values.mean(0) for values in rows])
+            sums += torch.stack([first, torch.cat([values.square().mean(0) for values in rows])])
         mean, square = sums / len(images)
         std = (square - mean.square()).clamp_min(0).sqrt().clamp_min(_LEAST_DEVIATION)
         self.feature_mean.copy_(mean.view(-1, 1, 1))
@@ -187,6 +189,25 @@ class SliceFlowMethod(BaselineMethod):
     @abstractmethod
     def energies(self, maps: list[Tensor]) -> list[Tensor]:
         """How odd each place (n, h, w) of maps (n, C, h, w) is, for each scale."""
+
+
+def body_positions(bodies: Tensor, maps: Sequence[Tensor]) -> list[Tensor]:
+    """Positions of maps more than half of which lie in the body; all where there are none.
+
+    Args:
+        bodies: masks (B, 1, D, H, W).
+        maps: (B D, C, h, w) of their slices.
+
+    Returns:
+        (B D, h, w) bool of each map.
+    """
+    planes = to_planes(bodies).float()
+    found = []
+    for one in maps:
+        height, width = one.shape[2:]
+        inside = F.adaptive_avg_pool2d(planes, (height, width))[:, 0] > 0.5
+        found.append(inside | ~inside.any())
+    return found
 
 
 def place_code(height: int, width: int, channels: int, device: torch.device) -> Tensor:

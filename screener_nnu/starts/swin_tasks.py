@@ -53,6 +53,8 @@ class SwinTasks(StartMethod):
 
     Settings = SwinTasksSettings
     least_crops = 2
+    # Mirrored along both axes, an image is one that was turned by 180 degrees.
+    mirrors = False
     paper = "Self-supervised pre-training of Swin transformers for 3D medical image analysis"
 
     def __init__(

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from screener_nnu.baselines.base import build_method
-from screener_nnu.baselines.slice_flows import place_code
+from screener_nnu.baselines.cflow import draw_marked
+from screener_nnu.baselines.slice_flows import body_positions, place_code
 from screener_nnu.baselines.window import unscale
 from screener_nnu.networks.map_flows import ChannelNorm, MultiScaleFlow, clamped
 from tests.baselines.made_plans import PICTURE, VOLUME, method_plan
@@ -93,18 +94,64 @@ def test_a_place_is_coded_the_same_way_whatever_the_slice(name: str) -> None:
     method = build_method(method_plan(VOLUME, name)).eval()
     images = torch.full((1, 1, *method.size), 0.2)
     with torch.no_grad():
-        method.start_from(torch.rand(2, 1, *method.size) * 2 - 1)
+        method.start_from(torch.rand(2, 1, *method.size) * 2 - 1, torch.ones(2, 1, *method.size))
         scores = method.score(images)
     # Every slice is the same picture.
     torch.testing.assert_close(scores[0, :1].expand_as(scores[0]), scores[0], rtol=1e-4, atol=1e-4)
 
 
+def halves(method: Any, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images whose left half lies in the body."""
+    drawn = torch.Generator().manual_seed(0)
+    images = torch.rand(count, 1, *method.size, generator=drawn) * 2 - 1
+    bodies = torch.zeros(images.shape, dtype=torch.bool)
+    bodies[..., : images.shape[4] // 2] = True
+    return images, bodies
+
+
+def test_positions_count_where_more_than_half_lies_in_the_body() -> None:
+    bodies = torch.zeros(1, 1, 2, 4, 8, dtype=torch.bool)
+    bodies[:, :, 0, :, :3] = True
+    maps = [torch.zeros(2, 1, 2, 4), torch.zeros(2, 1, 1, 2), torch.zeros(2, 1, 1, 1)]
+    fine, coarse, whole = body_positions(bodies, maps)
+    assert fine.tolist() == [[[True, False, False, False]] * 2, [[False] * 4] * 2]
+    assert coarse.tolist() == [[[True, False]], [[False, False]]]
+    assert whole.all()  # where nothing lies in the body, all count
+
+
+@pytest.mark.parametrize("positions", [0, 64])
+def test_places_in_air_are_not_learned(positions: int) -> None:
+    own = f"baseline.options.positions={positions}"
+    method: Any = build_method(method_plan(VOLUME, "cflow", [own]))
+    images, bodies = halves(method, 2)
+    method.start_from(images, bodies)
+    with torch.no_grad():
+        energies = method.energies(method.maps(images))
+        parts = [one[..., : one.shape[2] // 2].flatten() for one in energies]
+        found = method(images, bodies, torch.Generator().manual_seed(0), 0, 1)["NLL"]
+    if positions:
+        few = [torch.stack([part.min(), part.max()]) for part in parts]
+        low, high = torch.stack(few).mean(0)
+        assert low < found < high
+    else:
+        torch.testing.assert_close(found, torch.stack([part.mean() for part in parts]).mean())
+
+
+def test_marked_places_are_drawn_alike_often() -> None:
+    marked = torch.tensor([False, True, False, False, True, True, False])
+    drawn = draw_marked(marked, 3000, torch.Generator().manual_seed(0))
+    counts = torch.bincount(drawn, minlength=7)
+    assert not counts[~marked].any()
+    assert (counts[marked] - 1000).abs().max() < 120
+
+
 def test_first_values_standardise_the_features() -> None:
     method: Any = build_method(method_plan(VOLUME, "msflow"))
-    images = torch.rand(3, 1, *method.size) * 2 - 1
-    method.start_from(images)
+    images, bodies = halves(method, 3)
+    method.start_from(images, bodies)
     for maps in method.maps(images):
-        values = maps.movedim(1, 0).flatten(1)
+        # Of the left half of each map, which lies in the body.
+        values = maps[..., : maps.shape[3] // 2].movedim(1, 0).flatten(1)
         torch.testing.assert_close(values.mean(1), torch.zeros(len(values)), atol=1e-3, rtol=0)
         moving = values.std(1) > 0.5  # a channel that is the same everywhere stays so
         torch.testing.assert_close(
@@ -130,7 +177,7 @@ def test_colours_of_ct_are_three_windows_and_pictures_stay_as_they_are() -> None
 def test_an_image_gets_more_likely(name: str) -> None:
     method = build_method(method_plan(PICTURE, name)).train()
     images = torch.rand(2, 1, *method.size, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    method.start_from(images)
+    method.start_from(images, torch.ones_like(images))
     optimiser = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=5e-3)
     values = []
     for step in range(25):
