@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from screener_nnu.optimiser_settings import OptimiserSettings
-from screener_nnu.setting_values import Count, OneOf
+from screener_nnu.setting_values import Count, OneOf, SizeOrNone
 
 
 @dataclass(frozen=True)
@@ -31,28 +31,7 @@ class BaselineSettings:
     method: str = "autoencoder"
     options: dict[str, Any] = field(default_factory=dict, hash=False)
     image: Annotated[str, OneOf("hu", "equalised")] = "hu"
-    crop_size: tuple[Count, ...] = ()
+    crop_size: SizeOrNone = ()
     crops_per_step: Count = 4
     mirror: bool = True
     keep: Annotated[str, OneOf("best", "last")] = "best"
-
-    def __post_init__(self) -> None:
-        """Refuses a size of other than three numbers."""
-        if len(self.crop_size) not in (0, 3):
-            raise ValueError(f"crop_size must have three numbers, but is {list(self.crop_size)}")
-
-    def size(
-        self, crop_size: tuple[int, int, int], picture_size: tuple[int, ...] = ()
-    ) -> tuple[int, int, int]:
-        """Voxels (z, y, x) of an image.
-
-        Args:
-            crop_size: the plan's.
-            picture_size: that all pictures are resized to, where there is one.
-
-        Example:
-            >>> BaselineSettings().size((40, 40, 40))
-            (40, 40, 40)
-        """
-        whole = (1, *picture_size) if picture_size else crop_size
-        return self.crop_size or whole  # type: ignore[return-value]

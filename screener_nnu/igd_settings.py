@@ -13,6 +13,7 @@ from screener_nnu.setting_values import (
     NotNegative,
     OneOf,
     Positive,
+    SizeOrNone,
     Within,
 )
 
@@ -74,7 +75,7 @@ class IgdSettings:
     local_pretext_plans: str = ""
     freeze: bool = True
     models: Annotated[str, OneOf("both", GLOBAL, LOCAL)] = "both"
-    image_size: tuple[Count, ...] = ()
+    image_size: SizeOrNone = ()
     patch: CountOrNone = 0
     images_per_step: Annotated[int, Within(at_least=2)] = 4
     patches: CountOrNone = 16
@@ -88,11 +89,6 @@ class IgdSettings:
     critic: bool = True
     critic_weight: NotNegative = 0.1
     keep: Annotated[str, OneOf("best", "last")] = "last"
-
-    def __post_init__(self) -> None:
-        """Refuses a size of other than three numbers."""
-        if len(self.image_size) not in (0, 3):
-            raise ValueError(f"image_size must have three numbers, but is {list(self.image_size)}")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -114,22 +110,6 @@ class IgdSettings:
         of_all = self.pretext_plans or own
         plans = {GLOBAL: of_all, LOCAL: self.local_pretext_plans or of_all}
         return {name: plans[name] for name in self.names}
-
-    def size(
-        self, crop_size: tuple[int, int, int], picture_size: tuple[int, ...] = ()
-    ) -> tuple[int, int, int]:
-        """Voxels (z, y, x) of an image of the global model.
-
-        Args:
-            crop_size: the plan's.
-            picture_size: that all pictures are resized to, where there is one.
-
-        Example:
-            >>> IgdSettings().size((1, 96, 96), (128, 128)), IgdSettings().size((40, 40, 40))
-            ((1, 128, 128), (40, 40, 40))
-        """
-        whole = (1, *picture_size) if picture_size else crop_size
-        return self.image_size or whole  # type: ignore[return-value]
 
     def patch_size(self, size: tuple[int, int, int]) -> tuple[int, int, int]:
         """Voxels (z, y, x) of an image of the local model.

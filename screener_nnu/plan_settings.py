@@ -363,6 +363,17 @@ class ScreenerSettings:
     reasons: dict[str, str] = field(default_factory=dict, hash=False)
     left_out: dict[str, str] = field(default_factory=dict, hash=False)
 
+    def image_size(self, own: tuple[int, ...]) -> Shape:
+        """Voxels (z, y, x) of what a stage takes as a whole image.
+
+        Args:
+            own: setting of the stage; empty for all of a picture where all have one size, and
+                otherwise for the crop of self-supervision.
+        """
+        pictures = self.preprocessing.picture_size
+        whole = (1, *pictures) if pictures else self.crop_size
+        return own or whole  # type: ignore[return-value]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return json.loads(json.dumps(asdict(self)))

@@ -16,6 +16,7 @@ from screener_nnu.setting_values import (
     Positive,
     PositiveRange,
     Rising,
+    SizeOrNone,
     Within,
     parse,
 )
@@ -225,17 +226,12 @@ class PretextSettings:
     backbone: str = UNET
     weights: str = ""
     pooled: Annotated[str, OneOf(ALL_STAGES, DEEPEST)] = ALL_STAGES
-    crop_size: tuple[Count, ...] = ()
+    crop_size: SizeOrNone = ()
     patch: CountOrNone = 0
     images_per_step: Annotated[int, Within(at_least=2)] = 4
     medmix: MedMixSettings = MedMixSettings()
     views: ViewSettings = ViewSettings()
     relabel_after_crop: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuses a crop of other than three numbers."""
-        if len(self.crop_size) not in (0, 3):
-            raise ValueError(f"crop_size must have three numbers, but is {list(self.crop_size)}")
 
     def image_size(self, crop_size: tuple[int, int, int]) -> tuple[int, int, int]:
         """Voxels (z, y, x) of an image, in a plan whose crop of self-supervision has `crop_size`.

@@ -81,6 +81,18 @@ class OneOf:
         return " or ".join(self.names)
 
 
+class ThreeOrNone:
+    """Marks a list that has three numbers, or none where a default is meant."""
+
+    def holds(self, values: Sequence[float]) -> bool:
+        """Whether a list is allowed."""
+        return len(values) in (0, 3)
+
+    def __str__(self) -> str:
+        """The rule in words."""
+        return "three numbers, or [] for the default"
+
+
 #: How names of settings that depend on others end.
 OPTIONS = "options"
 Count = Annotated[int, Within(at_least=1)]
@@ -89,6 +101,7 @@ Positive = Annotated[float, Within(above=0)]
 NotNegative = Annotated[float, Within(at_least=0)]
 Fraction = Annotated[float, Within(at_least=0, at_most=1)]
 Size = tuple[Count, Count, Count]
+SizeOrNone = Annotated[tuple[Count, ...], ThreeOrNone()]
 PositiveRange = Annotated[tuple[Positive, Positive], Rising()]
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from screener_nnu.optimiser_settings import OptimiserSettings
-from screener_nnu.setting_values import Count
+from screener_nnu.setting_values import Count, SizeOrNone
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,6 @@ class StartSettings:
     )
     method: str = "masked_autoencoder"
     options: dict[str, Any] = field(default_factory=dict, hash=False)
-    crop_size: tuple[Count, ...] = ()
+    crop_size: SizeOrNone = ()
     crops_per_step: Count = 4
     mirror: bool = True
-
-    def __post_init__(self) -> None:
-        """Refuses a size of other than three numbers."""
-        if len(self.crop_size) not in (0, 3):
-            raise ValueError(f"crop_size must have three numbers, but is {list(self.crop_size)}")

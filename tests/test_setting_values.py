@@ -8,7 +8,15 @@ from typing import Any, Optional
 import pytest
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.setting_values import Count, Positive, PositiveRange, Size, assign, parse
+from screener_nnu.setting_values import (
+    Count,
+    Positive,
+    PositiveRange,
+    Size,
+    SizeOrNone,
+    assign,
+    parse,
+)
 
 
 @dataclass(frozen=True)
@@ -93,3 +101,13 @@ def test_a_part_is_given_and_taken_away_as_a_whole() -> None:
     assert parse(Whole, values, "whole").part == Part(4)
     assign(values, "part=null")
     assert parse(Whole, values, "whole").part is None
+
+
+def test_a_size_has_three_numbers_or_is_left_to_a_default() -> None:
+    assert parse(SizeOrNone, [], "size") == ()
+    assert parse(SizeOrNone, [4, 5, 6], "size") == (4, 5, 6)
+    for wrong in ([4, 5], [4, 5, 6, 7]):
+        with pytest.raises(ScreenerError, match=r"size must be three numbers, or \[\] for the def"):
+            parse(SizeOrNone, wrong, "size")
+    with pytest.raises(ScreenerError, match="size must be at least 1"):
+        parse(SizeOrNone, [4, 0, 6], "size")

@@ -36,8 +36,7 @@ class IgdImages:
         self.plan, self.folder, self.device = plan, folder, device
         self.settings = plan.settings
         self.sizes = image_sizes(plan)
-        grid = self.settings.preprocessing
-        self.size = self.settings.igd.size(self.settings.crop_size, grid.picture_size)
+        self.size = self.settings.image_size(self.settings.igd.image_size)
 
     def reader(self, names: tuple[str, ...], stage: str) -> ImageReader:
         """Reads images of some cases, which cover `size` on the plan's grid."""

@@ -47,7 +47,7 @@ def image_size(plan: Plan) -> Shape:
     A size that nobody wrote is rounded up to what the network takes: air fills the images up.
     """
     settings = plan.settings
-    size = settings.baseline.size(settings.crop_size, settings.preprocessing.picture_size)
+    size = settings.image_size(settings.baseline.crop_size)
     if settings.baseline.crop_size:
         return size
     own = method_class(settings.baseline.method).default_size(plan) or size

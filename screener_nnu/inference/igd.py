@@ -33,7 +33,7 @@ def image_sizes(plan: Plan) -> dict[str, Shape]:
         ScreenerError: patches are larger than images, or images too small to be compared.
     """
     settings = plan.settings
-    whole = settings.igd.size(settings.crop_size, settings.preprocessing.picture_size)
+    whole = settings.image_size(settings.igd.image_size)
     try:
         sizes = {
             name: whole if name == GLOBAL else settings.igd.patch_size(whole)

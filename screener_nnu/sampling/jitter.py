@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from screener_nnu.plans import JitterSettings
+from screener_nnu.sampling.image_draws import ImageDraws
 
 
 def colour_jitter(
@@ -31,37 +32,18 @@ def colour_jitter(
         least_spacing: lower bound of the spacing in mm, where it is known: the device is not waited
             for then.
     """
-    draws = _Draws(images, settings.probability, generator)
+    draws, likely = ImageDraws(len(images), generator), settings.probability
     least = float(in_plane_spacing.min()) if least_spacing is None else least_spacing
     images = _blur_or_sharpen(images, in_plane_spacing, least, settings, draws)
-    sigma = draws.gated(0.0, settings.noise, neutral=0.0)
+    sigma = draws.gated((0.0, settings.noise), likely, neutral=0.0)
     noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
     images = images + sigma * noise
-    images = (images * draws.gated(*settings.brightness, neutral=1.0)).clamp(0, 1)
+    images = (images * draws.gated(settings.brightness, likely, neutral=1.0)).clamp(0, 1)
     mean = images.mean(dim=(1, 2, 3, 4), keepdim=True)
-    images = ((images - mean) * draws.gated(*settings.contrast, neutral=1.0) + mean).clamp(0, 1)
-    return images ** draws.gated(*settings.gamma, neutral=1.0)
-
-
-class _Draws:
-    """Per-crop random numbers of shape (B, 1, 1, 1, 1)."""
-
-    def __init__(
-        self, images: torch.Tensor, probability: float, generator: torch.Generator
-    ) -> None:
-        self.count = len(images)
-        self.device = images.device
-        self.probability = probability
-        self.generator = generator
-
-    def uniform(self, low: float, high: float) -> torch.Tensor:
-        draws = torch.rand(self.count, generator=self.generator, device=self.device)
-        return (low + (high - low) * draws).view(-1, 1, 1, 1, 1)
-
-    def gated(self, low: float, high: float, neutral: float) -> torch.Tensor:
-        value = self.uniform(low, high)
-        applied = self.uniform(0.0, 1.0) < self.probability
-        return torch.where(applied, value, torch.full_like(value, neutral))
+    images = ((images - mean) * draws.gated(settings.contrast, likely, neutral=1.0) + mean).clamp(
+        0, 1
+    )
+    return images ** draws.gated(settings.gamma, likely, neutral=1.0)
 
 
 def _blur_or_sharpen(
@@ -69,12 +51,12 @@ def _blur_or_sharpen(
     spacing: torch.Tensor,
     least_spacing: float,
     settings: JitterSettings,
-    draws: _Draws,
+    draws: ImageDraws,
 ) -> torch.Tensor:
-    sigma_mm = draws.uniform(0.0, settings.blur_sigma_mm)
-    amount = draws.uniform(0.0, settings.sharpen)
-    sharpens = draws.uniform(0.0, 1.0) < 0.5
-    applied = draws.uniform(0.0, 1.0) < settings.probability
+    sigma_mm = draws.within((0.0, settings.blur_sigma_mm))
+    amount = draws.within((0.0, settings.sharpen))
+    sharpens = draws.happens(0.5)
+    applied = draws.happens(settings.probability)
     sigma = sigma_mm.view(-1, 1) / spacing.to(images)
     blurred = blur_in_plane(images, sigma, settings.blur_sigma_mm / least_spacing)
     changed = torch.where(sharpens, images + amount * (images - blurred), blurred)

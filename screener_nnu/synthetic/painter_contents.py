@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from screener_nnu.plans import Range, Spacing
 from screener_nnu.sampling.colours import between
+from screener_nnu.sampling.image_draws import ImageDraws
 from screener_nnu.sampling.noise import octave_noise
 from screener_nnu.sampling.orientation import between_cubes
 from screener_nnu.synthetic.painter_shapes import draw_turns
@@ -58,7 +59,7 @@ class Contents:
         Returns:
             (B, C, D, H, W) in [-1, 1].
         """
-        draws = _Draws(len(images), images.device, generator)
+        draws = ImageDraws(len(images), generator)
         tissue = (self._tissue(images, spacing, draws) + 1) / 2
         if self.noise_only > 0:
             level, deviation = draws.within(_NOISE_LEVEL), draws.within(_NOISE_DEVIATION)
@@ -66,7 +67,7 @@ class Contents:
             tissue = torch.where(draws.happens(self.noise_only), noise, tissue)
         return self._recoloured(tissue.clamp(0, 1), draws) * 2 - 1
 
-    def _tissue(self, images: torch.Tensor, spacing: Spacing, draws: _Draws) -> torch.Tensor:
+    def _tissue(self, images: torch.Tensor, spacing: Spacing, draws: ImageDraws) -> torch.Tensor:
         """Images of the batch, mirrored, turned and moved far; beyond the border they go back."""
         count, size = len(images), images.shape[2:]
         further = 1 + (draws.uniform() * (count - 1)).long().clamp(max=max(count - 2, 0))
@@ -85,7 +86,7 @@ class Contents:
         grid = F.affine_grid(theta, list(images.shape), align_corners=False)
         return F.grid_sample(donors.float(), grid, padding_mode="reflection", align_corners=False)
 
-    def _recoloured(self, values: torch.Tensor, draws: _Draws) -> torch.Tensor:
+    def _recoloured(self, values: torch.Tensor, draws: ImageDraws) -> torch.Tensor:
         """Values in [0, 1], changed."""
         values = values * draws.gated(self.gain, self.probability, neutral=1.0)
         values = (values + draws.gated(self.offset, self.probability, neutral=0.0)).clamp(0, 1)
@@ -96,25 +97,3 @@ class Contents:
             noise = self.noise * noise * draws.happens(self.probability)
             values = (values + noise).clamp(0, 1)
         return values
-
-
-@dataclass(frozen=True)
-class _Draws:
-    """Random numbers of B images."""
-
-    count: int
-    device: torch.device
-    generator: torch.Generator
-
-    def uniform(self, *shape: int) -> torch.Tensor:
-        return torch.rand(self.count, *shape, generator=self.generator, device=self.device)
-
-    def within(self, bounds: Range) -> torch.Tensor:
-        return between(self.uniform(1, 1, 1, 1), bounds)
-
-    def happens(self, probability: float) -> torch.Tensor:
-        return self.uniform(1, 1, 1, 1) < probability
-
-    def gated(self, bounds: Range, probability: float, neutral: float) -> torch.Tensor:
-        """Uniform numbers with a probability, otherwise a neutral one."""
-        return self.within(bounds).where(self.happens(probability), neutral)

@@ -220,6 +220,8 @@ def test_a_size_that_nobody_wrote_is_rounded_up_to_what_the_network_takes() -> N
     assert settings.preprocessing.picture_size == (176, 256) and plan.divisor == (1, 32, 32)
     check_settings(plan)
     assert image_size(plan) == (1, 192, 256)
+    assert settings.image_size(()) == (1, 176, 256)
+    assert settings.image_size((1, 64, 96)) == (1, 64, 96)
     written = plan.with_settings(settings.override(["baseline.crop_size=[1, 176, 256]"]))
     with pytest.raises(ScreenerError, match="baseline.crop_size .* multiple of"):
         check_settings(written)
