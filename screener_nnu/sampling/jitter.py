@@ -40,9 +40,8 @@ def colour_jitter(
     images = images + sigma * noise
     images = (images * draws.gated(settings.brightness, likely, neutral=1.0)).clamp(0, 1)
     mean = images.mean(dim=(1, 2, 3, 4), keepdim=True)
-    images = ((images - mean) * draws.gated(settings.contrast, likely, neutral=1.0) + mean).clamp(
-        0, 1
-    )
+    contrast = draws.gated(settings.contrast, likely, neutral=1.0)
+    images = ((images - mean) * contrast + mean).clamp(0, 1)
     return images ** draws.gated(settings.gamma, likely, neutral=1.0)
 
 
