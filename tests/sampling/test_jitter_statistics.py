@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from scipy import stats
 
 from screener_nnu.plans import JitterSettings
-from screener_nnu.sampling import jitter
+from screener_nnu.sampling.image_draws import ImageDraws
 from screener_nnu.sampling.jitter import colour_jitter
 
 torch.set_num_threads(1)
@@ -30,15 +31,15 @@ def run(
 def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.Tensor]]:
     """The numbers of each step as they are drawn: noise, brightness, contrast, gamma."""
     drawn: list[torch.Tensor] = []
-    gated = jitter._Draws.gated
+    gated = ImageDraws.gated
 
-    def remember(self: jitter._Draws, low: float, high: float, neutral: float) -> torch.Tensor:
-        values = gated(self, low, high, neutral)
+    def remember(self: ImageDraws, *how: Any, neutral: float) -> torch.Tensor:
+        values = gated(self, *how, neutral=neutral)
         drawn.append(values.flatten())
         return values
 
     with monkeypatch.context() as patch:
-        patch.setattr(jitter._Draws, "gated", remember)
+        patch.setattr(ImageDraws, "gated", remember)
         yield drawn
 
 
