@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from screener_nnu.ablation.costs import Costs
-from screener_nnu.ablation.figures import FURTHER, MEAN, Figure, Row
+from screener_nnu.ablation.figures import AUROC, FURTHER, MEAN, Figure, Row
 from screener_nnu.ablation.report import draw, short
 from screener_nnu.ablation.scoring import CASE_SCORE
 from screener_nnu.case_score import IMAGE
@@ -22,7 +22,6 @@ from screener_nnu.synthetic.cases import FAMILIES
 
 #: First part of the names of the report's files.
 REPORT = "detectors"
-AUROC = "auroc"
 _ENDS = ("", "_low", "_high")
 _COSTS = ("seconds", "megabytes", "parameters", "training_seconds")
 _FAMILIES = {
@@ -32,6 +31,9 @@ _FAMILIES = {
 _CASES_NOTE = (
     "cases: AUROC of the case score, scans with anomalies of a kind against the same scans without."
 )
+_STEPS_NOTE = "Equal steps are not equal work: methods differ in crops a step and in their size."
+# Part of the minutes that whole steps may leave.
+_SLACK = 0.05
 _FOUND_NOTE = "found at 1 FP: share of anomalies found with one false positive a scan (FROC)."
 
 
@@ -86,6 +88,7 @@ def write_comparison(
     folder: Path,
     about: dict[str, Any],
     slices: bytes,
+    failed: Mapping[str, str],
 ) -> str:
     """Writes `detectors.md`, `.csv`, `.json`, `.png` and `detectors_slices.png`.
 
@@ -96,11 +99,12 @@ def write_comparison(
         folder: of the report.
         about: how it was made.
         slices: the picture of maps.
+        failed: reasons of the detectors that have no row.
 
     Returns:
         The tables.
     """
-    text = _markdown(tables, costs, about)
+    text = _markdown(tables, costs, about, failed)
     write_bytes(folder / f"{REPORT}.md", text.encode())
     write_bytes(folder / f"{REPORT}.csv", _csv(tables, costs, specs).encode())
     left_out = {table.family: list(table.left_out) for table in tables}
@@ -114,8 +118,9 @@ def write_comparison(
             spec = specs[method]
             known = {"unit": spec.unit, "title": spec.title}
             rows.append({**values, **known, **asdict(costs[method])})
-    values = {"settings": {**about, "left_out": left_out}, "rows": rows, "baselines": baselines}
-    write_json(folder / f"{REPORT}.json", _without_nan(values))
+    settings = {**about, "left_out": left_out}
+    report = {"settings": settings, "rows": rows, "baselines": baselines, "failed": dict(failed)}
+    write_json(folder / f"{REPORT}.json", _without_nan(report))
     for number, table in enumerate(tables):
         name = f"{REPORT}_{table.family}.png" if number else f"{REPORT}.png"
         drawn = [table.rows[detector].row for detector in table.detectors]
@@ -133,7 +138,12 @@ def _without_nan(values: Any) -> Any:
     return None if isinstance(values, float) and math.isnan(values) else values
 
 
-def _markdown(tables: Sequence[Table], costs: Mapping[str, Costs], about: Mapping[str, Any]) -> str:
+def _markdown(
+    tables: Sequence[Table],
+    costs: Mapping[str, Costs],
+    about: Mapping[str, Any],
+    failed: Mapping[str, str],
+) -> str:
     lines: list[str] = []
     for table in tables:
         scans = f"{len(table.scans)} scan{'s' if len(table.scans) > 1 else ''}"
@@ -147,8 +157,12 @@ def _markdown(tables: Sequence[Table], costs: Mapping[str, Costs], about: Mappin
         f"scans for {about['use']}. Nothing was tuned in this run: all other settings are the "
         f"detectors' defaults or those of {about['plans']}."
     )
+    lines += _minutes_lines(about["minutes"], about["budget_minutes"])
+    if about["budget_steps"]:
+        lines.append(_STEPS_NOTE)
     if about["elsewhere"]:
         lines.append(f"Trained elsewhere, not under the budget: {', '.join(about['elsewhere'])}.")
+    lines += [f"Failed: {name}: {reason}" for name, reason in failed.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -197,6 +211,21 @@ def _cost_lines(costs: Mapping[str, Costs]) -> list[str]:
             yield [name, taken, minutes, f"{one.seconds:.2f}", *size]
 
     return _lines(header, rows())
+
+
+def _minutes_lines(given: Mapping[str, float | None], budget: float | None) -> list[str]:
+    """What each detector got of a budget of minutes."""
+    if budget is None:
+        return []
+    listed = ", ".join(f"{d} {'-' if m is None else f'{m:.2f}'}" for d, m in given.items())
+    lines = [f"Minutes of steps given, by measured seconds a step: {listed}."]
+    below = [d for d, m in given.items() if m is not None and m < (1 - _SLACK) * budget]
+    if below:
+        lines.append(
+            f"Below the budget: {', '.join(below)}. A stage that is shared with a longer chain is "
+            "trained for no more than the share of that chain."
+        )
+    return lines
 
 
 def _vector_lines(table: Table) -> list[str]:
