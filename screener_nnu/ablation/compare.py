@@ -11,7 +11,8 @@ import torch
 from screener_nnu.ablation.ablate import open_comparison
 from screener_nnu.ablation.anomaly_store import AnomalyStore
 from screener_nnu.ablation.budget import Assigned, Budget, assign_budget
-from screener_nnu.ablation.compare_report import Compared, Table, write_comparison
+from screener_nnu.ablation.compare_report import write_comparison
+from screener_nnu.ablation.compared import Compared, Table
 from screener_nnu.ablation.costs import Costs, costs_of, made_of
 from screener_nnu.ablation.failures import Failures
 from screener_nnu.ablation.figures import Drawn, Draws, averaged, less, row_of

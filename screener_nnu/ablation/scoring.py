@@ -125,7 +125,7 @@ def _of_positions(
     store = MapStore(maps_folder(anomalies.cases.folder), teacher.features, plan, device)
 
     def scores(case: str, kind: str, counted: np.ndarray) -> dict[str, ScanScores]:
-        name = f"{case}__{kind}_{anomalies.identity}"
+        name = f"{case}__{kind}_{anomalies.identity_of(case, kind)}"
         painted = cache(lambda: anomalies.paint(case, kind))
         y, c = store.maps(name, lambda kind: painted().image(kind))
         y, c = y.to(device), None if c is None else c.to(device)

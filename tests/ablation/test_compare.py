@@ -13,6 +13,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from screener_nnu.ablation import compare, scoring
+from screener_nnu.ablation.compare_report import _minutes_lines
 from screener_nnu.ablation.figures import auroc_draws, less, table_row
 from screener_nnu.ablation.judged import Judged
 from screener_nnu.commands.ablate import main as ablate
@@ -73,6 +74,16 @@ def test_a_case_score_that_is_not_defined_gives_no_figure() -> None:
     scores[2, 3] = np.nan
     figure = table_row("x", [whole]).case_auroc["vector"]
     assert np.isnan(figure.value) and figure.low is None and figure.high is None
+
+
+def test_the_report_says_who_has_less_or_more_than_the_budget() -> None:
+    given = {"student": 9.8, "padim": 3.0, "knn": None, "autoencoder": 12.0}
+    lines = _minutes_lines(given, 10.0)
+    assert "student 9.80, padim 3.00, knn -, autoencoder 12.00" in lines[0]
+    assert lines[1].startswith("Below the budget: padim. ")
+    assert lines[2].startswith("Above the budget: autoencoder. ")
+    assert len(lines) == 3 and len(_minutes_lines({"padim": 10.0}, 10.0)) == 1
+    assert _minutes_lines({"padim": None}, None) == []
 
 
 @pytest.mark.slow
