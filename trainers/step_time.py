@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 import torch
 
-from screener_nnu.detectors import ModelRef
+from screener_nnu.detectors import BASELINE, ModelRef
 from screener_nnu.errors import ScreenerError
 from screener_nnu.inference.map_store import MapStore, maps_folder
 from screener_nnu.inference.models import load_features
@@ -148,7 +148,7 @@ def _measure(
             continue
         if trainer_of(stage).takes_steps(settings):
             of_stage = numbers
-            if key[1] and _in_turns(dataset, stage, plans, device):
+            if stage == BASELINE and _in_turns(dataset, stage, plans, device):
                 of_stage = step_numbers(settings.workers, in_turns=True)
                 stages_of(model, restart=True, more=short_schedule(stage, of_stage))
             found[key] = _timed(dataset, stage, plans, device, of_stage.warm_up)
