@@ -23,7 +23,8 @@ from screener_nnu.trainers.reading import CaseReader
 logger = logging.getLogger(__name__)
 Sample = TypeVar("Sample")
 
-_PREFETCHED = 2
+#: Batches that each reading process keeps ready.
+PREFETCHED = 2
 #: Time (s) between warnings that no batch came, and how many of them before it is given up.
 _PATIENCE, _MAX_PAUSES = 60.0, 10
 #: How torch's words begin where it lost a process, or could not hear from one.
@@ -58,7 +59,7 @@ def step_batches(
         collate_fn=list,
         multiprocessing_context="spawn" if workers else None,
         worker_init_fn=_begin_worker if workers else None,
-        prefetch_factor=_PREFETCHED if workers else None,
+        prefetch_factor=PREFETCHED if workers else None,
         pin_memory=torch.cuda.is_available(),
     )
     return _batches(iter(loader))
@@ -150,7 +151,7 @@ def _check_shared_memory(reader: CaseReader[Any], first: list[int], workers: int
     if free is None:
         return
     own = copy.copy(reader)  # files that are open here would not get into another process
-    needed = workers * _PREFETCHED * sum(_shared_bytes(own[index]) for index in first)
+    needed = workers * PREFETCHED * sum(_shared_bytes(own[index]) for index in first)
     if needed > free:
         raise ScreenerError(
             f"{workers} reading processes keep about {_megabytes(needed)} of batches in shared "

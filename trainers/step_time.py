@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import logging
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
 
-from screener_nnu.detectors import ModelRef
+from screener_nnu.detectors import BASELINE, ModelRef
 from screener_nnu.errors import ScreenerError
 from screener_nnu.inference.map_store import MapStore, maps_folder
 from screener_nnu.inference.models import load_features
 from screener_nnu.locks import locked
 from screener_nnu.paths import cases_folder, plan_file, results_folder, stage_folder
 from screener_nnu.planners.variants import derive_plan
-from screener_nnu.plans import ScreenerSettings, read_plan
+from screener_nnu.plans import ScreenerSettings, read_plan, write_json
 from screener_nnu.sampling.spread import spread
 from screener_nnu.stages import OPTIMISERS, STAGES
 from screener_nnu.trainers.detector import planned_stages, stages_of
+from screener_nnu.trainers.loading import PREFETCHED
 from screener_nnu.trainers.run import new_trainer
 from screener_nnu.trainers.stages import trainer_of
 
@@ -31,14 +34,21 @@ from screener_nnu.trainers.stages import trainer_of
 Step = tuple[str, str]
 logger = logging.getLogger(__name__)
 
-# Steps before the clock, which find out what is fastest and fill queues, and those on it.
-_WARM_UP, _TIMED = 2, 6
+#: Context of the work for one detector, by its name.
+Guard = Callable[[str], AbstractContextManager[Any]]
+# Steps on the clock at least, and of a method that trains its networks in turns.
+_TIMED, _IN_TURNS = 6, 18
 # Scans that they are made on: reading and painting all of them would take longer than the steps.
 _TRAINING, _VALIDATION = 6, 3
 
 
 def step_seconds(
-    dataset: str, base_name: str, detectors: Sequence[str], name: str, device: torch.device
+    dataset: str,
+    base_name: str,
+    detectors: Sequence[str],
+    name: str,
+    device: torch.device,
+    guard: Guard = nullcontext,
 ) -> dict[Step, float]:
     """Seconds a step of every stage of some detectors that is trained step by step.
 
@@ -52,9 +62,10 @@ def step_seconds(
         detectors: names of `DETECTORS`.
         name: of a plan that is there for the measurement alone.
         device: to train on.
+        guard: context of the measurement of one detector, which may catch its errors.
 
     Returns:
-        Seconds by step.
+        Seconds by step, without those of a detector whose error was caught.
     """
     base = read_plan(plan_file(dataset, base_name)).settings
     split = base.split
@@ -62,7 +73,8 @@ def step_seconds(
     train, validation = (json.dumps(cases) for cases in few)
     normal = train if split.normal else "[]"
     overrides = [f"split.normal={normal}", f"split.train={train}", f"split.validation={validation}"]
-    overrides += [word for stage in OPTIMISERS for word in short_schedule(stage)]
+    numbers = step_numbers(base.workers)
+    overrides += [word for stage in OPTIMISERS for word in short_schedule(stage, numbers)]
 
     def refuse() -> NoReturn:
         raise ScreenerError(f"another process is measuring steps as {name}: wait for it or stop it")
@@ -70,30 +82,64 @@ def step_seconds(
     found: dict[Step, float] = {}
     fitted: set[Step] = set()
     with locked(results_folder(dataset) / f"{name}.lock", "nnUNet_results", refuse):
+        noted = results_folder(dataset) / f"{name}_maps.json"
+        if noted.is_file():  # of a call that was killed, whose maps are there still
+            _remove_maps(dataset, name, _noted_maps(noted), device)
         kept = _maps_there(dataset, base)
-        _remove(dataset, name, detectors)
+        write_json(noted, {"maps": sorted(path.name for path in kept)})
+        _remove(dataset, name)
         try:
             derive_plan(dataset, name, overrides, base_name)
             for detector in detectors:
-                _measure(ModelRef(dataset, name, detector), device, found, fitted)
+                with guard(detector):
+                    _measure(ModelRef(dataset, name, detector), numbers, device, found, fitted)
         finally:
-            _remove_maps(dataset, name, detectors, kept, device)
-            _remove(dataset, name, detectors)
+            _remove_maps(dataset, name, {path.name for path in kept}, device)
+            _remove(dataset, name)
+            noted.unlink(missing_ok=True)
     return found
 
 
-def short_schedule(stage: str) -> list[str]:
+class StepNumbers(NamedTuple):
+    """Steps before the clock, and those on it."""
+
+    warm_up: int
+    timed: int
+
+
+def step_numbers(workers: int, in_turns: bool = False) -> StepNumbers:
+    """How many steps are made for a measurement.
+
+    Before the clock, what is fastest is found out, and all batches are used up that the reading
+    processes had prepared before the first step, two of each: later ones come as fast as they are
+    read. On the clock, each process reads twice at least, since their batches come in bursts.
+
+    Args:
+        workers: processes that read.
+        in_turns: the method trains one of its networks a step, so that steps differ. Most steps
+            are on the clock then: which network it is depends on the share of all steps.
+    """
+    warm_up = PREFETCHED * workers + 2
+    least = max(_IN_TURNS, 2 * warm_up) if in_turns else _TIMED
+    return StepNumbers(warm_up, max(least, PREFETCHED * workers))
+
+
+def short_schedule(stage: str, numbers: StepNumbers) -> list[str]:
     """Settings of a stage that is trained for the measurement."""
-    steps = _WARM_UP + _TIMED
+    steps = sum(numbers)
     values = {"steps": steps, "steps_per_epoch": steps, "warmup_steps": 0}
     return [f"{OPTIMISERS[stage]}.{key}={value}" for key, value in values.items()]
 
 
 def _measure(
-    model: ModelRef, device: torch.device, found: dict[Step, float], fitted: set[Step]
+    model: ModelRef,
+    numbers: StepNumbers,
+    device: torch.device,
+    found: dict[Step, float],
+    fitted: set[Step],
 ) -> None:
     """Trains the stages of a detector, without those that others have trained."""
-    stages = stages_of(model, more=short_schedule(model.stage))
+    stages = stages_of(model, more=short_schedule(model.stage, numbers))
     settings = planned_stages(model).settings
     dataset = str(model.dataset)
     for stage, plans in stages:
@@ -101,16 +147,27 @@ def _measure(
         if key in found or key in fitted:
             continue
         if trainer_of(stage).takes_steps(settings):
-            found[key] = _timed(dataset, stage, plans, device)
+            of_stage = numbers
+            if stage == BASELINE and _in_turns(dataset, stage, plans, device):
+                of_stage = step_numbers(settings.workers, in_turns=True)
+                stages_of(model, restart=True, more=short_schedule(stage, of_stage))
+            found[key] = _timed(dataset, stage, plans, device, of_stage.warm_up)
             logger.info("%s of %s: %.3f s a step", stage, model.detector, found[key])
         elif (stage, plans) != stages[-1]:
             new_trainer(dataset, stage, plans, device).run_training()
             fitted.add(key)
 
 
-def _timed(dataset: str, stage: str, plans_name: str, device: torch.device) -> float:
+def _in_turns(dataset: str, stage: str, plans_name: str, device: torch.device) -> bool:
+    """Whether a method trains one of several networks a step, which it knows when it is built."""
     trainer = new_trainer(dataset, stage, plans_name, device)
-    clock = _Clock(trainer.train_step, device)
+    trainer.build_model()
+    return trainer.in_turns
+
+
+def _timed(dataset: str, stage: str, plans_name: str, device: torch.device, warm_up: int) -> float:
+    trainer = new_trainer(dataset, stage, plans_name, device)
+    clock = _Clock(trainer.train_step, device, warm_up)
     trainer.train_step = clock  # type: ignore[method-assign]
     trainer.run_training()
     return clock.seconds
@@ -119,8 +176,8 @@ def _timed(dataset: str, stage: str, plans_name: str, device: torch.device) -> f
 class _Clock:
     """Makes steps and notes when they end."""
 
-    def __init__(self, step: Callable[[Any], Any], device: torch.device) -> None:
-        self.step, self.device = step, device
+    def __init__(self, step: Callable[[Any], Any], device: torch.device, warm_up: int) -> None:
+        self.step, self.device, self.warm_up = step, device, warm_up
         self.ends: list[float] = []
 
     def __call__(self, batch: Any) -> Any:
@@ -133,12 +190,19 @@ class _Clock:
     @property
     def seconds(self) -> float:
         """Mean time between the ends of two steps, the first ones left out."""
-        return float(np.mean(np.diff(self.ends[_WARM_UP - 1 :])))
+        return float(np.mean(np.diff(self.ends[self.warm_up - 1 :])))
 
 
-def _remove(dataset: str, name: str, detectors: Sequence[str]) -> None:
+def _measured_plans(dataset: str, name: str) -> list[str]:
+    """Plans of a measurement, those of detectors included, whichever were named."""
+    files = plan_file(dataset, name).parent.glob(f"{glob.escape(name)}*.json")
+    own = [path.stem for path in files if path.stem.startswith(f"{name}_")]
+    return [name, *own]
+
+
+def _remove(dataset: str, name: str) -> None:
     """Plans and results of a measurement."""
-    for plans in (name, *(f"{name}_{detector}" for detector in detectors)):
+    for plans in _measured_plans(dataset, name):
         for stage in STAGES:
             shutil.rmtree(stage_folder(dataset, stage, plans).parent, ignore_errors=True)
         plan_file(dataset, plans).unlink(missing_ok=True)
@@ -153,16 +217,26 @@ def _maps_there(dataset: str, settings: ScreenerSettings) -> set[Path]:
     return set(folder.iterdir()) if folder.is_dir() else set()
 
 
-def _remove_maps(
-    dataset: str, name: str, detectors: Sequence[str], kept: set[Path], device: torch.device
-) -> None:
+def _noted_maps(path: Path) -> set[str]:
+    """Names of the maps that were there before a measurement."""
+    try:
+        return {str(name) for name in json.loads(path.read_text())["maps"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ScreenerError(f"{path} is damaged: delete it and run again") from error
+
+
+def _remove_maps(dataset: str, name: str, kept: set[str], device: torch.device) -> None:
     """Stored maps of networks that were trained for the measurement, and only those."""
-    for plans in (name, *(f"{name}_{detector}" for detector in detectors)):
+    for plans in _measured_plans(dataset, name):
         if not (stage_folder(dataset, "density", plans)).is_dir():
             continue
-        plan = read_plan(plan_file(dataset, plans))
-        folder = _maps(dataset, plan.settings)
-        files = MapStore(folder, load_features(dataset, plan), plan, device).files
+        try:
+            plan = read_plan(plan_file(dataset, plans))
+            features = load_features(dataset, plan)
+        except ScreenerError as error:  # a stop in the midst of removing
+            logger.warning("stored maps of %s may be left: %s", plans, error)
+            continue
+        files = MapStore(_maps(dataset, plan.settings), features, plan, device).files
         for path in (files.y_folder, files.c_folder):
-            if path is not None and path not in kept:
+            if path is not None and path.name not in kept:
                 shutil.rmtree(path, ignore_errors=True)

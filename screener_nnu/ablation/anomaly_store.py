@@ -77,7 +77,21 @@ class AnomalyStore:
         values = [cases, self.seed, self.settings.data_identifier, *settings]
         # Painted ones, the first family, keep the name that earlier versions gave them.
         values += [] if self.family == PAINTED else [self.family]
-        return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:12]
+        return _hash(values)
+
+    def identity_of(self, case: str, kind: str) -> str:
+        """Hash of what one scan with anomalies depends on.
+
+        Without anomalies it is the same for all families. What is painted depends on all scans,
+        of which one gives foreign tissue, what is altered on the scan alone.
+        """
+        if kind != NONE and self.family == PAINTED:
+            return self.identity
+        settings = self.settings.preprocessing.identity(), self.settings.data_identifier
+        values: list[object] = [case, self.cases.changed(case), *settings]
+        if kind != NONE:
+            values += [self.seed, self.family, VERSIONS[self.family]]
+        return _hash(values)
 
     def fill(self) -> None:
         """Paints all anomalies and keeps their masks.
@@ -121,7 +135,7 @@ class AnomalyStore:
         if kind == NONE:
             body = read_hu_and_body(self.cases, case)[1]
             return np.zeros_like(body), body
-        path = self.folder / f"{case}__{kind}_{self.identity}.npz"
+        path = self.folder / f"{case}__{kind}_{self.identity_of(case, kind)}.npz"
         if path.is_file():
             with np.load(path) as stored:
                 return stored["mask"], stored["counted"]
@@ -132,3 +146,7 @@ class AnomalyStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_bytes(path, buffer.getvalue())
         return mask, counted
+
+
+def _hash(values: object) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:12]

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import NamedTuple
 
 import torch
 
 from screener_nnu.ablation.run import refuse_other_base
+from screener_nnu.ablation.schedules import (
+    Link,
+    changed_schedules,
+    keep_seconds,
+    kept_seconds,
+    optimiser_of,
+    schedule,
+    split_minutes,
+)
 from screener_nnu.detectors import ModelRef
 from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import begun_stages, plan_file
 from screener_nnu.planners.variants import derive_plan
-from screener_nnu.plans import OptimiserSettings, Plan, ScreenerSettings, read_plan
-from screener_nnu.stages import OPTIMISERS
+from screener_nnu.plans import Plan, read_plan
 from screener_nnu.trainers.detector import planned_stages
 from screener_nnu.trainers.stages import trainer_of
-from screener_nnu.trainers.step_time import Step, step_seconds
+from screener_nnu.trainers.step_time import Guard, Step, step_seconds
 
 
 @dataclass(frozen=True)
@@ -59,37 +67,18 @@ class Budget:
 
 
 class Assigned(NamedTuple):
-    """A detector under a budget: the model, and settings that its own plan has beside others."""
+    """A detector under a budget.
+
+    Attributes:
+        model: names plan and detector.
+        more: settings that its own plan has beside others.
+        minutes: of steps that it was given, by measured seconds a step; None where none was asked
+            for or the measurement is lost.
+    """
 
     model: ModelRef
     more: tuple[str, ...] = ()
-
-
-class Link(NamedTuple):
-    """A stage of a detector that is trained step by step.
-
-    Attributes:
-        step: stage, and detector where the stage belongs to it alone.
-        optimiser: as planned without a budget.
-    """
-
-    step: Step
-    optimiser: OptimiserSettings
-
-
-def schedule(stage: str, steps: int, planned: OptimiserSettings) -> list[str]:
-    """Settings of a stage with other steps than planned; warm-up and epochs keep their shares."""
-    share = steps / planned.steps
-    epoch = min(max(round(planned.steps_per_epoch * share), 1), steps)
-    warm_up = min(round(planned.warmup_steps * share), steps)
-    values = {"steps": steps, "steps_per_epoch": epoch, "warmup_steps": warm_up}
-    return [f"{OPTIMISERS[stage]}.{key}={value}" for key, value in values.items()]
-
-
-def optimiser_of(settings: ScreenerSettings, stage: str) -> OptimiserSettings:
-    """What a plan says of the optimiser of a stage."""
-    found: OptimiserSettings = attrgetter(OPTIMISERS[stage])(settings)
-    return found
+    minutes: float | None = None
 
 
 def chain_of(model: ModelRef) -> list[Link]:
@@ -105,42 +94,13 @@ def chain_of(model: ModelRef) -> list[Link]:
     return links
 
 
-def split_minutes(
-    chains: Sequence[Sequence[Link]],
-    seconds: Mapping[Step, float],
-    minutes: float,
-    chosen: Mapping[Step, int] | None = None,
-) -> dict[Step, int]:
-    """Steps that minutes buy, of every link of some chains.
-
-    A chain gives each link the share that planned steps and measured seconds a step make up, so
-    that stages keep their ratio. What several chains share is trained once and gets the smallest
-    of its shares; the last link of a chain, where it is a detector's own, gets what is left.
-
-    Args:
-        chains: of the detectors.
-        seconds: a step takes.
-        minutes: of each chain.
-        chosen: steps that stay as they are.
-    """
-    chosen = chosen or {}
-    steps: dict[Step, int] = {}
-    for chain in chains:
-        costs = [link.optimiser.steps * seconds[link.step] for link in chain]
-        for link, cost in zip(chain, costs, strict=True):
-            bought = int(60 * minutes * cost / sum(costs) / seconds[link.step])
-            steps[link.step] = max(min(bought, steps.get(link.step, bought)), 1)
-    steps |= chosen
-    for chain in chains:
-        *before, last = [link.step for link in chain]
-        if last[1] and last not in chosen:
-            left = 60 * minutes - sum(steps[step] * seconds[step] for step in before)
-            steps[last] = max(int(left / seconds[last]), 1)
-    return steps
-
-
 def assign_budget(
-    dataset: str, base_name: str, detectors: Sequence[str], budget: Budget, device: torch.device
+    dataset: str,
+    base_name: str,
+    detectors: Sequence[str],
+    budget: Budget,
+    device: torch.device,
+    guard: Guard = nullcontext,
 ) -> list[Assigned]:
     """Gives every detector a plan that holds its budget.
 
@@ -153,35 +113,54 @@ def assign_budget(
         detectors: names of `DETECTORS`.
         budget: of each.
         device: to measure steps on.
+        guard: context of the work for one detector. Where it catches an error, the detector is
+            left out; plans are called as if it were there.
 
     Raises:
-        ScreenerError: a plan of such a name was made of another base plan.
+        ScreenerError: a plan of such a name was made of another base plan, or has other steps.
     """
     models = [ModelRef(dataset, base_name, name) for name in detectors]
     if not budget.name:
         return [Assigned(model) for model in models]
     base = read_plan(plan_file(dataset, base_name))
-    chains = {model.detector: chain_of(model) for model in models}
-    assigned = []
+    chains: dict[str, list[Link]] = {}
+    for model in models:
+        with guard(model.detector):
+            chains[model.detector] = chain_of(model)
+    found = {m.detector: Assigned(m) for m in models if not chains.get(m.detector, [None])}
     for group in _groups(chains).values():
         name = _group_name(base_name, [chains[detector] for detector in group], budget)
         of_group = {detector: chains[detector] for detector in group}
         steps = _known_steps(dataset, name, base, of_group)
-        wanted = {link.step: link for chain in of_group.values() for link in chain}
-        missing = [step for step in wanted if step not in steps]
+        seconds: dict[Step, float] = {}
+        missing = {o.step for chain in of_group.values() for o in chain if o.step not in steps}
         if budget.steps is not None:
+            _refuse_other_steps(dataset, name, steps, budget.steps)
             steps |= dict.fromkeys(missing, budget.steps)
-        elif missing and budget.minutes is not None:
-            seconds = step_seconds(dataset, base_name, group, f"{name}_timing", device)
-            steps = split_minutes(list(of_group.values()), seconds, budget.minutes, steps)
+        elif budget.minutes is not None:
+            seconds = kept_seconds(dataset, name)
+            if missing:
+                measured = step_seconds(dataset, base_name, group, f"{name}_timing", device, guard)
+                # Steps that stay were chosen by what was measured then.
+                seconds = measured | {s: value for s, value in seconds.items() if s in steps}
+                of_group = {
+                    detector: chain
+                    for detector, chain in of_group.items()
+                    if all(link.step in measured for link in chain)
+                }
+                steps = split_minutes(list(of_group.values()), measured, budget.minutes, steps)
+                keep_seconds(dataset, name, seconds)
+        if not of_group:
+            continue
+        wanted = {link.step: link for chain in of_group.values() for link in chain}
         _write_plan(dataset, base_name, name, base, list(wanted.values()), steps)
-        for detector in group:
-            own = [link for link in of_group[detector] if link.step[1]]
+        for detector, chain in of_group.items():
+            own = [link for link in chain if link.step[1]]
             more = [w for o in own for w in schedule(o.step[0], steps[o.step], o.optimiser)]
-            assigned.append(Assigned(ModelRef(dataset, name, detector), tuple(more)))
-    untrained = [Assigned(model) for model in models if not chains[model.detector]]
-    found = {one.model.detector: one for one in (*assigned, *untrained)}
-    return [found[detector] for detector in detectors]
+            known = all(link.step in seconds for link in chain)
+            spent = sum(steps[o.step] * seconds[o.step] for o in chain) / 60 if known else None
+            found[detector] = Assigned(ModelRef(dataset, name, detector), tuple(more), spent)
+    return [found[detector] for detector in detectors if detector in found]
 
 
 def _groups(chains: Mapping[str, Sequence[Link]]) -> dict[str, list[str]]:
@@ -224,6 +203,18 @@ def _known_steps(
     return known
 
 
+def _refuse_other_steps(dataset: str, name: str, known: Mapping[Step, int], steps: int) -> None:
+    """Refuses a plan of the name of a budget that does not keep it."""
+    for (stage, detector), number in known.items():
+        if number != steps:
+            plans = ModelRef(dataset, name, detector).trained_plans if detector else name
+            raise ScreenerError(
+                f"the plan {plans} has {number} steps for its {stage} stage, not --steps {steps}: "
+                f"delete {plan_file(dataset, plans)} and its results, give --steps {number}, or "
+                "compare detectors of a plan of another name (-p)"
+            )
+
+
 def _write_plan(
     dataset: str,
     base_name: str,
@@ -237,10 +228,7 @@ def _write_plan(
     words = [w for link in shared for w in schedule(link.step[0], steps[link.step], link.optimiser)]
     # Stages that were trained have their steps in it already: what is added concerns others.
     derive_plan(dataset, name, words or [f"seed={base.settings.seed}"], base_name, restart=True)
-    settings, words = read_plan(plan_file(dataset, name)).settings, []
-    for stage in OPTIMISERS:
-        planned, now = optimiser_of(base.settings, stage), optimiser_of(settings, stage).steps
-        words += schedule(stage, now, planned) if now != planned.steps else []
+    words = changed_schedules(base, read_plan(plan_file(dataset, name)).settings)
     expected = base.with_settings(base.settings.override(words))
     for link in links:
         refuse_other_base(dataset, link.step[0], name, base_name, expected)

@@ -11,26 +11,21 @@ import torch
 from screener_nnu.ablation.ablate import open_comparison
 from screener_nnu.ablation.anomaly_store import AnomalyStore
 from screener_nnu.ablation.budget import Assigned, Budget, assign_budget
-from screener_nnu.ablation.compare_report import AUROC, Compared, Table, write_comparison
+from screener_nnu.ablation.compare_report import write_comparison
+from screener_nnu.ablation.compared import Compared, Table
 from screener_nnu.ablation.costs import Costs, costs_of, made_of
-from screener_nnu.ablation.figures import (
-    FPR30,
-    Draws,
-    auroc_draws,
-    averaged,
-    further_draws,
-    less,
-    row_of,
-)
-from screener_nnu.ablation.judged import Judged
+from screener_nnu.ablation.failures import Failures
+from screener_nnu.ablation.figures import Drawn, Draws, averaged, less, row_of
 from screener_nnu.ablation.run import refuse_other_base, refuse_seen_scans
+from screener_nnu.ablation.schedules import planned_schedule
 from screener_nnu.ablation.scoring import judge_detector
 from screener_nnu.ablation.slices_figure import SlicesFigure
 from screener_nnu.detectors import ModelRef
 from screener_nnu.errors import ScreenerError
-from screener_nnu.paths import dataset_name, plan_file
+from screener_nnu.paths import begun_stages, dataset_name, plan_file
 from screener_nnu.planners.variants import derive_plan
 from screener_nnu.plans import read_plan
+from screener_nnu.stages import OPTIMISERS
 from screener_nnu.synthetic.cases import PAINTED
 from screener_nnu.trainers.detector import planned_stages, stages_of
 from screener_nnu.trainers.run import train_stage
@@ -72,58 +67,79 @@ def compare_detectors(request: Request, device: torch.device, folder: Path) -> s
         The tables.
 
     Raises:
-        ScreenerError: no plan, no such detector, no run or no scans.
+        ScreenerError: no plan, no such detector, no run or no scans; or the first detector, with
+            which the others are compared, cannot be trained or judged. Another one that cannot
+            is named in the report.
     """
     if request.seeds < 1:
         raise ScreenerError(f"--seeds {request.seeds}: one run of each detector is the least")
     dataset, names = dataset_name(request.dataset), list(dict.fromkeys(request.names))
     specs = {name: ModelRef(dataset, request.plans, name).spec for name in names}
-    opened = {
-        family: open_comparison(
+    failures, opened = Failures(names[0]), {}
+    for family in request.families:
+        store, baselines = open_comparison(
             dataset, request.plans, request.use, request.anomaly_seed, folder, family
         )
-        for family in request.families
-    }
-    assigned = assign_budget(dataset, request.plans, names, request.budget, device)
-    runs = {one.model.detector: _seeded(one, request.seeds) for one in assigned}
-    for number in range(request.seeds):
-        for name in names:
-            _train(runs[name][number], request.plans, device)
-    slices = SlicesFigure([store for store, _ in opened.values()])
-    judged: dict[tuple[str, str], list[Judged]] = {}
+        opened[family] = store, {name: [Drawn.of(one)] for name, one in baselines.items()}
+    runs = _trained(request, dataset, names, device, failures)
+    stores = [store for store, _ in opened.values()]
+    slices = SlicesFigure(stores)
+    drawn: dict[str, dict[str, list[Drawn]]] = {}
     costs: dict[str, Costs] = {}
-    for name in names:
-        for number, (model, _) in enumerate(runs[name]):
-            loaded = model.load(device)
-            for family, (store, _) in opened.items():
-                one = judge_detector(model, loaded, store, device, folder / "counts")
-                judged.setdefault((family, name), []).append(one)
-            if number == 0:
-                store = next(iter(opened.values()))[0]
-                costs[name] = costs_of(model, loaded, store.cases, store.names, device)
-                slices.add(model, loaded, device)
+    for name, of_name in runs.items():
+        with failures.guard(name):
+            judged: dict[str, list[Drawn]] = {family: [] for family in opened}
+            for number, one in enumerate(of_name):
+                loaded = one.model.load(device)
+                for store in stores:
+                    counts = judge_detector(one.model, loaded, store, device, folder / "counts")
+                    judged[store.family].append(Drawn.of(counts))
+                if number == 0:
+                    cost = costs_of(one.model, loaded, stores[0].cases, stores[0].names, device)
+                    slices.add(one.model, loaded, device)
+            # Kept where all of it succeeded.
+            drawn[name], costs[name] = judged, cost
     tables = []
-    for family, (store, baselines) in opened.items():
-        counted = {name: judged[family, name] for name in names}
-        counted |= {name: [counts] for name, counts in baselines.items()}
-        rows = _compared(counted, names[0])
+    for family, (store, of_baselines) in opened.items():
+        rows = {name: of_families[family] for name, of_families in drawn.items()} | of_baselines
         left_out = [c for c in getattr(store.settings.split, request.use) if c not in store.names]
-        tables.append(Table(family, rows, names, list(store.names), left_out))
-    about = _about(request, dataset, runs, opened)
-    return write_comparison(tables, costs, specs, folder, about, slices.draw())
+        compared = _compared(rows, names[0])
+        tables.append(Table(family, compared, list(drawn), list(store.names), left_out))
+    about = _about(request, dataset, {name: runs[name] for name in drawn}, stores[0])
+    return write_comparison(tables, costs, specs, folder, about, slices.draw(), failures.reasons)
 
 
-def _seeded(one: Assigned, seeds: int) -> list[Assigned]:
+def _trained(
+    request: Request, dataset: str, names: list[str], device: torch.device, failures: Failures
+) -> dict[str, list[Assigned]]:
+    """Runs of every detector that could be trained."""
+    assigned = assign_budget(dataset, request.plans, names, request.budget, device, failures.guard)
+    runs: dict[str, list[Assigned]] = {}
+    for one in assigned:
+        name = one.model.detector
+        with failures.guard(name):
+            runs[name] = _seeded(one, request.seeds, request.budget)
+    for number in range(request.seeds):
+        for name in failures.left(list(runs)):
+            with failures.guard(name):
+                _train(runs[name][number], request.plans, device)
+    return {name: runs[name] for name in failures.left(list(runs))}
+
+
+def _seeded(one: Assigned, seeds: int, budget: Budget) -> list[Assigned]:
     """Runs of a detector; those beyond the first have plans and seeds of their own."""
-    model, more = one
-    dataset, base = str(model.dataset), read_plan(plan_file(model.dataset, model.plans))
+    model, dataset = one.model, str(one.model.dataset)
+    base = read_plan(plan_file(dataset, model.plans))
     runs = [one]
     for seed in range(1, seeds):
         name, words = f"{model.plans}_seed{seed}", [f"seed={base.settings.seed + seed}"]
-        derive_plan(dataset, name, words, model.plans)
-        run = Assigned(ModelRef(dataset, name, model.detector), more)
+        # Under a budget the plan of the first run gains steps with every detector that joins.
+        begun = begun_stages(dataset, name) if budget.name else OPTIMISERS
+        joined = [word for s in OPTIMISERS if s not in begun for word in planned_schedule(base, s)]
+        derive_plan(dataset, name, [*words, *joined], model.plans, restart=bool(budget.name))
+        run = Assigned(ModelRef(dataset, name, model.detector), one.more, one.minutes)
         expected = base.with_settings(base.settings.override(words))
-        for stage, plans in planned_stages(run.model, more).stages:
+        for stage, plans in planned_stages(run.model, run.more).stages:
             if plans == name:
                 refuse_other_base(dataset, stage, name, model.plans, expected)
         runs.append(run)
@@ -132,7 +148,7 @@ def _seeded(one: Assigned, seeds: int) -> list[Assigned]:
 
 def _train(one: Assigned, base_name: str, device: torch.device) -> None:
     """Trains what a detector lacks, on no scan that the base plan holds out."""
-    model, more = one
+    model, more = one.model, one.more
     dataset = str(model.dataset)
     held_out = read_plan(plan_file(dataset, base_name)).settings.split
     for stage, plans in stages_of(model, more=more):
@@ -140,52 +156,47 @@ def _train(one: Assigned, base_name: str, device: torch.device) -> None:
         train_stage(dataset, stage, plans, device)
 
 
-def _compared(counted: dict[str, list[Judged]], first: str) -> dict[str, Compared]:
+def _compared(runs: dict[str, list[Drawn]], first: str) -> dict[str, Compared]:
     """Figures by method, and what their means are less those of the first."""
-    drawn = {method: [_all_draws(run) for run in runs] for method, runs in counted.items()}
-    scans = len(counted[first][0].cases)
+    scans = len(runs[first][0].cases)
 
     def group(method: str, name: str) -> list[Draws]:
-        return [run[name] for run in drawn[method]]
+        return [run.draws[name] for run in runs[method]]
 
-    names = list(drawn[first][0])
+    names = list(runs[first][0].draws)
     return {
         method: Compared(
-            row_of(method, runs, group(method, AUROC), group(method, FPR30)),
+            row_of(method, of_method),
             {name: averaged(group(method, name), scans) for name in names},
-            {
-                name: less(group(method, name), group(first, name), scans)
-                for name in drawn[first][0]
-            },
+            {name: less(group(method, name), group(first, name), scans) for name in names},
         )
-        for method, runs in counted.items()
+        for method, of_method in runs.items()
     }
-
-
-def _all_draws(run: Judged) -> dict[str, Draws]:
-    return {AUROC: auroc_draws(run), **further_draws(run)}
 
 
 def _about(
     request: Request,
     dataset: str,
     runs: dict[str, list[Assigned]],
-    opened: dict[str, tuple[AnomalyStore, dict[str, Judged]]],
+    store: AnomalyStore,
 ) -> dict[str, object]:
     """What the report says of its making."""
     elsewhere = {
         f"{stage} of {plans}"
         for of_detector in runs.values()
-        for model, more in of_detector
-        for stage, plans in _from_elsewhere(model, more)
+        for one in of_detector
+        for stage, plans in _from_elsewhere(one.model, one.more)
     }
     return {
         "dataset": dataset,
         "plans": request.plans,
         "use": request.use,
         "anomaly_seed": request.anomaly_seed,
-        "scans": list(next(iter(opened.values()))[0].names),
+        "scans": list(store.names),
         "budget": str(request.budget),
+        "budget_steps": request.budget.steps,
+        "budget_minutes": request.budget.minutes,
+        "minutes": {name: of_detector[0].minutes for name, of_detector in runs.items()},
         "seeds": request.seeds,
         "elsewhere": sorted(elsewhere) if request.budget.name else [],
     }

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from screener_nnu.ablation.compare_csv import csv_of
+from screener_nnu.ablation.compared import Table
 from screener_nnu.ablation.costs import Costs
-from screener_nnu.ablation.figures import FURTHER, MEAN, Figure, Row
+from screener_nnu.ablation.figures import AUROC, FURTHER, MEAN, Figure
 from screener_nnu.ablation.report import draw, short
 from screener_nnu.ablation.scoring import CASE_SCORE
 from screener_nnu.case_score import IMAGE
@@ -22,9 +22,6 @@ from screener_nnu.synthetic.cases import FAMILIES
 
 #: First part of the names of the report's files.
 REPORT = "detectors"
-AUROC = "auroc"
-_ENDS = ("", "_low", "_high")
-_COSTS = ("seconds", "megabytes", "parameters", "training_seconds")
 _FAMILIES = {
     "painted": "Painted anomalies: foreign, shifted, constant or deformed tissue",
     "altered": "Altered tissue, of a family that no detector is trained on",
@@ -32,45 +29,10 @@ _FAMILIES = {
 _CASES_NOTE = (
     "cases: AUROC of the case score, scans with anomalies of a kind against the same scans without."
 )
+_STEPS_NOTE = "Equal steps are not equal work: methods differ in crops a step and in their size."
+# Part of the minutes that whole steps may leave.
+_SLACK = 0.05
 _FOUND_NOTE = "found at 1 FP: share of anomalies found with one false positive a scan (FROC)."
-
-
-@dataclass(frozen=True)
-class Compared:
-    """Figures of one method on one family of anomalies.
-
-    Attributes:
-        row: AUROC and case scores.
-        figures: `auroc` and those of `FURTHER`, by name and column.
-        differences: of their means to those of the first detector, on the same draws of scans.
-    """
-
-    row: Row
-    figures: dict[str, dict[str, Figure]]
-    differences: dict[str, Figure]
-
-
-@dataclass(frozen=True)
-class Table:
-    """All methods on one family of anomalies.
-
-    Attributes:
-        family: of `FAMILIES`.
-        rows: by method; what are no detectors are baselines without learning.
-        detectors: in order.
-        scans, left_out: with anomalies, and those that have no room for a kind.
-    """
-
-    family: str
-    rows: dict[str, Compared]
-    detectors: Sequence[str]
-    scans: Sequence[str]
-    left_out: Sequence[str]
-
-    @property
-    def baselines(self) -> list[Compared]:
-        """The best first."""
-        return [one for method, one in self.rows.items() if method not in self.detectors]
 
 
 def report_files(folder: Path) -> list[Path]:
@@ -86,6 +48,7 @@ def write_comparison(
     folder: Path,
     about: dict[str, Any],
     slices: bytes,
+    failed: Mapping[str, str],
 ) -> str:
     """Writes `detectors.md`, `.csv`, `.json`, `.png` and `detectors_slices.png`.
 
@@ -96,13 +59,14 @@ def write_comparison(
         folder: of the report.
         about: how it was made.
         slices: the picture of maps.
+        failed: reasons of the detectors that have no row.
 
     Returns:
         The tables.
     """
-    text = _markdown(tables, costs, about)
+    text = _markdown(tables, costs, about, failed)
     write_bytes(folder / f"{REPORT}.md", text.encode())
-    write_bytes(folder / f"{REPORT}.csv", _csv(tables, costs, specs).encode())
+    write_bytes(folder / f"{REPORT}.csv", csv_of(tables, costs, specs).encode())
     left_out = {table.family: list(table.left_out) for table in tables}
     rows, baselines = [], []
     for table in tables:
@@ -114,8 +78,9 @@ def write_comparison(
             spec = specs[method]
             known = {"unit": spec.unit, "title": spec.title}
             rows.append({**values, **known, **asdict(costs[method])})
-    values = {"settings": {**about, "left_out": left_out}, "rows": rows, "baselines": baselines}
-    write_json(folder / f"{REPORT}.json", _without_nan(values))
+    settings = {**about, "left_out": left_out}
+    report = {"settings": settings, "rows": rows, "baselines": baselines, "failed": dict(failed)}
+    write_json(folder / f"{REPORT}.json", _without_nan(report))
     for number, table in enumerate(tables):
         name = f"{REPORT}_{table.family}.png" if number else f"{REPORT}.png"
         drawn = [table.rows[detector].row for detector in table.detectors]
@@ -133,7 +98,12 @@ def _without_nan(values: Any) -> Any:
     return None if isinstance(values, float) and math.isnan(values) else values
 
 
-def _markdown(tables: Sequence[Table], costs: Mapping[str, Costs], about: Mapping[str, Any]) -> str:
+def _markdown(
+    tables: Sequence[Table],
+    costs: Mapping[str, Costs],
+    about: Mapping[str, Any],
+    failed: Mapping[str, str],
+) -> str:
     lines: list[str] = []
     for table in tables:
         scans = f"{len(table.scans)} scan{'s' if len(table.scans) > 1 else ''}"
@@ -147,8 +117,12 @@ def _markdown(tables: Sequence[Table], costs: Mapping[str, Costs], about: Mappin
         f"scans for {about['use']}. Nothing was tuned in this run: all other settings are the "
         f"detectors' defaults or those of {about['plans']}."
     )
+    lines += _minutes_lines(about["minutes"], about["budget_minutes"])
+    if about["budget_steps"]:
+        lines.append(_STEPS_NOTE)
     if about["elsewhere"]:
         lines.append(f"Trained elsewhere, not under the budget: {', '.join(about['elsewhere'])}.")
+    lines += [f"Failed: {name}: {reason}" for name, reason in failed.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -199,6 +173,27 @@ def _cost_lines(costs: Mapping[str, Costs]) -> list[str]:
     return _lines(header, rows())
 
 
+def _minutes_lines(given: Mapping[str, float | None], budget: float | None) -> list[str]:
+    """What each detector got of a budget of minutes."""
+    if budget is None:
+        return []
+    listed = ", ".join(f"{d} {'-' if m is None else f'{m:.2f}'}" for d, m in given.items())
+    lines = [f"Minutes of steps given, by measured seconds a step: {listed}."]
+    below = [d for d, m in given.items() if m is not None and m < (1 - _SLACK) * budget]
+    if below:
+        lines.append(
+            f"Below the budget: {', '.join(below)}. A stage that is shared with a longer chain is "
+            "trained for no more than the share of that chain."
+        )
+    above = [d for d, m in given.items() if m is not None and m > (1 + _SLACK) * budget]
+    if above:
+        lines.append(
+            f"Above the budget: {', '.join(above)}. A stage that is shared was trained before "
+            "they joined."
+        )
+    return lines
+
+
 def _vector_lines(table: Table) -> list[str]:
     """The case scores that are not made of a map."""
     lines = []
@@ -223,38 +218,3 @@ def _with_interval(figure: Figure, signed: bool = False) -> str:
     if figure.low is None or figure.high is None:
         return text(figure.value)
     return f"{text(figure.value)} [{text(figure.low)}, {text(figure.high)}]"
-
-
-def _csv(
-    tables: Sequence[Table], costs: Mapping[str, Costs], specs: Mapping[str, DetectorSpec]
-) -> str:
-    """A line a method and family; figures of kinds of the other family stay empty."""
-    columns = list(dict.fromkeys(k for table in tables for k in FAMILIES[table.family]))
-    columns.append(MEAN)
-    names = [AUROC, *FURTHER]
-    figures = [f"{name}_{column}" for name in names for column in columns]
-    less = ["difference", *(f"difference_{name}" for name in FURTHER)]
-    wide = [f"{name}{end}" for name in (*figures, "case_auroc", *less) for end in _ENDS]
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["method", "kinds", "unit", "runs", *wide, *_COSTS, "steps"])
-    for table in tables:
-        for method, one in table.rows.items():
-            found = [one.figures[name].get(column) for name in names for column in columns]
-            found.append(one.row.case_auroc[CASE_SCORE])
-            detector = method in table.detectors
-            found += [one.differences[name] if detector else None for name in names]
-            values = [value for figure in found for value in _values(figure)]
-            unit = specs[method].unit if detector else ""
-            rest = [getattr(costs[method], name) for name in _COSTS] if detector else []
-            rest += [sum(costs[method].steps.values())] if detector else []
-            runs = len(one.row.seeds)
-            writer.writerow([method, table.family, unit, runs, *values, *rest])
-    return buffer.getvalue()
-
-
-def _values(figure: Figure | None) -> tuple[float | None, ...]:
-    """Value and interval; None, where there is none, becomes an empty field."""
-    if figure is None or math.isnan(figure.value):
-        return (None, None, None)
-    return (figure.value, figure.low, figure.high)

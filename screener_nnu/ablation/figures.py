@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from screener_nnu.evaluation.metrics import (
 )
 
 MEAN = "mean"
+AUROC = "auroc"
 FPR30 = "auroc_fpr30"
 SENSITIVITY = sensitivity_name(1.0)
 _SAMPLES = 1000
@@ -62,24 +64,32 @@ class Row:
 
 #: Figure on all scans, then on each bootstrap sample of them, (1 + samples,), by column.
 Draws = dict[str, np.ndarray]
-_Metric = Callable[[Judged, str, np.ndarray], np.ndarray]
+
+
+class _Sums(NamedTuple):
+    """Counts of a kind of anomaly, summed over drawn scans (samples, K); the draws themselves."""
+
+    positive: np.ndarray
+    negative: np.ndarray
+    run: Judged
+    kind: str
+    weights: np.ndarray
+
+
+_Metric = Callable[[_Sums], np.ndarray]
 
 
 def _of_voxels(function: Callable[..., np.ndarray]) -> _Metric:
-    def metric(run: Judged, kind: str, weights: np.ndarray) -> np.ndarray:
-        counts = run.counts[kind].astype(float)
-        return function(weights @ counts[:, 0], weights @ counts[:, 1])
-
-    return metric
+    return lambda sums: function(sums.positive, sums.negative)
 
 
-def _of_regions(run: Judged, kind: str, weights: np.ndarray) -> np.ndarray:
-    negative = weights @ run.counts[kind][:, 1].astype(float)
-    return area_under_roc(weights @ run.overlaps[kind], negative, MAX_FPR)
+def _of_regions(sums: _Sums) -> np.ndarray:
+    regions = sums.weights @ sums.run.overlaps[sums.kind]
+    return area_under_roc(regions, sums.negative, MAX_FPR)
 
 
-def _sensitivity(run: Judged, kind: str, weights: np.ndarray) -> np.ndarray:
-    return froc_figures(run.froc[kind], weights)[SENSITIVITY]
+def _sensitivity(sums: _Sums) -> np.ndarray:
+    return froc_figures(sums.run.froc[sums.kind], sums.weights)[SENSITIVITY]
 
 
 #: Figures of voxels and anomalies that a comparison lists beside AUROC: title and function.
@@ -90,17 +100,55 @@ FURTHER: dict[str, tuple[str, _Metric]] = {
     "best_dice": ("best Dice", _of_voxels(METRICS["best_dice"].function)),
     SENSITIVITY: ("found at 1 FP", _sensitivity),
 }
-_AUROC = _of_voxels(area_under_roc)
+_FUNCTIONS = {AUROC: _of_voxels(area_under_roc)} | {name: f for name, (_, f) in FURTHER.items()}
 
 
-def further_draws(run: Judged) -> dict[str, Draws]:
-    """Every figure of `FURTHER` by name, on the same draws of scans for every run."""
-    return {name: _drawn(run, metric) for name, (_, metric) in FURTHER.items()}
+@dataclass(frozen=True)
+class Drawn:
+    """What figures need of a judged run; its counts, which are large, are not kept.
+
+    Attributes:
+        cases: names of the scans.
+        case_scores: see `Judged`.
+        draws: figures of voxels and anomalies by name, on the same draws of scans for every run.
+    """
+
+    cases: tuple[str, ...]
+    case_scores: dict[str, np.ndarray]
+    draws: dict[str, Draws]
+
+    @classmethod
+    def of(cls, run: Judged, names: Sequence[str] = tuple(_FUNCTIONS)) -> Drawn:
+        """Draws scans and computes figures, `auroc` or of `FURTHER`."""
+        return cls(run.cases, run.case_scores, draws_of(run, names))
+
+
+def draws_of(run: Judged, names: Sequence[str]) -> dict[str, Draws]:
+    """Figures by name, on the same draws of scans for every run.
+
+    The counts of a kind are summed over drawn scans once for all figures.
+    """
+    weights = _weights(len(run.cases))
+    found: dict[str, Draws] = {name: {} for name in names}
+    for kind in run.kinds:
+        counts = run.counts[kind].astype(float)
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
+        for start in range(0, len(weights), _BATCH):
+            part = weights[start : start + _BATCH]
+            sums = _Sums(part @ counts[:, 0], part @ counts[:, 1], run, kind, part)
+            for name in names:
+                parts[name].append(_FUNCTIONS[name](sums))
+        for name in names:
+            found[name][kind] = np.concatenate(parts[name])
+    return {
+        name: {**of_kinds, MEAN: np.mean(list(of_kinds.values()), axis=0)}
+        for name, of_kinds in found.items()
+    }
 
 
 def auroc_draws(run: Judged) -> Draws:
     """Voxel AUROC on the same draws of scans for every run."""
-    return _drawn(run, _AUROC)
+    return draws_of(run, [AUROC])[AUROC]
 
 
 def averaged(runs: Sequence[Draws], scans: int) -> dict[str, Figure]:
@@ -116,23 +164,16 @@ def table_row(method: str, runs: Sequence[Judged], nll: Sequence[float] = ()) ->
 
     The same scans are drawn for every method and kind, so rows can be compared in pairs.
     """
-    full = [auroc_draws(run) for run in runs]
-    start = [_drawn(run, FURTHER[FPR30][1]) for run in runs]
-    return row_of(method, runs, full, start, nll)
+    return row_of(method, [Drawn.of(run, (AUROC, FPR30)) for run in runs], nll)
 
 
-def row_of(
-    method: str,
-    runs: Sequence[Judged],
-    full: Sequence[Draws],
-    start: Sequence[Draws],
-    nll: Sequence[float] = (),
-) -> Row:
-    """The same from draws of the voxel AUROC, and of that up to a false positive rate of 0.3."""
+def row_of(method: str, runs: Sequence[Drawn], nll: Sequence[float] = ()) -> Row:
+    """The same from runs whose scans were drawn."""
+    full = [run.draws[AUROC] for run in runs]
     return Row(
         method,
         averaged(full, len(runs[0].cases)),
-        averaged(start, len(runs[0].cases)),
+        averaged([run.draws[FPR30] for run in runs], len(runs[0].cases)),
         tuple(float(run[MEAN][0]) for run in full),
         float(np.mean(nll)) if len(nll) else None,
         {
@@ -144,6 +185,9 @@ def row_of(
 
 def _case_figure(runs: Sequence[np.ndarray]) -> Figure:
     """AUROC of case scores (1 + kinds, scans) of runs, those without anomalies first."""
+    if not all(np.isfinite(scores).all() for scores in runs):
+        # A scan whose score is not defined has no place in an order.
+        return Figure(np.nan, None, None)
     drawn = _weights(runs[0].shape[1])
     none = np.zeros_like(drawn)
     positive, negative = np.hstack([none, drawn]), np.hstack([drawn, none])
@@ -166,15 +210,6 @@ def less(runs: Sequence[Draws], first: Sequence[Draws], scans: int) -> Figure:
     """Mean of a figure over kinds and runs less that of another method, on the same draws."""
     means = [np.mean([run[MEAN] for run in group], axis=0) for group in (runs, first)]
     return figure_of(means[0] - means[1], scans)
-
-
-def _drawn(run: Judged, metric: _Metric) -> Draws:
-    weights = _weights(len(run.cases))
-    parts = [weights[start : start + _BATCH] for start in range(0, len(weights), _BATCH)]
-    found: Draws = {
-        kind: np.concatenate([metric(run, kind, part) for part in parts]) for kind in run.kinds
-    }
-    return {**found, MEAN: np.mean(list(found.values()), axis=0)}
 
 
 def figure_of(values: np.ndarray, scans: int) -> Figure:

@@ -6,7 +6,8 @@ further density costs seconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from screener_nnu.case_score import IMAGE, case_score
 from screener_nnu.checkpoints import write_bytes
 from screener_nnu.detectors import TEACHER, ModelRef
 from screener_nnu.detectors.base import LoadedDetector
+from screener_nnu.errors import ScreenerError, some
 from screener_nnu.evaluation.baselines import BASELINES, BaselineInput, HuHistogram
 from screener_nnu.files import file_sha256
 from screener_nnu.inference.map_store import MapStore, maps_folder
@@ -39,6 +41,8 @@ CASE_SCORE = "case_score"
 #: (case, kind, voxels that count) -> what each method says of a scan with such anomalies, on the
 #: plan's grid.
 ScoreFunction = Callable[[str, str, np.ndarray], dict[str, ScanScores]]
+#: Voxels of a scan, and by method their scores (n,) and the case scores.
+_Found = tuple[ScanVoxels, dict[str, tuple[np.ndarray, dict[str, float]]]]
 
 
 def judge_baselines(
@@ -121,7 +125,7 @@ def _of_positions(
     store = MapStore(maps_folder(anomalies.cases.folder), teacher.features, plan, device)
 
     def scores(case: str, kind: str, counted: np.ndarray) -> dict[str, ScanScores]:
-        name = f"{case}__{kind}_{anomalies.identity}"
+        name = f"{case}__{kind}_{anomalies.identity_of(case, kind)}"
         painted = cache(lambda: anomalies.paint(case, kind))
         y, c = store.maps(name, lambda kind: painted().image(kind))
         y, c = y.to(device), None if c is None else c.to(device)
@@ -150,31 +154,40 @@ def _judge(title: str, anomalies: AnomalyStore, scores: ScoreFunction) -> dict[s
     """Counts the scores of the voxels of body and anomalies, a scan at a time.
 
     Bins are placed by the scores of a few scans, which are kept until they are counted.
+
+    Raises:
+        ScreenerError: scores of a scan cannot be counted; it is named, and the detector too.
     """
     of_cases: dict[str, list[list[dict[str, float]]]] = {}
     counted: dict[str, dict[str, list[Counts]]] = {}
     names = anomalies.names
-    some = spread(names, _SCANS)
+
+    def voxels_of(case: str, kind: str) -> _Found:
+        with _naming(title, case, kind):
+            return _voxels(anomalies, scores, case, kind)
+
+    of_bins = spread(names, _SCANS)
     for kind in (NONE, *anomalies.kinds):
-        first = {case: _voxels(anomalies, scores, case, kind) for case in dict.fromkeys(some)}
+        first = {case: voxels_of(case, kind) for case in dict.fromkeys(of_bins)}
         methods = list(next(iter(first.values()))[1])
         bins = {}
         if kind != NONE:
-            bins = {
-                m: Bins.of([(found[m][0], scan.annotated) for scan, found in first.values()])
-                for m in methods
-            }
+            for m in methods:
+                with _naming(m, some(first), kind):
+                    parts = [(found[m][0], scan.annotated) for scan, found in first.values()]
+                    bins[m] = Bins.of(parts)
         for method in methods:
             of_cases.setdefault(method, []).append([])
         for case in tqdm(names, desc=f"{title}: {kind}", unit="scan"):
             known = first.pop(case, None)
-            scan, found = known or _voxels(anomalies, scores, case, kind)
+            scan, found = known or voxels_of(case, kind)
             for method in methods:
                 voxels, cases = found[method]
                 of_cases[method][-1].append(cases)
                 if kind != NONE:
                     of_method = counted.setdefault(method, {}).setdefault(kind, [])
-                    of_method.append(count_scan(voxels, scan, bins[method]))
+                    with _naming(method, case, kind):
+                        of_method.append(count_scan(voxels, scan, bins[method]))
     return {
         method: Judged(
             names,
@@ -187,6 +200,15 @@ def _judge(title: str, anomalies: AnomalyStore, scores: ScoreFunction) -> dict[s
     }
 
 
+@contextmanager
+def _naming(method: str, case: str, kind: str) -> Iterator[None]:
+    """Says in a user's error which detector it was, and which scan with which anomalies."""
+    try:
+        yield
+    except ScreenerError as error:
+        raise ScreenerError(f"{method} on {case} ({kind}): {error}") from error
+
+
 def _columns(found: Sequence[Sequence[dict[str, float]]]) -> dict[str, np.ndarray]:
     """Case scores (kinds, scans) by name."""
     return {
@@ -195,9 +217,7 @@ def _columns(found: Sequence[Sequence[dict[str, float]]]) -> dict[str, np.ndarra
     }
 
 
-def _voxels(
-    anomalies: AnomalyStore, scores: ScoreFunction, case: str, kind: str
-) -> tuple[ScanVoxels, dict[str, tuple[np.ndarray, dict[str, float]]]]:
+def _voxels(anomalies: AnomalyStore, scores: ScoreFunction, case: str, kind: str) -> _Found:
     """The voxels that count; their scores and the case scores by method."""
     scan = ScanVoxels.of(*anomalies.masks(case, kind), anomalies.settings.preprocessing)
     found = {}

@@ -54,6 +54,7 @@ class SlicesFigure:
             store.family: score_function(model, loaded, store, device)
             for store in {one.store.family: one.store for one in self.panels}.values()
         }
+        maps = []
         for panel in self.panels:
             _, counted = panel.store.masks(panel.case, panel.kind)
             found = functions[panel.store.family](panel.case, panel.kind, counted)
@@ -61,6 +62,9 @@ class SlicesFigure:
             shown, inside = scores[panel.slice], counted[panel.slice]
             values = np.full(shown.shape, np.nan)
             values[inside] = brightness_of(shown[inside], scores[counted])
+            maps.append(values)
+        # All or none: a detector that fails has no column.
+        for panel, values in zip(self.panels, maps, strict=True):
             panel.maps[model.detector] = values
 
     def draw(self) -> bytes:

@@ -1,8 +1,9 @@
 """Anomalies of a second family: regions of a scan that are altered in themselves.
 
 No detector that learns from synthetic anomalies is trained on them: nothing is pasted and nothing
-takes a constant value, as in the anomalies of the family `painted`. The two share where anomalies
-may lie.
+takes a constant value, as in the anomalies of the family `painted`; a star keeps the texture that
+was there. `roughened` lies near the noise that `denoising` learns to take away. The two families
+share where anomalies may lie.
 """
 
 from __future__ import annotations
@@ -23,15 +24,17 @@ from screener_nnu.synthetic.placement import BodyPlaces
 
 ALTERED_KINDS = tuple(ALTERATIONS)
 #: Of how scans are altered; raised with every change, so that stored ones are made anew.
-ALTERING_VERSION = 1
+ALTERING_VERSION = 2
 #: Regions of 10 to 40 mm.
 REGIONS = BlobSettings(radius=(5.0, 20.0))
 #: Change, in parts of the window, above which a voxel counts as anomalous.
 LEAST_CHANGE = 0.02
 # A region in whose inner half fewer voxels change so much shows nothing.
 _LEAST_SHARE = 0.25
-# Neighbours that share a face.
+# Neighbours that share a face, and those that share a side in the plane of a single slice, where
+# nothing would be closed by the others: the slices beside it are empty.
 _FACES = ndimage.generate_binary_structure(3, 1)
+_SIDES = ndimage.generate_binary_structure(2, 1)[None]
 
 
 def add_alterations(
@@ -48,7 +51,8 @@ def add_alterations(
     * `roughened`: noise of about a voxel is added.
     * `mirrored`: the content is mirrored about the centre.
     * `inverted`: contrast is inverted about the local mean.
-    * `spiculated`: a star with rays of soft tissue, or in soft tissue of another density.
+    * `spiculated`: a star with rays as bright as soft tissue, or in soft tissue of another density,
+      with the texture that was there.
 
     Args:
         image: HU, or what stands for them, (Z, Y, X).
@@ -144,7 +148,8 @@ class _Altering:
         """Voxels of the box that count as anomalous."""
         seen = self._differs(blob, after)
         # Texture that stays by chance in the midst of what changes is a part of the anomaly.
-        closed = ndimage.binary_closing(np.pad(seen, 1), _FACES)[1:-1, 1:-1, 1:-1]
+        near = _SIDES if seen.shape[0] == 1 else _FACES
+        closed = ndimage.binary_closing(np.pad(seen, 1), near)[1:-1, 1:-1, 1:-1]
         return np.asarray(seen | (closed & (blob.weight > 0)))
 
     def shows(self, blob: Blob) -> bool:

@@ -1,11 +1,12 @@
 """What becomes of the tissue inside a region of the family `altered`.
 
-All of it is made of the region's own values but for the star: nothing comes from another place.
+All of it is made of the region's own values but for the mean brightness of the star: nothing comes
+from another place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +18,11 @@ from screener_nnu.synthetic.fields import FloatArray, Triple, capsule, occupancy
 # In parts of the window: standard deviation of the noise, and contrast of a star.
 _ROUGHNESS = (0.05, 0.12)
 _CONTRAST = (0.10, 0.25)
-# In parts of the region's radius: width of the blur, reach of the local mean, core, rays of a star.
+# In parts of the region's radius: width of the blur, reach of the local mean; of a star the reach
+# of the mean that its texture is about, core, rays.
 _BLUR = (0.15, 0.35)
 _MEAN = 0.5
+_TEXTURE = 0.2
 _CORE = 0.25
 _LENGTH = (0.7, 1.0)
 _RAY = 0.08
@@ -57,7 +60,10 @@ def blurred(
 def roughened(
     before: FloatArray, blob: Blob, scan: Surroundings, rng: np.random.Generator
 ) -> FloatArray:
-    """Noise of one to two and a half voxels is added, of 5 to 12 % of the window."""
+    """Noise of one to two and a half voxels is added, of 5 to 12 % of the window.
+
+    It lies near the coarser noise that the method `denoising` learns to take away.
+    """
     axes = [
         (np.arange(n) * step).astype(np.float32)
         for n, step in zip(before.shape, scan.spacing, strict=True)
@@ -82,18 +88,27 @@ def inverted(
     before: FloatArray, blob: Blob, scan: Surroundings, rng: np.random.Generator
 ) -> FloatArray:
     """What is brighter than the mean around it becomes as much darker; no draw is made."""
-    sigma = [_MEAN * blob.radius / step for step in scan.spacing]
-    inside = (blob.weight > 0).astype(np.float32)
-    weight = ndimage.gaussian_filter(inside, sigma, mode="constant")
-    total = ndimage.gaussian_filter(before * inside, sigma, mode="constant")
-    mean = total / np.maximum(weight, np.float32(1e-3))
-    return np.where(inside > 0, 2 * mean - before, before).astype(np.float32)
+    inside = blob.weight > 0
+    mean = _local_mean(before, inside, [_MEAN * blob.radius / step for step in scan.spacing])
+    return np.where(inside, 2 * mean - before, before).astype(np.float32)
+
+
+def _local_mean(before: FloatArray, inside: np.ndarray, sigma: Sequence[float]) -> FloatArray:
+    """Gaussian means (z, y, x) over the voxels inside a region; `sigma` is in voxels."""
+    known = inside.astype(np.float32)
+    weight = ndimage.gaussian_filter(known, sigma, mode="constant")
+    total = ndimage.gaussian_filter(before * known, sigma, mode="constant")
+    return np.asarray(total / np.maximum(weight, np.float32(1e-3)), np.float32)
 
 
 def spiculated(
     before: FloatArray, blob: Blob, scan: Surroundings, rng: np.random.Generator
 ) -> FloatArray:
-    """A star with thin rays: the body's median in other tissue, darker or brighter in its own."""
+    """A star with thin rays: the body's median in other tissue, darker or brighter in its own.
+
+    What the tissue differs by from its mean within a fifth of the radius stays: a star is not of
+    one value, as the painted kind `constant` is.
+    """
     contrast = scan.width * rng.uniform(*_CONTRAST) * rng.choice([-1.0, 1.0])
     local = float(np.median(before[blob.weight > 0.5]))
     own = abs(local - scan.tissue) < _CONTRAST[0] * scan.width
@@ -113,7 +128,10 @@ def spiculated(
         ray = capsule(points, (0.0, 0.0, 0.0), end)
         distance = np.minimum(distance, ray - np.float32(max(_RAY * blob.radius, 0.6 * finest)))
     share = occupancy(np.asarray(distance, np.float32), finest)
-    return before + share * (value - before)
+    inside = blob.weight > 0
+    width = [max(_TEXTURE * blob.radius / step, 1.0) for step in scan.spacing]
+    texture = np.where(inside, before - _local_mean(before, inside, width), np.float32(0))
+    return before + share * (value + texture - before)
 
 
 #: Alterations by kind.

@@ -14,6 +14,7 @@ from screener_nnu.ablation.anomaly_store import AnomalyStore
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.synthetic.anomalies import KINDS
+from screener_nnu.synthetic.cases import ALTERED, PAINTED
 
 
 def store(world: Any, folder: Path) -> AnomalyStore:
@@ -72,3 +73,28 @@ def test_a_case_prepared_again_gets_new_anomalies(world: Any, tmp_path: Path) ->
     later = (world.cases / f"{made.names[0]}.json").stat().st_mtime + 5
     os.utime(world.cases / f"{made.names[0]}.json", (later, later))
     assert store(world, tmp_path).identity != before
+
+
+def test_a_scan_left_out_makes_no_other_altered_one_anew(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only painted anomalies take tissue of other scans; a plain scan belongs to no family."""
+    settings, cases = world.plan().settings, CaseFolder(world.cases)
+    names = settings.split.train[:3]
+    painted, made = (
+        AnomalyStore(cases, names, settings, 1, tmp_path, family) for family in (PAINTED, ALTERED)
+    )
+    case, kind = names[0], made.kinds[0]
+    assert painted.identity_of(case, "none") == made.identity_of(case, "none")
+    assert made.identity_of(case, kind) != made.identity_of(case, "none")
+    assert made.identity_of(case, kind) != made.identity_of(names[1], kind)
+    mask, counted = made.masks(case, kind)
+    made.names = names[:2]
+    before, painted.names = painted.identity_of(case, "constant"), names[:2]
+    assert painted.identity_of(case, "constant") != before
+    monkeypatch.setattr(AnomalyStore, "paint", None)
+    for now, then in zip(made.masks(case, kind), (mask, counted), strict=True):
+        np.testing.assert_array_equal(now, then)
+    other = AnomalyStore(cases, names, settings, 2, tmp_path, ALTERED)
+    assert other.identity_of(case, kind) != made.identity_of(case, kind)
+    assert other.identity_of(case, "none") == made.identity_of(case, "none")

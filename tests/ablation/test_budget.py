@@ -13,27 +13,30 @@ import torch
 
 from screener_nnu.ablation import budget as room
 from screener_nnu.ablation.budget import (
+    Assigned,
     Budget,
-    Link,
     assign_budget,
     chain_of,
-    optimiser_of,
-    schedule,
-    split_minutes,
 )
+from screener_nnu.ablation.compare import _seeded
+from screener_nnu.ablation.failures import Failures
+from screener_nnu.ablation.schedules import Link, optimiser_of, schedule, split_minutes
+from screener_nnu.baselines.fanogan import FAnoGanMethod
 from screener_nnu.commands.compare import main
 from screener_nnu.detectors import DETECTORS, ModelRef
 from screener_nnu.errors import ScreenerError
 from screener_nnu.optimiser_settings import OptimiserSettings
-from screener_nnu.paths import plan_file, results_folder
+from screener_nnu.paths import plan_file, results_folder, stage_folder
 from screener_nnu.planners.variants import derive_plan
 from screener_nnu.plans import read_plan
 from screener_nnu.stages import OPTIMISERS, STAGES
 from screener_nnu.synthetic.cases import FAMILIES
-from screener_nnu.trainers.detector import planned_stages
+from screener_nnu.trainers import step_time
+from screener_nnu.trainers.detector import planned_stages, stages_of
+from screener_nnu.trainers.loading import PREFETCHED
 from screener_nnu.trainers.run import new_trainer
 from screener_nnu.trainers.stages import trainer_of
-from screener_nnu.trainers.step_time import step_seconds
+from screener_nnu.trainers.step_time import short_schedule, step_numbers, step_seconds
 
 CPU = torch.device("cpu")
 NAME = "Dataset901_Tiny"
@@ -56,7 +59,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """Made step times; the detectors of every measurement."""
     calls: list[tuple[str, ...]] = []
 
-    def made(_: str, base: str, detectors: list[str], name: str, device: Any) -> dict[Any, float]:
+    def made(_: str, base: str, detectors: list[str], *more: Any) -> dict[Any, float]:
         calls.append(tuple(detectors))
         return SECONDS
 
@@ -135,7 +138,7 @@ def test_steps_are_those_of_every_stage(world: Any, measured: list[Any]) -> None
     assert found[3].more[0] == "baseline.optimiser.steps=3" and found[2].more == ()
     # A detector that lacks a trained stage is none of the budget's.
     (only,) = assign_budget(NAME, "ScreenerPlans", ["pca_untrained"], Budget(steps=3), CPU)
-    assert only == (ModelRef(NAME, "ScreenerPlans", "pca_untrained"), ())
+    assert only == Assigned(ModelRef(NAME, "ScreenerPlans", "pca_untrained"))
 
 
 def test_a_budget_goes_before_the_steps_of_a_detector(
@@ -146,10 +149,10 @@ def test_a_budget_goes_before_the_steps_of_a_detector(
     monkeypatch.setitem(DETECTORS, "made", replace(spec, overrides=(*spec.overrides, *words)))
     monkeypatch.setitem(SECONDS, ("baseline", "made"), 0.1)
     (one,) = assign_budget(NAME, "ScreenerPlans", ["made"], Budget(steps=3), CPU)
-    optimiser = planned_stages(*one).settings.baseline.optimiser
+    optimiser = planned_stages(one.model, one.more).settings.baseline.optimiser
     assert (optimiser.steps, optimiser.warmup_steps) == (3, 1)
     (one,) = assign_budget(NAME, "ScreenerPlans", ["made"], Budget(minutes=0.1), CPU)
-    assert planned_stages(*one).settings.baseline.optimiser.steps == 60
+    assert planned_stages(one.model, one.more).settings.baseline.optimiser.steps == 60
 
 
 def test_chosen_steps_are_found_again(world: Any, measured: list[Any]) -> None:
@@ -181,6 +184,139 @@ def test_a_budget_of_a_plan_that_changed_is_refused(world: Any, measured: list[A
     path.write_text(json.dumps(values))
     with pytest.raises(ScreenerError, match="m0p1_descriptor has other settings for its descr"):
         assign_budget(NAME, "ScreenerPlans", ["padim"], Budget(minutes=0.1), CPU)
+
+
+def test_other_seeds_grow_with_the_table(world: Any, measured: list[Any]) -> None:
+    """A detector that joins brings its steps to the plans of the other seeds."""
+    budget = Budget(steps=3)
+    (padim,) = assign_budget(NAME, "ScreenerPlans", ["padim"], budget, CPU)
+    assert len(_seeded(padim, 2, budget)) == 2
+    # As if it was trained.
+    folder = stage_folder(NAME, "descriptor", "ScreenerPlans_s3_seed1")
+    folder.mkdir(parents=True)
+    (folder / "checkpoint_final.pth").touch()
+    found = assign_budget(NAME, "ScreenerPlans", ["padim", "teacher"], budget, CPU)
+    for one in found:
+        _, other = _seeded(one, 2, budget)
+        for stage, plans in planned_stages(other.model, other.more).stages:
+            if plans == "ScreenerPlans_s3_seed1":
+                assert steps_of(plans, stage) == 3
+    seeds = [
+        read_plan(plan_file(NAME, p)).settings.seed for p in ("ScreenerPlans_s3", other.model.plans)
+    ]
+    assert seeds[1] == seeds[0] + 1
+    # A stage that was trained with other settings is none of this table.
+    path = plan_file(NAME, "ScreenerPlans_s3_seed1")
+    values = json.loads(path.read_text())
+    values["screener"]["descriptor"]["temperature"] = 0.5
+    path.write_text(json.dumps(values))
+    with pytest.raises(ScreenerError, match="seed1 has other settings for its descriptor"):
+        _seeded(found[0], 2, budget)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_plan_of_other_steps_is_not_the_budget_s(
+    world: Any, measured: list[Any], own: bool
+) -> None:
+    if own:
+        (one,) = assign_budget(NAME, "ScreenerPlans", ["autoencoder"], Budget(steps=3), CPU)
+        stages_of(one.model, more=("baseline.optimiser.steps=5",))
+    else:
+        words = schedule("descriptor", 5, optimiser_of(world.plan().settings, "descriptor"))
+        derive_plan(NAME, "ScreenerPlans_s3", words, "ScreenerPlans")
+    name, plans = ("autoencoder", "s3_autoencoder") if own else ("padim", "s3")
+    with pytest.raises(ScreenerError, match=f"plan ScreenerPlans_{plans} has 5 steps.*--steps 3"):
+        assign_budget(NAME, "ScreenerPlans", [name], Budget(steps=3), CPU)
+
+
+def test_a_detector_that_fails_changes_no_name_and_no_other(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Student is the longest chain and cannot be measured."""
+
+    def made(
+        dataset: str, base: str, detectors: list[str], name: str, device: Any, guard: Any
+    ) -> dict[Any, float]:
+        found = dict(SECONDS)
+        with guard("student"):
+            del found["distillation", ""]
+            raise ScreenerError("memory ran out\nin a network")
+        return found
+
+    monkeypatch.setattr(room, "step_seconds", made)
+    failures, budget = Failures("padim"), Budget(minutes=0.1)
+    names = ["padim", "student"]
+    (one,) = assign_budget(NAME, "ScreenerPlans", names, budget, CPU, failures.guard)
+    assert one.model.plans == "ScreenerPlans_m0p1_descriptor_to_distillation"
+    # Six seconds at half a second a step.
+    assert steps_of(one.model.plans, "descriptor") == 12 and one.minutes == pytest.approx(0.1)
+    assert failures.reasons == {"student": "memory ran out"} and failures.left(names) == ["padim"]
+    with pytest.raises(ScreenerError, match="memory ran out"):
+        assign_budget(
+            NAME, "ScreenerPlans", ["student", "padim"], budget, CPU, Failures("student").guard
+        )
+
+
+def test_what_is_shared_with_a_longer_chain_has_fewer_minutes(
+    world: Any, measured: list[Any]
+) -> None:
+    names = ["student", "padim", "autoencoder"]
+    found = assign_budget(NAME, "ScreenerPlans", names, Budget(minutes=0.1), CPU)
+    padim = found[1]
+    steps = steps_of(padim.model.plans, "descriptor")
+    assert padim.minutes == pytest.approx(steps * 0.5 / 60) and padim.minutes < 0.05
+    student = sum(
+        steps_of(padim.model.plans, stage) * SECONDS[stage, ""]
+        for stage in ("descriptor", "condition", "density", "distillation")
+    )
+    assert found[0].minutes == pytest.approx(student / 60) and found[0].minutes > padim.minutes
+    assert found[2].minutes == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3, 8])
+def test_what_was_prefetched_is_not_on_the_clock(workers: int) -> None:
+    numbers = step_numbers(workers)
+    assert numbers.warm_up > PREFETCHED * workers and numbers.timed >= max(6, 2 * workers)
+    turns = step_numbers(workers, in_turns=True)
+    assert turns.timed >= 18 and turns.timed >= 2 * turns.warm_up
+    assert turns.warm_up == numbers.warm_up
+    words = short_schedule("baseline", turns)
+    assert f"baseline.optimiser.steps={sum(turns)}" in words
+
+
+@pytest.mark.slow
+def test_networks_in_turns_are_all_on_the_clock(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of f-AnoGAN the generator, which has one turn of several, too."""
+    parts: list[str] = []
+    of_step = FAnoGanMethod.part_of
+
+    def noted(self: Any, step: int, steps: int) -> str:
+        parts.append(of_step(self, step, steps))
+        return parts[-1]
+
+    monkeypatch.setattr(FAnoGanMethod, "part_of", noted)
+    step_seconds(NAME, "ScreenerPlans", ["fanogan"], "Timing", CPU)
+    assert {"critic", "generator", "encoder"} <= set(parts[2:])
+
+
+@pytest.mark.slow
+def test_maps_of_a_killed_measurement_are_removed(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill leaves everything; the next call finds what was there before."""
+    arguments = NAME, "ScreenerPlans", ["teacher"], "Timing", CPU
+    with monkeypatch.context() as patch:
+        patch.setattr(step_time, "_remove_maps", lambda *_: None)
+        patch.setattr(step_time, "_remove", lambda *_: None)
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
+        step_seconds(*arguments)
+    left = list(world.preprocessed.glob("*_maps/*/*.npy"))
+    assert left
+    step_seconds(*arguments)
+    assert not list(world.preprocessed.glob("*_maps/*/*.npy"))
+    assert not list(results_folder(NAME).glob("Timing*.json"))
 
 
 @pytest.mark.slow

@@ -12,11 +12,14 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from screener_nnu.ablation import compare, scoring
+from screener_nnu.ablation.compare_report import _minutes_lines
 from screener_nnu.ablation.figures import auroc_draws, less, table_row
 from screener_nnu.ablation.judged import Judged
 from screener_nnu.commands.ablate import main as ablate
 from screener_nnu.commands.compare import main
 from screener_nnu.detectors import ModelRef
+from screener_nnu.errors import ScreenerError
 from screener_nnu.evaluation.baselines import BASELINES
 from screener_nnu.inference.volume import score_map
 from screener_nnu.preprocessing.case_files import CaseFolder
@@ -61,6 +64,63 @@ def test_case_auroc_is_the_share_of_pairs_in_order() -> None:
     assert figure.value == pytest.approx(pairs.mean())
     assert figure.low is not None and figure.high is not None
     assert figure.low < figure.value < figure.high
+
+
+def test_a_case_score_that_is_not_defined_gives_no_figure() -> None:
+    scores = np.random.default_rng(0).normal(size=(1 + len(KINDS), 5))
+    run = judged(1.0)
+    whole = Judged(run.cases, run.counts, {"vector": scores})
+    assert np.isfinite(table_row("x", [whole]).case_auroc["vector"].value)
+    scores[2, 3] = np.nan
+    figure = table_row("x", [whole]).case_auroc["vector"]
+    assert np.isnan(figure.value) and figure.low is None and figure.high is None
+
+
+def test_the_report_says_who_has_less_or_more_than_the_budget() -> None:
+    given = {"student": 9.8, "padim": 3.0, "knn": None, "autoencoder": 12.0}
+    lines = _minutes_lines(given, 10.0)
+    assert "student 9.80, padim 3.00, knn -, autoencoder 12.00" in lines[0]
+    assert lines[1].startswith("Below the budget: padim. ")
+    assert lines[2].startswith("Above the budget: autoencoder. ")
+    assert len(lines) == 3 and len(_minutes_lines({"padim": 10.0}, 10.0)) == 1
+    assert _minutes_lines({"padim": None}, None) == []
+
+
+@pytest.mark.slow
+def test_a_detector_that_breaks_does_not_cost_the_table(
+    trained: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One cannot be trained, one has scores that are no numbers; the others have their rows."""
+    train, score = compare.train_stage, scoring.score_scan
+
+    def broken(dataset: str, stage: str, plans: str, device: Any) -> None:
+        if stage == "distillation":
+            raise ScreenerError("the loss is NaN\nat step 3")
+        train(dataset, stage, plans, device)
+
+    def without_numbers(*arguments: Any, **options: Any) -> Any:
+        found = score(*arguments, **options)
+        return found._replace(scores=np.full_like(found.scores, np.nan))
+
+    monkeypatch.setattr(compare, "train_stage", broken)
+    monkeypatch.setattr(scoring, "score_scan", without_numbers)
+    words = ["901", "--detectors", "padim", "student", "autoencoder", "knn", "-device", "cpu"]
+    main([*words, "-o", str(tmp_path / "a")])
+    with (tmp_path / "a" / "detectors.csv").open(newline="") as stream:
+        rows = {row["method"] for row in csv.DictReader(stream)}
+    assert rows == {"padim", "knn", *BASELINES}
+    stored = json.loads((tmp_path / "a" / "detectors.json").read_text())
+    assert set(stored["failed"]) == {"student", "autoencoder"}
+    assert stored["failed"]["student"] == "the loss is NaN"
+    reason = stored["failed"]["autoencoder"]
+    assert "ScreenerPlans_autoencoder on " in reason and "(none): the map holds NaN" in reason
+    assert "Failed: student: the loss is NaN" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["901", "--detectors", "student", "padim", "-device", "cpu"])
+    assert "the loss is NaN" in capsys.readouterr().err
 
 
 def case_auroc_of(trained: Any, name: str) -> float:

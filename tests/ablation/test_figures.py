@@ -12,7 +12,7 @@ from scipy import ndimage
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from screener_nnu.ablation.counting import Bins, ScanVoxels, count_scan
-from screener_nnu.ablation.figures import FURTHER, further_draws, table_row
+from screener_nnu.ablation.figures import FURTHER, draws_of, table_row
 from screener_nnu.ablation.judged import Judged
 from screener_nnu.ablation.report import write_ablation
 from screener_nnu.synthetic.anomalies import KINDS
@@ -148,7 +148,7 @@ def test_further_figures_are_those_of_scikit_learn_and_of_loops(tmp_path: Path) 
     (tmp_path / "x.npz").write_bytes(run.to_bytes())
     run = Judged.from_file(tmp_path / "x.npz")
     scores, labels = (np.concatenate([scan[k].ravel() for scan in scans]) for k in (0, 1))
-    found = {name: float(of["mean"][0]) for name, of in further_draws(run).items()}
+    found = {name: float(of["mean"][0]) for name, of in draws_of(run, list(FURTHER)).items()}
     assert set(found) == set(FURTHER)
     expected = average_precision_score(labels, scores)
     assert found["average_precision"] == pytest.approx(expected, abs=1e-12)
