@@ -112,12 +112,11 @@ def test_every_stage_is_trained_by_two(world: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("method", "options"),
     [
-        ("diffusion", {"draws": 2}),
         ("fanogan", {"critic_steps": 2, "gan_share": 0.5}),
         ("cflow", {"side": 32, "code": 8, "blocks": 1, "hidden": 8}),
     ],
 )
-def test_a_method_with_networks_in_turns_masks_or_first_values(
+def test_a_method_with_networks_in_turns_or_first_values(
     world: Any, tmp_path: Path, method: str, options: dict[str, Any]
 ) -> None:
     steps = [f"baseline.optimiser.{s}" for s in ("steps=8", "steps_per_epoch=4")]
