@@ -73,6 +73,15 @@ class StageCheckpoint:
             raise self.refusal(str(error)) from error
         network.load_state_dict(weights)
 
+    def check_finished(self, checkpoint: Mapping[str, Any]) -> None:
+        """Refuses what was read where it lacks the statistics that are measured at the end.
+
+        Raises:
+            ScreenerError: a run that has not finished left it.
+        """
+        if not checkpoint["score_statistics"]:
+            raise self.refusal("it was left by a run that has not finished")
+
     def refusal(self, reason: str) -> ScreenerError:
         """The error that names file, reason and way out."""
         other = f"give the checkpoint_final.pth of another {self.stage} stage, or "

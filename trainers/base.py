@@ -124,6 +124,9 @@ class ScreenerTrainer(StageState):
         """The figure on validation scans and a fixed set of samples."""
         raise NotImplementedError
 
+    def make_ready(self) -> None:
+        """Work before every start, of a fresh run and of a resumed one; what is stored is kept."""
+
     def prepare(self) -> None:
         """Work before the first step of a fresh run (data-dependent initialisation)."""
 
@@ -181,15 +184,19 @@ class ScreenerTrainer(StageState):
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, LambdaLR]:
         """AdamW; warm-up and cosine decay a step."""
         settings = self.optimiser_settings
-        trained = [p for p in self.network.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(
-            # What is fitted in one pass has none, and AdamW refuses an empty list.
-            trained or [nn.Parameter(torch.zeros(0))],
+            self.parameter_groups(),
             lr=settings.learning_rate,
             eps=settings.eps,
             weight_decay=settings.weight_decay,
         )
         return optimiser, LambdaLR(optimiser, lambda step: schedule_factor(settings, step))
+
+    def parameter_groups(self) -> list[Any]:
+        """What AdamW trains: parameters, or groups of them with settings of their own."""
+        trained = [p for p in self.network.parameters() if p.requires_grad]
+        # What is fitted in one pass has none, and AdamW refuses an empty list.
+        return trained or [nn.Parameter(torch.zeros(0))]
 
     def autocast(self) -> torch.autocast:
         """Mixed precision for the UNets."""
@@ -221,6 +228,7 @@ class ScreenerTrainer(StageState):
         if not self.was_initialized:
             self.initialize()
         self.check_cases()
+        self.make_ready()
         Path(self.output_folder).mkdir(parents=True, exist_ok=True)
         if self.local_rank == 0:
             base = Path(self.output_folder_base)

@@ -47,14 +47,10 @@ class BaselineTrainer(CropTrainer):
         """Values of the window in [-1, 1]."""
         return scale(images, self.detector.window)
 
-    def on_train_start(self) -> None:
-        """Paints synthetic anomalies first."""
-        if not self.was_initialized:
-            self.initialize()
-        self.check_cases()
+    def make_ready(self) -> None:
+        """Paints synthetic anomalies."""
         if self.local_rank == 0:
             self.check.prepare()
-        super().on_train_start()
 
     def validation_figure(self) -> float:
         """Mean AUROC over the kinds of synthetic anomalies in validation scans.

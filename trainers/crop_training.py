@@ -57,20 +57,15 @@ class CropTrainer(ScreenerTrainer):
         self.in_turns = bool(method.parts(self.optimiser_settings.steps))
         return method
 
-    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
-        """AdamW of all parts, each with the rates that it has for itself."""
-        optimiser, schedule = super().configure_optimizers()
+    def parameter_groups(self) -> list[Any]:
+        """Each part of a method that learns in turns, with the rates that it has for itself."""
         if not self.in_turns:
-            return optimiser, schedule
-        settings, rates = self.optimiser_settings, self.model.rates()
-        groups = [
+            return super().parameter_groups()
+        rates = self.model.rates()
+        return [
             {"params": list(parameters), **rates.get(name, {})}
-            for name, parameters in self.model.parts(settings.steps).items()
+            for name, parameters in self.model.parts(self.optimiser_settings.steps).items()
         ]
-        optimiser = torch.optim.AdamW(
-            groups, lr=settings.learning_rate, eps=settings.eps, weight_decay=settings.weight_decay
-        )
-        return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, schedule.lr_lambdas[0])
 
     def reader(self, names: Sequence[str], stage: str) -> ImageReader:
         """Reads crops of some cases."""

@@ -118,11 +118,8 @@ class DensityTrainer(ScreenerTrainer):
         reader = self._reader(self.training_scans, self.stage, all_positions=False)
         return self.batches(reader, first_step)
 
-    def on_train_start(self) -> None:
+    def make_ready(self) -> None:
         """Computes the maps that are kept on disk; those of an earlier run are used again."""
-        if not self.was_initialized:
-            self.initialize()
-        self.check_cases()
         ranks = torch.distributed.get_world_size() if self.is_ddp else 1
         if isinstance(self.source, ScanSource):
             names = (*self.training_scans, *self.settings.split.validation)
@@ -131,6 +128,9 @@ class DensityTrainer(ScreenerTrainer):
         if self.is_ddp:
             torch.distributed.barrier()
         self.check.prepare()
+
+    def on_train_start(self) -> None:
+        """Says in the log what the figure of the loss is good for."""
         super().on_train_start()
         self.print_to_log_file(
             "NLL (nats) compares densities of one descriptor; across descriptors it means nothing"

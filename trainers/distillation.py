@@ -101,16 +101,12 @@ class DistillationTrainer(ScreenerTrainer):
         rest = checkpoint.get("descriptor_outputs", {})
         self.model.load_state_dict(join_outputs(checkpoint["network_weights"], rest))
 
-    def on_train_start(self) -> None:
-        """Scores the scans with the teacher first; stored scores are used again."""
-        if not self.was_initialized:
-            self.initialize()
-        self.check_cases()
+    def make_ready(self) -> None:
+        """Scores the scans with the teacher; stored scores are used again."""
         if self.distillation.target == RARITY:
             self._measure_rarity()
         else:
             self._store_teacher_scores()
-        super().on_train_start()
 
     def _measure_rarity(self) -> None:
         self.rarity = RarityTarget(self.plan.dataset, self.settings.preprocessing.spacing)

@@ -124,14 +124,10 @@ class IgdTrainer(ScreenerTrainer):
                 "needs 2 at least: plan with more"
             )
 
-    def on_train_start(self) -> None:
-        """Paints synthetic anomalies first."""
-        if not self.was_initialized:
-            self.initialize()
-        self.check_cases()
+    def make_ready(self) -> None:
+        """Paints synthetic anomalies."""
         if self.local_rank == 0:
             self.check.prepare()
-        super().on_train_start()
 
     def training_batches(self, first_step: int) -> Iterator[list[ImageSample]]:
         """Images of this process."""

@@ -21,8 +21,7 @@ def load_baseline(model: ModelRef, device: torch.device) -> LoadedDetector:
     """
     file = StageCheckpoint(model.file, model.stage, model.train_command)
     checkpoint = file.read()
-    if not checkpoint["score_statistics"]:
-        raise file.refusal("it was left by a run that has not finished")
+    file.check_finished(checkpoint)
     plan: Plan = checkpoint["plan"]
     method = build_method(plan, empty=True)
     file.fill(method, checkpoint["network_weights"])

@@ -138,8 +138,7 @@ def load_igd(model: ModelRef, device: torch.device) -> LoadedDetector:
     """
     file = StageCheckpoint(model.file, model.stage, model.train_command)
     checkpoint = file.read()
-    if not checkpoint["score_statistics"]:
-        raise file.refusal("it was left by a run that has not finished")
+    file.check_finished(checkpoint)
     plan: Plan = checkpoint["plan"]
     networks = empty_igd(plan)
     file.fill(networks, checkpoint["network_weights"])

@@ -145,8 +145,7 @@ def load_teacher(model: ModelRef, device: torch.device) -> LoadedDetector:
             f"descriptor or condition were trained anew after the density of {model.plans}; run\n"
             f"    {model.train_command} --restart"
         )
-    if not checkpoint["score_statistics"]:
-        raise file.refusal("it was left by a run that has not finished")
+    file.check_finished(checkpoint)
     channels, cond_channels = checkpoint["channels"]
     density = new_density(plan.settings.density, channels, cond_channels)
     density.resize_to(checkpoint["network_weights"])

@@ -18,8 +18,8 @@ def mirrored(
     """
     count, device = len(tensors[0]), tensors[0].device
     draws = torch.rand(count, 3, generator=generator, device=device) < 0.5
-    axes = [[axis + 1 for axis, flip in enumerate(row) if flip] for row in draws.tolist()]
-    return tuple(
-        torch.stack([one.flip(flips) for one, flips in zip(tensor, axes, strict=True)])
-        for tensor in tensors
-    )
+    found = tuple(tensors)
+    for axis in range(3):
+        chosen = draws[:, axis].view(-1, 1, 1, 1, 1)
+        found = tuple(torch.where(chosen, tensor.flip(axis + 2), tensor) for tensor in found)
+    return found
