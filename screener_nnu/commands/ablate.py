@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from screener_nnu.commands._run import run, user_path
-from screener_nnu.commands.compare import compare
+from screener_nnu.commands.compare import add_comparison_arguments, compare
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -15,8 +15,7 @@ def _parser() -> argparse.ArgumentParser:
         "synthetic anomalies in held-out scans. Stages are shared; those that are finished stay, "
         "and a killed run goes on. Writes ablation.md, .csv, .json and .png."
     )
-    parser.add_argument("dataset", help="number or name of the data set")
-    parser.add_argument("-p", dest="plans", default="ScreenerPlans", metavar="PLANS")
+    add_comparison_arguments(parser)
     parser.add_argument(
         "--losses", nargs="*", help="vicreg, infonce, untrained (default: the plan's)"
     )
@@ -39,16 +38,8 @@ def _parser() -> argparse.ArgumentParser:
         help="in place of a grid, what screener_compare does with these detectors",
     )
     parser.add_argument(
-        "--use",
-        choices=["test", "validation"],
-        default="test",
-        help="scans of the split that get anomalies; choose settings on validation (test)",
-    )
-    parser.add_argument("--anomaly_seed", type=int, default=1)
-    parser.add_argument(
         "-o", dest="output", type=user_path, help="default: ablation_PLANS_USE among the results"
     )
-    parser.add_argument("-device", choices=["cuda", "cpu", "mps"], default=None)
     return parser
 
 

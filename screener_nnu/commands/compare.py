@@ -18,8 +18,7 @@ def _parser() -> argparse.ArgumentParser:
         "Stages are shared; those that are finished stay, and a killed run goes on. Writes "
         "detectors.md, .csv, .json and .png, and detectors_slices.png."
     )
-    parser.add_argument("dataset", help="number or name of the data set")
-    parser.add_argument("-p", dest="plans", default="ScreenerPlans", metavar="PLANS")
+    add_comparison_arguments(parser)
     parser.add_argument(
         "--detectors",
         nargs="+",
@@ -45,20 +44,26 @@ def _parser() -> argparse.ArgumentParser:
         "no detector is trained on (painted)",
     )
     parser.add_argument(
+        "-o",
+        dest="output",
+        type=user_path,
+        help="default: ablation_PLANS_USE among the results, with the budget in its name",
+    )
+    return parser
+
+
+def add_comparison_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what every comparison on synthetic anomalies is told: plan, scans and device."""
+    parser.add_argument("dataset", help="number or name of the data set")
+    parser.add_argument("-p", dest="plans", default="ScreenerPlans", metavar="PLANS")
+    parser.add_argument(
         "--use",
         choices=["test", "validation"],
         default="test",
         help="scans of the split that get anomalies; choose settings on validation (test)",
     )
     parser.add_argument("--anomaly_seed", type=int, default=1)
-    parser.add_argument(
-        "-o",
-        dest="output",
-        type=user_path,
-        help="default: ablation_PLANS_USE among the results, with the budget in its name",
-    )
     parser.add_argument("-device", choices=["cuda", "cpu", "mps"], default=None)
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -18,7 +18,7 @@ from screener_nnu.synthetic.altered_tissue import ALTERATIONS, Surroundings
 from screener_nnu.synthetic.anomaly_positions import BoolArray
 from screener_nnu.synthetic.anomaly_settings import BlobSettings, Range
 from screener_nnu.synthetic.anomaly_tissue import blended
-from screener_nnu.synthetic.blobs import Blob
+from screener_nnu.synthetic.blobs import Blob, box_around
 from screener_nnu.synthetic.fields import FloatArray, Triple, ellipsoid, occupancy
 from screener_nnu.synthetic.placement import BodyPlaces
 
@@ -106,18 +106,12 @@ def draw_ellipsoid(
         radius: largest half axis in mm.
         edge_mm: width of the soft edge in mm.
     """
-    reach = radius + edge_mm / 2
-    box, axes = [], []
-    for count, step, middle in zip(shape, spacing, centre, strict=True):
-        first = min(max(0, int(np.ceil((middle - reach) / step))), count)
-        last = max(min(count, int(np.floor((middle + reach) / step)) + 1), first)
-        box.append(slice(first, last))
-        axes.append((np.arange(first, last) * step - middle).astype(np.float32))
+    box, axes = box_around(shape, spacing, centre, radius + edge_mm / 2)
     half_axes = (radius * rng.uniform(0.75, 1.0, 3)).tolist()
     turn = np.linalg.qr(rng.standard_normal((3, 3)))[0].astype(np.float32)
     points = np.tensordot(turn, np.stack(np.meshgrid(*axes, indexing="ij")), axes=1)
     distance = ellipsoid(list(points), (0.0, 0.0, 0.0), half_axes)
-    return Blob((box[0], box[1], box[2]), occupancy(distance, edge_mm), centre, radius)
+    return Blob(box, occupancy(distance, edge_mm), centre, radius)
 
 
 class _Altering:

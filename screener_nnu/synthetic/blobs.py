@@ -27,6 +27,30 @@ class Blob:
     radius: float
 
 
+def box_around(
+    shape: Sequence[int], spacing: Sequence[float], centre: Sequence[float], reach: float
+) -> tuple[tuple[slice, slice, slice], list[FloatArray]]:
+    """The part of a volume within a reach of a centre along each axis.
+
+    Args:
+        shape: (Z, Y, X) of the volume.
+        spacing: voxel size in mm (z, y, x).
+        centre: in mm (z, y, x), voxel 0 at 0 mm.
+        reach: in mm.
+
+    Returns:
+        Slices of the volume, perhaps empty, and the places of their voxels along each axis, in mm
+        from the centre.
+    """
+    box, axes = [], []
+    for count, step, middle in zip(shape, spacing, centre, strict=True):
+        first = min(max(0, int(np.ceil((middle - reach) / step))), count)
+        last = max(min(count, int(np.floor((middle + reach) / step)) + 1), first)
+        box.append(slice(first, last))
+        axes.append((np.arange(first, last) * step - middle).astype(np.float32))
+    return (box[0], box[1], box[2]), axes
+
+
 def draw_blob(
     rng: np.random.Generator,
     shape: Sequence[int],
@@ -50,14 +74,7 @@ def draw_blob(
     Returns:
         The blob; its weight is empty when it lies outside the volume.
     """
-    reach = 1.7 * radius + edge_mm
-    box, axes = [], []
-    for count, step, middle in zip(shape, spacing, centre, strict=True):
-        first = min(max(0, int(np.ceil((middle - reach) / step))), count)
-        last = max(min(count, int(np.floor((middle + reach) / step)) + 1), first)
-        box.append(slice(first, last))
-        axes.append((np.arange(first, last) * step - middle).astype(np.float32))
-    where = (box[0], box[1], box[2])
+    where, axes = box_around(shape, spacing, centre, 1.7 * radius + edge_mm)
     if min(len(axis) for axis in axes) == 0:
         return Blob(where, np.zeros([len(axis) for axis in axes], np.float32), centre, radius)
     distance = (_lumpy_ball if rng.uniform() < 0.5 else _union)(rng, axes, radius)
