@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 #: Why a case is left out whose work needs more memory than there is.
 MEMORY_RAN_OUT = "memory ran out: run again with fewer processes (-np) or more memory"
@@ -10,7 +11,22 @@ _SHOWN = 5
 
 
 class ScreenerError(Exception):
-    """A request that cannot be carried out; the message names the reason and the way out."""
+    """A request that cannot be carried out; the message names the reason and the way out.
+
+    Attributes:
+        exit_code: of a command that ends with it.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+
+class StoppedError(ScreenerError):
+    """A run that was asked to end (SIGTERM) and has kept what it had; the same command goes on.
+
+    A scheduler of jobs can start a run anew that ends with this code, and no other.
+    """
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again later
 
 
 class CaseError(ScreenerError):

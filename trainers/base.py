@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 from time import time
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -17,15 +17,18 @@ from tqdm import tqdm
 
 from screener_nnu.calibration.run import calibrate_trained
 from screener_nnu.detectors import ModelRef
-from screener_nnu.errors import ScreenerError
+from screener_nnu.errors import ScreenerError, StoppedError
 from screener_nnu.networks.unet import low_precision
 from screener_nnu.paths import cases_folder
 from screener_nnu.planners.settings_check import check_settings
 from screener_nnu.plans import OptimiserSettings, Plan, ScreenerSettings, write_json
+from screener_nnu.sampling.randomness import torch_generator
+from screener_nnu.trainers.batch_statistics import synchronised
 from screener_nnu.trainers.loading import lost_workers_named, step_batches
 from screener_nnu.trainers.reading import CaseReader
 from screener_nnu.trainers.stage_logger import StageLogger
 from screener_nnu.trainers.state import StageState
+from screener_nnu.trainers.stopping import StopRequest
 
 
 class ScreenerTrainer(StageState):
@@ -37,6 +40,7 @@ class ScreenerTrainer(StageState):
     """
 
     was_initialized: bool
+    is_ddp: bool
     figure_name: ClassVar[str]
     higher_is_better: ClassVar[bool] = True
     #: Setting of a stage that says how many samples a step has.
@@ -65,6 +69,12 @@ class ScreenerTrainer(StageState):
         super().__init__(plans, configuration, fold, dataset_json, device)  # type: ignore[arg-type]
         self.plan = Plan.from_dict(plans)
         self.settings = self.plan.settings
+        if self.is_ddp:  # nnU-Net takes the GPU of the number that the process has among all
+            self.device = device
+            self.grad_scaler = torch.amp.GradScaler("cuda") if device.type == "cuda" else None
+            # The first process fits alone.
+            self.is_ddp = self.takes_steps(self.settings)
+        self.stop = StopRequest()
         check_settings(self.plan)
         self.stage_settings_check()
         steps = self.optimiser_settings
@@ -170,12 +180,10 @@ class ScreenerTrainer(StageState):
         self.optimizer, self.lr_scheduler = self.configure_optimizers()
         if self.is_ddp:
             on_gpus = self.device.type == "cuda"
-            if on_gpus:  # there is none for processors
-                self.network = synchronised(self.network)
             self.network = DistributedDataParallel(
+                synchronised(self.network, on_gpus),
                 # No buffer differs between ranks: sending them in every forward changes nothing.
-                self.network,
-                device_ids=[self.local_rank] if on_gpus else None,
+                device_ids=[self.device] if on_gpus else None,
                 broadcast_buffers=False,
                 find_unused_parameters=self.in_turns,
             )
@@ -215,6 +223,17 @@ class ScreenerTrainer(StageState):
             )
         own = self.volumes_per_step // ranks
         return self.local_rank * own, own
+
+    def sample_generators(self, step: int) -> list[torch.Generator]:
+        """One for each sample of this process in a step.
+
+        Draws belong to the sample: they are the same whatever process it falls to.
+        """
+        first, own = self.share_of_rank()
+        return [
+            torch_generator(self.device, self.settings.seed, f"{self.stage} device", step, number)
+            for number in range(first, first + own)
+        ]
 
     def run_training(self) -> None:
         """nnU-Net's loop."""
@@ -281,18 +300,32 @@ class ScreenerTrainer(StageState):
         """Losses and figures."""
         return self.logger.local_logger
 
+    @property
+    def begins_epoch(self) -> bool:
+        """Whether the next step is the first of its epoch; a stopped run goes on within one."""
+        return self.global_step % self.optimiser_settings.steps_per_epoch == 0
+
     def on_train_epoch_start(self) -> None:
         """Training mode; the learning rate changes a step, not an epoch.
 
-        The last epoch is shorter where epochs do not divide the planned steps.
+        The last epoch is shorter where epochs do not divide the planned steps, and so is one that a
+        stopped run goes on with.
         """
         steps = self.optimiser_settings
-        self.num_iterations_per_epoch = min(steps.steps_per_epoch, steps.steps - self.global_step)
+        end = min((self.current_epoch + 1) * steps.steps_per_epoch, steps.steps)
+        self.num_iterations_per_epoch = end - self.global_step
+        self.stop.can_wait = True
         self.network.train()
         self.logger.log("lrs", self.optimizer.param_groups[0]["lr"], self.current_epoch)
 
     def train_step(self, batch: Any) -> dict[str, torch.Tensor]:
-        """One optimiser step."""
+        """One optimiser step, unless the training is asked to end.
+
+        Raises:
+            StoppedError: it is, and `checkpoint_latest` is written.
+        """
+        if self.global_step and self.stop.due(self.global_step):
+            self._end_early()
         self.optimizer.zero_grad(set_to_none=True)
         loss, terms = self.compute_loss(batch, self.global_step)
         scaler = self.grad_scaler
@@ -313,8 +346,21 @@ class ScreenerTrainer(StageState):
             self._progress.update()
         return {"loss": loss.detach(), **terms}
 
+    def _end_early(self) -> NoReturn:
+        """Keeps the state between two steps."""
+        if self._progress is not None:
+            self._progress.close()
+        if not self.begins_epoch:  # else the checkpoint of the last epoch has it all
+            self.current_epoch -= 1  # is not over
+            self.save_checkpoint(str(Path(self.output_folder) / "checkpoint_latest.pth"))
+        raise StoppedError(
+            f"the {self.stage} stage was asked to end, and did after step {self.global_step} of "
+            f"{self.optimiser_settings.steps}; the same command goes on there"
+        )
+
     def on_train_epoch_end(self, train_outputs: list[dict[str, torch.Tensor]]) -> None:
         """Logs the mean loss; stops where loss or weights are no numbers any more."""
+        self.stop.can_wait = False
         means = {
             key: torch.stack([o[key].float() for o in train_outputs]).mean()
             for key in train_outputs[0]
@@ -404,15 +450,6 @@ class ScreenerTrainer(StageState):
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Nothing: the stage's figure was measured after each epoch."""
-
-
-def synchronised(network: nn.Module) -> nn.Module:
-    """The network with batch statistics of all devices."""
-    # torch's own drops the activations that networks of timm have in their normalisation.
-    from timm.layers import convert_sync_batchnorm
-
-    converted: nn.Module = convert_sync_batchnorm(network)
-    return converted
 
 
 def schedule_factor(settings: OptimiserSettings, step: int) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from screener_nnu.losses import build_loss
@@ -16,6 +15,7 @@ from screener_nnu.sampling.crops import draw_positives, sample_features, to_crop
 from screener_nnu.sampling.orientation import draw_orientations, match_oriented
 from screener_nnu.sampling.randomness import torch_generator
 from screener_nnu.trainers.pairs import PairTrainer, boxes_of
+from screener_nnu.trainers.processes import gather_rows
 from screener_nnu.trainers.reading import PairSample
 
 _VALIDATION_PAIRS = 24
@@ -99,11 +99,12 @@ class ContrastTrainer(PairTrainer):
         self, batch: list[PairSample], step: int
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The dense loss on matching voxels of all pairs."""
-        generator = torch_generator(
-            self.device, self.settings.seed, f"{self.stage} device", step, self.local_rank
-        )
-        orientations = self._orientations(len(batch), generator)
-        images, points = self._views(batch, self.contrast.positives, generator, orientations)
+        drawn = [
+            self._views(sample, self.contrast.positives, generator, self._orientations(generator))
+            for sample, generator in zip(batch, self.sample_generators(step), strict=True)
+        ]
+        images = torch.cat([views[k : k + 1] for k in (0, 1) for views, _ in drawn])
+        points = [matching[k] for k in (0, 1) for _, matching in drawn]
         with self.autocast():
             z = self.network(images, points)
         first, second = z.float().chunk(2)
@@ -111,30 +112,27 @@ class ContrastTrainer(PairTrainer):
             first, second = gather_rows(first), gather_rows(second)
         return self.loss(first, second)
 
-    def _orientations(self, pairs: int, generator: torch.Generator) -> torch.Tensor | None:
-        """Orientations (2, pairs, 3, 3) of first and second crops; none where all are upright."""
+    def _orientations(self, generator: torch.Generator) -> torch.Tensor | None:
+        """Orientations (2, 3, 3) of the crops of a pair; none where all are upright."""
         flips, degrees = self.contrast.flip_probability, self.contrast.rotation_degrees
-        if not flips and not degrees:
-            return None
-        return draw_orientations(2 * pairs, flips, degrees, generator).view(2, pairs, 3, 3)
+        return draw_orientations(2, flips, degrees, generator) if flips or degrees else None
 
     def _views(
         self,
-        batch: list[PairSample],
+        sample: PairSample,
         positives: int,
         generator: torch.Generator,
         orientations: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Network input (2B, C, D, H, W), first views before second ones, and their points."""
-        boxes = boxes_of(batch)
+        """Network input (2, C, D, H, W) of a pair, and matching points (n, 3) in both crops."""
+        boxes = boxes_of([sample])
         if orientations is None:
-            images = self.resized(batch)
-            shared = [self._shared(s, positives, generator) for s in batch]
-            size = self.settings.crop_size
-            points = [to_crop(p, b, size) for p, b in zip(shared + shared, boxes, strict=True)]
+            images = self.resized([sample])
+            shared = self._shared(sample, positives, generator)
+            points = [to_crop(shared, box, self.settings.crop_size) for box in boxes]
         else:
-            orientations, points = self._matched(batch, positives, generator, orientations)
-            images = self.resized(batch, orientations)
+            orientations, points = self._matched(sample, positives, generator, orientations)
+            images = self.resized([sample], orientations)
         images = self.jittered(images, boxes, generator)
         return self.network_input(images, generator), points
 
@@ -144,21 +142,17 @@ class ContrastTrainer(PairTrainer):
 
     def _matched(
         self,
-        batch: list[PairSample],
+        sample: PairSample,
         positives: int,
         generator: torch.Generator,
         orientations: torch.Tensor,
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Orientations (2B, 3, 3) and matching points of oriented crops, in the order of views."""
+        """Orientations (2, 3, 3) that a pair gets, and its matching points in oriented crops."""
         size, spacing = self.settings.crop_size, self.settings.preprocessing.storage_spacing
-        matches = []
-        for sample, pair in zip(batch, orientations.unbind(1), strict=True):
-            # All of them, in random order: some leave the crops that are turned.
-            shared = self._shared(sample, sample.body.numel(), generator)
-            matches.append(match_oriented(shared, sample.boxes, size, pair, spacing))
-        chosen = torch.stack([orientation for _, _, orientation in matches], dim=1)
-        points = [match[view][:positives] for view in (0, 1) for match in matches]
-        return chosen.flatten(0, 1), points
+        # All of them, in random order: some leave the crops that are turned.
+        shared = self._shared(sample, sample.body.numel(), generator)
+        *points, chosen = match_oriented(shared, sample.boxes, size, orientations, spacing)
+        return chosen, [one[:positives] for one in points]
 
     @torch.no_grad()
     def validation_figure(self) -> float:
@@ -174,7 +168,7 @@ class ContrastTrainer(PairTrainer):
             generator = torch_generator(
                 self.device, self.settings.seed, f"{self.stage} validation", index
             )
-            images, points = self._views([reader[index]], _CANDIDATES, generator)
+            images, points = self._views(reader[index], _CANDIDATES, generator)
             if not len(points[0]):
                 continue  # a body so small that the two crops share none of it
             with self.autocast():
@@ -186,15 +180,3 @@ class ContrastTrainer(PairTrainer):
             best = (first @ second.T).argmax(1)
             hits.append((best == torch.arange(len(best), device=self.device)).float())
         return float(torch.cat(hits).mean())
-
-
-def gather_rows(rows: torch.Tensor) -> torch.Tensor:
-    """Rows (n, D) of all processes, with gradients, so that the loss sees the whole batch.
-
-    Processes may hold different numbers of rows; each gives as many as the smallest has.
-    """
-    from torch.distributed.nn.functional import all_gather
-
-    count = torch.tensor(len(rows), device=rows.device)
-    dist.all_reduce(count, op=dist.ReduceOp.MIN)
-    return torch.cat(all_gather(rows[: int(count)].contiguous()))

@@ -24,6 +24,7 @@ from screener_nnu.trainers.anomaly_check import AnomalyCheck
 from screener_nnu.trainers.base import ScreenerTrainer
 from screener_nnu.trainers.density_maps import CropSource, Maps, MapSource
 from screener_nnu.trainers.fitting import ScanRows, fit_to_rows, fit_to_stream, rows_of_a_scan
+from screener_nnu.trainers.processes import mean_over_all
 from screener_nnu.trainers.reading import CaseReader
 from screener_nnu.trainers.scan_maps import Draw, ScanSource
 from screener_nnu.trainers.score_statistics import measure_scores
@@ -66,11 +67,6 @@ class DensityTrainer(ScreenerTrainer):
         """The density; descriptor and condition are loaded and frozen beside it."""
         if self.fitted:
             self.num_epochs = 0
-            if self.is_ddp:
-                raise ScreenerError(
-                    f"a density of kind {self.density.kind} is fitted in one pass by one process: "
-                    "leave -num_gpus out"
-                )
         dataset, folder = self.plan.dataset, self.cases_folder
         self.features: FeatureExtractor = load_features(dataset, self.plan)
         self.features.to(self.device)
@@ -217,15 +213,12 @@ class DensityTrainer(ScreenerTrainer):
         self, batch: list[Any], step: int
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Mean of -log q(y | c) over the positions of all crops."""
-        generator = torch_generator(
-            self.device, self.settings.seed, f"{self.stage} device", step, self.local_rank
-        )
         losses = []
-        for sample in batch:
+        for sample, generator in zip(batch, self.sample_generators(step), strict=True):
             draws = torch.rand(3, generator=generator, device=self.device).tolist()
             flips = [axis + 2 for axis, draw in enumerate(draws) if draw < 0.5]
             losses.append(self._negative_log_likelihood(sample, flips, self.network, generator))
-        return torch.cat(losses).mean(), {}
+        return mean_over_all(torch.cat(losses)), {}
 
     def _negative_log_likelihood(
         self,

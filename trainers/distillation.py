@@ -24,7 +24,6 @@ from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.preprocessing.modality import modality_of
 from screener_nnu.sampling.crops import as_batch
 from screener_nnu.sampling.mirroring import mirrored
-from screener_nnu.sampling.randomness import torch_generator
 from screener_nnu.stage_checkpoint import finished_stage
 from screener_nnu.trainers.base import ScreenerTrainer
 from screener_nnu.trainers.distillation_reading import (
@@ -196,14 +195,11 @@ class DistillationTrainer(ScreenerTrainer):
         self, batch: list[DistillationSample], step: int
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Mean squared error; image and target are mirrored together, per crop and axis."""
-        images, targets = self._batch(batch)
-        generator = torch_generator(
-            self.device, self.settings.seed, f"{self.stage} device", step, self.local_rank
-        )
-        if self.distillation.mirror:
-            images, targets = mirrored((images, targets), generator)
-        if self.distillation.jitter:
-            images = jittered_hu(images, self.plan, generator)
+        changed = [
+            self._changed(*self._batch([sample]), generator)
+            for sample, generator in zip(batch, self.sample_generators(step), strict=True)
+        ]
+        images, targets = (torch.cat(part) for part in zip(*changed, strict=True))
         with self.autocast():
             outputs = self.network(normalised(images, self.plan))
         if self.distillation.deep_supervision:
@@ -211,6 +207,16 @@ class DistillationTrainer(ScreenerTrainer):
         else:
             outputs = outputs.float()
         return distillation_loss(outputs, targets, self.distillation)
+
+    def _changed(
+        self, images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Image and target, mirrored together; the image jittered."""
+        if self.distillation.mirror:
+            images, targets = mirrored((images, targets), generator)
+        if self.distillation.jitter:
+            images = jittered_hu(images, self.plan, generator)
+        return images, targets
 
     @torch.no_grad()
     def validation_figure(self) -> float:

@@ -182,7 +182,8 @@ class IgdTrainer(ScreenerTrainer):
 
     def on_train_epoch_start(self) -> None:
         """Puts the Gaussians anew every few epochs; networks are in training mode afterwards."""
-        if self.current_epoch and self.current_epoch % self.igd.reestimate_every == 0:
+        again = self.begins_epoch and self.current_epoch
+        if again and self.current_epoch % self.igd.reestimate_every == 0:
             self.place_centres()
         super().on_train_epoch_start()
 

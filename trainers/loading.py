@@ -6,6 +6,7 @@ import copy
 import logging
 import multiprocessing.queues
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -188,6 +189,8 @@ class _Answers(Dataset[Any], Generic[Sample]):
 
 def _begin_worker(_: int) -> None:
     torch.set_num_threads(1)
+    # A scheduler tells every process of a job to end; this one is needed until the last step.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # A batch that cannot be sent, for lack of shared memory, is else dropped without a word.
     multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end_worker)  # type: ignore[attr-defined]
 

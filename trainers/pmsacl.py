@@ -190,7 +190,7 @@ class PretextTrainer(ScreenerTrainer):
     def on_train_epoch_start(self) -> None:
         """Measures the centres anew where the method says so."""
         super().on_train_epoch_start()
-        again = self.method.centring == "reestimated" and self.current_epoch
+        again = self.method.centring == "reestimated" and self.begins_epoch and self.current_epoch
         if again and self.current_epoch % self.method.reestimate_every == 0:
             self._measure_centres(self.current_epoch)
 

@@ -84,16 +84,16 @@ class PositionTrainer(PairTrainer):
         self, batch: list[PairSample], step: int
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Mean over the volumes of the loss on voxels of both crops."""
-        generator = torch_generator(
-            self.device, self.settings.seed, f"{self.stage} device", step, self.local_rank
-        )
-        voxels = [self._draw(sample, generator) for sample in batch]
-        images = self.jittered(self.resized(batch), boxes_of(batch), generator)
-        masks = block_masks(len(images), self.settings.crop_size, self.pairs.masks, generator)
-        maps = self._positions(masked_input(images, masks), self.network)
+        voxels, inputs = [], []
+        for sample, generator in zip(batch, self.sample_generators(step), strict=True):
+            voxels.append(self._draw(sample, generator))
+            images = self.jittered(self.resized([sample]), boxes_of([sample]), generator)
+            masks = block_masks(2, self.settings.crop_size, self.pairs.masks, generator)
+            inputs.append(masked_input(images, masks))
+        maps = self._positions(torch.cat(inputs), self.network).split(2)
         results = []
-        for index, (sample, drawn) in enumerate(zip(batch, voxels, strict=True)):
-            embedded, places = self._at(sample, drawn, maps[index], maps[index + len(batch)])
+        for sample, drawn, pair in zip(batch, voxels, maps, strict=True):
+            embedded, places = self._at(sample, drawn, *pair)
             results.append(self.loss(*embedded, *places, drawn.shared))
         terms = {key: torch.stack([t[key] for _, t in results]).mean() for key in results[0][1]}
         return torch.stack([loss for loss, _ in results]).mean(), terms

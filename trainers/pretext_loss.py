@@ -8,10 +8,10 @@ import torch.nn.functional as F
 
 from screener_nnu.losses.pmsacl import ClassContrast, centred, centring_loss
 from screener_nnu.pretext_settings import MethodSettings
-from screener_nnu.trainers.contrast import gather_rows
 from screener_nnu.trainers.pretext_centres import Centres
 from screener_nnu.trainers.pretext_model import Embedded
 from screener_nnu.trainers.pretext_views import Drawn
+from screener_nnu.trainers.processes import gather_rows
 
 
 class PretextLoss:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-from datetime import timedelta
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,8 +21,10 @@ from screener_nnu.paths import dataset_name, plan_file, preprocessed_folder, sta
 from screener_nnu.plans import Plan, read_plan
 from screener_nnu.stage_checkpoint import finished_stage
 from screener_nnu.trainers.base import ScreenerTrainer
+from screener_nnu.trainers.processes import first_alone, is_first, train_on_gpus
 from screener_nnu.trainers.stages import trainer_of
 from screener_nnu.trainers.state import OTHER_UPSTREAM
+from screener_nnu.trainers.stopping import stopping_on_sigterm
 
 logger = logging.getLogger(__name__)
 
@@ -47,17 +49,40 @@ def train_stage(
 ) -> None:
     """Trains one stage; a finished one is left alone, a killed one goes on.
 
+    Args:
+        dataset: number or name.
+        stage: its name.
+        plans_name: of the plan.
+        device: to train on; of processes that have joined (see `processes`) that of this one.
+        restart: forget an earlier run.
+        num_gpus: starts so many processes, each on a GPU of this machine.
+
     Raises:
         ScreenerError: no plan, no cases, an earlier stage missing, or other settings in the folder.
+        StoppedError: SIGTERM came, and the training ended between two steps.
     """
-    trainer_of(stage)
+    trainer = trainer_of(stage)
     folder = stage_folder(dataset, stage, plans_name)
 
     def refuse() -> NoReturn:
         raise ScreenerError(f"another process is training {folder}: wait for it or stop it")
 
-    with locked(folder.parent / "running.lock", "nnUNet_results", refuse):
-        _train_or_leave(dataset, stage, plans_name, device, restart, num_gpus)
+    with ExitStack() as held:
+        if is_first():
+            lock = locked(folder.parent / "running.lock", "nnUNet_results", refuse)
+            first_alone(lambda: held.enter_context(lock))
+        else:
+            first_alone(lambda: None)
+        if first_alone(partial(_is_left_alone, dataset, stage, plans_name, device, restart)):
+            return
+        going_on = first_alone(partial(_resumable, folder))
+        train = partial(_train, dataset_name(dataset), stage, plans_name, going_on)
+        if not trainer.takes_steps(read_plan(plan_file(dataset, plans_name)).settings):
+            first_alone(partial(train, device))  # in one pass
+        elif num_gpus > 1:
+            train_on_gpus(num_gpus, train)
+        else:
+            train(device)
 
 
 def _forget(folder: Path) -> None:
@@ -70,28 +95,19 @@ def _forget(folder: Path) -> None:
         logger.info("--restart leaves what no training writes: %s (%s)", ", ".join(kept), folder)
 
 
-def _train_or_leave(
-    dataset: int | str,
-    stage: str,
-    plans_name: str,
-    device: torch.device,
-    restart: bool,
-    num_gpus: int,
-) -> None:
+def _is_left_alone(
+    dataset: int | str, stage: str, plans_name: str, device: torch.device, restart: bool
+) -> bool:
+    """Whether the stage is finished; what a killed run left open after its end is done then."""
     folder = stage_folder(dataset, stage, plans_name)
     if restart and folder.is_dir():
         _forget(folder)
-    if (folder / "checkpoint_final.pth").is_file():
-        _refuse_other_settings(dataset, stage, plans_name, device)
-        logger.info(
-            "%s of %s is finished (%s); --restart trains it anew", stage, plans_name, folder
-        )
-        _calibrate_again(dataset, stage, plans_name, device)
-        return
-    if num_gpus > 1:
-        _train_distributed(dataset, stage, plans_name, num_gpus)
-    else:
-        _train(dataset, stage, plans_name, device)
+    if not (folder / "checkpoint_final.pth").is_file():
+        return False
+    _refuse_other_settings(dataset, stage, plans_name, device)
+    logger.info("%s of %s is finished (%s); --restart trains it anew", stage, plans_name, folder)
+    _calibrate_again(dataset, stage, plans_name, device)
+    return True
 
 
 def _calibrate_again(dataset: int | str, stage: str, plans_name: str, device: torch.device) -> None:
@@ -103,13 +119,21 @@ def _calibrate_again(dataset: int | str, stage: str, plans_name: str, device: to
             calibrate_trained(model, device, settings.calibration.max_scans)
 
 
-def _train(dataset: int | str, stage: str, plans_name: str, device: torch.device) -> None:
-    checkpoint = _resumable(stage_folder(dataset, stage, plans_name))
+def _train(
+    dataset: str, stage: str, plans_name: str, checkpoint: Path | None, device: torch.device
+) -> None:
+    """Trains in this process, from a checkpoint on where there is one."""
     trainer = new_trainer(dataset, stage, plans_name, device, checkpoint is not None)
     if checkpoint is not None:
         trainer.load_checkpoint(str(checkpoint))
-        logger.info("going on with epoch %d of %d", trainer.current_epoch + 1, trainer.num_epochs)
-    trainer.run_training()
+        logger.info(
+            "going on in epoch %d of %d, after step %d",
+            trainer.current_epoch + 1,
+            trainer.num_epochs,
+            trainer.global_step,
+        )
+    with stopping_on_sigterm() as trainer.stop:
+        trainer.run_training()
 
 
 def new_trainer(
@@ -172,39 +196,3 @@ def _upstream_now(trainer: type[ScreenerTrainer], dataset: int | str, plan: Plan
         return trainer.upstream(dataset_name(dataset), plan)
     except ScreenerError:
         return None
-
-
-def _train_distributed(dataset: int | str, stage: str, plans_name: str, num_gpus: int) -> None:
-    if torch.cuda.device_count() < num_gpus:
-        raise ScreenerError(
-            f"-num_gpus {num_gpus}, but {torch.cuda.device_count()} CUDA devices are visible"
-        )
-    from nnunetv2.run.run_training import find_free_network_port
-
-    os.environ["MASTER_ADDR"] = "localhost"
-    os.environ.setdefault("MASTER_PORT", str(find_free_network_port()))
-    arguments = (num_gpus, dataset_name(dataset), stage, plans_name)
-    try:
-        torch.multiprocessing.spawn(_train_rank, arguments, nprocs=num_gpus)
-    except torch.multiprocessing.ProcessExitedException as error:
-        raise ScreenerError(
-            f"a process of the training was lost ({error}), perhaps for lack of memory: the same "
-            "command goes on"
-        ) from error
-    except torch.multiprocessing.ProcessRaisedException as error:
-        _, of_ours, message = str(error).rpartition(f"{ScreenerError.__module__}.")
-        if not of_ours:
-            raise
-        raise ScreenerError(message.partition(": ")[2].strip()) from error
-
-
-def _train_rank(rank: int, ranks: int, dataset: str, stage: str, plans_name: str) -> None:
-    # Ranks wait for each other while scans are scored, which may take hours.
-    torch.distributed.init_process_group(
-        "nccl", rank=rank, world_size=ranks, timeout=timedelta(days=2)
-    )
-    torch.cuda.set_device(rank)
-    try:
-        _train(dataset, stage, plans_name, torch.device("cuda", rank))
-    finally:
-        torch.distributed.destroy_process_group()

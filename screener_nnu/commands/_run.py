@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from screener_nnu.errors import ScreenerError
+from screener_nnu.errors import ScreenerError, StoppedError
 
 
 def run(main_body: Callable[[], None]) -> None:
@@ -19,7 +19,7 @@ def run(main_body: Callable[[], None]) -> None:
 
     Raises:
         SystemExit: 1 after a `ScreenerError` or an error of the file system, whose message is
-            printed; 130 after Ctrl-C.
+            printed; 75 where a run was stopped and can go on; 130 after Ctrl-C.
     """
     # Threads that wait without spinning: two runs that share the cores of a machine otherwise slow
     # each other down tenfold. It counts only when it is set before torch is imported.
@@ -36,8 +36,9 @@ def run(main_body: Callable[[], None]) -> None:
         with logging_redirect_tqdm():  # lines stand above a progress bar, not in it
             main_body()
     except ScreenerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from error
+        begin = "stopped" if isinstance(error, StoppedError) else "error"
+        print(f"{begin}: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from error
     except OSError as error:
         print(f"error: {of_file_system(error)}", file=sys.stderr)
         raise SystemExit(1) from error

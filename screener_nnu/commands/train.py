@@ -65,8 +65,25 @@ def _train(arguments: argparse.Namespace) -> None:
 
     set_default_folders()
     from screener_nnu.devices import choose_device
-    from screener_nnu.planners.variants import derive_plan
+    from screener_nnu.trainers.processes import first_alone, joined_by_torchrun
     from screener_nnu.trainers.run import train_stage
+
+    chosen = choose_device(arguments.device)
+    with joined_by_torchrun(chosen, arguments.num_gpus) as device:
+        for stage, plans in first_alone(lambda: _planned(arguments)):
+            train_stage(
+                arguments.dataset,
+                stage,
+                plans,
+                device,
+                arguments.restart,
+                arguments.num_gpus,
+            )
+
+
+def _planned(arguments: argparse.Namespace) -> list[tuple[str, str]]:
+    """The stages to train, each with its plan, which is made where it lacks."""
+    from screener_nnu.planners.variants import derive_plan
 
     derive_plan(
         arguments.dataset,
@@ -76,16 +93,7 @@ def _train(arguments: argparse.Namespace) -> None:
         arguments.restart,
     )
     _refuse_other_configuration(arguments)
-    device = choose_device(arguments.device)
-    for stage, plans in _stages(arguments):
-        train_stage(
-            arguments.dataset,
-            stage,
-            plans,
-            device,
-            arguments.restart,
-            arguments.num_gpus,
-        )
+    return _stages(arguments)
 
 
 def _refuse_other_configuration(arguments: argparse.Namespace) -> None:

@@ -73,12 +73,12 @@ def test_the_two_views_are_seen_differently_but_match(world: Any) -> None:
     """Points of one voxel in the two crops show the same tissue when nothing is jittered."""
     trainer = world.trainer("descriptor", "jitter.probability=0")
     generator = torch.Generator().manual_seed(0)
-    images, points = trainer._views(batch_of(trainer), 64, generator)
-    assert images.shape == (4, 1, 12, 16, 16) and len(points) == 4
-    for first, second in ((0, 2), (1, 3)):
-        values = [contrast.features_at(images[i][None], [points[i]])[:, 0] for i in (first, second)]
+    for sample in batch_of(trainer):
+        images, points = trainer._views(sample, 64, generator)
+        assert images.shape == (2, 1, 12, 16, 16) and len(points) == 2
+        values = [contrast.features_at(images[i][None], [points[i]])[:, 0] for i in (0, 1)]
         assert float(torch.corrcoef(torch.stack(values))[0, 1]) > 0.8
-    shuffled = contrast.features_at(images[2][None], [points[2].flip(0)])[:, 0]
+    shuffled = contrast.features_at(images[1][None], [points[1].flip(0)])[:, 0]
     own = contrast.features_at(images[0][None], [points[0]])[:, 0]
     assert float(torch.corrcoef(torch.stack([own, shuffled]))[0, 1]) < 0.5
 
@@ -90,15 +90,14 @@ def test_mirrored_and_turned_views_match(world: Any) -> None:
     """The step itself draws the orientations; its matching points show the same tissue."""
     trainer = world.trainer("descriptor", "jitter.probability=0", *TURNED)
     batch, generator = batch_of(trainer), torch.Generator().manual_seed(0)
-    orientations = trainer._orientations(len(batch), generator)
-    assert orientations.shape == (2, 2, 3, 3)
-    assert len(orientations.flatten(0, 1).unique(dim=0)) == 4  # each crop has its own
-    images, points = trainer._views(batch, 64, generator, orientations)
-    upright, _ = trainer._views(batch, 64, generator)
-    assert not torch.allclose(images, upright)
-    for first, second in ((0, 2), (1, 3)):
-        assert 1 < len(points[first]) == len(points[second]) <= 64
-        values = [contrast.features_at(images[i][None], [points[i]])[:, 0] for i in (first, second)]
+    orientations = [trainer._orientations(generator) for _ in batch]
+    assert len(torch.cat(orientations).unique(dim=0)) == 4  # each crop has its own
+    for sample, turned in zip(batch, orientations, strict=True):
+        images, points = trainer._views(sample, 64, generator, turned)
+        upright, _ = trainer._views(sample, 64, generator)
+        assert not torch.allclose(images, upright)
+        assert 1 < len(points[0]) == len(points[1]) <= 64
+        values = [contrast.features_at(images[i][None], [points[i]])[:, 0] for i in (0, 1)]
         assert float(torch.corrcoef(torch.stack(values))[0, 1]) > 0.8
     trainer.network.train()
     loss, _ = trainer.compute_loss(batch, 0)
@@ -139,7 +138,7 @@ def test_figure_is_an_explicit_retrieval(
         generator = contrast.torch_generator(
             trainer.device, trainer.settings.seed, f"{stage} validation", index
         )
-        images, points = trainer._views([reader[index]], 1024, generator)
+        images, points = trainer._views(reader[index], 1024, generator)
         with torch.no_grad():
             maps = trainer.model.unet(images).numpy().astype(np.float64)
         vectors = []
@@ -165,7 +164,9 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from screener_nnu.losses import DenseInfoNCE, DenseVICReg
-from screener_nnu.trainers.contrast import ContrastModel, gather_rows
+from screener_nnu.trainers.batch_statistics import synchronised
+from screener_nnu.trainers.contrast import ContrastModel
+from screener_nnu.trainers.processes import gather_rows, mean_over_all
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -192,6 +193,14 @@ for name in ("vicreg", "infonce"):
     loss, _ = LOSSES[name]()(gather_rows(first), gather_rows(second))
     loss.backward()
     results[f"{name} model"] = [p.grad for p in network.parameters()]
+layer = synchronised(nn.BatchNorm1d(6, momentum=0.3), on_gpus=False)
+rows = given[f"second_{rank}"].clone().requires_grad_()
+joint = layer(rows)
+(joint**3).sum().backward()
+results["normalised"] = [joint.detach(), rows.grad, layer.running_mean, layer.running_var]
+values = given[f"first_{rank}"][:, 0].clone().requires_grad_()
+mean_over_all(values.square()).backward()
+results["mean"] = values.grad
 torch.save(results, folder / f"rank_{rank}.tmp")
 os.replace(folder / f"rank_{rank}.tmp", folder / f"rank_{rank}.pth")
 # Leave together and without gloo's tear-down, which aborts now and then when the other is gone.
@@ -232,12 +241,11 @@ def test_loss_over_two_processes_is_that_of_the_joint_batch(
     ranks: tuple[dict[str, Any], list[dict[str, Any]]], name: str
 ) -> None:
     given, results = ranks
-    kept = min(ROWS)  # the longer one gives as many rows as the shorter has
     own = [
         [given[f"{view}_{rank}"].clone().requires_grad_() for view in ("first", "second")]
         for rank in range(2)
     ]
-    joint = [torch.cat([own[rank][view][:kept] for rank in range(2)]) for view in range(2)]
+    joint = [torch.cat([own[rank][view] for rank in range(2)]) for view in range(2)]
     loss, _ = LOSSES[name]()(*joint)
     loss.backward()
     for rank in range(2):
@@ -246,8 +254,32 @@ def test_loss_over_two_processes_is_that_of_the_joint_batch(
         for gradient, rows in zip(gradients, own[rank], strict=True):
             # Every process adds its own copy of the loss; DDP's mean over processes undoes it.
             torch.testing.assert_close(gradient / 2, rows.grad)
-    longer = results[0][name][1]
-    assert longer[:kept].abs().min() > 0 and (longer[kept:] == 0).all()
+
+
+def test_batch_statistics_are_those_of_all_rows(
+    ranks: tuple[dict[str, Any], list[dict[str, Any]]],
+) -> None:
+    given, results = ranks
+    layer = nn.BatchNorm1d(6, momentum=0.3)
+    rows = torch.cat([given[f"second_{rank}"] for rank in range(2)]).requires_grad_()
+    normalised = layer(rows)
+    (normalised**3).sum().backward()
+    assert rows.grad is not None
+    for rank, own in enumerate((slice(0, ROWS[0]), slice(ROWS[0], None))):
+        found, gradient, mean, variance = results[rank]["normalised"]
+        torch.testing.assert_close(found, normalised.detach()[own])
+        torch.testing.assert_close(gradient, rows.grad[own], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(mean, layer.running_mean)
+        torch.testing.assert_close(variance, layer.running_var)
+
+
+def test_values_of_all_processes_count_alike(
+    ranks: tuple[dict[str, Any], list[dict[str, Any]]],
+) -> None:
+    given, results = ranks
+    for rank in range(2):
+        expected = 2 * given[f"first_{rank}"][:, 0] / sum(ROWS)
+        torch.testing.assert_close(results[rank]["mean"] / 2, expected)
 
 
 @pytest.mark.parametrize("name", list(LOSSES))

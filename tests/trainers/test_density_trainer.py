@@ -85,10 +85,11 @@ def test_loss_is_the_mean_over_body_positions(world: Any, kind: str, body_only: 
     trainer.model.eval()
     batch = next(trainer.training_batches(0))
     loss, _ = trainer.compute_loss(batch, 3)
-    generator = density.torch_generator(CPU, trainer.settings.seed, "density device", 3, 0)
     total, count, positions, flipped = 0.0, 0, 0, set()
-    for sample in batch:
+    for number, sample in enumerate(batch):
         image, body = parts(sample)
+        seed = trainer.settings.seed
+        generator = density.torch_generator(CPU, seed, "density device", 3, number)
         draws = torch.rand(3, generator=generator).tolist()
         axes = tuple(axis for axis in range(3) if draws[axis] < 0.5)
         flipped.add(axes)

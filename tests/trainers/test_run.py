@@ -79,7 +79,7 @@ def test_a_torn_latest_checkpoint_costs_epochs_and_not_the_run(
     with caplog.at_level(logging.INFO):
         train()
     assert f"{latest} is not used: it is " in caplog.text
-    assert "going on with epoch 2 of 2" in caplog.text  # after that of checkpoint_best
+    assert "going on in epoch 2 of 2" in caplog.text  # after that of checkpoint_best
     resumed = weights(world.stage("descriptor") / "checkpoint_final.pth")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in straight.environment.items():

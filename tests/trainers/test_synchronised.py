@@ -9,7 +9,7 @@ import torch
 
 from screener_nnu.descriptors.backbone import whole_network
 from screener_nnu.networks.unet import build_unet
-from screener_nnu.trainers.base import synchronised
+from screener_nnu.trainers.batch_statistics import synchronised
 
 
 @pytest.mark.parametrize("architecture", ["test_efficientnet", "test_resnet"])
@@ -18,7 +18,7 @@ def test_networks_of_timm_keep_their_activations(architecture: str) -> None:
     pictures = torch.rand(2, 3, 64, 64)
     expected = network.forward_features(pictures)
     names = list(network.state_dict())
-    converted = synchronised(network).eval()
+    converted = synchronised(network, on_gpus=True).eval()
     assert any(isinstance(m, torch.nn.SyncBatchNorm) for m in converted.modules())
     assert torch.equal(converted.forward_features(pictures), expected)  # type: ignore[operator]
     assert list(converted.state_dict()) == names
@@ -27,4 +27,4 @@ def test_networks_of_timm_keep_their_activations(architecture: str) -> None:
 def test_a_unet_without_batch_statistics_is_left_alone(world: Any) -> None:
     network = build_unet(world.plan(), 1, 2, seed=0)
     before = [type(module) for module in network.modules()]
-    assert [type(module) for module in synchronised(network).modules()] == before
+    assert [type(module) for module in synchronised(network, on_gpus=True).modules()] == before
