@@ -23,7 +23,7 @@ from screener_nnu.preprocessing.memory import bounded_processes, free_memory
 from screener_nnu.preprocessing.modality import CT
 from screener_nnu.preprocessing.reading import read_size
 from screener_nnu.preprocessing.source_state import SourceState, state_if_readable
-from screener_nnu.preprocessing.workers import run_cases
+from screener_nnu.workers import run_cases
 
 logger = logging.getLogger(__name__)
 

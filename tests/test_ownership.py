@@ -14,7 +14,7 @@ from screener_nnu import ownership
 from screener_nnu.errors import ScreenerError
 from screener_nnu.files import OutputError, remove, replacing
 from screener_nnu.ownership import RECORDS, OwnedFolder, foreign_files, own_folder
-from screener_nnu.preprocessing.workers import run_cases
+from screener_nnu.workers import run_cases
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from screener_nnu.commands._cluster import add_cluster_options
 from screener_nnu.commands._run import user_path
 from screener_nnu.least_volume import MINIMUM_ML
 
@@ -117,3 +118,4 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-np", dest="processes", type=int, default=2, help="cases read at the same time (2)"
     )
+    add_cluster_options(parser)

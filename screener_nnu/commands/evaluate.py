@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from screener_nnu.commands._cluster import cluster_of
 from screener_nnu.commands._evaluating import build_parser
 from screener_nnu.commands._run import run, user_path
 from screener_nnu.errors import ScreenerError
@@ -70,7 +71,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if arguments.cases:
         tables.append(_evaluate_cases(arguments, methods, out))
     if arguments.masks:
-        tables.insert(0, _evaluate_voxels(arguments, methods, histogram, out))
+        with cluster_of(arguments):
+            tables.insert(0, _evaluate_voxels(arguments, methods, histogram, out))
     print("\n\n".join(tables))
     logger.info("written to %s", out)
 

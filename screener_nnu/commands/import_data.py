@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from screener_nnu.commands._cluster import add_cluster_options, cluster_of
 from screener_nnu.commands._run import run, user_path
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-np", dest="processes", type=int, default=2, help="series or pictures at a time (2)"
     )
+    add_cluster_options(parser)
     return parser
 
 
@@ -87,12 +89,13 @@ def _import(arguments: argparse.Namespace) -> None:
     )
     request.check()
     pictures = find_pictures(request.source)
-    if pictures is None:
-        _refuse_options(request, _FOR_PICTURES, "pictures", "scans")
-        _import_scans(request)
-    else:
-        _refuse_options(request, _FOR_SCANS, "scans", "pictures")
-        _import_pictures(request, pictures)
+    with cluster_of(arguments):
+        if pictures is None:
+            _refuse_options(request, _FOR_PICTURES, "pictures", "scans")
+            _import_scans(request)
+        else:
+            _refuse_options(request, _FOR_SCANS, "scans", "pictures")
+            _import_pictures(request, pictures)
     if not request.dry_run:
         print(f"{request.folder}\nnext: screener_plan_and_preprocess -d {request.number}")
 

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from screener_nnu.commands._cluster import add_cluster_options, cluster_of
 from screener_nnu.commands._run import run, user_path
 
 
@@ -87,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         help="compare the content of every image with what an earlier run read, whatever its time "
         "says",
     )
+    add_cluster_options(parser)
     return parser
 
 
@@ -94,6 +96,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     arguments = _parser().parse_args(argv)
     run(lambda: _plan_and_preprocess(arguments))
+
+
+def _plan_and_preprocess(arguments: argparse.Namespace) -> None:
+    from screener_nnu.paths import set_default_folders
+
+    set_default_folders()
+    with cluster_of(arguments):
+        _run_stages(arguments)
 
 
 def _pool(number: str, name: str) -> tuple[int, str]:
@@ -107,12 +117,9 @@ def _pool(number: str, name: str) -> tuple[int, str]:
     return int(number), name
 
 
-def _plan_and_preprocess(arguments: argparse.Namespace) -> None:
+def _run_stages(arguments: argparse.Namespace) -> None:
     import os
 
-    from screener_nnu.paths import set_default_folders
-
-    set_default_folders()
     from screener_nnu.planners.run import plan_dataset, preprocess_planned
 
     processes = arguments.processes or os.cpu_count() or 1

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from screener_nnu.commands._cluster import add_cluster_options, cluster_of
 from screener_nnu.commands._detector import add_model_options, chosen_model
 from screener_nnu.commands._run import run, user_path
 from screener_nnu.commands._vectors import add_vector_options, vector_request
@@ -55,6 +56,10 @@ def _parser() -> argparse.ArgumentParser:
     add_vector_options(parser)
     parser.add_argument("--overwrite", action="store_true", help="predict again what is there")
     parser.add_argument("-device", choices=["cuda", "cpu", "mps"], default=None)
+    parser.add_argument("-np", dest="processes", type=int, default=0, help="workers of --cluster")
+    parser.add_argument("--part", type=int, default=0, help="predict part K of N (from 0) only")
+    parser.add_argument("--parts", type=int, default=1)
+    add_cluster_options(parser)
     return parser
 
 
@@ -71,6 +76,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     from screener_nnu.case_score import CASE_TABLE
     from screener_nnu.devices import choose_device
     from screener_nnu.dicom_output.dependency import load_highdicom
+    from screener_nnu.inference.elsewhere import Job
     from screener_nnu.inference.images import find_images, kind_of
     from screener_nnu.inference.output_folder import (
         refuse_folder_of_scans,
@@ -81,18 +87,22 @@ def _predict(arguments: argparse.Namespace) -> None:
     from screener_nnu.outputs.cohort import score_vectors
     from screener_nnu.outputs.contact_sheet import write_contact_sheet
     from screener_nnu.outputs.extras import CaseExtras, adopt_earlier, known_cases, page_rows
-    from screener_nnu.outputs.table import write_table
+    from screener_nnu.outputs.table import without_map, write_table
     from screener_nnu.ownership import own_folder
     from screener_nnu.viewer.index import INDEX, write_index
+    from screener_nnu.workers import part_of
 
     model = chosen_model(arguments, arguments.checkpoint)
     if arguments.dicom:
         load_highdicom()  # to say now that it is missing, not after hours
-    images = find_images(arguments.input)
+    whole = find_images(arguments.input)
+    images = part_of(whole, arguments.part, arguments.parts)
     device = choose_device(arguments.device)
     loaded = model.load(device)
     vectors = vector_request(arguments)
     vectors.refuse_unfit(loaded.module)
+    if arguments.parts > 1:
+        vectors.refuse_parts()
     if arguments.fast:
         loaded = loaded._replace(plan=with_overlap(loaded.plan, 0.0))
         print(_COST_OF_FAST)
@@ -106,20 +116,23 @@ def _predict(arguments: argparse.Namespace) -> None:
     sheets = [CASE_TABLE] + [INDEX] * arguments.page + [CONTACT_SHEET] * (OVERLAY in request.asked)
     owned.refuse_foreign([folder / name for name in sheets])
     extras = CaseExtras(folder, request)
-    skipped = predict_files(
-        Predictor.of(loaded, device),
-        images,
-        folder,
-        request.threshold,
-        arguments.overwrite,
-        extras,
-    )
+    with cluster_of(arguments):
+        skipped = predict_files(
+            Predictor.of(loaded, device),
+            images,
+            folder,
+            request.threshold,
+            arguments.overwrite,
+            extras,
+            Job(model, arguments.device, arguments.fast),
+        )
     mapped = [case for case in images if case not in skipped]
     score_vectors(folder, mapped, loaded.module, vectors)
-    every = known_cases(folder, images)
-    table = write_table(folder, every, skipped, kind)
+    every = known_cases(folder, whole)
+    lacking = {**without_map(folder, whole.keys() - images.keys(), kind), **skipped}
+    table = write_table(folder, every, lacking, kind)
     if arguments.page:
-        write_index(folder, page_rows(folder, every), skipped, kind.noun)
+        write_index(folder, page_rows(folder, every), lacking, kind.noun)
     if OVERLAY in request.asked:
         write_contact_sheet(table, images)
     _say(len(images), skipped, extras, table)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from screener_nnu.commands._cluster import add_cluster_options, cluster_of
 from screener_nnu.commands._run import run, user_path
 from screener_nnu.errors import ScreenerError
 
@@ -39,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("-np", dest="processes", type=int, default=2, help="scans at a time (2)")
     _add_settings(parser)
+    add_cluster_options(parser)
     return parser
 
 
@@ -70,14 +72,15 @@ def _synthesize(arguments: argparse.Namespace) -> None:
     unknown = set(arguments.kinds or []) - set(KINDS)
     if unknown:
         raise ScreenerError(f"--kinds {' '.join(sorted(unknown))}: choose from {' '.join(KINDS)}")
-    report = synthesize_test_set(
-        _images(arguments),
-        arguments.output,
-        arguments.seed,
-        [kind for kind in KINDS if kind in (arguments.kinds or KINDS)],
-        _settings(arguments),
-        arguments.processes,
-    )
+    with cluster_of(arguments):
+        report = synthesize_test_set(
+            _images(arguments),
+            arguments.output,
+            arguments.seed,
+            [kind for kind in KINDS if kind in (arguments.kinds or KINDS)],
+            _settings(arguments),
+            arguments.processes,
+        )
     print(_table(report))
 
 

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.evaluation.pairing import CaseFiles
-from screener_nnu.preprocessing.workers import run_cases
+from screener_nnu.workers import run_cases
 
 Result = TypeVar("Result")
 

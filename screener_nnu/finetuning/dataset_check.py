@@ -20,7 +20,7 @@ from screener_nnu.finetuning.dataset import LabelledDataset
 from screener_nnu.finetuning.description import Labels
 from screener_nnu.plans import write_json
 from screener_nnu.preprocessing.volumes import check_name
-from screener_nnu.preprocessing.workers import run_cases
+from screener_nnu.workers import run_cases
 
 logger = logging.getLogger(__name__)
 

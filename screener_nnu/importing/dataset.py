@@ -35,7 +35,7 @@ from screener_nnu.ownership import own_folder
 from screener_nnu.preprocessing.image_files import write_image
 from screener_nnu.preprocessing.memory import bounded_processes, free_memory
 from screener_nnu.preprocessing.units import check_intensities
-from screener_nnu.preprocessing.workers import run_cases
+from screener_nnu.workers import run_cases
 
 logger = logging.getLogger(__name__)
 

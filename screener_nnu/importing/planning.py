@@ -31,7 +31,7 @@ from screener_nnu.importing.report import KEPT, PLANNED, SKIPPED, TAKEN
 from screener_nnu.importing.request import ImportRequest
 from screener_nnu.importing.writing import ABNORMAL_IN_TRAINING, ENDING, case_files
 from screener_nnu.ownership import foreign_files
-from screener_nnu.preprocessing.workers import run_cases
+from screener_nnu.workers import run_cases
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")

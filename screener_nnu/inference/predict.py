@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813
 import torch
 from tqdm import tqdm
 
 from screener_nnu.detectors.base import Detector, LoadedDetector
 from screener_nnu.errors import CaseError
 from screener_nnu.files import OutputError, disk_is_full
+from screener_nnu.inference.elsewhere import Job
 from screener_nnu.inference.images import kind_of
 from screener_nnu.inference.map_folder import AnomalyMap, MapFolder
 from screener_nnu.inference.output_folder import (
@@ -25,15 +25,23 @@ from screener_nnu.inference.output_folder import (
     remove_half_written,
     taken_names,
 )
-from screener_nnu.inference.pipeline import Pipeline, attempt, memory_budget, scan_bytes
+from screener_nnu.inference.pipeline import (
+    Outcome,
+    Pipeline,
+    attempt,
+    memory_budget,
+    scan_bytes,
+)
+from screener_nnu.inference.steps import Steps
 from screener_nnu.inference.volume import score_scan
 from screener_nnu.map_kind import SCANS
 from screener_nnu.ownership import foreign_files, not_ours
 from screener_nnu.plans import Plan
 from screener_nnu.preprocessing.mapping import mask_to_input_geometry, to_input_geometry
 from screener_nnu.preprocessing.prepare import prepare_image
-from screener_nnu.preprocessing.reading import RawImage, Source, read_image, read_size
+from screener_nnu.preprocessing.reading import RawImage, Source, read_size
 from screener_nnu.preprocessing.units import warn_of_full_views
+from screener_nnu.workers.crew import current_crew
 
 if TYPE_CHECKING:
     from screener_nnu.outputs.extras import CaseExtras
@@ -121,6 +129,7 @@ def predict_files(
     threshold: float | None = None,
     overwrite: bool = False,
     extras: CaseExtras | None = None,
+    job: Job | None = None,
 ) -> dict[str, str]:
     """Writes `<case>.nii.gz` and `<case>_body.nii.gz`, and a mask above a threshold if asked for.
 
@@ -136,6 +145,7 @@ def predict_files(
         overwrite: predict again what is there.
         extras: made of each map once it is written, in the writing thread; of a map of an earlier
             run where they are not there yet.
+        job: for workers in place of this process, where there are some (see `workers`).
 
     Returns:
         Why each scan that was skipped has no map, or no extras.
@@ -150,36 +160,27 @@ def predict_files(
     remove_half_written(output)
     maps = MapFolder(output, threshold, extras, kind)
     there, skipped = _sort_out(images, maps, overwrite)
-    body_shares: dict[str, float] = {}
+    steps = Steps(predictor, maps, there)
+    done = {c for c in there if extras is None or extras.current(c)} | set(skipped)
+    wanted = {case: source for case, source in images.items() if case not in done}
+    elsewhere = job is not None and current_crew() is not None
+    outcomes = job.run(steps, wanted) if job and elsewhere else _pipeline(steps).run(wanted)
+    skipped |= _run(outcomes, wanted, len(images), kind.noun)
+    if kind == SCANS:  # there is no air around what a picture shows
+        warn_of_full_views(steps.body_shares)
+    return skipped
 
-    def compute(raw: RawImage) -> AnomalyMap:
-        if raw.case in there:
-            return maps.read_of(raw)
-        result = predictor.predict(raw)
-        body_shares[raw.case] = float(sitk.GetArrayViewFromImage(result.body).mean())
-        return result
 
-    def write(case: str, source: Source, raw: RawImage, result: AnomalyMap) -> None:
-        if case not in there:
-            maps.write(case, source, result)
-        if extras is not None:
-            extras.write(case, raw, result)
-
-    settings = predictor.plan.settings.preprocessing
+def _pipeline(steps: Steps) -> Pipeline[RawImage, AnomalyMap]:
+    settings, extras = steps.predictor.plan.settings.preprocessing, steps.maps.extras
     extra_bytes = 0 if extras is None else extras.bytes_per_voxel
-    pipeline = Pipeline(
-        lambda case, source: read_image(source, case, settings.modality),
-        compute,
-        write,
+    return Pipeline(
+        steps.read,
+        steps.compute,
+        steps.write,
         lambda source: scan_bytes(source, settings, extra_bytes),
         memory_budget(),
     )
-    done = {c for c in there if extras is None or extras.current(c)} | set(skipped)
-    wanted = {case: source for case, source in images.items() if case not in done}
-    skipped |= _run(pipeline, wanted, len(images), kind.noun)
-    if kind == SCANS:  # there is no air around what a picture shows
-        warn_of_full_views(body_shares)
-    return skipped
 
 
 def _sort_out(
@@ -205,7 +206,7 @@ def _sort_out(
 
 
 def _run(
-    pipeline: Pipeline[RawImage, AnomalyMap], wanted: Mapping[str, Source], total: int, noun: str
+    outcomes: Iterator[Outcome], wanted: Mapping[str, Source], total: int, noun: str
 ) -> dict[str, str]:
     """Works all scans off under a bar of `total`; returns why scans were skipped."""
     skipped: dict[str, str] = {}
@@ -213,7 +214,7 @@ def _run(
     start = total - len(wanted)
     with tqdm(total=total, initial=start, desc="prediction", unit=noun) as progress:
         try:
-            for outcome in pipeline.run(wanted):
+            for outcome in outcomes:
                 progress.update()
                 del left[outcome.case]
                 if outcome.reason:

@@ -49,6 +49,19 @@ class VectorRequest:
                 "mode; add --msde_mode cohort"
             )
 
+    def refuse_parts(self) -> None:
+        """Refuses a cohort of a part of the scans.
+
+        Raises:
+            ScreenerError: it is one.
+        """
+        if self.mode == COHORT:
+            raise ScreenerError(
+                "--msde_mode cohort scores all scans together, and --parts are predicted apart: "
+                "leave --msde_mode out here, and once all parts are done run the command without "
+                "--part and --parts, which leaves maps alone"
+            )
+
 
 def score_vectors(
     folder: Path, cases: Iterable[str], detector: Any, request: VectorRequest

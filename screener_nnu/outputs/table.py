@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from screener_nnu.case_score import CASE_TABLE, IMAGE, VECTOR, flag
-from screener_nnu.csv_files import write_csv
+from screener_nnu.csv_files import read_csv, write_csv
 from screener_nnu.map_kind import SCANS, MapKind
 from screener_nnu.outputs.extras import read_record
 
@@ -57,6 +57,15 @@ def write_table(
     rows.sort(key=lambda row: (-_number(row["case_score"]), -_number(row["peak_score"])))
     write_csv(folder / CASE_TABLE, [*columns, *others], rows)
     return folder / CASE_TABLE
+
+
+def without_map(folder: Path, cases: Collection[str], kind: MapKind) -> dict[str, str]:
+    """Why cases of other parts of a run have no map, as far as the table that is there tells."""
+    earlier = {}
+    if cases and (folder / CASE_TABLE).is_file():
+        earlier = {row["case"]: row.get("problem") for row in read_csv(folder / CASE_TABLE)[1]}
+    missing = (case for case in cases if not (folder / f"{case}{kind.map}").is_file())
+    return {case: earlier.get(case) or "not predicted yet" for case in missing}
 
 
 def _row(folder: Path, case: str, reason: str, columns: tuple[str, ...]) -> dict[str, object]:

@@ -27,7 +27,7 @@ from screener_nnu.preprocessing.memory import bounded_processes, estimate_bytes,
 from screener_nnu.preprocessing.prepare import Frame, prepare_image
 from screener_nnu.preprocessing.reading import RawImage
 from screener_nnu.preprocessing.source_state import SourceState, read_with_state
-from screener_nnu.preprocessing.workers import run_cases
+from screener_nnu.workers import part_of, run_cases
 
 logger = logging.getLogger(__name__)
 
@@ -113,10 +113,8 @@ def preprocess_dataset(
         ScreenerError: the folder holds cases of other settings or files of somebody else, no space
             is left, or there is no such part.
     """
-    if not 0 <= part < parts:
-        raise ScreenerError(f"no part {part} of {parts}: parts are counted from 0 to {parts - 1}")
     begin = time.monotonic()
-    share = {case: cases[case] for case in sorted(cases)[part::parts]}
+    share = part_of(cases, part, parts)
     stored = _look_up(share, settings, folder, scans)
     summary = Summary(replaced=stored.replaced)
     # Only after every check: a refused run changes nothing.

@@ -16,12 +16,12 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.ownership import own_folder
 from screener_nnu.plans import write_json
 from screener_nnu.preprocessing.reading import Source
-from screener_nnu.preprocessing.workers import run_cases
 from screener_nnu.synthetic.anomalies import KINDS, check_kind
 from screener_nnu.synthetic.anomaly_case import CaseFiles, Request, synthesize_case
 from screener_nnu.synthetic.anomaly_positions import PositionScores
 from screener_nnu.synthetic.anomaly_preview import write_preview
 from screener_nnu.synthetic.anomaly_settings import BlobSettings
+from screener_nnu.workers import run_cases
 
 logger = logging.getLogger(__name__)
 

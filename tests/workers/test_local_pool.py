@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.preprocessing.workers import run_cases
+from screener_nnu.workers import run_cases
 
 # Spawned processes import the functions they run by name, which tests cannot offer; so the
 # functions lie in a module that the processes find.

@@ -1,4 +1,4 @@
-"""Runs a function over cases in processes, and goes on when a process dies."""
+"""Processes of this machine that work on cases, and go on when one dies."""
 
 from __future__ import annotations
 
@@ -29,31 +29,17 @@ _DIED = (
 )
 
 
-def run_cases(
+def run_in_processes(
     function: Callable[[str, Item], Outcome],
     cases: dict[str, Item],
     processes: int,
     died: Callable[[str], Outcome],
 ) -> Generator[tuple[str, Outcome], None, None]:
-    """Yields (case, outcome) as cases finish.
+    """Yields (case, outcome) as cases finish; see `run_cases`.
 
     When a process dies, as Linux kills the largest when memory runs out, only the cases under way
     can have caused it: each of them is tried again, alone, and the others go on.
-
-    Args:
-        function: called with a case and what it is made from, in a process of its own; can be
-            pickled.
-        cases: what to run.
-        processes: at a time; 0 runs everything in this process.
-        died: makes the outcome of a case whose process also died alone from the reason.
-
-    Raises:
-        Exception: what the function raises.
     """
-    if processes == 0:
-        for case, item in cases.items():
-            yield case, function(case, item)
-        return
     waiting = list(reversed(cases.items()))
     while waiting:
         suspects: Items[Item] = []
