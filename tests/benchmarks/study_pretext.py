@@ -45,6 +45,7 @@ HEADS = {
     "gaussian_pretext": ("case_score",),
     "knn_pretext": ("case_score",),
     "msde_pooled_pretext": ("vector_knn", "vector_displacement", "vector_gaussian"),
+    "igd": ("image_score", "image_global", "image_local", "case_score"),
 }
 _NAMES = {
     ("padim_pretext", "case_score"): "PaDiM",
@@ -53,6 +54,10 @@ _NAMES = {
     ("msde_pooled_pretext", "vector_knn"): "5 nearest, vectors",
     ("msde_pooled_pretext", "vector_displacement"): "MSDE displacement",
     ("msde_pooled_pretext", "vector_gaussian"): "MSDE Gaussian",
+    ("igd", "image_score"): "IGD",
+    ("igd", "image_global"): "its global model",
+    ("igd", "image_local"): "its local model",
+    ("igd", "case_score"): "its map",
 }
 _DRAWS = 1000
 Scores = dict[str, float]
@@ -99,7 +104,7 @@ class Split:
         plans = "Row_" + row.replace(" ", "_")
         settings = [w for s in self._settings(row) for w in ("-o", s)]
         own = ("-p", plans, "--from_plans", "ScreenerPlans", *settings)
-        if "density.descriptor_plans=untrained" not in ROWS[row]:
+        if _is_trained(row):
             _call("train", self.number, "2d", "pretext", *own)
         _call("train", self.number, "2d", head, *own)
         raw = self.home / "nnUNet_raw" / f"Dataset{self.number}_{self.name}"
@@ -119,7 +124,14 @@ class Split:
     def _settings(self, row: str) -> tuple[str, ...]:
         steps = (f"optimiser.steps={self.steps}", "optimiser.steps_per_epoch=50")
         # Depthwise convolutions are slower in bfloat16 on a processor.
-        return (*ROWS[row], *(f"pretext.{s}" for s in steps), "low_precision_cpu=false")
+        both = (f"{stage}.{s}" for stage in ("pretext", "igd") for s in steps)
+        start = "igd.start=" + ("pretext" if _is_trained(row) else "backbone")
+        return (*ROWS[row], *both, start, "low_precision_cpu=false")
+
+
+def _is_trained(row: str) -> bool:
+    """Whether the row has a training of the encoder."""
+    return "density.descriptor_plans=untrained" not in ROWS[row]
 
 
 def main() -> None:
