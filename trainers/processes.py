@@ -178,6 +178,13 @@ def first_alone(work: Callable[[], Result]) -> Result:
     return result
 
 
+def any_process(value: bool, device: torch.device) -> bool:
+    """Whether something is so in one of the processes, the same answer for all of them."""
+    shared = torch.tensor(float(value), device=device)
+    dist.all_reduce(shared)
+    return bool(shared > 0)
+
+
 def mean_over_all(values: torch.Tensor) -> torch.Tensor:
     """Mean of values (n,) of which each process holds some.
 

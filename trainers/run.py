@@ -15,13 +15,13 @@ from screener_nnu.calibration.run import calibrate_trained
 from screener_nnu.calibration.store import FILE as CALIBRATION_FILE
 from screener_nnu.checkpoints import load_plain
 from screener_nnu.detectors import ModelRef, detectors_of
-from screener_nnu.errors import ScreenerError
+from screener_nnu.errors import ScreenerError, StoppedError
 from screener_nnu.locks import locked
 from screener_nnu.paths import dataset_name, plan_file, preprocessed_folder, stage_folder
 from screener_nnu.plans import Plan, read_plan
 from screener_nnu.stage_checkpoint import finished_stage
 from screener_nnu.trainers.base import ScreenerTrainer
-from screener_nnu.trainers.processes import first_alone, is_first, train_on_gpus
+from screener_nnu.trainers.processes import any_process, first_alone, is_first, train_on_gpus
 from screener_nnu.trainers.stages import trainer_of
 from screener_nnu.trainers.state import OTHER_UPSTREAM
 from screener_nnu.trainers.stopping import stopping_on_sigterm
@@ -134,6 +134,9 @@ def _train(
         )
     with stopping_on_sigterm() as trainer.stop:
         trainer.run_training()
+        asked = trainer.stop.received
+    if any_process(asked, device) if trainer.is_ddp else asked:
+        raise StoppedError(f"the {stage} stage is finished; the same command goes on after it")
 
 
 def new_trainer(

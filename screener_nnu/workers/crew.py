@@ -103,8 +103,9 @@ class Crew:
                     else:
                         yield case, future.result()
         finally:
-            # Also after Ctrl-C: the cases under way finish, which leaves no half-written file.
-            wait([future for future in running if not future.cancel()])
+            # Also after Ctrl-C: the cases under way finish, which leaves no half-written file. To
+            # call them off would only make Dask forget them.
+            wait(running)
 
 
 def _submitted(

@@ -8,11 +8,17 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from screener_nnu.errors import ScreenerError
+from screener_nnu.trainers.base import ScreenerTrainer
+from screener_nnu.trainers.processes import spawn_processes
+from screener_nnu.trainers.run import _train
 
 pytestmark = pytest.mark.slow
 
@@ -85,6 +91,39 @@ def test_an_error_of_the_user_is_one_sentence(world: Any) -> None:
     output = output_of(world, 2, "density", expected=1)
     assert output.count("error: ") == 1
     assert "screener_train 901 3d_fullres descriptor" in output
+
+
+def test_processes_of_one_command(world: Any) -> None:
+    """As `-num_gpus 2` starts them, here on a processor."""
+    cpu = torch.device("cpu")
+    descriptor, density = (
+        partial(_train, world.preprocessed.name, stage, "ScreenerPlans", None)
+        for stage in ("descriptor", "density")
+    )
+    with pytest.raises(ScreenerError, match=r"screener_train 901 3d_fullres descriptor"):
+        spawn_processes(2, density, cpu)
+    spawn_processes(2, descriptor, cpu)
+    assert (world.stage("descriptor") / "checkpoint_final.pth").is_file()
+
+
+@pytest.mark.parametrize("in_a_step", [False, True])
+def test_a_stage_that_ends_as_it_is_told_to_is_the_last(
+    world: Any, in_a_step: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[str] = []
+    end = ScreenerTrainer.calibrate
+
+    def told(self: Any) -> None:
+        trained.append(self.stage)
+        self.stop.can_wait = in_a_step
+        os.kill(os.getpid(), signal.SIGTERM)
+        end(self)
+
+    monkeypatch.setattr(ScreenerTrainer, "calibrate", told)
+    with pytest.raises(SystemExit) as stopped:
+        world.train("chain")
+    assert stopped.value.code == 75 and trained == ["descriptor"]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 @pytest.mark.parametrize("processes", [1, 2])
