@@ -39,6 +39,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("-np", dest="processes", type=int, default=2, help="scans at a time (2)")
+    parser.add_argument(
+        "--part", type=int, default=0, help="part K of N (from 0) of the scans only"
+    )
+    parser.add_argument("--parts", type=int, default=1)
     _add_settings(parser)
     add_cluster_options(parser)
     return parser
@@ -80,6 +84,8 @@ def _synthesize(arguments: argparse.Namespace) -> None:
             [kind for kind in KINDS if kind in (arguments.kinds or KINDS)],
             _settings(arguments),
             arguments.processes,
+            arguments.part,
+            arguments.parts,
         )
     print(_table(report))
 

@@ -21,7 +21,7 @@ from screener_nnu.synthetic.anomaly_case import CaseFiles, Request, synthesize_c
 from screener_nnu.synthetic.anomaly_positions import PositionScores
 from screener_nnu.synthetic.anomaly_preview import write_preview
 from screener_nnu.synthetic.anomaly_settings import BlobSettings
-from screener_nnu.workers import run_cases
+from screener_nnu.workers import part_of, run_cases
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,8 @@ def synthesize_test_set(
     kinds: Sequence[str] = KINDS,
     settings: BlobSettings | None = None,
     processes: int = 0,
+    part: int = 0,
+    parts: int = 1,
 ) -> dict[str, Any]:
     """Writes every scan once per kind of anomaly, with its mask, in the geometry of the input.
 
@@ -52,6 +54,8 @@ def synthesize_test_set(
         kinds: some of `KINDS`.
         settings: number, size and contrast of the anomalies.
         processes: scans at a time; 0 works in this process.
+        part: which share of the scans, counted from 0; shares can run on several machines.
+        parts: number of shares.
 
     Returns:
         What `placement.json` holds: `seed`, `settings`, and for each kind in the folder `scans`,
@@ -59,7 +63,7 @@ def synthesize_test_set(
 
     Raises:
         ScreenerError: when there is no image, the folder was made with other settings, or no scan
-            could be used.
+            could be used; or there is no such part.
         ValueError: when a kind is unknown.
     """
     for kind in kinds:
@@ -67,12 +71,16 @@ def synthesize_test_set(
     if not images:
         raise ScreenerError("no scan was given: name a folder of images or a data set")
     settings = settings or BlobSettings()
+    share = part_of(images, part, parts)
     claim_folder(output, seed, settings)
+    # Tissue is taken from scans of all parts.
     request = Request(dict(images), output, seed, tuple(kinds), settings)
-    skipped = _run(request, processes)
-    if len(skipped) == len(images):
+    skipped = _run(request, share, processes)
+    if share and len(skipped) == len(share):
         raise ScreenerError("no scan could be used; the reasons stand above")
-    report = _head(seed, settings) | {"skipped": skipped, "kinds": summarise(output)}
+    others = {case: why for case, why in _skipped(output).items() if case not in share}
+    known = {case: why for case, why in others.items() if case in images}
+    report = _head(seed, settings) | {"skipped": known | skipped, "kinds": summarise(output)}
     write_json(output / REPORT_FILE, report)
     _warn_of_given_away_places(report["kinds"])
     for kind in kinds:
@@ -147,12 +155,18 @@ def _head(seed: int, settings: BlobSettings) -> dict[str, Any]:
     return {"seed": seed, "settings": json.loads(json.dumps(asdict(settings)))}
 
 
-def _run(request: Request, processes: int) -> dict[str, str]:
+def _skipped(output: Path) -> dict[str, str]:
+    """Why scans of earlier runs, or of other parts, have no anomalies."""
+    skipped: dict[str, str] = json.loads((output / REPORT_FILE).read_text()).get("skipped", {})
+    return skipped
+
+
+def _run(request: Request, share: dict[str, Source], processes: int) -> dict[str, str]:
     """Works the scans off; returns why each one that was skipped has no anomalies."""
     skipped: dict[str, str] = {}
     work = partial(synthesize_case, request=request)
-    outcomes = run_cases(work, request.images, processes, died=str)
-    for case, reason in tqdm(outcomes, total=len(request.images), unit="scan"):
+    outcomes = run_cases(work, share, processes, died=str)
+    for case, reason in tqdm(outcomes, total=len(share), unit="scan"):
         if reason:
             skipped[case] = reason
             logger.warning("%s is skipped: %s", case, reason)

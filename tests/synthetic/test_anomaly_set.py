@@ -227,6 +227,24 @@ def test_processes_change_nothing(images: dict[str, Path], test_set: Path, tmp_p
         assert both[0].read_bytes() == both[1].read_bytes()
 
 
+def test_parts_are_the_whole_set(images: dict[str, Path], tmp_path: Path) -> None:
+    broken = tmp_path / "zz_0000.nii.gz"
+    broken.write_bytes(b"no image")
+    every = {**images, "zz": broken}  # the last of four: in part 1
+    whole = synthesize_test_set(every, tmp_path / "whole", 3, ["pasted"])
+    for part in (1, 0):
+        joined = synthesize_test_set(every, tmp_path / "parts", 3, ["pasted"], part=part, parts=2)
+        assert list(joined["skipped"]) == ["zz"]
+    assert joined == whole
+    for case in images:
+        for one, other in zip(
+            outputs(tmp_path / "whole", "pasted", case),
+            outputs(tmp_path / "parts", "pasted", case),
+            strict=True,
+        ):
+            assert one.read_bytes() == other.read_bytes()
+
+
 @pytest.mark.skipif("SCREENER_TEST_DATA" not in os.environ, reason="SCREENER_TEST_DATA is not set")
 def test_real_scans(tmp_path: Path) -> None:
     """Ten scans of the first raw dataset; artificial borders at -1024 HU included."""
