@@ -30,6 +30,15 @@ def choose_device(name: str | None) -> torch.device:
     return torch.device(name)
 
 
+def make_deterministic() -> None:
+    """Lets GPUs compute the same from the same, for the whole process; processors do anyway.
+
+    It is slower. Where torch has no such way for a computation, it warns and names it.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
 def small_tensor(values: Sequence[Any], device: torch.device) -> torch.Tensor:
     """A few numbers, or rows of them, on a device; what it still computes is not waited for."""
     return torch.tensor(values).to(device, non_blocking=True)

@@ -15,6 +15,7 @@ from screener_nnu.calibration.run import calibrate_trained
 from screener_nnu.calibration.store import FILE as CALIBRATION_FILE
 from screener_nnu.checkpoints import load_plain
 from screener_nnu.detectors import ModelRef, detectors_of
+from screener_nnu.devices import make_deterministic
 from screener_nnu.errors import ScreenerError, StoppedError
 from screener_nnu.locks import locked
 from screener_nnu.paths import dataset_name, plan_file, preprocessed_folder, stage_folder
@@ -46,6 +47,7 @@ def train_stage(
     device: torch.device,
     restart: bool = False,
     num_gpus: int = 1,
+    deterministic: bool = False,
 ) -> None:
     """Trains one stage; a finished one is left alone, a killed one goes on.
 
@@ -56,6 +58,7 @@ def train_stage(
         device: to train on; of processes that have joined (see `processes`) that of this one.
         restart: forget an earlier run.
         num_gpus: starts so many processes, each on a GPU of this machine.
+        deterministic: computes the same from the same on GPUs, too.
 
     Raises:
         ScreenerError: no plan, no cases, an earlier stage missing, or other settings in the folder.
@@ -76,7 +79,7 @@ def train_stage(
         if first_alone(partial(_is_left_alone, dataset, stage, plans_name, device, restart)):
             return
         going_on = first_alone(partial(_resumable, folder))
-        train = partial(_train, dataset_name(dataset), stage, plans_name, going_on)
+        train = partial(_train, dataset_name(dataset), stage, plans_name, going_on, deterministic)
         if not trainer.takes_steps(read_plan(plan_file(dataset, plans_name)).settings):
             first_alone(partial(train, device))  # in one pass
         elif num_gpus > 1:
@@ -120,9 +123,16 @@ def _calibrate_again(dataset: int | str, stage: str, plans_name: str, device: to
 
 
 def _train(
-    dataset: str, stage: str, plans_name: str, checkpoint: Path | None, device: torch.device
+    dataset: str,
+    stage: str,
+    plans_name: str,
+    checkpoint: Path | None,
+    deterministic: bool,
+    device: torch.device,
 ) -> None:
     """Trains in this process, from a checkpoint on where there is one."""
+    if deterministic:
+        make_deterministic()
     trainer = new_trainer(dataset, stage, plans_name, device, checkpoint is not None)
     if checkpoint is not None:
         trainer.load_checkpoint(str(checkpoint))
@@ -155,7 +165,8 @@ def new_trainer(
     description = json.loads((preprocessed_folder(dataset) / "dataset.json").read_text())
     values = {**plan.to_dict(), "continue_training": resumed}
     # As nnU-Net's own command does: crops of a stage are nearly all of one size.
-    torch.backends.cudnn.benchmark = device.type == "cuda"
+    steady = torch.are_deterministic_algorithms_enabled()
+    torch.backends.cudnn.benchmark = device.type == "cuda" and not steady
     return trainer_of(stage)(values, plan.configuration_name, "all", description, device)
 
 

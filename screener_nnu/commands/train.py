@@ -50,6 +50,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-num_gpus", type=int, default=1)
     parser.add_argument("-device", choices=["cuda", "cpu", "mps"], default=None)
+    parser.add_argument(
+        "--deterministic", action="store_true", help="the same result twice on a GPU, too; slower"
+    )
     parser.add_argument("--restart", action="store_true", help="forget an earlier run")
     return parser
 
@@ -78,6 +81,7 @@ def _train(arguments: argparse.Namespace) -> None:
                 device,
                 arguments.restart,
                 arguments.num_gpus,
+                arguments.deterministic,
             )
 
 

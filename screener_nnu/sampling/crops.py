@@ -7,6 +7,7 @@ lies at `start + (i + 0.5) * size / crop - 0.5`.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -149,6 +150,8 @@ def draw_positives(
 
 def sample_features(features: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     """Trilinear values of one map (d, D, H, W) at crop coordinates (n, 3): (n, d), float32."""
+    if torch.are_deterministic_algorithms_enabled():
+        return _gathered(features.float(), points)
     shape = points.new_tensor(features.shape[1:])
     # grid_sample wants (x, y, z) in [-1, 1] with voxel edges at -1 and 1.
     grid = ((points + 0.5) / shape * 2 - 1).flip(-1)[None, :, None, None]
@@ -156,3 +159,21 @@ def sample_features(features: torch.Tensor, points: torch.Tensor) -> torch.Tenso
         features[None].float(), grid, mode="bilinear", padding_mode="border", align_corners=False
     )
     return values[0, :, :, 0, 0].T
+
+
+def _gathered(features: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """The same from the eight voxels around each point.
+
+    On GPUs the gradient of `grid_sample` is summed in any order, and that of an index need not be.
+    """
+    last = points.new_tensor(features.shape[1:]) - 1
+    inside = points.clamp(min=torch.zeros_like(last), max=last)
+    low = inside.floor().minimum((last - 1).clamp_min(0))
+    share = inside - low
+    values = features.new_zeros((len(points), len(features)))
+    for corner in itertools.product((0, 1), repeat=3):
+        step = points.new_tensor(corner)
+        weight = torch.where(step > 0, share, 1 - share).prod(1, keepdim=True)
+        z, y, x = (low + step).minimum(last).long().unbind(1)
+        values = values + weight * features[:, z, y, x].T
+    return values

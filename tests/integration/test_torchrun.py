@@ -97,7 +97,7 @@ def test_processes_of_one_command(world: Any) -> None:
     """As `-num_gpus 2` starts them, here on a processor."""
     cpu = torch.device("cpu")
     descriptor, density = (
-        partial(_train, world.preprocessed.name, stage, "ScreenerPlans", None)
+        partial(_train, world.preprocessed.name, stage, "ScreenerPlans", None, False)
         for stage in ("descriptor", "density")
     )
     with pytest.raises(ScreenerError, match=r"screener_train 901 3d_fullres descriptor"):

@@ -131,6 +131,28 @@ def test_sample_features_equals_map_coordinates(shape: tuple[int, int, int]) -> 
     np.testing.assert_allclose(result.numpy(), np.stack(expected, 1), atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(5, 6, 7), (1, 8, 9)])
+def test_features_that_are_read_deterministically_are_the_same(shape: tuple[int, int, int]) -> None:
+    generator = torch.Generator().manual_seed(4)
+    features = torch.randn(3, *shape, generator=generator)
+    spread = torch.tensor(shape) + 2.0
+    points = torch.rand(200, 3, generator=generator) * spread - 1.5  # some lie beyond the border
+    points[:6] = points[:6].round()
+    weights = torch.randn(200, 3, generator=generator)
+    results = []
+    for steady in (False, True):
+        torch.use_deterministic_algorithms(steady)
+        try:
+            given = features.clone().requires_grad_()
+            values = sample_features(given, points)
+            (values * weights).sum().backward()
+        finally:
+            torch.use_deterministic_algorithms(False)
+        results.append((values.detach(), given.grad))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
 def test_sample_features_passes_gradients_to_the_voxels_around() -> None:
     features = torch.zeros(1, 4, 4, 4, requires_grad=True)
     sample_features(features, torch.tensor([[1.25, 2.0, 3.0]])).sum().backward()
