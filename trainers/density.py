@@ -152,7 +152,7 @@ class DensityTrainer(ScreenerTrainer):
         some_y, some_c = [], []
         for index in range(_STATISTICS_STEPS):
             y, c, inside = self._maps_of(reader[index], [])
-            y, c = _select(y, inside), None if c is None else _select(c, inside)
+            y, c = _rows(y, c, inside)
             self.model.accumulate(y, c)
             some_y.append(y[:, :, ::_STATISTICS_STEPS])
             if c is not None:
@@ -189,7 +189,7 @@ class DensityTrainer(ScreenerTrainer):
         for index in tqdm(range(len(names)), desc="fit", unit="scan"):
             sample = reader[index]
             y, c, inside = self._maps_of(sample, [])
-            y, c = _select(y, inside), None if c is None else _select(c, inside)
+            y, c = _rows(y, c, inside)
             if whole:
                 vectors[sample.case] = y[0, :, :, 0, 0].mean(dim=1)
             order = torch.randperm(y.shape[2], generator=self._cpu_generator("rows", index))
@@ -213,24 +213,39 @@ class DensityTrainer(ScreenerTrainer):
         self, batch: list[Any], step: int
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Mean of -log q(y | c) over the positions of all crops."""
-        losses = []
-        for sample, generator in zip(batch, self.sample_generators(step), strict=True):
-            draws = torch.rand(3, generator=generator, device=self.device).tolist()
-            flips = [axis + 2 for axis, draw in enumerate(draws) if draw < 0.5]
-            losses.append(self._negative_log_likelihood(sample, flips, self.network, generator))
-        return mean_over_all(torch.cat(losses)), {}
+        generators = self.sample_generators(step)
+        drawn = [
+            self._maps_of(sample, self._flips(generator))
+            for sample, generator in zip(batch, generators, strict=True)
+        ]
+        if self.model.density.reach:
+            losses = [
+                self._negative_log_likelihood(maps, self.network, generator)
+                for maps, generator in zip(drawn, generators, strict=True)
+            ]
+            return mean_over_all(torch.cat(losses)), {}
+        # Positions stand by themselves: those of all samples are one call.
+        rows = [_rows(*maps) for maps in drawn]
+        y = torch.cat([one for one, _ in rows], dim=2)
+        conditions = [c for _, c in rows if c is not None]
+        c = torch.cat(conditions, dim=2) if conditions else None
+        counts = [one.shape[2] for one, _ in rows]
+        noise = list(zip(generators, counts, strict=True))
+        return mean_over_all(-self.network(y, c, generator=noise).flatten()), {}
+
+    def _flips(self, generator: torch.Generator) -> list[int]:
+        draws = torch.rand(3, generator=generator, device=self.device).tolist()
+        return [axis + 2 for axis, draw in enumerate(draws) if draw < 0.5]
 
     def _negative_log_likelihood(
         self,
-        sample: Any,
-        flips: list[int],
+        maps: Maps,
         network: nn.Module,
         generator: torch.Generator | None = None,
     ) -> torch.Tensor:
-        y, c, inside = self._maps_of(sample, flips)
+        y, c, inside = maps
         if not self.model.density.reach:  # looks at each position by itself
-            y, c = _select(y, inside), None if c is None else _select(c, inside)
-            return -network(y, c, generator=generator).flatten()
+            return -network(*_rows(y, c, inside), generator=generator).flatten()
         return -network(y, c, generator=generator)[inside]
 
     @torch.no_grad()
@@ -252,7 +267,7 @@ class DensityTrainer(ScreenerTrainer):
         """Mean NLL without noise on fixed crops of validation scans, or on whole ones."""
         reader = self._reader(self.settings.split.validation, f"{self.stage} validation")
         values = [
-            self._negative_log_likelihood(reader[index], [], self.model).mean()
+            self._negative_log_likelihood(self._maps_of(reader[index], []), self.model).mean()
             for index in range(_VALIDATION_SAMPLES)
         ]
         return float(torch.stack(values).mean())
@@ -297,6 +312,12 @@ class DensityTrainer(ScreenerTrainer):
         }
 
 
-def _select(maps: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
-    """Positions that count, as a map (1, channels, n, 1, 1)."""
-    return maps[0][:, inside[0]][None, :, :, None, None]
+def _rows(
+    y: torch.Tensor, c: torch.Tensor | None, inside: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Positions that count, as maps (1, channels, n, 1, 1)."""
+
+    def select(maps: torch.Tensor) -> torch.Tensor:
+        return maps[0][:, inside[0]][None, :, :, None, None]
+
+    return select(y), None if c is None else select(c)

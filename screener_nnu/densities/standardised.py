@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from screener_nnu.densities.base import ConditionalDensity
 from screener_nnu.densities.fitted import FittedDensity, StreamedDensity
 
+NoiseSource = torch.Generator | Sequence[tuple[torch.Generator, int]] | None
+
 
 class _Moments:
     """Mean and variance per channel of a stream of maps, in float64 on the CPU.
@@ -110,21 +112,19 @@ class StandardisedDensity(nn.Module):
         self.has_statistics.fill_(True)
         self._forget()
 
-    def forward(
-        self, y: Tensor, c: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def forward(self, y: Tensor, c: Tensor | None = None, generator: NoiseSource = None) -> Tensor:
         """Does what `log_prob` does; data-parallel wrappers need the name."""
         return self.log_prob(y, c, generator)
 
-    def log_prob(
-        self, y: Tensor, c: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def log_prob(self, y: Tensor, c: Tensor | None = None, generator: NoiseSource = None) -> Tensor:
         """Evaluates the log-density of the standardised maps, with noise in train mode.
 
         Args:
             y: descriptor map as the network gives it, (B, d, D, H, W).
             c: condition map as the network gives it, (B, d_cond, D, H, W), or `None`.
-            generator: source of the noise, on any device; the default one if `None`.
+            generator: source of the noise, on any device; the default one if `None`. Maps of
+                positions of several samples, (1, d, n, 1, 1), may have one for each: pairs of it
+                and the number of its positions.
 
         Returns:
             log q in nats, (B, D, H, W).
@@ -216,7 +216,7 @@ class StandardisedDensity(nn.Module):
         return _as_rows(self._standardised(_as_map(vectors), None, False, None)[0])
 
     def _standardised(
-        self, y: Tensor, c: Tensor | None, noisy: bool, generator: torch.Generator | None
+        self, y: Tensor, c: Tensor | None, noisy: bool, generator: NoiseSource
     ) -> tuple[Tensor, Tensor | None]:
         if not self.has_statistics:
             raise RuntimeError("collect statistics (accumulate, finish_statistics) before use")
@@ -242,10 +242,20 @@ def _scale(maps: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return (maps.to(mean.dtype) - mean.view(shape)) / std.view(shape)
 
 
-def _add_noise(maps: Tensor, sigma: float, generator: torch.Generator | None) -> Tensor:
+def _add_noise(maps: Tensor, sigma: float, generator: NoiseSource) -> Tensor:
     if sigma == 0.0:
         return maps
+    if generator is None or isinstance(generator, torch.Generator):
+        noise = _noise(maps, generator)
+    else:
+        parts = maps.split([count for _, count in generator], dim=2)
+        drawn = [_noise(part, one) for part, (one, _) in zip(parts, generator, strict=True)]
+        noise = torch.cat(drawn, dim=2)
+    return maps + sigma * noise
+
+
+def _noise(maps: Tensor, generator: torch.Generator | None) -> Tensor:
     # Drawn where the generator lives: a seed then means the same noise on every device.
     device = maps.device if generator is None else generator.device
     noise = torch.randn(maps.shape, generator=generator, dtype=maps.dtype, device=device)
-    return maps + sigma * noise.to(maps.device)
+    return noise.to(maps.device)

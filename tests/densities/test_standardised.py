@@ -150,3 +150,20 @@ def test_needs_statistics_first():
     density.accumulate(y)
     with pytest.raises(RuntimeError, match="accumulate"):
         density.finish_statistics()
+
+
+def test_noise_of_samples_that_are_joined_is_their_own() -> None:
+    torch.manual_seed(5)
+    parts = [(torch.randn(1, 3, n, 1, 1), torch.randn(1, 2, n, 1, 1)) for n in (4, 7)]
+    joined = [torch.cat(maps, dim=2) for maps in zip(*parts, strict=True)]
+    density = conditional(0.3).train()
+    density.accumulate(*joined)
+    density.finish_statistics()
+    sources = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+    expected = [
+        density(*maps, generator=one).flatten() for maps, one in zip(parts, sources, strict=True)
+    ]
+    again = [(torch.Generator().manual_seed(seed), n) for seed, n in ((1, 4), (2, 7))]
+    found = density(*joined, generator=again).flatten()
+    torch.testing.assert_close(found, torch.cat(expected))
+    assert not torch.allclose(found, density.eval()(*joined).flatten())
