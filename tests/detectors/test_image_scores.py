@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from screener_nnu.commands.ablate import main as ablate
 from screener_nnu.commands.evaluate import main as evaluate
 from screener_nnu.commands.predict import main as predict
 from screener_nnu.detectors import ModelRef
@@ -68,17 +67,6 @@ def test_columns_of_the_table_rank_cases(
     assert all(column in report for column in COLUMNS)
     (line,) = [line for line in report.splitlines() if " image_local " in line]
     assert " 1.000 " in line
-
-
-@pytest.mark.slow
-def test_comparisons_hold_them(trained: Any, tmp_path: Path) -> None:
-    words = ["901", "--detectors", "igd", "--use", "validation", "-o", str(tmp_path)]
-    ablate([*words, "-device", "cpu"])
-    table = (tmp_path / "detectors.md").read_text()
-    assert "Of a scan as a whole, igd: image_score " in table and "| igd |" in table
-    values = json.loads((tmp_path / "detectors.json").read_text())["rows"][0]
-    assert {*COLUMNS, "case_score"} == set(values["row"]["case_auroc"])
-    assert values["training_seconds"] > 0
 
 
 def test_records_of_earlier_versions_have_none(tmp_path: Path) -> None:

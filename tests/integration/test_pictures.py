@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +15,7 @@ from scipy import ndimage
 from screener_nnu.calibration.store import load_calibration
 from screener_nnu.commands.plan_and_preprocess import main as plan_and_preprocess
 from screener_nnu.commands.train import main as train
-from screener_nnu.detectors import DETECTORS, IGD, OTHER_DESCRIPTORS, OTHER_METHODS, ModelRef
+from screener_nnu.detectors import DETECTORS, OTHER_DESCRIPTORS, OTHER_METHODS, ModelRef
 from screener_nnu.finetuning.starts import find_start
 from screener_nnu.inference.api import as_raw_image, load_predictor
 from screener_nnu.networks.unet import build_unet
@@ -52,7 +49,7 @@ SETTINGS = (
 )
 OWN = [name for name in DETECTORS if name.rpartition("_")[2] not in OTHER_DESCRIPTORS]
 FURTHER = [
-    *(n for n in OWN if (DETECTORS[n].overrides or n == IGD) and n not in OTHER_METHODS),
+    *(n for n in OWN if DETECTORS[n].overrides and n not in OTHER_METHODS),
     "autoencoder",
     "igd_pretext",
     "padim_levels",
@@ -201,38 +198,3 @@ def test_padim_has_a_gaussian_for_each_place(photos: int) -> None:
     score = sitk.GetArrayFromImage(predictor.predict(picture).score)[0]
     row, column = np.unravel_index(score.argmax(), score.shape)
     assert max(20 - row, row - 27, 50 - column, column - 57) <= 8
-
-
-@pytest.mark.slow
-def test_killed_run_ends_like_an_uninterrupted_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    longer = ["-o", "descriptor.optimiser.steps=16"]
-    states = []
-    for name in ("killed", "whole"):
-        enter(tmp_path / name, monkeypatch)
-        prepare(tmp_path / name, 3)
-        words = ["904", "2d", "descriptor", "-device", "cpu"]
-        folder = stage_folder("904", "descriptor", "ScreenerPlans")
-        if name == "killed":
-            kill_after_first_epoch([*words, *settings(), *longer], folder)
-            train(words)
-        else:
-            train([*words, *settings(), *longer])
-        states.append(torch.load(folder / "checkpoint_final.pth", weights_only=True))
-    resumed, straight = states
-    assert resumed["global_step"] == straight["global_step"] == 16
-    for key, value in straight["network_weights"].items():
-        assert torch.equal(resumed["network_weights"][key], value), key
-
-
-def kill_after_first_epoch(words: list[str], folder: Path) -> None:
-    command = [str(Path(sys.executable).with_name("screener_train")), *words]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    end = time.monotonic() + 240
-    while not (folder / "checkpoint_latest.pth").is_file():
-        assert process.poll() is None and time.monotonic() < end
-        time.sleep(0.005)
-    process.kill()
-    process.wait()
-    assert not (folder / "checkpoint_final.pth").exists()

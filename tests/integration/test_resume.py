@@ -51,14 +51,11 @@ def kill_after_first_epoch(world: Any, stage: str) -> None:
 @pytest.mark.parametrize(
     "stage",
     [
-        "descriptor",
-        "condition",
         "position",
         "density",
         "pretext",
         "igd",
         "baseline",
-        "start",
         "distillation",
     ],
 )

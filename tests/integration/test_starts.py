@@ -16,7 +16,7 @@ import torch
 
 from screener_nnu.commands.finetune import main as finetune
 from screener_nnu.errors import ScreenerError
-from screener_nnu.finetuning.starts import find_start
+from screener_nnu.finetuning.starts import check_input, find_start
 from screener_nnu.finetuning.training import file_hash
 from screener_nnu.networks.unet import build_unet
 from screener_nnu.paths import plan_file
@@ -110,14 +110,11 @@ def test_from_scans_to_a_fine_tuned_network(
     assert (tuned.name, tuned.weights) == ("masked_autoencoder-tuned", path)
 
 
-def test_a_start_of_the_encoder_says_so(
-    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    raw = tmp_path / "raw"
-    add_labelled(world, raw, monkeypatch)
+def test_a_start_of_the_encoder_says_so(world: Any) -> None:
     world.train("start_contextual_position")
-    init = ("--init", "contextual_position")
-    said = call(world, raw, *init, "--epochs", "1", "--iterations", "1")
+    plan = read_plan(plan_file(SOURCE, "ScreenerPlans"))
+    start = find_start("contextual_position", SOURCE, "ScreenerPlans", plan)
+    said = check_input(start, torch.load(start.weights, weights_only=True), plan)
     assert "note: its encoder was trained; its decoder has the weights it was made with" in said
 
 

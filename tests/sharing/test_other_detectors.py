@@ -23,7 +23,6 @@ STAGES = {
     "msde": {"ScreenerPlans": ["descriptor"], "ScreenerPlans_msde": ["density"]},
     "knn_levels": {"ScreenerPlans": ["descriptor"], "ScreenerPlans_knn_levels": ["density"]},
     "pca_untrained": {"ScreenerPlans_pca_untrained": ["density"]},
-    "igd": {"ScreenerPlans": ["igd"]},
     "igd_pretext": {"ScreenerPlans_igd_pretext": ["igd"]},
 }
 

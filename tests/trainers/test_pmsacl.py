@@ -159,7 +159,7 @@ def test_other_centres(world: Any, kind: str) -> None:
     batches = trainer.training_batches(0)
     trainer.on_train_epoch_start()
     trainer.train_step(next(batches))
-    trainer.current_epoch = 1
+    trainer.current_epoch, trainer.global_step = 1, 2  # two steps are an epoch
     trainer.logger.log("epoch_start_timestamps", 0.0, 1)
     trainer.on_train_epoch_start()
     assert torch.equal(trainer.centres.values, first) == (kind != "reestimated")
