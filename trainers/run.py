@@ -22,7 +22,7 @@ from screener_nnu.paths import dataset_name, plan_file, preprocessed_folder, sta
 from screener_nnu.plans import Plan, read_plan
 from screener_nnu.stage_checkpoint import finished_stage
 from screener_nnu.trainers.base import ScreenerTrainer
-from screener_nnu.trainers.processes import any_process, first_alone, is_first, train_on_gpus
+from screener_nnu.trainers.processes import any_process, first_alone, train_on_gpus
 from screener_nnu.trainers.stages import trainer_of
 from screener_nnu.trainers.state import OTHER_UPSTREAM
 from screener_nnu.trainers.stopping import stopping_on_sigterm
@@ -71,11 +71,8 @@ def train_stage(
         raise ScreenerError(f"another process is training {folder}: wait for it or stop it")
 
     with ExitStack() as held:
-        if is_first():
-            lock = locked(folder.parent / "running.lock", "nnUNet_results", refuse)
-            first_alone(lambda: held.enter_context(lock))
-        else:
-            first_alone(lambda: None)
+        lock = locked(folder.parent / "running.lock", "nnUNet_results", refuse)
+        first_alone(lambda: held.enter_context(lock))
         if first_alone(partial(_is_left_alone, dataset, stage, plans_name, device, restart)):
             return
         going_on = first_alone(partial(_resumable, folder))

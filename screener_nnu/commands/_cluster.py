@@ -31,6 +31,17 @@ def add_cluster_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_part_options(parser: argparse.ArgumentParser, what: str) -> None:
+    """Adds the share of a machine, see `workers.part_of`.
+
+    Args:
+        parser: of the command.
+        what: is done with the share, for the help.
+    """
+    parser.add_argument("--part", type=int, default=0, help=f"{what} part K of N (from 0) only")
+    parser.add_argument("--parts", type=int, default=1)
+
+
 def cluster_of(arguments: argparse.Namespace) -> AbstractContextManager[None]:
     """Lets what was asked for work on cases, as long as the block lasts.
 

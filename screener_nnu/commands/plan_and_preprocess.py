@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from screener_nnu.commands._cluster import add_cluster_options, cluster_of
+from screener_nnu.commands._cluster import add_cluster_options, add_part_options, cluster_of
 from screener_nnu.commands._run import run, user_path
 
 
@@ -80,8 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         "give such a plan a name with -p",
     )
     parser.add_argument("--no_preprocessing", action="store_true", help="fingerprint and plan only")
-    parser.add_argument("--part", type=int, default=0, help="preprocess part K of N (from 0) only")
-    parser.add_argument("--parts", type=int, default=1)
+    add_part_options(parser, "preprocess")
     parser.add_argument(
         "--verify_dataset_integrity",
         action="store_true",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from screener_nnu.commands._cluster import add_cluster_options, cluster_of
+from screener_nnu.commands._cluster import add_cluster_options, add_part_options, cluster_of
 from screener_nnu.commands._detector import add_model_options, chosen_model
 from screener_nnu.commands._run import run, user_path
 from screener_nnu.commands._vectors import add_vector_options, vector_request
@@ -57,8 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--overwrite", action="store_true", help="predict again what is there")
     parser.add_argument("-device", choices=["cuda", "cpu", "mps"], default=None)
     parser.add_argument("-np", dest="processes", type=int, default=0, help="workers of --cluster")
-    parser.add_argument("--part", type=int, default=0, help="predict part K of N (from 0) only")
-    parser.add_argument("--parts", type=int, default=1)
+    add_part_options(parser, "predict")
     add_cluster_options(parser)
     return parser
 

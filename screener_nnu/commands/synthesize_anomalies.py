@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from screener_nnu.commands._cluster import add_cluster_options, cluster_of
+from screener_nnu.commands._cluster import add_cluster_options, add_part_options, cluster_of
 from screener_nnu.commands._run import run, user_path
 from screener_nnu.errors import ScreenerError
 
@@ -39,10 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("-np", dest="processes", type=int, default=2, help="scans at a time (2)")
-    parser.add_argument(
-        "--part", type=int, default=0, help="part K of N (from 0) of the scans only"
-    )
-    parser.add_argument("--parts", type=int, default=1)
+    add_part_options(parser, "paint")
     _add_settings(parser)
     add_cluster_options(parser)
     return parser

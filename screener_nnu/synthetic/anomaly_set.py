@@ -78,8 +78,8 @@ def synthesize_test_set(
     skipped = _run(request, share, processes)
     if share and len(skipped) == len(share):
         raise ScreenerError("no scan could be used; the reasons stand above")
-    others = {case: why for case, why in _skipped(output).items() if case not in share}
-    known = {case: why for case, why in others.items() if case in images}
+    others = images.keys() - share.keys()
+    known = {case: why for case, why in _skipped(output).items() if case in others}
     report = _head(seed, settings) | {"skipped": known | skipped, "kinds": summarise(output)}
     write_json(output / REPORT_FILE, report)
     _warn_of_given_away_places(report["kinds"])

@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ def own_cluster(workers: int, worker_gb: float | None = None) -> Iterator[None]:
                 cluster.scale(0)
                 with _local(1, usable, scratch) as large, Client(large) as own:
                     own.register_plugin(_Quiet())
-                    yield own.get_executor(pure=False)
+                    yield _executor(own)
                 cluster.scale(workers)
 
             logger.info("%d workers%s", workers, "" if share is None else f" of {_gb(share)} each")
@@ -146,10 +146,6 @@ def running_cluster(address: str | None, file: Path | None) -> Iterator[None]:
                 f"the scheduler at {address or file} has no workers: start some with 'dask worker'"
             ) from error
         executor = _executor(client)
-
-        @contextmanager
-        def alone() -> Iterator[Any]:
-            yield executor
-
-        with working_with(Crew(executor, lambda: sum(client.nthreads().values()), alone)):
+        size = lambda: sum(client.nthreads().values())  # noqa: E731
+        with working_with(Crew(executor, size, lambda: nullcontext(executor))):
             yield

@@ -74,8 +74,9 @@ def _generate(raw: Path, scans: int, large: int) -> None:
     from screener_nnu.synthetic import write_phantom_dataset
 
     if not (raw / f"Dataset{_SMALL}_Small").is_dir():
-        _write = write_phantom_dataset
-        _write(raw, f"Dataset{_SMALL}_Small", scans, 1, lesion_labels=True, spacing=_SPACING)
+        write_phantom_dataset(
+            raw, f"Dataset{_SMALL}_Small", scans, 1, lesion_labels=True, spacing=_SPACING
+        )
     folder = raw / f"Dataset{_LARGE}_Large"
     if folder.is_dir():
         return

@@ -26,10 +26,7 @@ from screener_nnu.trainers.stages import trainer_of
 _STEPS = {
     "descriptor, InfoNCE": ("descriptor", "descriptor", ("descriptor.loss=infonce",)),
     "descriptor, VICReg": ("descriptor", "descriptor", ("descriptor.loss=vicreg",)),
-    "condition": (
-        *("condition", "condition.contrast"),
-        ("condition.kind=masking_invariant",),
-    ),
+    "condition": ("condition", "condition.contrast", ("condition.kind=masking_invariant",)),
     "density": ("density", "density", ()),
     "distillation": ("distillation", "distillation", ()),
 }

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
-import textwrap
 import threading
+from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +40,8 @@ MODULE = """
 
 
 @pytest.fixture
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    name = f"screener_crew_work_{os.getpid()}"
-    (tmp_path / f"{name}.py").write_text(textwrap.dedent(MODULE))
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    (tmp_path / "marks").mkdir()
-    return partial(__import__(name).work, marks=str(tmp_path / "marks"))
+def work(made_work: Callable[[str, str], Any]) -> Any:
+    return made_work("crew_work", MODULE)
 
 
 def died(reason: str) -> str:

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
-import textwrap
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,15 +31,8 @@ MODULE = """
 
 
 @pytest.fixture
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
-    name = f"screener_test_work_{os.getpid()}"
-    (tmp_path / f"{name}.py").write_text(textwrap.dedent(MODULE))
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    module = __import__(name)
-    marks = tmp_path / "marks"
-    marks.mkdir()
-    return partial(module.work, marks=str(marks))
+def work(made_work: Callable[[str, str], Any]) -> Any:
+    return made_work("test_work", MODULE)
 
 
 def died(reason: str) -> str:
