@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from screener_nnu.locks import locked
-
-logger = logging.getLogger(__name__)
+from screener_nnu.locks import one_after_another
 
 
 def only_run(folder: Path) -> AbstractContextManager[None]:
@@ -17,8 +14,5 @@ def only_run(folder: Path) -> AbstractContextManager[None]:
     Raises:
         ScreenerError: nothing can be written into the folder.
     """
-
-    def tell() -> None:
-        logger.info("another run is planning %s: waiting for it", folder.name)
-
-    return locked(folder / ".screener_planning.lock", "nnUNet_preprocessed", tell)
+    lock = folder / ".screener_planning.lock"
+    return one_after_another(lock, "nnUNet_preprocessed", f"planning {folder.name}")

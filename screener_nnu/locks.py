@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -49,3 +49,32 @@ def locked(path: Path, variable: str, busy: Callable[[], object] = lambda: None)
         yield
     finally:
         lock.release()
+
+
+def one_after_another(path: Path, variable: str, doing: str) -> AbstractContextManager[None]:
+    """Holds the lock of a file; another process that holds it is waited for.
+
+    Args:
+        path: the file of the lock.
+        variable: as of `locked`.
+        doing: what the other one does, for the message.
+    """
+    return locked(path, variable, lambda: logger.info("another run is %s: waiting for it", doing))
+
+
+def only_one(path: Path, variable: str, doing: str) -> AbstractContextManager[None]:
+    """Holds the lock of a file; another process that holds it is not waited for.
+
+    Args:
+        path: the file of the lock.
+        variable: as of `locked`.
+        doing: what the other one does, for the message.
+
+    Raises:
+        ScreenerError: another process holds it, or nothing can be written there.
+    """
+
+    def refuse() -> None:
+        raise ScreenerError(f"another process is {doing}: wait for it or stop it")
+
+    return locked(path, variable, refuse)

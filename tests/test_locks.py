@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import errno
+import logging
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import filelock
 import pytest
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.locks import locked
+from screener_nnu.locks import locked, one_after_another, only_one
 
 HOLD = """
 import sys, time
@@ -83,3 +85,19 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with locked(tmp_path / "some.lock", "SOME_FOLDER"):
         entered = True
     assert entered
+
+
+def test_what_another_run_does_is_waited_for_or_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "some.lock"
+    with hold(path) as process:
+        refused = r"^another process is counting sheep: wait for it or stop it$"
+        with pytest.raises(ScreenerError, match=refused):
+            only_one(path, "SOME_FOLDER", "counting sheep").__enter__()
+        killer = threading.Timer(0.3, process.kill)
+        killer.start()
+        with caplog.at_level(logging.INFO):
+            with one_after_another(path, "SOME_FOLDER", "counting sheep"):
+                assert process.wait() != 0
+    assert "another run is counting sheep: waiting for it" in caplog.text

@@ -7,7 +7,6 @@ import logging
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 
@@ -17,7 +16,7 @@ from screener_nnu.checkpoints import load_plain
 from screener_nnu.detectors import ModelRef, detectors_of
 from screener_nnu.devices import make_deterministic
 from screener_nnu.errors import ScreenerError, StoppedError
-from screener_nnu.locks import locked
+from screener_nnu.locks import only_one
 from screener_nnu.paths import dataset_name, plan_file, preprocessed_folder, stage_folder
 from screener_nnu.plans import Plan, read_plan
 from screener_nnu.stage_checkpoint import finished_stage
@@ -67,11 +66,8 @@ def train_stage(
     trainer = trainer_of(stage)
     folder = stage_folder(dataset, stage, plans_name)
 
-    def refuse() -> NoReturn:
-        raise ScreenerError(f"another process is training {folder}: wait for it or stop it")
-
     with ExitStack() as held:
-        lock = locked(folder.parent / "running.lock", "nnUNet_results", refuse)
+        lock = only_one(folder.parent / "running.lock", "nnUNet_results", f"training {folder}")
         first_alone(lambda: held.enter_context(lock))
         if first_alone(partial(_is_left_alone, dataset, stage, plans_name, device, restart)):
             return

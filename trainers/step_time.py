@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from screener_nnu.detectors import BASELINE, ModelRef
 from screener_nnu.errors import ScreenerError
 from screener_nnu.inference.map_store import MapStore, maps_folder
 from screener_nnu.inference.models import load_features
-from screener_nnu.locks import locked
+from screener_nnu.locks import only_one
 from screener_nnu.paths import cases_folder, plan_file, results_folder, stage_folder
 from screener_nnu.planners.variants import derive_plan
 from screener_nnu.plans import ScreenerSettings, read_plan, write_json
@@ -76,12 +76,10 @@ def step_seconds(
     numbers = step_numbers(base.workers)
     overrides += [word for stage in OPTIMISERS for word in short_schedule(stage, numbers)]
 
-    def refuse() -> NoReturn:
-        raise ScreenerError(f"another process is measuring steps as {name}: wait for it or stop it")
-
     found: dict[Step, float] = {}
     fitted: set[Step] = set()
-    with locked(results_folder(dataset) / f"{name}.lock", "nnUNet_results", refuse):
+    lock = results_folder(dataset) / f"{name}.lock"
+    with only_one(lock, "nnUNet_results", f"measuring steps as {name}"):
         noted = results_folder(dataset) / f"{name}_maps.json"
         if noted.is_file():  # of a call that was killed, whose maps are there still
             _remove_maps(dataset, name, _noted_maps(noted), device)

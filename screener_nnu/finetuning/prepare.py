@@ -17,6 +17,7 @@ from screener_nnu.files import replacing
 from screener_nnu.finetuning.checkpoint import input_settings
 from screener_nnu.finetuning.dataset import LabelledDataset
 from screener_nnu.finetuning.killed_workers import named_when_killed
+from screener_nnu.locks import one_after_another
 from screener_nnu.plans import StockPlan, write_json
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ def prepare_dataset(dataset: LabelledDataset, plan: StockPlan, processes: int) -
 
     Cases are preprocessed by stock nnU-Net, which deletes the folder of the plan's data
     identifier first; so that is done only when cases, files or settings are not those of the
-    last time.
+    last time, and by one process at a time: others wait and find it done.
 
     Args:
         dataset: the labelled dataset.
@@ -40,6 +41,13 @@ def prepare_dataset(dataset: LabelledDataset, plan: StockPlan, processes: int) -
     Raises:
         ScreenerError: nnU-Net's workers failed, or the folder holds cases of somebody else.
     """
+    doing = f"preparing {dataset.name} for fine-tuning"
+    lock = dataset.folder / ".screener_preparing.lock"
+    with one_after_another(lock, "nnUNet_preprocessed", doing):
+        return _prepare(dataset, plan, processes)
+
+
+def _prepare(dataset: LabelledDataset, plan: StockPlan, processes: int) -> bool:
     refuse_foreign_cases(dataset, plan)
     if not (dataset.folder / "dataset.json").is_file():
         _copy(dataset.description_file, dataset.folder / "dataset.json")

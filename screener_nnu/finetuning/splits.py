@@ -7,10 +7,12 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from screener_nnu.errors import ScreenerError, some
+from screener_nnu.locks import one_after_another
 from screener_nnu.plans import write_json
 
 logger = logging.getLogger(__name__)
@@ -146,11 +148,18 @@ def _is_fold(fold: Any) -> bool:
 
 def ensure_splits(folder: Path, cases: Sequence[str]) -> list[Fold]:
     """Reads `splits_final.json` of a preprocessed dataset, writing the default one when absent."""
-    splits = read_splits(folder)
-    if not splits:
-        splits = default_splits(cases)
-        write_json(folder / SPLITS_FILE, splits)
+    with _one_writer(folder):
+        splits = read_splits(folder)
+        if not splits:
+            splits = default_splits(cases)
+            write_json(folder / SPLITS_FILE, splits)
     return splits
+
+
+def _one_writer(folder: Path) -> AbstractContextManager[None]:
+    """What two runs add at once is added one after the other."""
+    lock, doing = folder / ".screener_splits.lock", f"adding folds to {folder.name}"
+    return one_after_another(lock, "nnUNet_preprocessed", doing)
 
 
 def check_fold(splits: Sequence[Fold], fold: int, cases: Sequence[str], folder: Path) -> None:
@@ -237,15 +246,16 @@ def append_folds(folder: Path, wanted: Sequence[Fold]) -> list[int]:
 
     A fold with the same cases is used again, and existing folds are never changed.
     """
-    splits = read_splits(folder)
-    known = {_identity(fold): index for index, fold in reversed(list(enumerate(splits)))}
-    before = len(splits)
-    for fold in wanted:
-        if _identity(fold) not in known:
-            known[_identity(fold)] = len(splits)
-            splits.append(fold)
-    if len(splits) > before:
-        write_json(folder / SPLITS_FILE, splits)
+    with _one_writer(folder):
+        splits = read_splits(folder)
+        known = {_identity(fold): index for index, fold in reversed(list(enumerate(splits)))}
+        before = len(splits)
+        for fold in wanted:
+            if _identity(fold) not in known:
+                known[_identity(fold)] = len(splits)
+                splits.append(fold)
+        if len(splits) > before:
+            write_json(folder / SPLITS_FILE, splits)
     return [known[_identity(fold)] for fold in wanted]
 
 

@@ -35,6 +35,7 @@ from screener_nnu.finetuning.fold_folder import (
 from screener_nnu.finetuning.killed_workers import named_when_killed
 from screener_nnu.finetuning.splits import Fold, read_splits
 from screener_nnu.inference.source_identity import source_identity
+from screener_nnu.locks import only_one
 from screener_nnu.paths import (
     dataset_name,
     preprocessed_folder,
@@ -115,9 +116,15 @@ def fine_tune(run: FineTuningRun, device: str = "cuda", restart: bool = False) -
         nnU-Net's mean validation Dice of the foreground classes.
 
     Raises:
-        ScreenerError: the fold was begun with other settings or by somebody else, or a background
-            process of nnU-Net was killed.
+        ScreenerError: the fold was begun with other settings or by somebody else, another process
+            is training it, or a background process of nnU-Net was killed.
     """
+    lock = run.folder.parent / f".{run.folder.name}.lock"
+    with only_one(lock, "nnUNet_results", f"training {run.folder}"):
+        return _fine_tune(run, device, restart)
+
+
+def _fine_tune(run: FineTuningRun, device: str, restart: bool) -> float:
     resume = begin_or_resume(run, restart)
     if run.finished:
         logger.info("%s is finished already; --restart trains it anew", run.folder)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -160,3 +161,11 @@ def test_reference_label_is_whole_and_as_new_as_the_label(
     assert copy.read_bytes() == dataset.labels["case_0"].read_bytes()
     assert copy.stat().st_mode & 0o200
     assert [p.name for p in copy.parent.iterdir() if p.name.startswith(".")] == []
+
+
+def test_two_runs_at_once_preprocess_once(world: Any, preprocessor_calls: list[str]) -> None:
+    give_fingerprint(world)
+    dataset, plan = read_labelled_dataset(502), make_plan()
+    with ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(lambda _: prepare_dataset(dataset, plan, 1), range(2)))
+    assert sorted(made) == [False, True] and len(preprocessor_calls) == 1

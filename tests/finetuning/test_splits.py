@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from nnunetv2.utilities.crossval_split import generate_crossval_split
 
 from screener_nnu.errors import ScreenerError
 from screener_nnu.finetuning.splits import (
+    append_folds,
     check_fold,
     chosen_folds,
     default_splits,
@@ -161,3 +163,11 @@ def test_damaged_splits_are_named_and_stay(tmp_path: Path, text: str, reason: st
 def test_bad_folds_are_refused(splits: list, fold: int, reason: str) -> None:
     with pytest.raises(ScreenerError, match=reason):
         check_fold(splits, fold, ["a", "b"], FOLDER)
+
+
+def test_folds_that_two_runs_add_at_once_are_all_kept(tmp_path: Path) -> None:
+    wanted = [{"train": [f"case_{i}"], "val": ["held_out"]} for i in range(24)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda fold: append_folds(tmp_path, [fold])[0], wanted))
+    assert sorted(found) == list(range(24))
+    assert [read_splits(tmp_path)[number] for number in found] == wanted

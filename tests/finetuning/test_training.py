@@ -18,6 +18,7 @@ from screener_nnu.finetuning.training import (
     fine_tune,
     make_trainer,
 )
+from screener_nnu.locks import only_one
 from screener_nnu.paths import preprocessed_folder
 
 SOURCE, TARGET = "Dataset901_Trunk", "Dataset502_Lesions"
@@ -285,3 +286,10 @@ def test_a_full_disk_leaves_the_old_checkpoint(
         trainer.save_checkpoint(str(latest))
     assert latest.read_bytes() == before
     assert [path.name for path in run.folder.glob("*checkpoint*")] == ["checkpoint_latest.pth"]
+
+
+def test_a_fold_is_trained_by_one_process(run: FineTuningRun) -> None:
+    with only_one(run.folder.parent / ".fold_0.lock", "nnUNet_results", "training it"):
+        with pytest.raises(ScreenerError, match=r"another process is training .*fold_0: wait"):
+            fine_tune(run, "cpu", restart=True)
+    assert not run.folder.exists()
