@@ -135,3 +135,9 @@ def file_sha256(path: Path) -> str:
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def bytes_below(folder: Path) -> int:
+    """Bytes of all files in a folder and below; links do not count."""
+    found = (Path(at) / name for at, _, names in os.walk(folder) for name in names)
+    return sum(path.lstat().st_size for path in found if not path.is_symlink())

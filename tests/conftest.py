@@ -69,6 +69,13 @@ TINY = (
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    add = parser.addoption
+    add("--write_page", action="store_true", help="write the page of robustness, or of faults")
+    add("--tries", type=int, default=1, help="of every fault")
+    add("--fault_seed", type=int, default=0, help="of the moments and places of faults")
+
+
 @dataclass(frozen=True)
 class TinyWorld:
     """nnU-Net's three folders with the set in them."""

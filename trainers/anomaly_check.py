@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import logging
 import zlib
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ import torch
 from tqdm import tqdm
 
 from screener_nnu.checkpoints import write_array
-from screener_nnu.errors import CaseError
 from screener_nnu.evaluation.metrics import weighted_auroc
 from screener_nnu.inference.map_store import MapStore, positions_of
 from screener_nnu.inference.sliding_window import Part
@@ -27,8 +25,7 @@ from screener_nnu.synthetic.cases import PAINTING_VERSION, AnomalousCase
 from screener_nnu.synthetic.painting_scale import blob_settings
 from screener_nnu.trainers.painted_scans import PaintedScans
 from screener_nnu.trainers.score_statistics import require_finite
-
-logger = logging.getLogger(__name__)
+from screener_nnu.trainers.storing import Networks, painted_elsewhere, store_all
 
 #: Of the parts of scans that are looked at; raised with every change, as PAINTING_VERSION is.
 _PARTS_VERSION = 2
@@ -60,14 +57,27 @@ class AnomalyCheck(PaintedScans):
         ]
         self._key = f"{zlib.crc32(json.dumps(values).encode()):08x}"
 
-    def fill(self, rank: int = 0, ranks: int = 1) -> None:
-        """Paints every `ranks`-th scan and stores its maps; those on disk stay."""
+    def fill(self, rank: int = 0, ranks: int = 1, networks: Networks | None = None) -> None:
+        """Paints every `ranks`-th scan and stores its maps; those on disk stay.
+
+        Args:
+            rank, ranks: the share.
+            networks: for workers in place of this process, where there are some.
+        """
         pairs = [(case, kind) for kind in KINDS for case in self.names][rank::ranks]
-        for case, kind in tqdm(pairs, desc="synthetic anomalies", unit="scan", disable=rank != 0):
-            try:
-                self._stored(case, kind)
-            except CaseError as error:
-                logger.warning("no synthetic anomalies: %s", error)
+        items = {f"{case} ({kind})": (case, kind) for case, kind in pairs}
+        elsewhere = networks and partial(painted_elsewhere, networks=networks)
+        here = lambda _, item: self.store_painted(*item)  # noqa: E731
+        lost = "no synthetic anomalies"
+        store_all(items, here, "synthetic anomalies", lost, elsewhere)
+
+    def store_painted(self, case: str, kind: str) -> None:
+        """Stores the maps of a scan with a kind of anomalies.
+
+        Raises:
+            CaseError: it has no place for them.
+        """
+        self._stored(case, kind)
 
     def auroc(self, score: Score, reach: int = 1) -> dict[str, float]:
         """AUROC of the body's voxels, pooled over the scans, for each kind and their `mean`.
@@ -135,7 +145,7 @@ class AnomalyCheck(PaintedScans):
         """
         changed = self.cases.changed(case)
         path = self.store.files.y_folder / f"{self._name(case, kind)}_voxels.npy"
-        painted = functools.cache(lambda: self._anomalous(case, kind))
+        painted = cache(lambda: self._anomalous(case, kind))
         self.store.maps(
             self._name(case, kind),
             lambda kind: painted()[0].image(kind),

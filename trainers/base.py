@@ -109,6 +109,14 @@ class ScreenerTrainer(StageState):
         """Whether it is trained step by step with these settings, and not fitted in one pass."""
         return True
 
+    @classmethod
+    def scans_of_phases(cls, settings: ScreenerSettings) -> dict[str, int]:
+        """Scans that a phase goes through, by the name of its method, for estimates of its time.
+
+        A phase that takes the same time whatever the number of scans is absent.
+        """
+        return {}
+
     def stage_settings_check(self) -> None:
         """Refuses a plan that has no such stage."""
 

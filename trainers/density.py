@@ -20,14 +20,17 @@ from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.sampling.randomness import torch_generator
 from screener_nnu.sampling.spread import spread
 from screener_nnu.scoring.teacher import FeatureExtractor, Teacher
+from screener_nnu.synthetic.anomalies import KINDS
 from screener_nnu.trainers.anomaly_check import AnomalyCheck
 from screener_nnu.trainers.base import ScreenerTrainer
 from screener_nnu.trainers.density_maps import CropSource, Maps, MapSource
 from screener_nnu.trainers.fitting import ScanRows, fit_to_rows, fit_to_stream, rows_of_a_scan
+from screener_nnu.trainers.painted_scans import MAX_SCANS
 from screener_nnu.trainers.processes import mean_over_all
 from screener_nnu.trainers.reading import CaseReader
 from screener_nnu.trainers.scan_maps import Draw, ScanSource
-from screener_nnu.trainers.score_statistics import measure_scores
+from screener_nnu.trainers.score_statistics import MOST_SCANS, measure_scores
+from screener_nnu.trainers.storing import Networks
 
 _STATISTICS_STEPS = 16
 _VALIDATION_SAMPLES = 8
@@ -53,6 +56,34 @@ class DensityTrainer(ScreenerTrainer):
     def takes_steps(cls, settings: ScreenerSettings) -> bool:
         """Some kinds are fitted."""
         return not density_class(settings.density.kind).fitted
+
+    @classmethod
+    def scans_of_phases(cls, settings: ScreenerSettings) -> dict[str, int]:
+        """Maps are stored of training, validation and painted scans."""
+        held_out = len(settings.split.validation)
+        painted = len(KINDS) * min(held_out, MAX_SCANS)
+        training = len(cls.scans_to_learn_from(settings))
+        stored = training + held_out if settings.density.whole_scans else 0
+        calibrated = min(settings.calibration.max_scans, held_out)
+        return {
+            "make_ready": stored + painted,
+            **({} if cls.takes_steps(settings) else {"prepare": training}),
+            "validation_figure": painted,
+            "finish": min(MOST_SCANS, len(settings.split.train)),
+            "calibrate": calibrated,
+        }
+
+    @classmethod
+    def scans_to_learn_from(cls, settings: ScreenerSettings) -> tuple[str, ...]:
+        """The plan's training cases, or as many of them as the settings ask for.
+
+        What is fitted takes them as normal, and gets the normal ones alone where they are known.
+        """
+        split, most = settings.split, settings.density.max_scans
+        names = split.train if cls.takes_steps(settings) else split.presumed_normal
+        if not 0 < most < len(names):
+            return names
+        return tuple(spread(names, most))
 
     def stage_settings_check(self) -> None:
         """What is fitted in one pass has no epochs."""
@@ -94,15 +125,8 @@ class DensityTrainer(ScreenerTrainer):
 
     @property
     def training_scans(self) -> tuple[str, ...]:
-        """The plan's training cases, or as many of them as the settings ask for.
-
-        What is fitted takes them as normal, and gets the normal ones alone where they are known.
-        """
-        split, most = self.settings.split, self.density.max_scans
-        names = split.presumed_normal if self.fitted else split.train
-        if not 0 < most < len(names):
-            return names
-        return tuple(spread(names, most))
+        """See `scans_to_learn_from`."""
+        return self.scans_to_learn_from(self.settings)
 
     def _reader(
         self, names: tuple[str, ...], stage: str, all_positions: bool = True
@@ -117,10 +141,12 @@ class DensityTrainer(ScreenerTrainer):
     def make_ready(self) -> None:
         """Computes the maps that are kept on disk; those of an earlier run are used again."""
         ranks = torch.distributed.get_world_size() if self.is_ddp else 1
+        trained = self.upstream_identity
+        networks = Networks.of(self.plan.dataset, self.plan.name, trained, self.device)
         if isinstance(self.source, ScanSource):
             names = (*self.training_scans, *self.settings.split.validation)
-            self.source.fill(names[self.local_rank :: ranks])
-        self.check.fill(self.local_rank, ranks)
+            self.source.fill(names[self.local_rank :: ranks], networks)
+        self.check.fill(self.local_rank, ranks, networks)
         if self.is_ddp:
             torch.distributed.barrier()
         self.check.prepare()

@@ -19,7 +19,14 @@ from screener_nnu.losses.distillation import distillation_loss
 from screener_nnu.networks.outputs import join_outputs, split_outputs
 from screener_nnu.networks.unet import build_unet
 from screener_nnu.paths import finished_checkpoint
-from screener_nnu.plans import RARITY, TEACHER, DistillationSettings, OptimiserSettings, Plan
+from screener_nnu.plans import (
+    RARITY,
+    TEACHER,
+    DistillationSettings,
+    OptimiserSettings,
+    Plan,
+    ScreenerSettings,
+)
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.preprocessing.modality import modality_of
 from screener_nnu.sampling.crops import as_batch
@@ -32,6 +39,7 @@ from screener_nnu.trainers.distillation_reading import (
     TargetFiles,
 )
 from screener_nnu.trainers.rarity_target import RarityTarget
+from screener_nnu.trainers.storing import Networks
 from screener_nnu.trainers.student_images import jittered_hu
 from screener_nnu.trainers.teacher_targets import TeacherTargets
 
@@ -51,6 +59,13 @@ class DistillationTrainer(ScreenerTrainer):
     figure_name = "correlation with the teacher"
     targets: TargetFiles | None = None
     rarity: RarityTarget | None = None
+
+    @classmethod
+    def scans_of_phases(cls, settings: ScreenerSettings) -> dict[str, int]:
+        """The teacher scores every scan."""
+        held_out = len(settings.split.validation)
+        calibrated = min(settings.calibration.max_scans, held_out)
+        return {"make_ready": len(settings.split.train) + held_out, "calibrate": calibrated}
 
     @property
     def distillation(self) -> DistillationSettings:
@@ -129,7 +144,10 @@ class DistillationTrainer(ScreenerTrainer):
         self.targets = store.files
         train, validation = self.do_split()
         ranks = torch.distributed.get_world_size() if self.is_ddp else 1
-        store.fill(list(dict.fromkeys(train + validation))[self.local_rank :: ranks])
+        names = list(dict.fromkeys(train + validation))[self.local_rank :: ranks]
+        trained = self.upstream_identity
+        networks = Networks.of(self.plan.dataset, self.teacher_plans, trained, self.device)
+        store.fill(names, networks)
         if self.is_ddp:
             torch.distributed.barrier()
 

@@ -16,7 +16,8 @@ from screener_nnu.synthetic.cases import AnomalousCase, anomalous_case
 
 logger = logging.getLogger(__name__)
 
-_MAX_SCANS = 12
+#: Scans that are painted at most, with each kind of anomaly.
+MAX_SCANS = 12
 
 
 class PaintedScans:
@@ -35,7 +36,7 @@ class PaintedScans:
         """Takes the validation scans of the plan."""
         self.cases, self.settings = cases, plan.settings
         self.kinds: tuple[str, ...] = KINDS
-        self.names = tuple(spread(self.settings.split.validation, _MAX_SCANS))
+        self.names = tuple(spread(self.settings.split.validation, MAX_SCANS))
         self._voxels: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
 
     def painted(self, case: str, kind: str) -> AnomalousCase:

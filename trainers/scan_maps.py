@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from screener_nnu.errors import CaseError
 from screener_nnu.inference.map_store import MapFiles, MapStore, positions_of
-from screener_nnu.inference.volume import cells_in_body, images_of
+from screener_nnu.inference.volume import cells_in_body
 from screener_nnu.plans import Shape
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.trainers.density_maps import Maps
 from screener_nnu.trainers.reading import CaseReader, Pinnable
 from screener_nnu.trainers.score_statistics import require_finite
-
-logger = logging.getLogger(__name__)
+from screener_nnu.trainers.storing import Networks, maps_elsewhere, store_all, store_maps
 
 _KEPT_BODIES = 512
 
@@ -159,17 +155,17 @@ class ScanSource:
         """Keeps where to read."""
         self.folder, self.store, self.draw = folder, store, draw
 
-    def fill(self, names: Iterable[str]) -> None:
-        """Makes all maps before the first step; those on disk stay, broken cases are left out."""
-        cases = CaseFolder(self.folder)
-        for case in tqdm(list(names), desc="maps", unit="scan"):
-            try:
-                self._stored(cases, case)
-            except CaseError as error:
-                logger.warning("left out: %s", error)
+    def fill(self, names: Iterable[str], networks: Networks | None = None) -> None:
+        """Makes all maps before the first step; those on disk stay, broken cases are left out.
 
-    def _stored(self, cases: CaseFolder, case: str) -> None:
-        self.store.maps(case, images_of(cases, case), newer_than=cases.changed(case))
+        Args:
+            names: of the cases.
+            networks: for workers in place of this process, where there are some.
+        """
+        cases = CaseFolder(self.folder)
+        elsewhere = networks and partial(maps_elsewhere, networks=networks)
+        here = lambda case, _: store_maps(self.store, cases, case)  # noqa: E731
+        store_all(dict.fromkeys(names), here, "maps", "left out", elsewhere)
 
     def reader(
         self, names: tuple[str, ...], seed: int, stage: str, all_positions: bool = False

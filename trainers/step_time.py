@@ -75,6 +75,7 @@ def step_seconds(
     overrides = [f"split.normal={normal}", f"split.train={train}", f"split.validation={validation}"]
     numbers = step_numbers(base.workers)
     overrides += [word for stage in OPTIMISERS for word in short_schedule(stage, numbers)]
+    overrides.append("calibration.max_scans=0")  # prediction is not on the clock
 
     found: dict[Step, float] = {}
     fitted: set[Step] = set()
@@ -122,10 +123,10 @@ def step_numbers(workers: int, in_turns: bool = False) -> StepNumbers:
     return StepNumbers(warm_up, max(least, PREFETCHED * workers))
 
 
-def short_schedule(stage: str, numbers: StepNumbers) -> list[str]:
+def short_schedule(stage: str, numbers: StepNumbers, epochs: int = 1) -> list[str]:
     """Settings of a stage that is trained for the measurement."""
     steps = sum(numbers)
-    values = {"steps": steps, "steps_per_epoch": steps, "warmup_steps": 0}
+    values = {"steps": steps, "steps_per_epoch": -(-steps // epochs), "warmup_steps": 0}
     return [f"{OPTIMISERS[stage]}.{key}={value}" for key, value in values.items()]
 
 

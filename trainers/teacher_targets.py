@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from screener_nnu.checkpoints import write_array
 from screener_nnu.errors import CaseError
@@ -18,8 +17,7 @@ from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.scoring.teacher import Teacher
 from screener_nnu.trainers.distillation_reading import TargetFiles
 from screener_nnu.trainers.score_statistics import case_scores
-
-logger = logging.getLogger(__name__)
+from screener_nnu.trainers.storing import Networks, scores_elsewhere, store_all
 
 
 class TeacherTargets:
@@ -51,16 +49,32 @@ class TeacherTargets:
         self.files = TargetFiles(scores_folder, teacher.cell, maps)
         scores_folder.mkdir(parents=True, exist_ok=True)
 
-    def fill(self, names: Iterable[str]) -> None:
-        """Makes what is missing or older than its case; a broken case is reported and left out."""
+    def fill(self, names: Iterable[str], networks: Networks | None = None) -> None:
+        """Makes what is missing or older than its case; a broken case is reported and left out.
+
+        The reader leaves it out, too.
+
+        Args:
+            names: of the cases.
+            networks: the teacher's, for workers in place of this process, where there are some.
+        """
         wanted = [name for name in names if not self._is_current(name)]
-        for case in tqdm(wanted, desc="teacher scores", unit="scan", disable=not wanted):
-            try:
-                scores = self._scores(case)
-            except CaseError as error:  # the reader leaves it out, too
-                logger.warning("left out: %s", error)
-                continue
-            write_array(self.files.scores / f"{case}.npy", scores.numpy())
+        elsewhere = networks and partial(
+            scores_elsewhere,
+            networks=networks,
+            folder=self.files.scores,
+            with_descriptors=self.files.maps is not None,
+        )
+        here = lambda case, _: self.store_case(case)  # noqa: E731
+        store_all(dict.fromkeys(wanted), here, "teacher scores", "left out", elsewhere)
+
+    def store_case(self, case: str) -> None:
+        """Stores the scores of a case.
+
+        Raises:
+            CaseError: it cannot be read.
+        """
+        write_array(self.files.scores / f"{case}.npy", self._scores(case).numpy())
 
     def _scores(self, case: str) -> torch.Tensor:
         """Scores (d, h, w); with descriptors, their maps are stored before."""

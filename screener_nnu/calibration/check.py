@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,23 +37,6 @@ class Checked:
         """Checked scans."""
         return len(self.counts)
 
-    def add(self, case: str, scan: ScoredScan) -> None:
-        """Counts a scan.
-
-        Raises:
-            CaseError: its scores cannot be used; nothing of it is kept.
-        """
-        scores = scan.in_body(case)
-        thresholds = self.false_positives.thresholds.astype(np.float32)
-        tail = tail_of(scan.score, scan.body, scan.voxel_ml, float(thresholds[0]))
-        reached = thresholds >= np.float32(tail.floor)
-        volumes = self.false_positives.volumes_ml
-        counts = np.full((len(volumes), thresholds.size), _NOT_COUNTED, dtype=np.int32)
-        if reached.any():
-            counts[:, reached] = count_components(tail, thresholds[reached], volumes)
-        self.counts.append(counts)
-        self.case_scores.append(case_score(scores))
-
     def above(self, threshold: float, volume_ml: float) -> NDArray[np.int32]:
         """Components of each scan `(N,)` above one of the calibration's thresholds (nats).
 
@@ -74,12 +58,31 @@ class Checked:
         return found
 
 
+def check_scan(
+    case: str, scan: ScoredScan, false_positives: FalsePositives
+) -> tuple[NDArray[np.int32], float]:
+    """Components of a scan `(V, T)`, -1 where too many voxels lie above, and its case score.
+
+    Raises:
+        CaseError: its scores cannot be used.
+    """
+    scores = scan.in_body(case)
+    thresholds = false_positives.thresholds.astype(np.float32)
+    tail = tail_of(scan.score, scan.body, scan.voxel_ml, float(thresholds[0]))
+    reached = thresholds >= np.float32(tail.floor)
+    volumes = false_positives.volumes_ml
+    counts = np.full((len(volumes), thresholds.size), _NOT_COUNTED, dtype=np.int32)
+    if reached.any():
+        counts[:, reached] = count_components(tail, thresholds[reached], volumes)
+    return counts, case_score(scores)
+
+
 def check_scans(scans: ScanSource, false_positives: FalsePositives) -> Checked:
     """Counts components of scans; those that cannot be used are left out with the reason.
 
     Raises:
         ScreenerError: none could be used.
     """
-    checked = Checked(false_positives)
-    each_usable(scans, checked.add)
-    return checked
+    found, _ = each_usable(scans, partial(check_scan, false_positives=false_positives))
+    counts = [of_scan for of_scan, _ in found.values()]
+    return Checked(false_positives, [score for _, score in found.values()], counts)

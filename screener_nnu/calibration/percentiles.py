@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,20 @@ _LEVELS = np.unique(np.concatenate([np.arange(0.5, 99.0, 0.5), _UPPER, [0.01, 0.
 FloatArray = NDArray[np.float64]
 
 
+class ScanShares(NamedTuple):
+    """The distribution of the scores of a scan: bins that hold any `(n,)`, and their shares."""
+
+    bins: NDArray[np.intp]
+    shares: FloatArray
+
+    @classmethod
+    def of(cls, scores: NDArray[np.float32]) -> ScanShares:
+        """Of the finite scores `(n,)` of its voxels."""
+        counts = np.bincount(_bins(scores))
+        occupied = np.flatnonzero(counts)
+        return cls(occupied, counts[occupied] / scores.size)
+
+
 class ScoreHistogram:
     """Mean of the distributions of scans, over bins that need not be chosen beforehand."""
 
@@ -28,10 +42,9 @@ class ScoreHistogram:
         self.scans = 0
         self._shares = np.zeros(2 * _HALF)
 
-    def add(self, scores: NDArray[np.float32]) -> None:
-        """Adds the finite scores `(n,)` of the voxels of one scan."""
-        counts = np.bincount(_bins(scores), minlength=self._shares.size)
-        self._shares += counts / counts.sum()
+    def add(self, scan: ScanShares) -> None:
+        """Adds a scan."""
+        self._shares[scan.bins] += scan.shares
         self.scans += 1
 
     def percentiles(self) -> PercentileMap:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,11 +37,13 @@ from screener_nnu.calibration.store import (
 from screener_nnu.case_score import FLAG_PERCENTILE, case_score
 from screener_nnu.detectors import ModelRef
 from screener_nnu.errors import ScreenerError
+from screener_nnu.inference.elsewhere import Job, predictor_of
 from screener_nnu.inference.images import find_images
 from screener_nnu.inference.predict import Predictor
 from screener_nnu.paths import cases_folder
 from screener_nnu.preprocessing.modality import PICTURE
 from screener_nnu.sampling.spread import spread
+from screener_nnu.workers.crew import current_crew
 
 logger = logging.getLogger(__name__)
 
@@ -66,11 +69,20 @@ class Calibrator:
     ) -> None:
         """Loads the model."""
         self.model = model
+        # A worker may have no GPU, or one where this process has none.
+        self.asked_device = None if device.type == "cuda" else device.type
         self.predictor: Predictor
         self.predictor, self.high = load_predictor(model, device)
         self.settings = self.predictor.plan.settings
         self.asked_scans = max_scans
         self.max_scans = max_scans or self.settings.calibration.max_scans or DEFAULT_SCANS
+
+    @property
+    def _at_work(self) -> Callable[[], Predictor]:
+        """Gives the model: this one, or in workers one that each has loaded."""
+        if current_crew() is None:
+            return lambda: self.predictor
+        return partial(predictor_of, Job.of(self.model, self.asked_device))
 
     @property
     def file(self) -> Path:
@@ -90,7 +102,7 @@ class Calibrator:
                 "file do: give scans of your own that nobody trained on, with --images"
             )
         folder = cases_folder(self.model.dataset, self.settings.data_identifier)
-        return self._calibrate(stored_scans(self.predictor, folder, names), SOURCES[0])
+        return self._calibrate(stored_scans(self._at_work, folder, names), SOURCES[0])
 
     def name_odd_training_cases(self, calibration: Calibration) -> None:
         """Logs how many training cases score as few normal ones do: some may be no normal ones.
@@ -100,12 +112,8 @@ class Calibrator:
         """
         names = spread(self.settings.split.train, _TRAINING_CASES)
         folder = cases_folder(self.model.dataset, self.settings.data_identifier)
-        scores: dict[str, float] = {}
-
-        def keep(case: str, scan: ScoredScan) -> None:
-            scores[case] = case_score(scan.in_body(case), calibration.case_percentile)
-
-        each_usable(stored_scans(self.predictor, folder, names), keep)
+        score = partial(_case_score, percentile=calibration.case_percentile)
+        scores, _ = each_usable(stored_scans(self._at_work, folder, names), score)
         limit = float(np.percentile(calibration.case_scores, FLAG_PERCENTILE))
         odd = sorted((c for c in scores if scores[c] > limit), key=lambda c: -scores[c])
         logger.info(
@@ -124,7 +132,7 @@ class Calibrator:
         self._refuse_known(images, self.settings.split.test, "test")
         self._refuse_known(images, self.settings.split.train, "training")
         names = spread(list(images), self.max_scans)
-        scans = image_scans(self.predictor, {name: images[name] for name in names})
+        scans = image_scans(self._at_work, {name: images[name] for name in names})
         return self._calibrate(scans, SOURCES[1])
 
     def on_annotated(self, folder: Path, masks: Path) -> Calibration:
@@ -139,7 +147,7 @@ class Calibrator:
         images = find_images(folder)
         self._refuse_known(images, self.settings.split.test, "test")
         self._refuse_known(images, self.settings.split.train, "training")
-        annotated = image_scans(self.predictor, images, find_masks(masks, images))
+        annotated = image_scans(self._at_work, images, find_masks(masks, images))
         calibration = calibration or self.on_validation_scans()
         made = calibration.with_annotated(measure_annotated(annotated, calibration.percentiles))
         save_calibration(made, self.file)
@@ -153,7 +161,7 @@ class Calibrator:
         images = find_images(folder)
         self._refuse_known(images, self.settings.split.train, "training")
         names = spread(list(images), self.asked_scans or len(images))
-        scans = image_scans(self.predictor, {name: images[name] for name in names})
+        scans = image_scans(self._at_work, {name: images[name] for name in names})
         return check_scans(scans, calibration.false_positives)
 
     def _refuse_known(self, images: Iterable[str], known: Iterable[str], use: str) -> None:
@@ -181,6 +189,10 @@ class Calibrator:
         seconds = (time.monotonic() - begun) / len(scans)
         logger.info("calibrated on %d scans, %.1f s a scan", calibration.scans, seconds)
         return calibration
+
+
+def _case_score(case: str, scan: ScoredScan, percentile: float) -> float:
+    return case_score(scan.in_body(case), percentile)
 
 
 def calibrate_trained(model: ModelRef, device: torch.device, max_scans: int) -> None:

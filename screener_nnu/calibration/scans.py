@@ -74,43 +74,72 @@ def load_predictor(model: ModelRef, device: torch.device) -> tuple[Predictor, fl
     return Predictor.of(loaded, device), high
 
 
-def stored_scans(predictor: Predictor, folder: Path, names: Sequence[str]) -> ScanSource:
-    """Prepared cases, whose frames say how their maps lie in the input; raw scans are not read.
+@dataclass(frozen=True)
+class StoredScan:
+    """A prepared case, whose frame says how its map lies in the input; the raw scan is not read.
 
-    Their HU were rounded when they were stored, which is all that differs from prediction.
+    Its HU were rounded when they were stored, which is all that differs from prediction.
+
+    Attributes:
+        predictor: gives the model, here or in a worker.
+        folder: of the cases.
+        case: its name.
     """
-    cases = CaseFolder(folder)
 
-    def source(case: str) -> Callable[[], ScoredScan]:
-        def scan() -> ScoredScan:
-            frame = cases.frame(case)
-            hu, equalised, body = (cases.read(case, kind) for kind in ("hu", "equalised", "body"))
-            plan, device = predictor.plan, predictor.device
-            scores = score_map(predictor.scorer, hu, equalised, plan, device, body)
-            score = to_input_geometry(scores, frame, predictor.lowest, body, device)
-            return _scored(AnomalyMap(score, mask_to_input_geometry(body, frame)))
+    predictor: Callable[[], Predictor]
+    folder: Path
+    case: str
 
-        return scan
+    def __call__(self) -> ScoredScan:
+        """Scores it."""
+        model, cases, case = self.predictor(), CaseFolder(self.folder), self.case
+        frame = cases.frame(case)
+        hu, equalised, body = (cases.read(case, kind) for kind in ("hu", "equalised", "body"))
+        scores = score_map(model.scorer, hu, equalised, model.plan, model.device, body)
+        score = to_input_geometry(scores, frame, model.lowest, body, model.device)
+        return _scored(AnomalyMap(score, mask_to_input_geometry(body, frame)))
 
-    return {name: source(name) for name in names}
+
+@dataclass(frozen=True)
+class ImageScan:
+    """A raw scan, predicted as it is.
+
+    Attributes:
+        predictor: gives the model, here or in a worker.
+        case, source: its name, and where it lies.
+        mask: of its annotation, if it has one.
+    """
+
+    predictor: Callable[[], Predictor]
+    case: str
+    source: Source
+    mask: Path | None = None
+
+    def __call__(self) -> ScoredScan:
+        """Scores it."""
+        model = self.predictor()
+        modality = model.plan.settings.preprocessing.modality
+        result = model.predict(read_image(self.source, self.case, modality))
+        mask = None if self.mask is None else read_mask(self.mask, self.case, result.score)
+        return _scored(result, mask)
+
+
+def stored_scans(
+    predictor: Callable[[], Predictor], folder: Path, names: Sequence[str]
+) -> ScanSource:
+    """Prepared cases of a folder."""
+    return {name: StoredScan(predictor, folder, name) for name in names}
 
 
 def image_scans(
-    predictor: Predictor, images: Mapping[str, Source], masks: dict[str, Path] | None = None
+    predictor: Callable[[], Predictor],
+    images: Mapping[str, Source],
+    masks: dict[str, Path] | None = None,
 ) -> ScanSource:
-    """Raw scans, predicted as they are; with masks those that have one."""
-
-    def source(case: str, path: Source) -> Callable[[], ScoredScan]:
-        def scan() -> ScoredScan:
-            modality = predictor.plan.settings.preprocessing.modality
-            result = predictor.predict(read_image(path, case, modality))
-            mask = None if masks is None else read_mask(masks[case], case, result.score)
-            return _scored(result, mask)
-
-        return scan
-
-    wanted = images if masks is None else {c: p for c, p in images.items() if c in masks}
-    return {case: source(case, path) for case, path in wanted.items()}
+    """Raw scans; with masks those that have one."""
+    if masks is None:
+        return {case: ImageScan(predictor, case, path) for case, path in images.items()}
+    return {c: ImageScan(predictor, c, p, masks[c]) for c, p in images.items() if c in masks}
 
 
 def find_masks(folder: Path, images: Mapping[str, Source]) -> dict[str, Path]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from screener_nnu.commands._cluster import add_cluster_options, cluster_of
 from screener_nnu.commands._detector import add_model_options, chosen_model
 from screener_nnu.commands._run import run, user_path
 from screener_nnu.least_volume import MINIMUM_ML
@@ -49,6 +50,8 @@ def _parser() -> argparse.ArgumentParser:
         help="scans at most (calibration: the plan's setting; --check: all)",
     )
     parser.add_argument("-device", choices=["cuda", "cpu", "mps"], default=None)
+    parser.add_argument("-np", dest="processes", type=int, default=0, help="workers of --cluster")
+    add_cluster_options(parser)
     return parser
 
 
@@ -63,6 +66,11 @@ def _calibrate(arguments: argparse.Namespace) -> None:
 
     _refuse_contradictions(arguments)
     set_default_folders()
+    with cluster_of(arguments):
+        _measure(arguments)
+
+
+def _measure(arguments: argparse.Namespace) -> None:
     from screener_nnu.calibration.report import describe
     from screener_nnu.calibration.run import Calibrator
     from screener_nnu.devices import choose_device

@@ -123,7 +123,7 @@ def _predict(arguments: argparse.Namespace) -> None:
             request.threshold,
             arguments.overwrite,
             extras,
-            Job(model, arguments.device, arguments.fast),
+            Job.of(model, arguments.device, arguments.fast),
         )
     mapped = [case for case in images if case not in skipped]
     score_vectors(folder, mapped, loaded.module, vectors)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from screener_nnu.commands._cluster import add_cluster_options, cluster_of
 from screener_nnu.commands._run import run
 from screener_nnu.detectors import DETECTORS, STUDENT, ModelRef
 from screener_nnu.plans import CONFIGURATIONS
@@ -54,6 +55,10 @@ def _parser() -> argparse.ArgumentParser:
         "--deterministic", action="store_true", help="the same result twice on a GPU, too; slower"
     )
     parser.add_argument("--restart", action="store_true", help="forget an earlier run")
+    parser.add_argument(
+        "-np", dest="processes", type=int, default=0, help="workers of --cluster, which store maps"
+    )
+    add_cluster_options(parser)
     return parser
 
 
@@ -72,7 +77,7 @@ def _train(arguments: argparse.Namespace) -> None:
     from screener_nnu.trainers.run import train_stage
 
     chosen = choose_device(arguments.device)
-    with joined_by_torchrun(chosen, arguments.num_gpus) as device:
+    with cluster_of(arguments), joined_by_torchrun(chosen, arguments.num_gpus) as device:
         for stage, plans in first_alone(lambda: _planned(arguments)):
             train_stage(
                 arguments.dataset,

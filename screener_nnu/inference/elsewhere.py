@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from screener_nnu.detectors import ModelRef
 from screener_nnu.devices import choose_device
+from screener_nnu.files import file_sha256
 from screener_nnu.inference.map_folder import MapFolder
 from screener_nnu.inference.pipeline import Outcome, attempt
 from screener_nnu.inference.steps import Steps
@@ -30,11 +31,19 @@ class Job:
         model: which it loads once.
         device: that was asked for; by default what the worker has.
         fast: whether tiles lie side by side.
+        trained: state of the model's file, so that a worker which outlives this command does not
+            take an earlier training for this one.
     """
 
     model: ModelRef
     device: str | None = None
     fast: bool = False
+    trained: str = ""
+
+    @classmethod
+    def of(cls, model: ModelRef, device: str | None = None, fast: bool = False) -> Job:
+        """The job of a model as it is now."""
+        return cls(model, device, fast, file_sha256(model.file))
 
     def run(self, steps: Steps, wanted: Mapping[str, Source]) -> Iterator[Outcome]:
         """Hands scans to the crew, and tells of each as soon as it is done with.
@@ -68,8 +77,9 @@ class _Done(NamedTuple):
     not_dicom: bool = False
 
 
-@cache
-def _predictor(job: Job) -> Predictor:
+@lru_cache(maxsize=1)
+def predictor_of(job: Job) -> Predictor:
+    """The model of a job, which is loaded once."""
     from screener_nnu.inference.predict import Predictor
 
     device = choose_device(job.device)
@@ -90,7 +100,7 @@ def _predict_case(
     source, is_there = item
     extras = None if request is None else CaseExtras(maps.folder, request)
     own = MapFolder(maps.folder, maps.threshold, extras, maps.kind)
-    steps = Steps(_predictor(job), own, {case} if is_there else ())
+    steps = Steps(predictor_of(job), own, {case} if is_there else ())
     _, reason = attempt(partial(steps.all_of, {case: source}))
     share = steps.body_shares.get(case)
     if extras is None:

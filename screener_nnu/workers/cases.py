@@ -32,7 +32,7 @@ def part_of(cases: Mapping[str, Item], part: int, parts: int) -> dict[str, Item]
 
 def run_cases(
     function: Callable[[str, Item], Outcome],
-    cases: dict[str, Item],
+    cases: Mapping[str, Item],
     processes: int,
     died: Callable[[str], Outcome],
     executor: Executor | None = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import (
     FIRST_COMPLETED,
     BrokenExecutor,
@@ -59,7 +59,7 @@ class Crew:
     def run(
         self,
         function: Callable[[str, Item], Outcome],
-        cases: dict[str, Item],
+        cases: Mapping[str, Item],
         died: Callable[[str], Outcome],
     ) -> Generator[tuple[str, Outcome], None, None]:
         """Yields (case, outcome) as cases finish; see `run_cases`.
@@ -83,12 +83,12 @@ class Crew:
     def _run_all(
         executor: Executor,
         work: Callable[[str, Item], Outcome],
-        cases: dict[str, Item],
+        cases: Mapping[str, Item],
         size: Callable[[], int],
         suspects: dict[str, Item],
     ) -> Generator[tuple[str, Outcome], None, None]:
         """Works cases off; puts those whose worker died into `suspects`."""
-        waiting = list(reversed(cases.items()))
+        waiting = list(cases.items())[::-1]
         running: dict[Future[Any], tuple[str, Item]] = {}
         try:
             while waiting or running:

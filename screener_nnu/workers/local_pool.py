@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
@@ -31,7 +31,7 @@ _DIED = (
 
 def run_in_processes(
     function: Callable[[str, Item], Outcome],
-    cases: dict[str, Item],
+    cases: Mapping[str, Item],
     processes: int,
     died: Callable[[str], Outcome],
 ) -> Generator[tuple[str, Outcome], None, None]:
@@ -40,7 +40,7 @@ def run_in_processes(
     When a process dies, as Linux kills the largest when memory runs out, only the cases under way
     can have caused it: each of them is tried again, alone, and the others go on.
     """
-    waiting = list(reversed(cases.items()))
+    waiting = list(cases.items())[::-1]
     while waiting:
         suspects: Items[Item] = []
         yield from _run_until_broken(function, waiting, processes, suspects)

@@ -284,6 +284,7 @@ def test_what_was_prefetched_is_not_on_the_clock(workers: int) -> None:
     assert f"baseline.optimiser.steps={sum(turns)}" in words
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_networks_in_turns_are_all_on_the_clock(
     world: Any, monkeypatch: pytest.MonkeyPatch
@@ -301,6 +302,7 @@ def test_networks_in_turns_are_all_on_the_clock(
     assert {"critic", "generator", "encoder"} <= set(parts[2:])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_maps_of_a_killed_measurement_are_removed(
     world: Any, monkeypatch: pytest.MonkeyPatch
@@ -333,6 +335,7 @@ def test_steps_are_measured_and_leave_nothing_behind(world: Any) -> None:
     assert not list(world.preprocessed.glob("*_maps/*/*.npy"))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_killed_comparison_goes_on(
     world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: list[Any]

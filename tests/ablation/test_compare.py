@@ -86,6 +86,7 @@ def test_the_report_says_who_has_less_or_more_than_the_budget() -> None:
     assert _minutes_lines({"padim": None}, None) == []
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_detector_that_breaks_does_not_cost_the_table(
     trained: Any,

@@ -169,7 +169,7 @@ def test_the_score_and_its_second_half(kind: str) -> None:
     assert coarse.min() - 1e-5 <= added.min() and added.max() <= coarse.max() + 1e-5
 
 
-@BOTH
+@pytest.mark.parametrize("kind", [VOLUME, pytest.param(PICTURE, marks=pytest.mark.long)])
 def test_a_batch_is_learned_by_the_encoder(kind: str) -> None:
     # Images that the generator can make: their vectors are to be found.
     method = made(kind, "kappa=0").train()

@@ -138,7 +138,7 @@ def test_all_resolutions_learn_what_is_painted(name: str) -> None:
 
 
 @EVERY
-@BOTH
+@pytest.mark.parametrize("kind", [VOLUME, pytest.param(PICTURE, marks=pytest.mark.long)])
 def test_a_painted_batch_is_learned(name: str, kind: str) -> None:
     method = made(kind, name)
     images, bodies = smooth_batch(method, 2)

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from screener_nnu.calibration.percentiles import PercentileMap, ScoreHistogram
+from screener_nnu.calibration.percentiles import PercentileMap, ScanShares, ScoreHistogram
 from screener_nnu.errors import ScreenerError
 
 
@@ -25,7 +25,7 @@ def scans(offset: float = 0.0) -> list[np.ndarray]:
 def mixed(values: list[np.ndarray]) -> PercentileMap:
     histogram = ScoreHistogram()
     for scan in values:
-        histogram.add(scan)
+        histogram.add(ScanShares.of(scan))
     return histogram.percentiles()
 
 

@@ -77,7 +77,7 @@ def test_training_calibrates_on_its_validation_scans(trained: Any, teacher: bool
     # Of the voxels of exactly these scans, as prediction scores them.
     predictor, _ = load_predictor(ref(teacher), CPU)
     images = {case: trained.raw / "imagesTr" / f"{case}_0000.nii.gz" for case in named.validation}
-    scans = [scan() for scan in image_scans(predictor, images).values()]
+    scans = [scan() for scan in image_scans(lambda: predictor, images).values()]
     expected = [np.percentile(s.score[s.body], CASE_PERCENTILE) for s in scans]
     np.testing.assert_allclose(found.case_scores, sorted(expected), rtol=0.02, atol=0.02)
 
@@ -86,9 +86,9 @@ def test_training_calibrates_on_its_validation_scans(trained: Any, teacher: bool
 def test_stored_cases_give_the_maps_of_prediction(trained: Any, teacher: bool) -> None:
     predictor, _ = load_predictor(ref(teacher), CPU)
     case = split(trained).validation[0]
-    (stored,) = stored_scans(predictor, trained.cases, [case]).values()
+    (stored,) = stored_scans(lambda: predictor, trained.cases, [case]).values()
     path = trained.raw / "imagesTr" / f"{case}_0000.nii.gz"
-    (raw,) = image_scans(predictor, {case: path}).values()
+    (raw,) = image_scans(lambda: predictor, {case: path}).values()
     first, second = stored(), raw()
     np.testing.assert_array_equal(first.body, second.body)
     inside = second.score[second.body]
@@ -254,7 +254,7 @@ def test_annotated_cases(trained: Any, tmp_path: Path, capsys: pytest.CaptureFix
     masks.mkdir()
     scan = sitk.ReadImage(str(images / "ill_0000.nii.gz"))
     predictor, _ = load_predictor(ref(False), CPU)
-    (scored,) = image_scans(predictor, {"ill": images / "ill_0000.nii.gz"}).values()
+    (scored,) = image_scans(lambda: predictor, {"ill": images / "ill_0000.nii.gz"}).values()
     made = scored()
     high = np.percentile(made.score[made.body], 98)
     annotated = (made.score > high) & made.body

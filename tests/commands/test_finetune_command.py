@@ -217,7 +217,7 @@ def test_from_student_to_stock_prediction(world: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["colours", "mr"])
+@pytest.mark.parametrize("kind", ["colours", pytest.param("mr", marks=pytest.mark.long)])
 def test_pictures_and_mr_from_student_to_stock_prediction(kind: str, tmp_path: Path) -> None:
     world = _kinds["make_world"](tmp_path, kind)
     done = finetune(world, "-f", "0", "--epochs", "1", "--iterations", "2", "--ball_baseline")

@@ -64,7 +64,15 @@ def run(module: Any, *words: object) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*WALKED, *OTHERS, "teacher_levels", "teacher_untrained"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *WALKED,
+        *(pytest.param(name, marks=pytest.mark.long) for name in OTHERS),
+        pytest.param("teacher_levels", marks=pytest.mark.long),
+        "teacher_untrained",
+    ],
+)
 def test_from_training_to_comparison(
     trained: Any, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -108,7 +116,7 @@ def test_from_training_to_comparison(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["padim", "msde_pooled"])
+@pytest.mark.parametrize("name", ["padim", pytest.param("msde_pooled", marks=pytest.mark.long)])
 def test_a_fit_that_was_killed_ends_the_same(
     trained: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,6 +90,7 @@ def test_columns_of_the_table(
         assert said in capsys.readouterr().err
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("setting", ["density.body_only=false", "density.whole_scans=false"])
 def test_means_that_are_no_scans_body_are_no_vectors(msde: Any, setting: str) -> None:

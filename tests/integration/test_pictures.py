@@ -48,6 +48,8 @@ SETTINGS = (
     "workers=0",
 )
 OWN = [name for name in DETECTORS if name.rpartition("_")[2] not in OTHER_DESCRIPTORS]
+#: Tried each time; the others with `-m long`.
+SHORT = {"padim", "msde_pooled", "autoencoder"}
 FURTHER = [
     *(n for n in OWN if DETECTORS[n].overrides and n not in OTHER_METHODS),
     "autoencoder",
@@ -158,7 +160,10 @@ def test_chain(photos: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FURTHER)
+@pytest.mark.parametrize(
+    "name",
+    [n if n in SHORT else pytest.param(n, marks=pytest.mark.long) for n in FURTHER],
+)
 def test_every_detector(photos: int, tmp_path: Path, name: str) -> None:
     number = NUMBERS[photos]
     train([number, "2d", name, "-device", "cpu"])

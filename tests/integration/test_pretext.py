@@ -96,6 +96,7 @@ def test_a_detector_finds_what_no_texture_has(pictures: Path, tmp_path: Path) ->
     assert found[inside].mean() > found[~inside].mean() + 0.5 * found[~inside].std()
 
 
+@pytest.mark.long
 def test_a_killed_training_of_a_network_of_timm_ends_the_same(
     pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,12 +51,12 @@ def kill_after_first_epoch(world: Any, stage: str) -> None:
 @pytest.mark.parametrize(
     "stage",
     [
-        "position",
+        pytest.param("position", marks=pytest.mark.long),
         "density",
-        "pretext",
-        "igd",
+        pytest.param("pretext", marks=pytest.mark.long),
+        pytest.param("igd", marks=pytest.mark.long),
         "baseline",
-        "distillation",
+        pytest.param("distillation", marks=pytest.mark.long),
     ],
 )
 def test_killed_run_ends_like_an_uninterrupted_one(

@@ -110,6 +110,7 @@ def test_from_scans_to_a_fine_tuned_network(
     assert (tuned.name, tuned.weights) == ("masked_autoencoder-tuned", path)
 
 
+@pytest.mark.long
 def test_a_start_of_the_encoder_says_so(world: Any) -> None:
     world.train("start_contextual_position")
     plan = read_plan(plan_file(SOURCE, "ScreenerPlans"))

@@ -93,6 +93,7 @@ def test_an_error_of_the_user_is_one_sentence(world: Any) -> None:
     assert "screener_train 901 3d_fullres descriptor" in output
 
 
+@pytest.mark.long
 def test_processes_of_one_command(world: Any) -> None:
     """As `-num_gpus 2` starts them, here on a processor."""
     cpu = torch.device("cpu")
@@ -121,7 +122,7 @@ def test_a_stage_that_ends_as_it_is_told_to_is_the_last(
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_a_training_that_is_told_to_end_loses_no_step(
     world: Any, tmp_path: Path, processes: int
 ) -> None:

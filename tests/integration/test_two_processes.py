@@ -103,6 +103,7 @@ def test_every_stage_is_trained_by_two(world: Any, tmp_path: Path) -> None:
         assert not (world.stage(stage) / "checkpoint_latest.pth").exists()
 
 
+@pytest.mark.long
 def test_a_method_with_networks_in_turns(world: Any, tmp_path: Path) -> None:
     options = {"critic_steps": 2, "gan_share": 0.5}
     steps = [f"baseline.optimiser.{s}" for s in ("steps=8", "steps_per_epoch=4")]

@@ -72,6 +72,7 @@ def test_one_axis_may_be_as_short_as_the_json_says(exported: Path, students: Any
         np.testing.assert_allclose(found, expected, atol=1e-4 * statistics["std"])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_residual_encoder_is_exported_as_well(students: Any) -> None:
     from screener_nnu.network_export.graph import torch_export_bytes

@@ -38,10 +38,6 @@ Every message names the case or the path, the reason and the way out. Paths are 
 """
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--write_page", action="store_true", help=f"write {PAGE.name} anew")
-
-
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", MARKER)
     config.stash[_ROWS] = []

@@ -26,6 +26,8 @@ STAGES = {
     "igd_pretext": {"ScreenerPlans_igd_pretext": ["igd"]},
 }
 
+LONG = {"igd_pretext", "padim_pretext", "knn_levels"}
+
 
 def map_of(name: str, scan: Path, folder: Path) -> np.ndarray:
     words = ["-d", "901", "--detector", name, "-i", str(scan), "-o", str(folder)]
@@ -34,7 +36,10 @@ def map_of(name: str, scan: Path, folder: Path) -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.long) if n in LONG else n for n in STAGES],
+)
 def test_a_detector_travels(
     name: str,
     trained: Any,
