@@ -80,6 +80,15 @@ def _parser() -> argparse.ArgumentParser:
         "give such a plan a name with -p",
     )
     parser.add_argument("--no_preprocessing", action="store_true", help="fingerprint and plan only")
+    parser.add_argument(
+        "--estimate",
+        action="store_true",
+        help="write nothing: say what time, disk and memory all of it will take here, the training "
+        "of the student included, from a few scans and steps",
+    )
+    parser.add_argument(
+        "-device", choices=["cuda", "cpu", "mps"], default=None, help="of --estimate, to train on"
+    )
     add_part_options(parser, "preprocess")
     parser.add_argument(
         "--verify_dataset_integrity",
@@ -116,6 +125,23 @@ def _pool(number: str, name: str) -> tuple[int, str]:
     return int(number), name
 
 
+def _estimate(arguments: argparse.Namespace, processes: int, request: dict[str, Any]) -> None:
+    from screener_nnu.devices import choose_device
+    from screener_nnu.estimate.estimate import estimate
+    from screener_nnu.estimate.report import describe
+
+    device = choose_device(arguments.device)
+    lines = estimate(
+        arguments.datasets,
+        processes,
+        request,
+        device,
+        arguments.overrides,
+        arguments.modality,
+    )
+    print(describe(lines))
+
+
 def _run_stages(arguments: argparse.Namespace) -> None:
     import os
 
@@ -134,6 +160,9 @@ def _run_stages(arguments: argparse.Namespace) -> None:
         "plans_name": arguments.plans,
     }
     pool = _pool(*arguments.pool) if arguments.pool else None
+    if arguments.estimate:
+        _estimate(arguments, processes, request)
+        return
     dataset = plan_dataset(
         arguments.datasets,
         pool,
