@@ -6,14 +6,14 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from screener_nnu.commands._cluster import add_cluster_options, cluster_of
+from screener_nnu.commands._cluster import add_cluster_options, add_part_options, cluster_of
 from screener_nnu.commands._run import run, user_path
 
 if TYPE_CHECKING:
     from screener_nnu.importing.contents import Pictures
     from screener_nnu.importing.request import ImportRequest
 
-_FOR_SCANS = ("min_slices", "max_thickness", "include", "exclude", "keep_names")
+_FOR_SCANS = ("min_slices", "max_thickness", "include", "exclude", "keep_names", "parts")
 _FOR_PICTURES = ("colour", "group_regex")
 
 
@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-np", dest="processes", type=int, default=2, help="series or pictures at a time (2)"
     )
+    add_part_options(parser, "of scans: import")
     add_cluster_options(parser)
     return parser
 
@@ -86,6 +87,8 @@ def _import(arguments: argparse.Namespace) -> None:
         dry_run=arguments.dry_run,
         colour=arguments.colour,
         group_regex=arguments.group_regex,
+        part=arguments.part,
+        parts=arguments.parts,
     )
     request.check()
     pictures = find_pictures(request.source)
@@ -111,13 +114,13 @@ def _import_scans(request: ImportRequest) -> None:
     for row in import_dataset(request):
         counts[row.status] += 1
         print(row.line(), flush=True)
-    if not counts:
+    if not counts and request.parts == 1:
         raise ScreenerError(
             f"no DICOM image in {request.source}: give the folder or the zip of "
             "an export, or a folder of pictures"
         )
     _print_counts(counts)
-    if counts.keys() == {SKIPPED}:
+    if counts.keys() == {SKIPPED} and request.parts == 1:
         raise ScreenerError("no series could be used; the reasons stand above")
 
 

@@ -17,6 +17,7 @@ from screener_nnu.dicom.records import Found, Series
 from screener_nnu.dicom.stacking import Stack
 from screener_nnu.dicom.volume import check_series, read_series
 from screener_nnu.errors import MEMORY_RAN_OUT, CaseError, printable
+from screener_nnu.files import remove_half_written
 from screener_nnu.importing.report import (
     KEPT,
     PLANNED,
@@ -26,20 +27,21 @@ from screener_nnu.importing.report import (
     TAKEN,
     Row,
     read_rows,
-    remove_half_written,
     write_description,
     write_rows,
 )
 from screener_nnu.importing.request import ImportRequest
-from screener_nnu.ownership import own_folder
+from screener_nnu.locks import one_after_another
+from screener_nnu.ownership import foreign_files, own_folder
 from screener_nnu.preprocessing.image_files import write_image
 from screener_nnu.preprocessing.memory import bounded_processes, free_memory
 from screener_nnu.preprocessing.units import check_intensities
-from screener_nnu.workers import run_cases
+from screener_nnu.workers import part_of, run_cases
 
 logger = logging.getLogger(__name__)
 
 ENDING = "_0000.nii.gz"
+_LOCK = ".screener_import.lock"
 # A volume in 16 or 32 bits, its copy while it is rescaled, and the compressed file.
 _BYTES_PER_VOXEL = 12
 _BYTES_PER_PROCESS = 400_000_000
@@ -49,7 +51,7 @@ def import_dataset(request: ImportRequest) -> Iterator[Row]:
     """Yields what became of each series, as soon as it is known.
 
     Cases that are there are left alone. Report and `dataset.json` are written at the end, also when
-    the run is stopped.
+    the run is stopped; several parts, which may run at once, add to one report.
 
     Raises:
         ScreenerError: the request cannot be carried out, or a file cannot be written.
@@ -58,7 +60,7 @@ def import_dataset(request: ImportRequest) -> Iterator[Row]:
     earlier = read_rows(request.folder)
     if not request.dry_run:
         _own_dataset(request.folder, earlier)
-        remove_half_written(request.folder / "imagesTr", ENDING)
+        remove_half_written(request.folder / "imagesTr", f".*{re.escape(ENDING)}.*")
     found = find_series(request.source, request.min_slices, progress=True)
     rows: dict[str, Row] = {}
     try:
@@ -67,7 +69,9 @@ def import_dataset(request: ImportRequest) -> Iterator[Row]:
             yield row
     finally:
         if not request.dry_run and (rows or earlier):
-            _finish(request.folder, earlier | rows, found)
+            with one_after_another(request.folder / _LOCK, "nnUNet_raw", "writing its report"):
+                # Another part may have added to it.
+                _finish(request.folder, read_rows(request.folder) | rows, found)
 
 
 def _own_dataset(folder: Path, earlier: dict[str, Row]) -> None:
@@ -89,12 +93,13 @@ def _own_dataset(folder: Path, earlier: dict[str, Row]) -> None:
 def _outcomes(request: ImportRequest, found: Found, earlier: dict[str, Row]) -> Iterator[Row]:
     for remark in found.remarks(request.keep_names):
         logger.warning("%s", remark)
-    for one in found.left_out:
+    for one in found.left_out if request.part == 0 else ():
         row = replace(_describe(one.series, request), reason=one.reason)
         yield _kept_as_it_was(row, earlier.get(row.series), request) or row
     todo: dict[str, Series] = {}
     planned: dict[str, Row] = {}
-    for series in found.series:
+    every = {series.pseudonym: series for series in found.series}
+    for series in part_of(every, request.part, request.parts).values():
         row = _judge(series, request, earlier)
         if row.status == PLANNED and not request.dry_run:
             todo[row.case], planned[row.case] = series, row
@@ -119,7 +124,7 @@ def _judge(series: Series, request: ImportRequest, earlier: dict[str, Row]) -> R
         if kept:
             return kept
         if _is_there(case, request):
-            return replace(row, status=KEPT, case=case)
+            return replace(row, status=KEPT, case=case, reason=_file_changed(case, request))
         _refuse_other_parts(series, request, earlier)
         _check_wishes(series, stack, request)
     except CaseError as error:
@@ -139,7 +144,7 @@ def _kept_as_it_was(row: Row, before: Row | None, request: ImportRequest) -> Row
         row,
         status=KEPT,
         case=before.case,
-        reason=_changed(row, before),
+        reason=_changed(row, before) or _file_changed(before.case, request),
         slices=before.slices,
         size=before.size,
         spacing=before.spacing,
@@ -168,8 +173,23 @@ def _refuse_other_parts(series: Series, request: ImportRequest, earlier: dict[st
         )
 
 
+def _image(case: str, request: ImportRequest) -> Path:
+    return request.folder / "imagesTr" / f"{case}{ENDING}"
+
+
 def _is_there(case: str, request: ImportRequest) -> bool:
-    return (request.folder / "imagesTr" / f"{case}{ENDING}").is_file()
+    return _image(case, request).is_file()
+
+
+def _file_changed(case: str, request: ImportRequest) -> str:
+    """A warning when the image is not the one that an import wrote."""
+    path = _image(case, request)
+    if not foreign_files([path]):
+        return ""
+    return (
+        f"{path.name} is not ours, or has changed since it was imported, and stays as it is: "
+        "delete it to import the series anew"
+    )
 
 
 def _describe(series: Series, request: ImportRequest) -> Row:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from screener_nnu.errors import ScreenerError, printable, some
+from screener_nnu.files import remove_half_written
 from screener_nnu.importing.contents import Pictures
 from screener_nnu.importing.layouts import RAW_DATA_SET, Layout, recognise
 from screener_nnu.importing.leaks import refuse_few_normals
 from screener_nnu.importing.picture_report import Report, journal, own_files
 from screener_nnu.importing.planning import plan_rows, run_pictures
 from screener_nnu.importing.records import TEST, TRAIN, Form, PictureRow
-from screener_nnu.importing.report import PLANNED, SKIPPED, remove_half_written, write_description
+from screener_nnu.importing.report import PLANNED, SKIPPED, write_description
 from screener_nnu.importing.request import ImportRequest
 from screener_nnu.importing.writing import IMAGE_FOLDERS, MASK_FOLDER, write_case
 from screener_nnu.ownership import own_folder
@@ -44,7 +46,7 @@ def import_pictures(request: ImportRequest, pictures: Pictures) -> Iterator[Pict
     if not request.dry_run:
         own_folder(request.folder).refuse_foreign(own_files(request.folder))
         for name in (*IMAGE_FOLDERS.values(), MASK_FOLDER):
-            remove_half_written(request.folder / name, _FILE_ENDING)
+            remove_half_written(request.folder / name, f".*{re.escape(_FILE_ENDING)}.*")
     rows, form = plan_rows(request, pictures.root, layout.entries, report)
     done: dict[str, PictureRow] = {}
     try:

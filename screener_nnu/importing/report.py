@@ -10,7 +10,6 @@ from typing import Any
 
 from screener_nnu.csv_files import write_csv
 from screener_nnu.errors import ScreenerError
-from screener_nnu.files import TEMPORARY_ENDING
 from screener_nnu.ownership import foreign_files
 from screener_nnu.plans import write_json
 
@@ -105,9 +104,3 @@ def write_description(folder: Path, description: dict[str, Any]) -> None:
         logger.warning("%s is not ours, or changed since we wrote it: it stays as it is", path)
     elif description["numTraining"]:
         write_json(path, description)
-
-
-def remove_half_written(folder: Path, ending: str) -> None:
-    """Removes images of an ending that a killed run was writing."""
-    for path in folder.glob(f".*{ending}.*{TEMPORARY_ENDING}"):
-        path.unlink(missing_ok=True)

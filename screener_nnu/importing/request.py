@@ -30,6 +30,7 @@ class ImportRequest:
         dry_run: say what would be taken, and write nothing.
         colour: `auto`, `grey` or `rgb`, what pictures are to be.
         group_regex: regular expression whose first group in a path is the patient; empty: none.
+        part, parts: share of the series that is imported, counted from 0, see `workers.part_of`.
     """
 
     source: Path
@@ -44,6 +45,8 @@ class ImportRequest:
     dry_run: bool = False
     colour: str = "auto"
     group_regex: str = ""
+    part: int = 0
+    parts: int = 1
 
     @property
     def folder(self) -> Path:

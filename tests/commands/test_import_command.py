@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 import re
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -342,3 +343,44 @@ def test_no_dicom_at_all(
         run(tmp_path / "notes")
     assert "no DICOM image in" in capsys.readouterr().err
     assert not (empty_world.root / "raw" / NAME).exists()
+
+
+def test_parts_make_what_one_run_makes(
+    export: Path, empty_world: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = empty_world.root / "raw" / NAME
+    run(export)
+    whole, images = rows(dataset), image_bytes(dataset)
+    shutil.rmtree(dataset)
+    for part in ("3", "1", "2", "0"):
+        capsys.readouterr()
+        run(export, "--part", part, "--parts", "4")
+        said = capsys.readouterr().out
+        assert said.count("\ntaken") + said.startswith("taken") <= 2
+    assert rows(dataset) == whole and image_bytes(dataset) == images
+    description = json.loads((dataset / "dataset.json").read_text())
+    assert description["numTraining"] == len(images)
+    with pytest.raises(SystemExit):
+        run(export, "--part", "4", "--parts", "4")
+    assert "no part 4 of 4" in capsys.readouterr().err
+
+
+def image_bytes(dataset: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (dataset / "imagesTr").iterdir()}
+
+
+def test_an_image_that_was_changed_since_is_named_and_stays(
+    export: Path, empty_world: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(export)
+    image = sorted((empty_world.root / "raw" / NAME / "imagesTr").iterdir())[0]
+    image.write_bytes(image.read_bytes()[:900])
+    run(export)
+    assert f"{image.name} is not ours, or has changed since it was imported" in (
+        capsys.readouterr().out
+    )
+    assert image.stat().st_size == 900
+    image.unlink()
+    run(export)
+    assert image.stat().st_size > 900
+    assert "has changed" not in capsys.readouterr().out
