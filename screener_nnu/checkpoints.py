@@ -79,8 +79,12 @@ def load_plain(path: Path) -> dict[str, Any]:
         torn = "it is damaged, since it ends too early or was never a checkpoint"
         raise ScreenerError(torn if path.stat().st_size else "it is empty")
     try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch does not look at the checksums
+        if damaged:
+            raise ScreenerError(f"it is damaged ({damaged} has another checksum)")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
+    except (OSError, ScreenerError):
         raise
     except pickle.UnpicklingError as error:
         raise ScreenerError(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +17,8 @@ from screener_nnu.ownership import owner_of
 _CHUNK = 1 << 20
 #: Of what is being written; a killed run leaves it behind.
 TEMPORARY_ENDING = ".tmp"
+#: A file is written within minutes; a younger one may be that of another process.
+OLD_SECONDS = 3600.0
 
 
 class OutputError(ScreenerError):
@@ -135,6 +139,21 @@ def file_sha256(path: Path) -> str:
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def remove_half_written(folder: Path, names: str, older: float = 0.0) -> None:
+    """Removes what killed runs were writing into a folder.
+
+    Args:
+        folder: where; it need not be there.
+        names: regular expression of the names that the files would have had.
+        older: seconds; younger ones stay, where another process may be writing just now.
+    """
+    half = re.compile(rf"\.({names})\.\d+{re.escape(TEMPORARY_ENDING)}")
+    for path in folder.glob(f".*{TEMPORARY_ENDING}"):
+        with suppress(FileNotFoundError):
+            if half.fullmatch(path.name) and time.time() - path.stat().st_mtime >= older:
+                path.unlink()
 
 
 def bytes_below(folder: Path) -> int:

@@ -121,3 +121,13 @@ def test_reading_runs_no_code(tmp_path: Path) -> None:
     assert not trace.exists()
     torch.load(path, weights_only=False)
     assert trace.is_dir()  # otherwise the file would not show anything
+
+
+def test_a_flipped_bit_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "c.pth"
+    write_checkpoint({"network_weights": {"w": torch.arange(4096.0)}}, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.tensor(1234.0).numpy().tobytes())] ^= 0x10
+    path.write_bytes(bytes(content))
+    with pytest.raises(ScreenerError, match="it is damaged .* has another checksum"):
+        read_checkpoint(path)

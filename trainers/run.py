@@ -16,6 +16,7 @@ from screener_nnu.checkpoints import load_plain
 from screener_nnu.detectors import ModelRef, detectors_of
 from screener_nnu.devices import make_deterministic
 from screener_nnu.errors import ScreenerError, StoppedError
+from screener_nnu.files import remove_half_written
 from screener_nnu.locks import only_one
 from screener_nnu.paths import dataset_name, plan_file, preprocessed_folder, stage_folder
 from screener_nnu.plans import Plan, read_plan
@@ -69,6 +70,7 @@ def train_stage(
     with ExitStack() as held:
         lock = only_one(folder.parent / "running.lock", "nnUNet_results", f"training {folder}")
         first_alone(lambda: held.enter_context(lock))
+        first_alone(partial(_remove_half_files, folder))
         if first_alone(partial(_is_left_alone, dataset, stage, plans_name, device, restart)):
             return
         going_on = first_alone(partial(_resumable, folder))
@@ -79,6 +81,11 @@ def train_stage(
             train_on_gpus(num_gpus, train)
         else:
             train(device)
+
+
+def _remove_half_files(folder: Path) -> None:
+    """What a killed run was writing; the lock says that no other run writes."""
+    remove_half_written(folder, r"checkpoint_\w+\.pth|progress\.png|.+\.json")
 
 
 def _forget(folder: Path) -> None:

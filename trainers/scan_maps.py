@@ -17,7 +17,13 @@ from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.trainers.density_maps import Maps
 from screener_nnu.trainers.reading import CaseReader, Pinnable
 from screener_nnu.trainers.score_statistics import require_finite
-from screener_nnu.trainers.storing import Networks, maps_elsewhere, store_all, store_maps
+from screener_nnu.trainers.storing import (
+    Networks,
+    maps_elsewhere,
+    remove_half_maps,
+    store_all,
+    store_maps,
+)
 
 _KEPT_BODIES = 512
 
@@ -163,6 +169,7 @@ class ScanSource:
             networks: for workers in place of this process, where there are some.
         """
         cases = CaseFolder(self.folder)
+        remove_half_maps(self.store.files.y_folder, self.store.files.c_folder)
         elsewhere = networks and partial(maps_elsewhere, networks=networks)
         here = lambda case, _: store_maps(self.store, cases, case)  # noqa: E731
         store_all(dict.fromkeys(names), here, "maps", "left out", elsewhere)

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from screener_nnu.detectors import TEACHER, ModelRef
 from screener_nnu.devices import choose_device
 from screener_nnu.errors import CaseError
+from screener_nnu.files import OLD_SECONDS, remove_half_written
 from screener_nnu.inference.map_store import MapStore, maps_folder
 from screener_nnu.inference.models import load_features
 from screener_nnu.inference.volume import images_of
@@ -91,6 +92,13 @@ def _attempt(store: Store[Item], case: str, item: Item) -> CaseError | str | Non
     except CaseError as error:
         return error
     return None
+
+
+def remove_half_maps(*folders: Path | None) -> None:
+    """Removes arrays that killed runs were writing; other processes may be writing now."""
+    for folder in folders:
+        if folder is not None:
+            remove_half_written(folder, r".+\.npy", OLD_SECONDS)
 
 
 def store_maps(store: MapStore, cases: CaseFolder, case: str) -> None:

@@ -17,7 +17,7 @@ from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.scoring.teacher import Teacher
 from screener_nnu.trainers.distillation_reading import TargetFiles
 from screener_nnu.trainers.score_statistics import case_scores
-from screener_nnu.trainers.storing import Networks, scores_elsewhere, store_all
+from screener_nnu.trainers.storing import Networks, remove_half_maps, scores_elsewhere, store_all
 
 
 class TeacherTargets:
@@ -58,6 +58,7 @@ class TeacherTargets:
             names: of the cases.
             networks: the teacher's, for workers in place of this process, where there are some.
         """
+        remove_half_maps(self.files.scores)
         wanted = [name for name in names if not self._is_current(name)]
         elsewhere = networks and partial(
             scores_elsewhere,

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from screener_nnu.errors import ScreenerError
+from screener_nnu.errors import ScreenerError, StoppedError
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +32,12 @@ class Failures:
 
         Raises:
             ScreenerError: of the first detector.
+            StoppedError: the whole command was asked to end.
         """
         try:
             yield
+        except StoppedError:
+            raise
         except ScreenerError as error:
             if detector == self.first:
                 raise

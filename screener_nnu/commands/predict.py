@@ -90,6 +90,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     from screener_nnu.ownership import own_folder
     from screener_nnu.viewer.index import INDEX, write_index
     from screener_nnu.workers import part_of
+    from screener_nnu.workers.crew import current_crew
 
     model = chosen_model(arguments, arguments.checkpoint)
     if arguments.dicom:
@@ -116,6 +117,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     owned.refuse_foreign([folder / name for name in sheets])
     extras = CaseExtras(folder, request)
     with cluster_of(arguments):
+        workers = current_crew() is not None
         skipped = predict_files(
             Predictor.of(loaded, device),
             images,
@@ -123,7 +125,7 @@ def _predict(arguments: argparse.Namespace) -> None:
             request.threshold,
             arguments.overwrite,
             extras,
-            Job.of(model, arguments.device, arguments.fast),
+            Job.of(model, arguments.device, arguments.fast) if workers else None,
         )
     mapped = [case for case in images if case not in skipped]
     score_vectors(folder, mapped, loaded.module, vectors)

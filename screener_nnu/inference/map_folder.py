@@ -81,12 +81,18 @@ class MapFolder:
         write_image(result.score, self.path(case))
 
     def refuse_or_mask(self, case: str, source: Source) -> None:
-        """Refuses the map of an earlier run if it is not the one asked for; writes its mask."""
+        """Refuses the map of an earlier run if it is not the one asked for; writes its mask.
+
+        A mask at the threshold that is asked for stays.
+        """
         foreign = self.extras.foreign(case, source_identity(source)) if self.extras else ""
         if foreign:
             raise CaseError(case, foreign)
-        if self.threshold is not None:
-            self._write_mask(case, self._read(case))
+        if self.threshold is None or (self.extras and self.extras.has_mask(case)):
+            return
+        self._write_mask(case, self._read(case))
+        if self.extras:
+            self.extras.note_mask(case)
 
     def read_of(self, raw: RawImage) -> AnomalyMap:
         """The map of an earlier run, which has to lie where the scan does.

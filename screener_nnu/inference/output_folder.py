@@ -8,11 +8,12 @@ import shutil
 import time
 import unicodedata
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from screener_nnu.dicom.records import Series
 from screener_nnu.errors import ScreenerError
-from screener_nnu.files import TEMPORARY_ENDING
+from screener_nnu.files import OLD_SECONDS, remove_half_written
 from screener_nnu.inference.images import kind_of
 from screener_nnu.map_kind import PICTURES, SCANS, MapKind
 from screener_nnu.outputs.products import CONTACT_SHEET, product_endings
@@ -21,8 +22,6 @@ from screener_nnu.preprocessing.reading import Source
 
 # File systems allow 255 bytes; endings, and those of what is being written, need some of them.
 _LONGEST_NAME = 215
-# A file is written within minutes; another process may be writing into the folder just now.
-_OLD_SECONDS = 3600.0
 
 
 def refuse_folder_of_scans(images: Mapping[str, Source], output: Path) -> None:
@@ -99,21 +98,13 @@ def taken_names(cases: Collection[str], kind: MapKind = SCANS) -> dict[str, str]
     return unusable
 
 
-def remove_half_written(output: Path) -> None:
+def remove_what_was_being_written(output: Path) -> None:
     """Removes what killed runs were writing."""
-    now = time.time()
     written = {".json", ".csv", *product_endings(SCANS), *product_endings(PICTURES)}
     written |= {SCANS.map, PICTURES.map, PICTURES.labels}
     endings = "|".join(map(re.escape, sorted(written)))
-    temporary = re.compile(rf"\..+({endings})\.\d+{re.escape(TEMPORARY_ENDING)}")
-    for path in output.glob(".*"):
-        known = temporary.fullmatch(path.name) or path.name.startswith(HEADER_PREFIX)
-        try:
-            if not known or now - path.stat().st_mtime < _OLD_SECONDS:
-                continue
-        except FileNotFoundError:
-            continue
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+    remove_half_written(output, f".+({endings})", OLD_SECONDS)
+    for path in output.glob(f"{HEADER_PREFIX}*"):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime >= OLD_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)

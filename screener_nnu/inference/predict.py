@@ -22,7 +22,7 @@ from screener_nnu.inference.map_folder import AnomalyMap, MapFolder
 from screener_nnu.inference.output_folder import (
     refuse_folder_of_scans,
     refuse_maps_of_other_kind,
-    remove_half_written,
+    remove_what_was_being_written,
     taken_names,
 )
 from screener_nnu.inference.pipeline import (
@@ -157,7 +157,7 @@ def predict_files(
     kind = kind_of(images)
     refuse_folder_of_scans(images, output)
     refuse_maps_of_other_kind(output, kind)
-    remove_half_written(output)
+    remove_what_was_being_written(output)
     maps = MapFolder(output, threshold, extras, kind)
     there, skipped = _sort_out(images, maps, overwrite)
     steps = Steps(predictor, maps, there)

@@ -30,8 +30,8 @@ from screener_nnu.viewer.index import INDEX, CaseRow
 
 logger = logging.getLogger(__name__)
 Made = TypeVar("Made")
-# What a record holds of a scan before there is a map.
-_OF_SCAN = ("scan", "vector", "vector_scores", "image_scores")
+# What a record holds of a scan before there is a map, and the threshold of its mask.
+_OF_SCAN = ("scan", "mask", "vector", "vector_scores", "image_scores")
 
 
 @dataclass
@@ -117,13 +117,24 @@ class CaseExtras:
 
     def begin(self, case: str, identity: str, result: AnomalyMap) -> None:
         """Writes the record of a map that is about to be written: a kill leaves none without."""
-        values: dict[str, Any] = {"scan": identity}
+        values: dict[str, Any] = {"scan": identity, "mask": self.request.threshold}
         if result.vector is not None:
             scores = dict(result.vector_scores)
             values |= {"vector": packed(result.vector), "vector_scores": scores}
         if result.image_scores:
             values["image_scores"] = dict(result.image_scores)
         self._note(case, values)
+
+    def has_mask(self, case: str) -> bool:
+        """Whether the mask that is there was made at the threshold that is asked for."""
+        mask = product_file(self.folder, case, f"_mask{self.request.kind.labels}")
+        known = read_record(self.folder, case).get("mask")
+        return known == self.request.threshold and mask.is_file()
+
+    def note_mask(self, case: str) -> None:
+        """Notes that the mask was made anew."""
+        record = read_record(self.folder, case)
+        self._note(case, {**record, "mask": self.request.threshold})
 
     def _note(self, case: str, values: dict[str, Any]) -> None:
         head = {"case": case, "model": self.request.model}
@@ -134,8 +145,20 @@ class CaseExtras:
         record = read_record(self.folder, case)
         if record.get("base") != self._base:
             return False
+        if self._lost(case, record):
+            return False
         made = record.get("products", {})
         return all(made.get(name) == values for name, values in self.request.products().items())
+
+    def _lost(self, case: str, record: dict[str, Any]) -> set[str]:
+        """Products with files that were made and are not there."""
+        ending = self.request.kind.ending
+        names = {
+            name: {product_file(self.folder, case, ending(one)).name for one in product.endings}
+            for name, product in PRODUCTS.items()
+        }
+        gone = {n for n in record.get("files", []) if not (self.folder / n).is_file()}
+        return {name for name, files in names.items() if files & gone}
 
     def forget(self, case: str) -> None:
         """Removes all of it: the map that it was made of is about to be replaced."""
@@ -151,6 +174,8 @@ class CaseExtras:
         if earlier.get("base") != self._base:
             earlier = scan
         asked, made = request.products(), dict(earlier.get("products", {}))
+        for name in self._lost(case, earlier):
+            made.pop(name, None)
         record = {**earlier, "base": self._base}
         if FINDINGS in asked and made.get(FINDINGS) != asked[FINDINGS]:
             self._forget_listed(case, made, record)
@@ -164,7 +189,9 @@ class CaseExtras:
         summary = of.attempt("summary", lambda: self._summary(result, of.findings)) or {}
         if of.failed:
             self.failures[case] = "; ".join(of.failed)
+        files = [path.name for path in self.files(case)[2:] if path.is_file()]
         record = {**record, **summary, "products": {**made, **done}, "failed": of.failed}
+        record["files"] = files
         of.attempt("record", lambda: self._note(case, record))
 
     def _forget_listed(self, case: str, made: dict[str, Any], record: dict[str, Any]) -> None:

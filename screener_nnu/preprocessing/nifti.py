@@ -102,6 +102,17 @@ class NiftiFile:
         return 1 if kind.kind in "iuf" and kind.itemsize <= 8 else 2
 
     @property
+    def _offset(self) -> int:
+        """Bytes before the voxels."""
+        try:
+            offset = int(self.header.get_data_offset())
+        except (OverflowError, ValueError):
+            offset = -1
+        if offset < 0:
+            raise NiftiError("its voxels begin nowhere: correct vox_offset in its header")
+        return offset
+
+    @property
     def affine(self) -> NDArray[np.float64]:
         """From voxels (x, y, z) to LPS (mm): the sform where it is set, as nibabel does."""
         placements = self._placements()
@@ -184,7 +195,7 @@ class NiftiFile:
             raise NiftiError(f"its voxels are {kind}, and no single real numbers")
         shape = tuple(int(n) for n in self.header.get_data_shape()[::-1])
         count = int(np.prod([float(n) for n in shape]))
-        raw = self._read(int(self.header.get_data_offset()), count * kind.itemsize)
+        raw = self._read(self._offset, count * kind.itemsize)
         values = np.frombuffer(raw, kind).reshape(shape)
         values = values.astype(kind.newbyteorder("="), copy=False)
         try:

@@ -22,12 +22,14 @@ from screener_nnu.preprocessing.nifti import is_nifti
 from screener_nnu.preprocessing.pictures import is_picture, picture_shape, read_picture
 from screener_nnu.preprocessing.volumes import (
     PICTURE_DEPTH,
+    WAY_OUT,
     Geometry,
     check_axes,
     check_layout,
     check_name,
     read_geometry,
     read_volume,
+    shown_path,
 )
 
 if TYPE_CHECKING:
@@ -89,6 +91,17 @@ def read_image(path: Source, case: str, modality: str = CT) -> RawImage:
     Raises:
         CaseError: the file is unreadable, or is no image of that modality.
     """
+    try:
+        return _read(path, case, modality)
+    except (ScreenerError, OSError, MemoryError):
+        raise
+    except Exception as error:  # what libraries make of a damaged file is up to them
+        what = f"{type(error).__name__}: {error}"
+        shown = shown_path(path) if isinstance(path, Path) else "the series"
+        raise CaseError(case, f"{shown} cannot be read ({what}): {WAY_OUT}") from error
+
+
+def _read(path: Source, case: str, modality: str) -> RawImage:
     pictured = isinstance(path, Path) and is_picture(path)
     if pictured != (modality == PICTURE):
         found = "a picture" if pictured else "a volume"
@@ -153,23 +166,25 @@ def _check_extent(geometry: Geometry, case: str) -> None:
 
 def read_size(path: Source) -> tuple[int, float]:
     """Voxels and volume (mm^3) of an image from its header alone; zeros when it is unreadable."""
-    if isinstance(path, Series):
-        return _series_size(path)
-    reader = sitk.ImageFileReader()
     try:
-        if is_picture(path):
-            channels, rows, columns = picture_shape(path)
-            return channels * rows * columns, PICTURE_DEPTH * rows * columns
-        if is_nifti(path):
-            geometry = read_geometry(path, path.name)
-            voxels = int(np.prod([float(n) for n in geometry.size]))
-            return voxels, voxels * float(np.prod(geometry.spacing))
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
-        check_name(files[0], "")
-        reader.SetFileName(str(files[0]))
-        reader.ReadImageInformation()
-    except (CaseError, OSError, RuntimeError, IndexError):
+        return _series_size(path) if isinstance(path, Series) else _file_size(path)
+    except Exception:  # what libraries make of a damaged file is up to them
         return 0, 0.0
+
+
+def _file_size(path: Path) -> tuple[int, float]:
+    if is_picture(path):
+        channels, rows, columns = picture_shape(path)
+        return channels * rows * columns, PICTURE_DEPTH * rows * columns
+    if is_nifti(path):
+        geometry = read_geometry(path, path.name)
+        voxels = int(np.prod([float(n) for n in geometry.size]))
+        return voxels, voxels * float(np.prod(geometry.spacing))
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    check_name(files[0], "")
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(files[0]))
+    reader.ReadImageInformation()
     voxels = int(np.prod([float(n) for n in reader.GetSize()])) * len(files)
     return voxels, voxels * float(np.prod(reader.GetSpacing()))
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from screener_nnu.errors import CaseError
 from screener_nnu.files import replacing
+from screener_nnu.ownership import foreign_files, not_ours
 from screener_nnu.preprocessing.image_files import write_image
 from screener_nnu.preprocessing.reading import Source
 from screener_nnu.synthetic.anomalies import Painted, paint_anomalies, place_anomalies
@@ -71,9 +72,14 @@ class CaseFiles:
         """Seed, blobs and positions."""
         return self.folder / "placements" / f"{self.case}.json"
 
+    @property
+    def paths(self) -> tuple[Path, Path, Path]:
+        """All of them."""
+        return self.image, self.mask, self.record
+
     def complete(self) -> bool:
         """Whether nothing is left to do."""
-        return all(path.is_file() for path in (self.image, self.mask, self.record))
+        return all(path.is_file() for path in self.paths)
 
     @classmethod
     def records(cls, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -92,6 +98,10 @@ def synthesize_case(case: str, path: Source, request: Request) -> str:
     """
     wanted = {kind: CaseFiles(request.output / kind, case) for kind in request.kinds}
     missing = {kind: files for kind, files in wanted.items() if not files.complete()}
+    done = [files for kind, files in wanted.items() if kind not in missing]
+    changed = foreign_files(path for files in done for path in files.paths)
+    if changed:
+        return not_ours(changed)
     if not missing:
         return ""
     try:

@@ -83,8 +83,9 @@ def synthesize_test_set(
     report = _head(seed, settings) | {"skipped": known | skipped, "kinds": summarise(output)}
     write_json(output / REPORT_FILE, report)
     _warn_of_given_away_places(report["kinds"])
+    sound = {case: source for case, source in images.items() if case not in report["skipped"]}
     for kind in kinds:
-        write_preview(output / kind, images)
+        write_preview(output / kind, sound)
     return report
 
 

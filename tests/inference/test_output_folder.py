@@ -14,7 +14,7 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.inference.images import find_images
 from screener_nnu.inference.output_folder import (
     refuse_folder_of_scans,
-    remove_half_written,
+    remove_what_was_being_written,
     taken_names,
 )
 from screener_nnu.inference.source_identity import source_identity
@@ -64,7 +64,7 @@ def test_what_killed_runs_left_is_removed(tmp_path: Path) -> None:
         # Another process may be writing `b` at this moment.
         if path.name != ".b.nii.gz.7.tmp":
             os.utime(path, (old, old))
-    remove_half_written(tmp_path)
+    remove_what_was_being_written(tmp_path)
     assert set(tmp_path.iterdir()) == set(others)
 
 

@@ -15,7 +15,7 @@ import tifffile
 
 from screener_nnu.errors import ScreenerError
 from screener_nnu.inference.images import find_images, kind_of
-from screener_nnu.inference.output_folder import remove_half_written, taken_names
+from screener_nnu.inference.output_folder import remove_what_was_being_written, taken_names
 from screener_nnu.inference.predict import predict_files
 from screener_nnu.map_kind import PICTURES, SCANS
 from screener_nnu.outputs.extras import CaseExtras
@@ -170,5 +170,5 @@ def test_what_killed_runs_left_of_pictures_is_removed(tmp_path: Path) -> None:
     for name in (*left, ".a.txt.12.tmp"):
         (tmp_path / name).write_bytes(b"")
         os.utime(tmp_path / name, (1, 1))
-    remove_half_written(tmp_path)
+    remove_what_was_being_written(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == [".a.txt.12.tmp"]

@@ -378,3 +378,23 @@ def test_requests_that_cannot_be_met(
         run(scans, tmp_path / "out", *words)
     assert reason in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_what_was_removed_is_made_again_and_the_rest_stays(
+    trained: Any, scans: Path, tmp_path: Path
+) -> None:
+    out, words = tmp_path / "out", ("--threshold", "p99.5", "--findings")
+    run(scans, out, *words)
+    before, gone = stamps(out), out / "file_findings.csv"
+    content = gone.read_bytes()
+    gone.unlink()
+    run(scans, out, *words)
+    assert gone.read_bytes() == content
+    after = stamps(out)
+    # Masks at this threshold are not made anew, nor is anything of the other scan.
+    kept = [name for name in before if name.startswith("scans") or name.endswith("_mask.nii.gz")]
+    assert len(kept) > 3 and all(after[name] == before[name] for name in kept)
+    run(scans, out, "--threshold", "p99", "--findings")
+    changed = stamps(out)
+    assert all(changed[name] != before[name] for name in kept if name.endswith("_mask.nii.gz"))

@@ -253,3 +253,19 @@ def test_real_scans(tmp_path: Path) -> None:
     images = {path.name.removesuffix("_0000.nii.gz"): path for path in paths}
     synthesize_test_set(images, tmp_path, seed=3)
     check_test_set(images, tmp_path)
+
+
+def test_a_finished_image_that_was_changed_is_named(
+    images: dict[str, Path], tmp_path: Path
+) -> None:
+    name, other = sorted(images)[:2]
+    two = {name: images[name], other: images[other]}
+    synthesize_test_set(two, tmp_path / "set", seed=5, kinds=["constant"])
+    image = outputs(tmp_path / "set", "constant", name)[0]
+    whole = image.read_bytes()
+    image.write_bytes(whole[: len(whole) // 2])
+    report = synthesize_test_set(two, tmp_path / "set", seed=5, kinds=["constant"])
+    assert "is not ours, or changed since we wrote it" in report["skipped"][name]
+    image.unlink()
+    assert not synthesize_test_set(two, tmp_path / "set", seed=5, kinds=["constant"])["skipped"]
+    assert image.read_bytes() == whole
