@@ -13,6 +13,11 @@ import torch
 from screener_nnu.errors import ScreenerError
 
 
+def asked_of_workers(device: torch.device) -> str | None:
+    """The device that workers are asked for: where this process has a GPU, what each has."""
+    return None if device.type == "cuda" else device.type
+
+
 def choose_device(name: str | None) -> torch.device:
     """The named device, or the best one of this machine.
 

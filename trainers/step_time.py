@@ -12,7 +12,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from screener_nnu.detectors import BASELINE, ModelRef
@@ -25,6 +24,7 @@ from screener_nnu.planners.variants import derive_plan
 from screener_nnu.plans import ScreenerSettings, read_plan, write_json
 from screener_nnu.sampling.spread import spread
 from screener_nnu.stages import OPTIMISERS, STAGES
+from screener_nnu.trainers.base import ScreenerTrainer
 from screener_nnu.trainers.detector import planned_stages, stages_of
 from screener_nnu.trainers.loading import PREFETCHED
 from screener_nnu.trainers.run import new_trainer
@@ -166,30 +166,51 @@ def _in_turns(dataset: str, stage: str, plans_name: str, device: torch.device) -
 
 def _timed(dataset: str, stage: str, plans_name: str, device: torch.device, warm_up: int) -> float:
     trainer = new_trainer(dataset, stage, plans_name, device)
-    clock = _Clock(trainer.train_step, device, warm_up)
-    trainer.train_step = clock  # type: ignore[method-assign]
+    clock = StepClock(trainer, warm_up)
     trainer.run_training()
-    return clock.seconds
+    return clock.mean
 
 
-class _Clock:
-    """Makes steps and notes when they end."""
+class StepClock:
+    """Seconds from step to step within the epochs of a training; waiting for a batch counts.
 
-    def __init__(self, step: Callable[[Any], Any], device: torch.device, warm_up: int) -> None:
-        self.step, self.device, self.warm_up = step, device, warm_up
-        self.ends: list[float] = []
+    Args:
+        trainer: whose steps are on the clock.
+        warm_up: steps that do not count in the mean.
+    """
 
-    def __call__(self, batch: Any) -> Any:
-        result = self.step(batch)
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        self.ends.append(perf_counter())
+    def __init__(self, trainer: ScreenerTrainer, warm_up: int) -> None:
+        """Puts the clock around the steps."""
+        self.warm_up, self._device = warm_up, trainer.device
+        self._step, self._begin = trainer.train_step, trainer.on_train_epoch_start
+        self.durations: list[float] = []
+        self._last = 0.0
+        trainer.train_step = self._timed_step  # type: ignore[method-assign]
+        trainer.on_train_epoch_start = self._timed_begin  # type: ignore[method-assign]
+
+    def _timed_begin(self) -> None:
+        self._begin()
+        self._last = perf_counter()
+
+    def _timed_step(self, batch: Any) -> Any:
+        result = self._step(batch)
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        now = perf_counter()
+        self.durations.append(now - self._last)
+        self._last = now
         return result
 
     @property
-    def seconds(self) -> float:
-        """Mean time between the ends of two steps, the first ones left out."""
-        return float(np.mean(np.diff(self.ends[self.warm_up - 1 :])))
+    def total(self) -> float:
+        """Of all steps."""
+        return sum(self.durations)
+
+    @property
+    def mean(self) -> float:
+        """Of a step, the first ones left out; 0 where there are none."""
+        counted = self.durations[self.warm_up :]
+        return sum(counted) / len(counted) if counted else 0.0
 
 
 def _measured_plans(dataset: str, name: str) -> list[str]:

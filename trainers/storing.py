@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from screener_nnu.detectors import TEACHER, ModelRef
-from screener_nnu.devices import choose_device
+from screener_nnu.devices import asked_of_workers, choose_device
 from screener_nnu.errors import CaseError
 from screener_nnu.files import OLD_SECONDS, remove_half_written
 from screener_nnu.inference.map_store import MapStore, maps_folder
@@ -53,8 +53,8 @@ class Networks:
 
     @classmethod
     def of(cls, dataset: str, plans: str, trained: str, device: torch.device) -> Networks:
-        """Those of a training on a device; workers may have a GPU or none, where it has one."""
-        return cls(dataset, plans, trained, None if device.type == "cuda" else device.type)
+        """Those of a training on a device."""
+        return cls(dataset, plans, trained, asked_of_workers(device))
 
 
 def store_all(

@@ -36,6 +36,7 @@ from screener_nnu.calibration.store import (
 )
 from screener_nnu.case_score import FLAG_PERCENTILE, case_score
 from screener_nnu.detectors import ModelRef
+from screener_nnu.devices import asked_of_workers
 from screener_nnu.errors import ScreenerError
 from screener_nnu.inference.elsewhere import Job, predictor_of
 from screener_nnu.inference.images import find_images
@@ -69,8 +70,6 @@ class Calibrator:
     ) -> None:
         """Loads the model."""
         self.model = model
-        # A worker may have no GPU, or one where this process has none.
-        self.asked_device = None if device.type == "cuda" else device.type
         self.predictor: Predictor
         self.predictor, self.high = load_predictor(model, device)
         self.settings = self.predictor.plan.settings
@@ -82,7 +81,7 @@ class Calibrator:
         """Gives the model: this one, or in workers one that each has loaded."""
         if current_crew() is None:
             return lambda: self.predictor
-        return partial(predictor_of, Job.of(self.model, self.asked_device))
+        return partial(predictor_of, Job.of(self.model, asked_of_workers(self.predictor.device)))
 
     @property
     def file(self) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ import torch
 from screener_nnu.ablation.schedules import optimiser_of
 from screener_nnu.detectors import STUDENT, ModelRef
 from screener_nnu.errors import CaseError, ScreenerError
-from screener_nnu.estimate.phases import EPOCH, FIGURE, Measured, measure
+from screener_nnu.estimate.phases import EPOCH, FIGURE, READY, Measured, measure
 from screener_nnu.estimate.sample import Sample, sampled
 from screener_nnu.files import bytes_below
 from screener_nnu.inference.predict import Predictor, predict_files
@@ -38,8 +37,6 @@ from screener_nnu.trainers.run import new_trainer
 from screener_nnu.trainers.stages import trainer_of
 from screener_nnu.trainers.step_time import short_schedule, step_numbers
 from screener_nnu.workers import run_cases
-
-logger = logging.getLogger(__name__)
 
 # Scans that are tried: some for each process, and so many of them held out.
 _LEAST, _MOST, _HELD_OUT = 12, 32, 3
@@ -109,10 +106,10 @@ def estimate(
     """
     most = min(max(_LEAST, 3 * processes), _MOST)
     with sampled(datasets, most) as sample:
+        names = list(sample.chosen)
         reading = _reading(sample, processes, modality)
         # Test scans are taken off in the arithmetic: the sample needs all that it has.
         tried = {**request, "num_test": 0}
-        names = list(sample.chosen)
         free = next(n for n in range(999, 0, -1) if not any(f"{n:03d}" == s[7:10] for s in names))
         pool = (free, "Estimate") if len(names) > 1 else None
         dataset = plan_dataset(names, pool, processes, tried, False, overrides, modality)
@@ -124,7 +121,7 @@ def estimate(
         lines = [_read_line(run, reading), _prepared_line(run, sample, dataset)]
         _shorten(dataset, plans)
         lines += _trained_lines(run, sample, dataset, device)
-        return [*lines, _predicted_line(run, sample, dataset, device)]
+        return [*lines, _predicted_line(sample, dataset, device)]
 
 
 def _as_many(settings: ScreenerSettings, names: list[str], num_test: int) -> ScreenerSettings:
@@ -186,13 +183,9 @@ def _shorten(dataset: str, plans: str) -> None:
     train = [name for name in names if name not in held_out] or held_out
     words = [f"split.train={json.dumps(train)}", f"split.validation={json.dumps(held_out)}"]
     numbers = step_numbers(settings.workers)
-    for stage in _stages(settings):
+    for stage in OPTIMISERS:
         words += short_schedule(stage, numbers, epochs=2)
     derive_plan(dataset, _SHORT, words, plans)
-
-
-def _stages(settings: ScreenerSettings) -> list[str]:
-    return [stage for stage in OPTIMISERS if trainer_of(stage).takes_steps(settings)]
 
 
 def _trained_lines(run: _Run, sample: Sample, dataset: str, device: torch.device) -> list[Line]:
@@ -205,7 +198,7 @@ def _trained_lines(run: _Run, sample: Sample, dataset: str, device: torch.device
         trainer = new_trainer(dataset, stage, plans, device)
         found = measure(trainer, numbers.warm_up)
         tried, whole = (trainer_of(stage).scans_of_phases(s) for s in (short, run.settings))
-        grown = _grown("make_ready", tried, whole)
+        grown = _grown(READY, tried, whole)
         disk = (sample.used("preprocessed") - cases) * grown + sample.used("results") - results
         steps = optimiser_of(run.settings, stage)
         seconds, work = training_seconds(found, tried, whole, steps.steps, steps.steps_per_epoch)
@@ -244,7 +237,7 @@ def _grown(phase: str, tried: Mapping[str, int], whole: Mapping[str, int]) -> fl
     return whole[phase] / tried[phase] if tried.get(phase) else 1.0
 
 
-def _predicted_line(run: _Run, sample: Sample, dataset: str, device: torch.device) -> Line:
+def _predicted_line(sample: Sample, dataset: str, device: torch.device) -> Line:
     """A scan of the sample, from its file to its map."""
     loaded = ModelRef(dataset, _SHORT, STUDENT).load(device)
     predictor = Predictor.of(loaded, device)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -12,8 +11,9 @@ from typing import Any
 import torch
 
 from screener_nnu.trainers.base import ScreenerTrainer
+from screener_nnu.trainers.step_time import StepClock
 
-#: Methods of a trainer whose time is told apart; those of `EVERY_EPOCH` come once an epoch.
+#: Methods of a trainer whose time is told apart.
 READY, PREPARE, FIGURE = "make_ready", "prepare", "validation_figure"
 EPOCH, FINISH, CALIBRATE = "on_epoch_end", "finish", "calibrate"
 PHASES = (READY, PREPARE, FIGURE, EPOCH, FINISH, CALIBRATE)
@@ -48,7 +48,7 @@ def measure(trainer: ScreenerTrainer, warm_up: int) -> Measured:
     watch = Stopwatch(PHASES)
     for name in PHASES:
         watch.watch(trainer, name)
-    steps = _Steps(trainer, warm_up)
+    steps = StepClock(trainer, warm_up)
     _forget_peaks(trainer.device)
     begun = perf_counter()
     trainer.run_training()
@@ -91,46 +91,6 @@ class Stopwatch:
                     self._within[-1] += spent
 
         setattr(owner, name, timed)
-
-
-class _Steps:
-    """Seconds from step to step within epochs; waiting for a batch counts."""
-
-    def __init__(self, trainer: ScreenerTrainer, warm_up: int) -> None:
-        """Watches the steps of a trainer."""
-        self.warm_up, self.durations = warm_up, []
-        self._last = 0.0
-        self._step: Callable[[Any], Any] = trainer.train_step
-        self._begin: Callable[[], None] = trainer.on_train_epoch_start
-        self._device = trainer.device
-        trainer.train_step = self._timed_step  # type: ignore[method-assign]
-        trainer.on_train_epoch_start = self._timed_begin  # type: ignore[method-assign]
-
-    durations: list[float]
-
-    def _timed_begin(self) -> None:
-        self._begin()
-        self._last = perf_counter()
-
-    def _timed_step(self, batch: Any) -> Any:
-        result = self._step(batch)
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        now = perf_counter()
-        self.durations.append(now - self._last)
-        self._last = now
-        return result
-
-    @property
-    def total(self) -> float:
-        """Of all steps."""
-        return sum(self.durations)
-
-    @property
-    def mean(self) -> float:
-        """Of a step, the first ones left out; 0 where there are none."""
-        counted = self.durations[self.warm_up :]
-        return sum(counted) / len(counted) if counted else 0.0
 
 
 _CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -84,5 +83,4 @@ def _describe(folder: Path, values: dict[str, object], cases: Mapping[str, Path]
     """A `dataset.json` that lists images which lie elsewhere."""
     folder.mkdir(parents=True)
     listed = {case: {"images": [str(path.absolute())]} for case, path in cases.items()}
-    plain = json.loads(json.dumps(values))
-    write_json(folder / "dataset.json", {**plain, "numTraining": len(cases), "dataset": listed})
+    write_json(folder / "dataset.json", {**values, "numTraining": len(cases), "dataset": listed})

@@ -152,13 +152,14 @@ class CaseExtras:
 
     def _lost(self, case: str, record: dict[str, Any]) -> set[str]:
         """Products with files that were made and are not there."""
+        files = [self.folder / name for name in record.get("files", [])]
+        gone = {path for path in files if not path.is_file()}
         ending = self.request.kind.ending
-        names = {
-            name: {product_file(self.folder, case, ending(one)).name for one in product.endings}
+        return {
+            name
             for name, product in PRODUCTS.items()
+            if any(product_file(self.folder, case, ending(one)) in gone for one in product.endings)
         }
-        gone = {n for n in record.get("files", []) if not (self.folder / n).is_file()}
-        return {name for name, files in names.items() if files & gone}
 
     def forget(self, case: str) -> None:
         """Removes all of it: the map that it was made of is about to be replaced."""

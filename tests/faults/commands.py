@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813
 
-from tests.conftest import DATASET, SPACING, TINY, TinyWorld, enter, write_dicom_series
+from tests.conftest import SPACING, TINY, TinyWorld, enter, write_dicom_series
 from tests.faults.attempts import Command
 
 _EPOCHS = 8
@@ -105,11 +104,9 @@ class Prepared:
 
     Attributes:
         world: theirs.
-        more: other folders of the root that belong to them.
     """
 
     world: TinyWorld
-    more: tuple[str, ...] = ()
 
     def copy(self, root: Path) -> TinyWorld:
         """The same elsewhere; times of files stay."""
@@ -168,15 +165,3 @@ def cut(path: Path, place: float) -> None:
     """Cuts a file short."""
     content = path.read_bytes()
     path.write_bytes(content[: int(place * len(content))])
-
-
-def is_readable(path: Path) -> bool:
-    """Whether an image file is whole."""
-    try:
-        sitk.ReadImage(str(path))
-    except RuntimeError:
-        return False
-    return True
-
-
-assert DATASET.startswith("Dataset901")

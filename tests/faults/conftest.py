@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.conftest import TinyWorld
-from tests.faults.attempts import Command, Ended, digest
+from tests.faults.attempts import Command, Ended, difference, digest
 from tests.faults.commands import COMMANDS, Prepared, prepare
 
 PAGE = Path(__file__).parents[2] / "documentation" / "crash_safety.md"
@@ -110,8 +110,6 @@ class Bench:
 
     def ends_as_wanted(self, world: TinyWorld) -> Ended:
         """Runs it, and fails unless everything is as if nothing had happened."""
-        from tests.faults.attempts import difference
-
         ended = self.command.run(world).sound()
         odd = difference(digest(world.root), self.wanted)
         assert not odd, (odd[:8], ended.output[-3000:])

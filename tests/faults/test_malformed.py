@@ -35,6 +35,13 @@ def tell(
     rows_of(request.config).append(Row(what, f"screener_{command}", tries, happened, "nothing"))
 
 
+def tell_used(
+    request: pytest.FixtureRequest, what: str, command: str, tries: int, used: int
+) -> None:
+    happened = f"{used} can be used still, {tries - used} are named with the reason"
+    tell(request, what, command, tries, happened)
+
+
 def test_scans_of_a_prediction(
     request: pytest.FixtureRequest, trained: Any, tmp_path: Path, draw: random.Random
 ) -> None:
@@ -62,8 +69,8 @@ def test_scans_of_a_prediction(
     mapped = [name for name in names if (tmp_path / "b" / f"{name}.nii.gz").is_file()]
     lost = [n for n in names if n not in mapped and not (n in rows and rows[n]["problem"])]
     assert not lost, (lost, ended.output[-5000:])
-    used = f"{len(mapped)} can be used still, {len(names) - len(mapped)} are named with the reason"
-    tell(request, "malformed NIfTI, MHA and NRRD files", "predict", len(names), used)
+    what = "malformed NIfTI, MHA and NRRD files"
+    tell_used(request, what, "predict", len(names), len(mapped))
 
 
 def test_scans_of_a_plan(
@@ -87,8 +94,7 @@ def test_scans_of_a_plan(
     plan = json.loads((empty_world.preprocessed / "ScreenerPlans.json").read_text())
     told = {n for n in names if re.search(rf"\b{n}\b", ended.output)}
     assert set(names) <= set(used) | told | set(plan["screener"]["left_out"])
-    happened = f"{len(used)} can be used still, {len(names) - len(used)} are named with the reason"
-    tell(request, "malformed NIfTI files", "plan_and_preprocess", len(names), happened)
+    tell_used(request, "malformed NIfTI files", "plan_and_preprocess", len(names), len(used))
 
 
 def test_descriptions_of_a_data_set(
@@ -109,8 +115,8 @@ def test_descriptions_of_a_data_set(
         except ScreenerError as error:
             refused += 1
             assert "dataset.json" in str(error) or "imagesTr" in str(error), error
-    happened = f"{_NUMBER - refused} can be used still, {refused} are named with the reason"
-    tell(request, "malformed `dataset.json`", "plan_and_preprocess", _NUMBER, happened)
+    what = "malformed `dataset.json`"
+    tell_used(request, what, "plan_and_preprocess", _NUMBER, _NUMBER - refused)
 
 
 def test_series_of_an_import(
@@ -157,5 +163,5 @@ def test_pictures_of_an_import(
     used = [name for name in names if any(name in other for other in taken)]
     told = [name for name in names if name in ended.output]
     assert set(names) <= set(used) | set(told), sorted(set(names) - set(used) - set(told))
-    happened = f"{len(used)} can be used still, {len(names) - len(used)} are named with the reason"
-    tell(request, "malformed PNG, JPEG, BMP and TIFF files", "import", len(names), happened)
+    what = "malformed PNG, JPEG, BMP and TIFF files"
+    tell_used(request, what, "import", len(names), len(used))
