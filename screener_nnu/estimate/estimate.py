@@ -22,6 +22,7 @@ from screener_nnu.files import bytes_below
 from screener_nnu.inference.predict import Predictor, predict_files
 from screener_nnu.paths import plan_file, preprocessed_folder
 from screener_nnu.planners.fingerprint import analyse_case
+from screener_nnu.planners.modality import modality_of_datasets
 from screener_nnu.planners.pictures import PicturePlanning
 from screener_nnu.planners.run import plan_dataset, preprocess_planned
 from screener_nnu.planners.split import split_cases
@@ -107,6 +108,7 @@ def estimate(
     most = min(max(_LEAST, 3 * processes), _MOST)
     with sampled(datasets, most) as sample:
         names = list(sample.chosen)
+        modality = modality_of_datasets(names, modality)
         reading = _reading(sample, processes, modality)
         # Test scans are taken off in the arithmetic: the sample needs all that it has.
         tried = {**request, "num_test": 0}
@@ -132,16 +134,16 @@ def _as_many(settings: ScreenerSettings, names: list[str], num_test: int) -> Scr
     return replace(settings, split=split)
 
 
-def _seconds_to_read(case: str, path: Path, modality: str | None) -> float:
+def _seconds_to_read(case: str, path: Path, modality: str) -> float:
     begun = perf_counter()
     try:
-        analyse_case(case, path, *([modality] if modality else []))
+        analyse_case(case, path, modality)
     except CaseError:
         return math.nan
     return perf_counter() - begun
 
 
-def _reading(sample: Sample, processes: int, modality: str | None) -> float:
+def _reading(sample: Sample, processes: int, modality: str) -> float:
     """Seconds that a process takes for the fingerprint of a scan, with the others beside it."""
     work = partial(_seconds_to_read, modality=modality)
     alone = 0 if processes <= 1 else processes

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from screener_nnu.commands.plan_and_preprocess import main
@@ -16,6 +18,7 @@ from screener_nnu.estimate.phases import EPOCH, FIGURE, Measured, Stopwatch
 from screener_nnu.estimate.report import describe, size_of, time_of
 from screener_nnu.estimate.sample import sampled
 from screener_nnu.locks import only_one
+from screener_nnu.preprocessing.pictures import write_picture
 from screener_nnu.trainers.density import DensityTrainer
 from screener_nnu.trainers.distillation import DistillationTrainer
 
@@ -131,3 +134,25 @@ def test_another_estimate_is_not_waited_for(world: Any) -> None:
     with only_one(lock, "nnUNet_preprocessed", "estimating"):
         with pytest.raises(SystemExit):
             main(["-d", "901", "--estimate", "-device", "cpu"])
+
+
+def test_pictures_are_read_as_what_their_data_set_says(
+    empty_world: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = empty_world.root / "raw" / "Dataset905_Photos"
+    (folder / "imagesTr").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number in range(14):
+        pixels = rng.integers(20, 250, (1, 60, 90), dtype=np.uint8)
+        write_picture(pixels, folder / "imagesTr" / f"photo_{number:02d}_0000.png")
+    values = {"channel_names": {"0": "grey"}, "labels": {"background": 0}, "numTraining": 14}
+    values |= {"file_ending": ".png", "modality": "picture"}
+    (folder / "dataset.json").write_text(json.dumps(values))
+    contrast = ("channels=4", "head_width=32", "volumes_per_step=2", "positives=64")
+    settings = [f"{s}.{c}" for s in ("descriptor", "condition.contrast") for c in contrast]
+    settings += ["low_precision_cpu=false", "density.hidden=8", "density.flow_steps=2"]
+    words = ["-d", "905", "--preset", "cpu", "--width", "4", "--picture_size", "48", "64"]
+    words += [word for setting in settings for word in ("-o", setting)]
+    main([*words, "-np", "1", "--estimate", "-device", "cpu"])
+    said = capsys.readouterr().out
+    assert "14 scans" in said and "\ndistillation " in said and "\nprediction " in said
