@@ -19,6 +19,7 @@ from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.synthetic.cases import (
     FAMILIES,
     PAINTED,
+    PLAIN_VERSION,
     VERSIONS,
     AnomalousCase,
     anomalous_case,
@@ -89,7 +90,9 @@ class AnomalyStore:
             return self.identity
         settings = self.settings.preprocessing.identity(), self.settings.data_identifier
         values: list[object] = [case, self.cases.changed(case), *settings]
-        if kind != NONE:
+        if kind == NONE:
+            values += [PLAIN_VERSION]
+        else:
             values += [self.seed, self.family, VERSIONS[self.family]]
         return _hash(values)
 
@@ -121,13 +124,10 @@ class AnomalyStore:
             self.masks(name, kind)
 
     def paint(self, case: str, kind: str) -> AnomalousCase:
-        """Paints a case; every draw is a function of seed, case and kind, none of them for `NONE`.
-
-        What is not painted is equalised on the plan's grid, too, so that only anomalies differ.
-        """
+        """Paints a case by draws that seed, case and kind decide; none of them for `NONE`."""
         settings = self.settings.preprocessing
         if kind == NONE:
-            return plain_case(self.cases, case, settings)
+            return plain_case(self.cases, case)
         return anomalous_case(self.cases, case, self.names, kind, settings, self.seed)
 
     def masks(self, case: str, kind: str) -> tuple[np.ndarray, np.ndarray]:

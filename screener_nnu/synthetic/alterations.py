@@ -24,7 +24,7 @@ from screener_nnu.synthetic.placement import BodyPlaces
 
 ALTERED_KINDS = tuple(ALTERATIONS)
 #: Of how scans are altered; raised with every change, so that stored ones are made anew.
-ALTERING_VERSION = 2
+ALTERING_VERSION = 3
 #: Regions of 10 to 40 mm.
 REGIONS = BlobSettings(radius=(5.0, 20.0))
 #: Change, in parts of the window, above which a voxel counts as anomalous.

@@ -10,16 +10,19 @@ import torch
 
 from screener_nnu.descriptors.base import EQUALISED, ImageKind
 from screener_nnu.errors import CaseError
-from screener_nnu.plans import PreprocessingSettings
+from screener_nnu.plans import PreprocessingSettings, Shape
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.preprocessing.equalise import equalise
 from screener_nnu.preprocessing.resampling import resample_mask_to_shape
+from screener_nnu.sampling.crops import resize_boxes
 from screener_nnu.synthetic.alterations import ALTERED_KINDS, ALTERING_VERSION, add_alterations
 from screener_nnu.synthetic.anomalies import KINDS, add_anomalies
 from screener_nnu.synthetic.painting_scale import PaintingScale, blob_settings, brightness
 
 #: Of how anomalies are painted; raised with every change, so that stored ones are made anew.
-PAINTING_VERSION = 1
+PAINTING_VERSION = 2
+#: Of images without anomalies, which are read like those with some.
+PLAIN_VERSION = 2
 #: Families of anomalies: those that training may choose by, and those that it never sees.
 PAINTED, ALTERED = "painted", "altered"
 #: Kinds of each family.
@@ -64,7 +67,7 @@ def anomalous_case(
     settings: PreprocessingSettings,
     seed: int,
 ) -> AnomalousCase:
-    """Paints anomalies into the HU image of a case and equalises it again.
+    """Paints anomalies into the HU image of a case and makes the equalised image follow.
 
     Every draw is a function of seed, case and kind.
 
@@ -91,7 +94,21 @@ def anomalous_case(
     except ValueError as error:
         raise CaseError(case, f"no anomaly of kind {kind} can be painted: {error}") from error
     values = canvas.values(hu, changed)
-    return AnomalousCase(values, equalise(values, settings, canvas.window), mask > 0, body)
+    equalised = read_equalised(cases, case, body.shape)
+    change = equalise(values, settings, canvas.window) - equalise(hu, settings, canvas.window)
+    return AnomalousCase(values, followed(equalised, change), mask > 0, body)
+
+
+def followed(equalised: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """An equalised image (D, H, W) or (C, D, H, W) in [0, 1] after a change of its values.
+
+    The stored image was windowed before it was resampled, HU were clipped further out. So HU that
+    are equalised again are not the stored image, at edges of air and bone above all. What the
+    change does to them is added to the stored one, which stays as it is where nothing changed:
+    networks see painted scans as they see all others. Under CLAHE, which is no function of single
+    values, this is an approximation (documentation/ablate.md).
+    """
+    return np.clip(equalised + change, 0.0, 1.0)
 
 
 def _painted(
@@ -122,15 +139,14 @@ def _painted(
     )
 
 
-def plain_case(cases: CaseFolder, case: str, settings: PreprocessingSettings) -> AnomalousCase:
+def plain_case(cases: CaseFolder, case: str) -> AnomalousCase:
     """A case without anomalies, which is otherwise made as one with them.
 
     Raises:
         CaseError: it cannot be read.
     """
     hu, body = read_hu_and_body(cases, case)
-    window = PaintingScale.of(hu, settings).window
-    return AnomalousCase(hu, equalise(hu, settings, window), np.zeros_like(body), body)
+    return AnomalousCase(hu, read_equalised(cases, case, body.shape), np.zeros_like(body), body)
 
 
 def read_hu_and_body(cases: CaseFolder, case: str) -> tuple[np.ndarray, np.ndarray]:
@@ -143,3 +159,19 @@ def read_hu_and_body(cases: CaseFolder, case: str) -> tuple[np.ndarray, np.ndarr
     if body.shape != shape:
         body = resample_mask_to_shape(body, shape)
     return hu, body > 0
+
+
+def read_equalised(cases: CaseFolder, case: str, shape: Shape) -> np.ndarray:
+    """The stored equalised image on the plan's grid, float32, (D, H, W) or (C, D, H, W).
+
+    Args:
+        cases: folder of the cases.
+        case: name.
+        shape: voxels (D, H, W) of the plan's grid.
+    """
+    image = cases.read(case, "equalised").astype(np.float32)
+    if image.shape[-3:] == shape:
+        return image
+    # Stored more finely; networks get it on the plan's grid by the same interpolation.
+    resized = resize_boxes([torch.from_numpy(image)], shape)[0].numpy()
+    return resized if image.ndim == 4 else resized[0]

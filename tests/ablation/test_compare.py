@@ -133,7 +133,7 @@ def case_auroc_of(trained: Any, name: str) -> float:
     for kind in ("none", *KINDS):
         for case in names:
             if kind == "none":
-                made = plain_case(cases, case, settings.preprocessing)
+                made = plain_case(cases, case)
             else:
                 made = anomalous_case(cases, case, names, kind, settings.preprocessing, 1)
             found = score_map(model, made.hu, made.equalised, plan, torch.device("cpu"))
