@@ -1,4 +1,4 @@
-"""The stages that a detector, or a start of fine-tuning, is trained by."""
+"""The stages that a detector, a start of fine-tuning or a stage by itself is trained by."""
 
 from __future__ import annotations
 
@@ -7,15 +7,72 @@ from typing import NamedTuple
 
 from screener_nnu import conditions, descriptors
 from screener_nnu.descriptors import PRETEXT
-from screener_nnu.detectors import BASELINE, IGD, ModelRef
+from screener_nnu.detectors import BASELINE, DETECTORS, IGD, ModelRef
 from screener_nnu.paths import plan_file
 from screener_nnu.planners.variants import derive_plan
 from screener_nnu.plans import PICTURES, ScreenerSettings, read_plan
-from screener_nnu.starts import START, overrides_of, start_plans
+from screener_nnu.stages import STAGES
+from screener_nnu.starts import METHODS, PREFIX, START, overrides_of, start_plans
+
+
+class StageRef(NamedTuple):
+    """Names one stage that is no detector.
+
+    Attributes:
+        dataset: number or name of the data set that it learns from.
+        plans: plan of that data set.
+        detector: what `screener_train` calls it: the stage, or `start_` and a method of a start,
+            which is trained under a plan of its own.
+    """
+
+    dataset: int | str
+    plans: str
+    detector: str
+
+    @property
+    def method(self) -> str:
+        """Of a start with a plan of its own; otherwise empty."""
+        known = self.detector.startswith(PREFIX)
+        return self.detector.removeprefix(PREFIX) if known else ""
+
+    @property
+    def stage(self) -> str:
+        """Its name."""
+        return START if self.method else self.detector
+
+    @property
+    def trained_plans(self) -> str:
+        """The plan that it is trained under."""
+        return start_plans(self.plans, self.method) if self.method else self.plans
+
+    @property
+    def overrides(self) -> list[str]:
+        """Settings of a plan of its own."""
+        return overrides_of(self.method) if self.method else []
+
+
+#: What can be trained.
+Trained = ModelRef | StageRef
+#: Words of `screener_train` that name no detector.
+STAGE_WORDS = (
+    *(stage for stage in STAGES if stage not in DETECTORS),
+    *(f"{PREFIX}{method}" for method in METHODS),
+)
+
+
+def trained_ref(dataset: int | str, plans: str, word: str) -> Trained:
+    """What a word of `screener_train` names: a detector or a stage.
+
+    Raises:
+        ScreenerError: neither.
+    """
+    if word in STAGE_WORDS:
+        return StageRef(dataset, plans, word)
+    return ModelRef(dataset, plans, word)
 
 
 class PlannedDetector(NamedTuple):
-    """How a detector is to be trained.
+    """How a detector, or a stage, is to be trained.
 
     Attributes:
         stages: in order, each with the plan that it is trained under; networks that come from
@@ -29,8 +86,8 @@ class PlannedDetector(NamedTuple):
     settings: ScreenerSettings
 
 
-def planned_stages(model: ModelRef, more: Sequence[str] = ()) -> PlannedDetector:
-    """Stages and settings of a detector; nothing is written.
+def planned_stages(model: Trained, more: Sequence[str] = ()) -> PlannedDetector:
+    """Stages and settings of a detector or a stage; nothing is written.
 
     Args:
         model: names plan and detector; the plan is there.
@@ -38,6 +95,9 @@ def planned_stages(model: ModelRef, more: Sequence[str] = ()) -> PlannedDetector
     """
     plan = read_plan(plan_file(model.dataset, model.plans))
     settings, own = plan.settings, model.trained_plans
+    if isinstance(model, StageRef):
+        differs = [*model.overrides, *more] if model.overrides else []
+        return PlannedDetector([(model.stage, own)], differs, settings.override(differs))
     if model.spec.overrides:
         pictured = plan.configuration_name == PICTURES
         differs = [*model.spec.overrides, *(model.spec.of_pictures if pictured else ())]
@@ -55,12 +115,12 @@ def planned_stages(model: ModelRef, more: Sequence[str] = ()) -> PlannedDetector
 
 
 def stages_of(
-    model: ModelRef, restart: bool = False, more: Sequence[str] = ()
+    model: Trained, restart: bool = False, more: Sequence[str] = ()
 ) -> list[tuple[str, str]]:
     """Stages of a detector in order, each with the plan that it is trained under.
 
-    The plan of a detector that has settings of its own is made here. Networks that come from
-    elsewhere are left out.
+    The plan of a detector, or a start, that has settings of its own is made here. Networks that
+    come from elsewhere are left out.
 
     Args:
         model: names plan and detector; the plan is there.
@@ -85,25 +145,6 @@ def _lengthened(settings: ScreenerSettings, model: ModelRef) -> list[str]:
         f"{stage}.optimiser.{key}={model.spec.length * getattr(steps, key)}"
         for key in ("steps", "steps_per_epoch", "warmup_steps")
     ]
-
-
-def stages_of_start(
-    dataset: int | str, plans_name: str, name: str, restart: bool = False
-) -> list[tuple[str, str]]:
-    """The stage of a start with its plan, which is made here.
-
-    Args:
-        dataset: number or name.
-        plans_name: that its plan is made from.
-        name: of the start.
-        restart: its plan may change although it was trained.
-
-    Raises:
-        ScreenerError: no plan, or its own plan was trained with other settings.
-    """
-    own = start_plans(plans_name, name)
-    derive_plan(dataset, own, overrides_of(name), plans_name, restart)
-    return [(START, own)]
 
 
 def _sources(settings: ScreenerSettings, model: ModelRef) -> list[str]:

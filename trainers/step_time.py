@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from screener_nnu.detectors import BASELINE, ModelRef
+from screener_nnu.detectors import BASELINE
 from screener_nnu.errors import ScreenerError
 from screener_nnu.inference.map_store import MapStore, maps_folder
 from screener_nnu.inference.models import load_features
@@ -25,7 +25,7 @@ from screener_nnu.plans import ScreenerSettings, read_plan, write_json
 from screener_nnu.sampling.spread import spread
 from screener_nnu.stages import OPTIMISERS, STAGES
 from screener_nnu.trainers.base import ScreenerTrainer
-from screener_nnu.trainers.detector import planned_stages, stages_of
+from screener_nnu.trainers.detector import Trained, planned_stages, stages_of, trained_ref
 from screener_nnu.trainers.loading import PREFETCHED
 from screener_nnu.trainers.run import new_trainer
 from screener_nnu.trainers.stages import trainer_of
@@ -50,7 +50,7 @@ def step_seconds(
     device: torch.device,
     guard: Guard = nullcontext,
 ) -> dict[Step, float]:
-    """Seconds a step of every stage of some detectors that is trained step by step.
+    """Seconds a step of every stage of some detectors or starts that is trained step by step.
 
     Each is trained for a few steps on a few scans under a plan `name`, one stage upon the other,
     since a density needs a descriptor; all of it is removed again, also what an earlier call that
@@ -59,7 +59,7 @@ def step_seconds(
     Args:
         dataset: name.
         base_name: plan of the detectors.
-        detectors: names of `DETECTORS`.
+        detectors: what `screener_train` calls them.
         name: of a plan that is there for the measurement alone.
         device: to train on.
         guard: context of the measurement of one detector, which may catch its errors.
@@ -91,7 +91,7 @@ def step_seconds(
             derive_plan(dataset, name, overrides, base_name)
             for detector in detectors:
                 with guard(detector):
-                    _measure(ModelRef(dataset, name, detector), numbers, device, found, fitted)
+                    _measure(trained_ref(dataset, name, detector), numbers, device, found, fitted)
         finally:
             _remove_maps(dataset, name, {path.name for path in kept}, device)
             _remove(dataset, name)
@@ -131,7 +131,7 @@ def short_schedule(stage: str, numbers: StepNumbers, epochs: int = 1) -> list[st
 
 
 def _measure(
-    model: ModelRef,
+    model: Trained,
     numbers: StepNumbers,
     device: torch.device,
     found: dict[Step, float],

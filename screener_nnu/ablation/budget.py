@@ -1,4 +1,4 @@
-"""A budget of training for each of several detectors: which plans hold the steps that it buys."""
+"""A budget for each of several detectors or starts: which plans hold the steps that it buys."""
 
 from __future__ import annotations
 
@@ -19,12 +19,11 @@ from screener_nnu.ablation.schedules import (
     schedule,
     split_minutes,
 )
-from screener_nnu.detectors import ModelRef
 from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import begun_stages, plan_file
 from screener_nnu.planners.variants import derive_plan
 from screener_nnu.plans import Plan, read_plan
-from screener_nnu.trainers.detector import planned_stages
+from screener_nnu.trainers.detector import Trained, planned_stages, trained_ref
 from screener_nnu.trainers.stages import trainer_of
 from screener_nnu.trainers.step_time import Guard, Step, step_seconds
 
@@ -67,7 +66,7 @@ class Budget:
 
 
 class Assigned(NamedTuple):
-    """A detector under a budget.
+    """A detector, or a start, under a budget.
 
     Attributes:
         model: names plan and detector.
@@ -76,12 +75,12 @@ class Assigned(NamedTuple):
             for or the measurement is lost.
     """
 
-    model: ModelRef
+    model: Trained
     more: tuple[str, ...] = ()
     minutes: float | None = None
 
 
-def chain_of(model: ModelRef) -> list[Link]:
+def chain_of(model: Trained) -> list[Link]:
     """Stages of a detector that are trained step by step, in order."""
     planned, links = planned_stages(model), []
     shared = read_plan(plan_file(model.dataset, model.plans)).settings
@@ -101,6 +100,7 @@ def assign_budget(
     budget: Budget,
     device: torch.device,
     guard: Guard = nullcontext,
+    one_plan: bool = False,
 ) -> list[Assigned]:
     """Gives every detector a plan that holds its budget.
 
@@ -110,16 +110,17 @@ def assign_budget(
     Args:
         dataset: name.
         base_name: plan of the detectors.
-        detectors: names of `DETECTORS`.
+        detectors: what `screener_train` calls them; of stages and starts, too.
         budget: of each.
         device: to measure steps on.
         guard: context of the work for one detector. Where it catches an error, the detector is
             left out; plans are called as if it were there.
+        one_plan: all are assigned the same plan, also those that share no stage.
 
     Raises:
         ScreenerError: a plan of such a name was made of another base plan, or has other steps.
     """
-    models = [ModelRef(dataset, base_name, name) for name in detectors]
+    models = [trained_ref(dataset, base_name, name) for name in detectors]
     if not budget.name:
         return [Assigned(model) for model in models]
     base = read_plan(plan_file(dataset, base_name))
@@ -128,7 +129,7 @@ def assign_budget(
         with guard(model.detector):
             chains[model.detector] = chain_of(model)
     found = {m.detector: Assigned(m) for m in models if not chains.get(m.detector, [None])}
-    for group in _groups(chains).values():
+    for group in _groups(chains, one_plan).values():
         name = _group_name(base_name, [chains[detector] for detector in group], budget)
         of_group = {detector: chains[detector] for detector in group}
         steps = _known_steps(dataset, name, base, of_group)
@@ -159,16 +160,17 @@ def assign_budget(
             more = [w for o in own for w in schedule(o.step[0], steps[o.step], o.optimiser)]
             known = all(link.step in seconds for link in chain)
             spent = sum(steps[o.step] * seconds[o.step] for o in chain) / 60 if known else None
-            found[detector] = Assigned(ModelRef(dataset, name, detector), tuple(more), spent)
+            model = trained_ref(dataset, name, detector)
+            found[detector] = Assigned(model, tuple(more), spent)
     return [found[detector] for detector in detectors if detector in found]
 
 
-def _groups(chains: Mapping[str, Sequence[Link]]) -> dict[str, list[str]]:
+def _groups(chains: Mapping[str, Sequence[Link]], one_plan: bool) -> dict[str, list[str]]:
     """Detectors by the stage that they begin with; what has nothing to train is in none."""
     groups: dict[str, list[str]] = {}
     for detector, chain in chains.items():
         if chain:
-            groups.setdefault(chain[0].step[0], []).append(detector)
+            groups.setdefault("" if one_plan else chain[0].step[0], []).append(detector)
     return groups
 
 
@@ -197,7 +199,7 @@ def _known_steps(
             if stage in begun or steps != optimiser_of(base.settings, stage).steps:
                 known[link.step] = steps
             continue
-        own = plan_file(dataset, ModelRef(dataset, name, detector).trained_plans)
+        own = plan_file(dataset, trained_ref(dataset, name, detector).trained_plans)
         if own.is_file():
             known[link.step] = optimiser_of(read_plan(own).settings, stage).steps
     return known
@@ -207,7 +209,7 @@ def _refuse_other_steps(dataset: str, name: str, known: Mapping[Step, int], step
     """Refuses a plan of the name of a budget that does not keep it."""
     for (stage, detector), number in known.items():
         if number != steps:
-            plans = ModelRef(dataset, name, detector).trained_plans if detector else name
+            plans = trained_ref(dataset, name, detector).trained_plans if detector else name
             raise ScreenerError(
                 f"the plan {plans} has {number} steps for its {stage} stage, not --steps {steps}: "
                 f"delete {plan_file(dataset, plans)} and its results, give --steps {number}, or "

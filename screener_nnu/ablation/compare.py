@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from screener_nnu.ablation.compared import Compared, Table
 from screener_nnu.ablation.costs import Costs, costs_of, made_of
 from screener_nnu.ablation.failures import Failures
 from screener_nnu.ablation.figures import Drawn, Draws, averaged, less, row_of
-from screener_nnu.ablation.run import refuse_other_base, refuse_seen_scans
+from screener_nnu.ablation.run import refuse_other_base, train_planned
 from screener_nnu.ablation.schedules import planned_schedule
 from screener_nnu.ablation.scoring import judge_detector
 from screener_nnu.ablation.slices_figure import SlicesFigure
@@ -27,8 +28,10 @@ from screener_nnu.planners.variants import derive_plan
 from screener_nnu.plans import read_plan
 from screener_nnu.stages import OPTIMISERS
 from screener_nnu.synthetic.cases import PAINTED
-from screener_nnu.trainers.detector import planned_stages, stages_of
-from screener_nnu.trainers.run import train_stage
+from screener_nnu.trainers.detector import planned_stages
+
+# Seconds between reports of those detectors that are judged so far.
+_EARLY_REPORT = 60.0
 
 
 class Request(NamedTuple):
@@ -58,6 +61,8 @@ class Request(NamedTuple):
 def compare_detectors(request: Request, device: torch.device, folder: Path) -> str:
     """Trains what is missing, judges all detectors on synthetic anomalies and writes the report.
 
+    Each is judged as soon as it is trained, and the report grows with it.
+
     Args:
         request: what is to be compared.
         device: to train and score on.
@@ -81,49 +86,94 @@ def compare_detectors(request: Request, device: torch.device, folder: Path) -> s
             dataset, request.plans, request.use, request.anomaly_seed, folder, family
         )
         opened[family] = store, {name: [Drawn.of(one)] for name, one in baselines.items()}
-    runs = _trained(request, dataset, names, device, failures)
-    stores = [store for store, _ in opened.values()]
-    slices = SlicesFigure(stores)
-    drawn: dict[str, dict[str, list[Drawn]]] = {}
-    costs: dict[str, Costs] = {}
-    for name, of_name in runs.items():
-        with failures.guard(name):
-            judged: dict[str, list[Drawn]] = {family: [] for family in opened}
-            for number, one in enumerate(of_name):
-                loaded = one.model.load(device)
-                for store in stores:
-                    counts = judge_detector(one.model, loaded, store, device, folder / "counts")
-                    judged[store.family].append(Drawn.of(counts))
-                if number == 0:
-                    cost = costs_of(one.model, loaded, stores[0].cases, stores[0].names, device)
-                    slices.add(one.model, loaded, device)
-            # Kept where all of it succeeded.
-            drawn[name], costs[name] = judged, cost
-    tables = []
-    for family, (store, of_baselines) in opened.items():
-        rows = {name: of_families[family] for name, of_families in drawn.items()} | of_baselines
-        left_out = [c for c in getattr(store.settings.split, request.use) if c not in store.names]
-        compared = _compared(rows, names[0])
-        tables.append(Table(family, compared, list(drawn), list(store.names), left_out))
-    about = _about(request, dataset, {name: runs[name] for name in drawn}, stores[0])
-    return write_comparison(tables, costs, specs, folder, about, slices.draw(), failures.reasons)
+    judged = _Judged([store for store, _ in opened.values()], device, folder)
+    runs = _assigned(request, dataset, names, device, failures)
+
+    def report(seeds: int) -> str:
+        tables = []
+        for family, (store, of_baselines) in opened.items():
+            rows = {name: of_families[family] for name, of_families in judged.drawn.items()}
+            held_out = getattr(store.settings.split, request.use)
+            left_out = [case for case in held_out if case not in store.names]
+            compared = _compared(rows | of_baselines, names[0])
+            tables.append(Table(family, compared, list(rows), list(store.names), left_out))
+        of_rows = {name: runs[name] for name in judged.drawn}
+        about = _about(request, dataset, of_rows, store, seeds)
+        slices = judged.slices.draw(list(judged.drawn))
+        return write_comparison(
+            tables, judged.costs, specs, folder, about, slices, failures.reasons
+        )
+
+    reported = time.monotonic()
+    for number in range(request.seeds):
+        for name in failures.left(list(runs)):
+            with failures.guard(name):
+                one = runs[name][number]
+                train_planned(one.model, one.more, request.plans, device)
+                judged.add(ModelRef(dataset, one.model.plans, name))
+            if name in failures.reasons:
+                judged.drop(name)
+            # While all have one run: rows of unequal numbers of runs would not compare.
+            if number == 0 and time.monotonic() - reported > _EARLY_REPORT:
+                report(seeds=1)
+                reported = time.monotonic()
+    return report(request.seeds)
 
 
-def _trained(
+class _Judged:
+    """What detectors were found worth; each is judged as soon as it is trained.
+
+    Args:
+        stores: anomalies of each family.
+        device: to score on.
+        folder: of the report.
+
+    Attributes:
+        drawn: by detector and family, one a run.
+        costs: by detector, of its first run.
+        slices: picture of the maps of first runs.
+    """
+
+    def __init__(self, stores: Sequence[AnomalyStore], device: torch.device, folder: Path) -> None:
+        """Nothing is judged yet."""
+        self.stores, self.device, self.folder = stores, device, folder
+        self.drawn: dict[str, dict[str, list[Drawn]]] = {}
+        self.costs: dict[str, Costs] = {}
+        self.slices = SlicesFigure(stores)
+
+    def add(self, model: ModelRef) -> None:
+        """Judges one more run of a detector; kept where all of it succeeds."""
+        loaded, counts = model.load(self.device), self.folder / "counts"
+        found = {
+            store.family: Drawn.of(judge_detector(model, loaded, store, self.device, counts))
+            for store in self.stores
+        }
+        name, first = model.detector, self.stores[0]
+        if name not in self.drawn:
+            cost = costs_of(model, loaded, first.cases, first.names, self.device)
+            self.slices.add(model, loaded, self.device)
+            self.costs[name] = cost
+            self.drawn[name] = {family: [] for family in found}
+        for family, one in found.items():
+            self.drawn[name][family].append(one)
+
+    def drop(self, name: str) -> None:
+        """Forgets a detector one of whose runs failed."""
+        self.drawn.pop(name, None)
+        self.costs.pop(name, None)
+
+
+def _assigned(
     request: Request, dataset: str, names: list[str], device: torch.device, failures: Failures
 ) -> dict[str, list[Assigned]]:
-    """Runs of every detector that could be trained."""
+    """Runs of every detector, with their plans."""
     assigned = assign_budget(dataset, request.plans, names, request.budget, device, failures.guard)
     runs: dict[str, list[Assigned]] = {}
     for one in assigned:
         name = one.model.detector
         with failures.guard(name):
             runs[name] = _seeded(one, request.seeds, request.budget)
-    for number in range(request.seeds):
-        for name in failures.left(list(runs)):
-            with failures.guard(name):
-                _train(runs[name][number], request.plans, device)
-    return {name: runs[name] for name in failures.left(list(runs))}
+    return runs
 
 
 def _seeded(one: Assigned, seeds: int, budget: Budget) -> list[Assigned]:
@@ -137,23 +187,13 @@ def _seeded(one: Assigned, seeds: int, budget: Budget) -> list[Assigned]:
         begun = begun_stages(dataset, name) if budget.name else OPTIMISERS
         joined = [word for s in OPTIMISERS if s not in begun for word in planned_schedule(base, s)]
         derive_plan(dataset, name, [*words, *joined], model.plans, restart=bool(budget.name))
-        run = Assigned(ModelRef(dataset, name, model.detector), one.more, one.minutes)
+        run = one._replace(model=ModelRef(dataset, name, model.detector))
         expected = base.with_settings(base.settings.override(words))
         for stage, plans in planned_stages(run.model, run.more).stages:
             if plans == name:
                 refuse_other_base(dataset, stage, name, model.plans, expected)
         runs.append(run)
     return runs
-
-
-def _train(one: Assigned, base_name: str, device: torch.device) -> None:
-    """Trains what a detector lacks, on no scan that the base plan holds out."""
-    model, more = one.model, one.more
-    dataset = str(model.dataset)
-    held_out = read_plan(plan_file(dataset, base_name)).settings.split
-    for stage, plans in stages_of(model, more=more):
-        refuse_seen_scans(dataset, plans, held_out)
-        train_stage(dataset, stage, plans, device)
 
 
 def _compared(runs: dict[str, list[Drawn]], first: str) -> dict[str, Compared]:
@@ -179,13 +219,14 @@ def _about(
     dataset: str,
     runs: dict[str, list[Assigned]],
     store: AnomalyStore,
+    seeds: int,
 ) -> dict[str, object]:
     """What the report says of its making."""
     elsewhere = {
         f"{stage} of {plans}"
         for of_detector in runs.values()
         for one in of_detector
-        for stage, plans in _from_elsewhere(one.model, one.more)
+        for stage, plans in _from_elsewhere(dataset, one)
     }
     return {
         "dataset": dataset,
@@ -197,11 +238,13 @@ def _about(
         "budget_steps": request.budget.steps,
         "budget_minutes": request.budget.minutes,
         "minutes": {name: of_detector[0].minutes for name, of_detector in runs.items()},
-        "seeds": request.seeds,
+        "seeds": seeds,
         "elsewhere": sorted(elsewhere) if request.budget.name else [],
     }
 
 
-def _from_elsewhere(model: ModelRef, more: Sequence[str]) -> list[tuple[str, str]]:
+def _from_elsewhere(dataset: str, one: Assigned) -> list[tuple[str, str]]:
     """Trained stages that are no part of the comparison, so that no budget holds them."""
-    return [one for one in made_of(model) if one not in planned_stages(model, more).stages]
+    planned = planned_stages(one.model, one.more).stages
+    made = made_of(ModelRef(dataset, one.model.plans, one.model.detector))
+    return [stage for stage in made if stage not in planned]

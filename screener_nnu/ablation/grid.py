@@ -88,7 +88,7 @@ def grid_cells(
     return list(dict.fromkeys([*cells, *(Cell.parse(text) for text in more)]))
 
 
-def stages_of(cell: Cell, base_name: str, base: ScreenerSettings) -> list[StagePlan]:
+def stages_of_cell(cell: Cell, base_name: str, base: ScreenerSettings) -> list[StagePlan]:
     """The stages of a cell in order, the density last.
 
     Descriptors differ by loss and seed, learned conditions by kind and seed (their loss is that of

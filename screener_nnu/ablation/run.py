@@ -1,4 +1,4 @@
-"""Trains the stages of a grid; what is finished stays, what was killed goes on."""
+"""Trains what a comparison needs; what is finished stays, what was killed goes on."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 import torch
 
-from screener_nnu.ablation.grid import Cell, StagePlan, stages_of
+from screener_nnu.ablation.grid import Cell, StagePlan, stages_of_cell
 from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import plan_file
 from screener_nnu.planners.variants import derive_plan
 from screener_nnu.plans import Plan, SplitSettings, read_plan
+from screener_nnu.trainers.detector import Trained, stages_of
 from screener_nnu.trainers.run import train_stage
 from screener_nnu.trainers.stages import trainer_of
 
@@ -34,7 +35,7 @@ def train_cells(
     plans: dict[Cell, str] = {}
     needed: dict[StagePlan, None] = {}
     for cell in cells:
-        stages = stages_of(cell, base_name, base.settings)
+        stages = stages_of_cell(cell, base_name, base.settings)
         needed |= dict.fromkeys(stages)
         plans[cell] = stages[-1].plans_name
     # Densities last: all networks are there when the first of them starts.
@@ -50,6 +51,24 @@ def train_cells(
             refuse_other_base(dataset, stage.stage, stage.plans_name, base_name, expected)
         train_stage(dataset, stage.stage, stage.plans_name, device)
     return plans
+
+
+def train_planned(
+    model: Trained, more: Sequence[str], base_name: str, device: torch.device
+) -> None:
+    """Trains what a detector or a start lacks, on no scan that a base plan holds out.
+
+    Args:
+        model: what to train.
+        more: settings of its own plan, see `trainers.detector.stages_of`.
+        base_name: plan of the comparison.
+        device: to train on.
+    """
+    dataset = str(model.dataset)
+    held_out = read_plan(plan_file(dataset, base_name)).settings.split
+    for stage, plans in stages_of(model, more=more):
+        refuse_seen_scans(dataset, plans, held_out)
+        train_stage(dataset, stage, plans, device)
 
 
 def refuse_other_base(

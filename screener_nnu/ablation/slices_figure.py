@@ -67,12 +67,11 @@ class SlicesFigure:
         for panel, values in zip(self.panels, maps, strict=True):
             panel.maps[model.detector] = values
 
-    def draw(self) -> bytes:
-        """The picture, a row a kind and a column a detector."""
+    def draw(self, names: Sequence[str]) -> bytes:
+        """The picture, a row a kind and a column for each of some detectors."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure as Canvas
 
-        names = list(self.panels[0].maps)
         heights = [
             panel.image.shape[0] / panel.image.shape[1] * panel.shape for panel in self.panels
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("-d", required=True, metavar="DATASET", help="labelled dataset, name or number")
     add("--source", required=True, help="pre-trained dataset, name or number")
     add("--num_cases", required=True, type=positive, nargs="+", help="sizes of the training set")
-    add("--folds", type=int, default=5, help="folds of the cross-validation [5]")
+    add_fine_tuning_budget(add)
     add("--seeds", type=positive, default=1, help="repetitions with other training cases [1]")
     add(
         "--init",
@@ -55,8 +55,6 @@ def build_parser() -> argparse.ArgumentParser:
         f"{', '.join(METHODS)} or a checkpoint file, each [scratch student]; with :tuned at its "
         "end it is trained by FineTuningTrainer",
     )
-    add("--epochs", type=positive, default=1000, help="epochs [1000, as nnU-Net]")
-    add("--iterations", type=positive, default=250, help="iterations an epoch [250, as nnU-Net]")
     add("--nsd_tolerance", type=float, default=2.0, metavar="MM", help="of the surface Dice [2]")
     add("-p", default=DEFAULT_PLANS_NAME, metavar="PLANS", help="plan of the source")
     fine_tuning_settings(add)
@@ -79,13 +77,26 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def add_fine_tuning_budget(add: Callable[..., Any]) -> None:
+    """Arguments for the folds of a benchmark and the length of its trainings."""
+    add("--folds", type=int, default=5, help="folds of the cross-validation [5]")
+    add("--epochs", type=positive, default=1000, help="epochs [1000, as nnU-Net]")
+    add("--iterations", type=positive, default=250, help="iterations an epoch [250, as nnU-Net]")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point."""
     args = build_parser().parse_args(arguments)
-    run_command(lambda: _benchmark(args))
+    run_command(lambda: benchmark(args))
 
 
-def _benchmark(args: argparse.Namespace) -> None:
+def benchmark(args: argparse.Namespace, notes: Sequence[str] = ()) -> None:
+    """Trains and reports what the arguments of the command ask for.
+
+    Args:
+        args: of `build_parser`.
+        notes: sentences for the report about how the starts were made.
+    """
     from screener_nnu.paths import dataset_name, results_folder, set_default_folders
 
     set_default_folders()
@@ -126,7 +137,7 @@ def _benchmark(args: argparse.Namespace) -> None:
     configuration = source_plan.configuration_name
     runs = plan_runs(dataset.name, dataset.folder, dataset.cases, design, names, configuration)
     failures = changed_runs(runs) if args.report_only else _train(runs, every_plan, dataset, args)
-    settings = _settings(args, design, dataset, source, starts)
+    settings = {**_settings(args, design, dataset, source, starts), "notes": list(notes)}
     print(report(dataset, runs, failures | lost, settings, folder, maps))
     print(f"written to {folder}")
     if failures:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from screener_nnu.commands._cluster import add_cluster_options, cluster_of
 from screener_nnu.commands._run import run
-from screener_nnu.detectors import DETECTORS, STUDENT, ModelRef
+from screener_nnu.detectors import DETECTORS, STUDENT
 from screener_nnu.plans import CONFIGURATIONS
 from screener_nnu.stages import STAGES
 from screener_nnu.starts import METHODS, PREFIX
@@ -119,14 +119,7 @@ def _refuse_other_configuration(arguments: argparse.Namespace) -> None:
 
 def _stages(arguments: argparse.Namespace) -> list[tuple[str, str]]:
     """The stages to train, each with its plan."""
-    from screener_nnu.trainers.detector import stages_of, stages_of_start
+    from screener_nnu.trainers.detector import stages_of, trained_ref
 
-    if arguments.stage in STAGES and arguments.stage not in DETECTORS:
-        return [(arguments.stage, arguments.plans)]
-    start = arguments.stage.removeprefix(PREFIX)
-    if start != arguments.stage:
-        return stages_of_start(arguments.dataset, arguments.plans, start, arguments.restart)
-    detector = STUDENT if arguments.stage == _CHAIN else arguments.stage
-    return stages_of(
-        ModelRef(arguments.dataset, arguments.plans, detector), restart=arguments.restart
-    )
+    word = STUDENT if arguments.stage == _CHAIN else arguments.stage
+    return stages_of(trained_ref(arguments.dataset, arguments.plans, word), arguments.restart)

@@ -64,8 +64,8 @@ def write_report(
     Args:
         folder: where to.
         summary: the figures.
-        settings: what was asked for; plain values, with `dataset`, `nsd_tolerance_mm` and `unit`,
-            mm or pixels.
+        settings: what was asked for; plain values, with `dataset`, `nsd_tolerance_mm`, `unit`,
+            mm or pixels, and `notes`, sentences about how the starts were made.
         runs: all trainings of the design.
         records: figures of the finished ones.
         floors: by their names.
@@ -125,6 +125,7 @@ def markdown(
         f"Folds: {settings['folds']}; seeds: {settings['seeds']}; {settings['epochs']} epochs of "
         f"{settings['iterations']} iterations from every start; source {settings['source']}, "
         f"{settings['plans']}. {settings['finished']} of {runs} trainings are finished.",
+        *settings["notes"],
     ]
     titles = {
         "dice": "Dice",

@@ -341,11 +341,11 @@ def test_a_killed_comparison_goes_on(
     world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: list[Any]
 ) -> None:
     """Both families of anomalies, minutes, and a stop between two stages."""
-    from screener_nnu.ablation import compare
+    from screener_nnu.ablation import run
 
     words = ["901", "--detectors", "knn", "autoencoder", "--minutes", "0.05", "--kinds", "both"]
     words += ["-device", "cpu"]
-    train, trained = compare.train_stage, []
+    train, trained = run.train_stage, []
 
     def stopped(dataset: str, stage: str, plans: str, device: Any) -> None:
         if stage == "baseline" and len(trained) == 2:
@@ -354,7 +354,7 @@ def test_a_killed_comparison_goes_on(
         trained.append(plans)
         train(dataset, stage, plans, device)
 
-    monkeypatch.setattr(compare, "train_stage", stopped)
+    monkeypatch.setattr(run, "train_stage", stopped)
     with pytest.raises(SystemExit):
         main(words)
     done = {p: p.stat().st_mtime_ns for p in results_folder(NAME).rglob("checkpoint_final.pth")}

@@ -12,7 +12,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from screener_nnu.ablation import compare, scoring
+from screener_nnu.ablation import compare, run, scoring
 from screener_nnu.ablation.compare_report import _minutes_lines
 from screener_nnu.ablation.figures import auroc_draws, less, table_row
 from screener_nnu.ablation.judged import Judged
@@ -95,7 +95,7 @@ def test_a_detector_that_breaks_does_not_cost_the_table(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """One cannot be trained, one has scores that are no numbers; the others have their rows."""
-    train, score = compare.train_stage, scoring.score_scan
+    train, score = run.train_stage, scoring.score_scan
 
     def broken(dataset: str, stage: str, plans: str, device: Any) -> None:
         if stage == "distillation":
@@ -106,13 +106,24 @@ def test_a_detector_that_breaks_does_not_cost_the_table(
         found = score(*arguments, **options)
         return found._replace(scores=np.full_like(found.scores, np.nan))
 
-    monkeypatch.setattr(compare, "train_stage", broken)
+    monkeypatch.setattr(run, "train_stage", broken)
+    early: list[int] = []
+    write = compare.write_comparison
+
+    def noted(tables: Any, *more: Any) -> str:
+        early.append(len(tables[0].detectors))
+        return write(tables, *more)
+
+    monkeypatch.setattr(compare, "write_comparison", noted)
+    monkeypatch.setattr(compare, "_EARLY_REPORT", 0.0)
     monkeypatch.setattr(scoring, "score_scan", without_numbers)
     words = ["901", "--detectors", "padim", "student", "autoencoder", "knn", "-device", "cpu"]
     main([*words, "-o", str(tmp_path / "a")])
     with (tmp_path / "a" / "detectors.csv").open(newline="") as stream:
         rows = {row["method"] for row in csv.DictReader(stream)}
     assert rows == {"padim", "knn", *BASELINES}
+    # The table grows with every detector that is judged, and is written once more at the end.
+    assert early == [1, 1, 1, 2, 2]
     stored = json.loads((tmp_path / "a" / "detectors.json").read_text())
     assert set(stored["failed"]) == {"student", "autoencoder"}
     assert stored["failed"]["student"] == "the loss is NaN"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from screener_nnu.ablation.grid import Cell, StagePlan, grid_cells, stages_of
+from screener_nnu.ablation.grid import Cell, StagePlan, grid_cells, stages_of_cell
 from screener_nnu.errors import ScreenerError
 from screener_nnu.plans import ScreenerSettings
 
@@ -31,7 +31,7 @@ def test_grid_is_the_product_and_single_cells_come_once() -> None:
 
 
 def test_the_plans_own_combination_trains_the_plans_own_networks(base: ScreenerSettings) -> None:
-    stages = stages_of(Cell("infonce", "masking_invariant", "flow"), "P", base)
+    stages = stages_of_cell(Cell("infonce", "masking_invariant", "flow"), "P", base)
     assert [(s.stage, s.plans_name, s.overrides) for s in stages[:2]] == [
         ("descriptor", "P", ()),
         ("condition", "P", ()),
@@ -55,7 +55,7 @@ def test_networks_are_shared_by_loss_condition_and_seed(base: ScreenerSettings) 
         ["gaussian", "flow"],
         2,
     )
-    needed = {stage for cell in cells for stage in stages_of(cell, "P", base)}
+    needed = {stage for cell in cells for stage in stages_of_cell(cell, "P", base)}
     by_stage: dict[str, set[str]] = {}
     for stage in needed:
         by_stage.setdefault(stage.stage, set()).add(stage.plans_name)
@@ -73,13 +73,13 @@ def test_plan_of_one_name_has_one_set_of_settings(base: ScreenerSettings) -> Non
     cells = grid_cells(["infonce", "vicreg"], ["ape", "masking_invariant"], ["flow"], 2)
     settings: dict[str, set[tuple[str, ...]]] = {}
     for cell in cells:
-        for stage in stages_of(cell, "P", base):
+        for stage in stages_of_cell(cell, "P", base):
             settings.setdefault(stage.plans_name, set()).add(stage.overrides)
     assert all(len(found) == 1 for found in settings.values()), settings
 
 
 def test_untrained_networks_need_no_stage(base: ScreenerSettings) -> None:
-    (only,) = stages_of(Cell("untrained", "masking_invariant", "gaussian", 1), "P", base)
+    (only,) = stages_of_cell(Cell("untrained", "masking_invariant", "gaussian", 1), "P", base)
     assert only.stage == "density"
     assert {
         "density.descriptor_plans=untrained",
@@ -105,9 +105,9 @@ def test_wrong_cells_are_named(text: str, message: str) -> None:
 
 def test_networks_that_the_plans_density_borrows_are_shared(base: ScreenerSettings) -> None:
     borrowed = base.override(["density.descriptor_plans=Q", "density.condition_plans=R"])
-    stages = stages_of(Cell("infonce", "masking_invariant", "flow"), "P", borrowed)
+    stages = stages_of_cell(Cell("infonce", "masking_invariant", "flow"), "P", borrowed)
     assert stages[:2] == [StagePlan("descriptor", "Q", None), StagePlan("condition", "R", None)]
     assert stages[2].overrides is not None
     assert {"density.descriptor_plans=Q", "density.condition_plans=R"} < set(stages[2].overrides)
-    other = stages_of(Cell("vicreg", "ape", "flow", 1), "P", borrowed)
+    other = stages_of_cell(Cell("vicreg", "ape", "flow", 1), "P", borrowed)
     assert [stage.plans_name for stage in other[:2]] == ["P_vicreg_seed1", "P_ape_seed1"]

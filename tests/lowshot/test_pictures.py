@@ -99,7 +99,7 @@ def test_surface_dice_counts_pixels(dataset: LabelledDataset, runs: list[LowShot
 def test_the_report_says_pixels(runs: list[LowShotRun], made_up: Any) -> None:
     settings: dict[str, Any] = {"dataset": "Dataset502_Lesions", "source": "Dataset901_Trunk"}
     settings |= {"plans": "ScreenerPlans", "folds": 3, "seeds": 1, "epochs": 1, "iterations": 1}
-    settings |= {"finished": len(runs), "nsd_tolerance_mm": 2.0, "unit": "pixels"}
+    settings |= {"finished": len(runs), "nsd_tolerance_mm": 2.0, "unit": "pixels", "notes": []}
     summary = summarise(runs, made_up(runs), {}, {run.name: np.zeros(1) for run in runs})
     assert "## Normalised surface Dice, 2 pixels" in markdown(summary, settings, len(runs), {})
 

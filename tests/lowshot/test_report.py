@@ -36,6 +36,7 @@ SETTINGS: dict[str, Any] = {
     "epochs": 20,
     "iterations": 5,
     "nsd_tolerance_mm": 2.0,
+    "notes": ["Pre-training of each start: 5 min of steps."],
     "finished": 24,
 }
 
@@ -79,6 +80,7 @@ def means(records: list[Record], start: str, num_cases: int) -> np.ndarray:
 def test_table_says_what_the_records_say(written: tuple[str, Path, list[Record]]) -> None:
     text, folder, records = written
     assert (folder / "lowshot.md").read_text() == text
+    assert SETTINGS["notes"][0] in text
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in text.splitlines()
