@@ -252,7 +252,7 @@ class ScreenerPlanner:
         return ContrastSettings(
             optimiser=preset.descriptor,
             loss=preset.loss,
-            channels=preset.channels,
+            channels=_channels(preset),
             head_width=preset.head_width,
             volumes_per_step=preset.volumes,
             positives=preset.positives,
@@ -274,6 +274,8 @@ class ScreenerPlanner:
             f"each further one, up to {fit.preset.max_width}",
             "memory": f"{fit.estimate_gb:.1f} GB of {self.memory_gb:.0f} GB estimated for a "
             f"descriptor step; {given_way}",
+            "channels": f"{_channels(fit.preset)} of descriptor and condition: the preset's, and "
+            "no more than the last stage of the network has, of which they are a linear map",
             "pooling": self.kind.why_pooling(fit),
             "volumes_per_step": f"{fit.preset.volumes} pairs a step, as many as memory and the "
             "paper's number of voxels a step allow",
@@ -283,3 +285,12 @@ class ScreenerPlanner:
             "split": f"{len(split.train)} scans to train on{known}; {100 * share:.0f} % (1 to "
             f"{most}) to validate; {self.num_test} kept for evaluation",
         }
+
+
+def _channels(preset: Preset) -> int:
+    """Of descriptor and condition.
+
+    They are a linear map of the network's last stage. With more of them than that has, some
+    directions would be exactly empty, and a density would model noise there.
+    """
+    return min(preset.channels, preset.base_width)

@@ -5,29 +5,20 @@ Its models are stock ones: nnU-Net predicts with them where screener_nnu was nev
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
-from screener_nnu.checkpoints import write_checkpoint
-from screener_nnu.errors import ScreenerError
-from screener_nnu.finetuning.checkpoint import (
-    SEGMENTATION_HEADS,
-    STOCK_TRAINER,
-    read_checkpoint,
-    unwrap,
-)
+from screener_nnu.finetuning.checkpoint import SEGMENTATION_HEADS, unwrap
 from screener_nnu.finetuning.settings import FineTuningSettings
-from screener_nnu.stage_checkpoint import check_finite
+from screener_nnu.trainers.stock_named import StockNamedTrainer
 
 HEADS, DECODER, ENCODER = "heads", "decoder", "encoder"
 _POWER = 0.9
 
 
-class FineTuningTrainer(nnUNetTrainer):
+class FineTuningTrainer(StockNamedTrainer):
     """Warm-up, lower learning rates for transferred layers, freezing; see `FineTuningSettings`.
 
     Whether weights were transferred is seen by comparing the network with its random start, so that
@@ -108,41 +99,20 @@ class FineTuningTrainer(nnUNetTrainer):
         self._step_of_epoch += 1
         return super().train_step(batch)
 
-    def save_checkpoint(self, filename: str) -> None:
-        """nnU-Net's checkpoint under the stock trainer's name, whole or not at all."""
-        if self.local_rank != 0 or self.disable_checkpointing:
-            return
-        scaler = self.grad_scaler
-        checkpoint = {
-            "network_weights": unwrap(self.network).state_dict(),
-            "optimizer_state": self.optimizer.state_dict(),
-            "grad_scaler_state": None if scaler is None else scaler.state_dict(),
-            "logging": self.logger.get_checkpoint(),
-            "_best_ema": self._best_ema,
-            "current_epoch": self.current_epoch + 1,
-            "init_args": self.my_init_kwargs,
-            "trainer_name": STOCK_TRAINER,
-            "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
-            "transferred": self.transferred,
-        }
-        try:
-            check_finite({"network_weights": checkpoint["network_weights"]})
-        except ScreenerError as error:
-            raise ScreenerError(
-                f"the fine-tuning went astray in epoch {self.current_epoch + 1}: {error}. Train it "
-                "anew (--restart) with a lower learning_rate; the last sound checkpoint stays in "
-                f"{self.output_folder}"
-            ) from error
-        write_checkpoint(checkpoint, Path(filename))
+    def more_values(self) -> dict[str, Any]:
+        """Whether there were weights to start from."""
+        return {"transferred": self.transferred}
 
-    def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
-        """Takes up a training where its checkpoint left it."""
-        checkpoint = filename_or_checkpoint
-        if not isinstance(checkpoint, dict):
-            checkpoint = read_checkpoint(
-                Path(checkpoint)
-            )  # says more than nnU-Net of a damaged one
-        super().load_checkpoint(filename_or_checkpoint)
+    def went_astray(self, reason: str) -> str:
+        """What is said of weights that are no numbers."""
+        return (
+            f"the fine-tuning went astray in epoch {self.current_epoch + 1}: {reason}. Train it "
+            "anew (--restart) with a lower learning_rate; the last sound checkpoint stays in "
+            f"{self.output_folder}"
+        )
+
+    def take_up(self, checkpoint: dict[str, Any]) -> None:
+        """Whether there were weights to start from."""
         self.transferred = bool(checkpoint.get("transferred", True))
 
 

@@ -84,14 +84,15 @@ def require_writable(places: Mapping[str, Path]) -> None:
 
 
 def fine_tuning_settings(add: Callable[..., Any]) -> None:
-    """The argument for settings of `FineTuningTrainer`, as `args.settings`."""
+    """The argument for settings of our trainers, as `args.settings`."""
     add(
         "-o",
         dest="settings",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="a setting of FineTuningTrainer (starts with :tuned), for instance encoder_factor=0.1",
+        help="a setting of FineTuningTrainer (starts with :tuned), for instance "
+        "encoder_factor=0.1, or of ProbeTrainer (with :probe), for instance hidden=128",
     )
 
 
@@ -99,13 +100,21 @@ def check_settings_used(starts: Iterable[Start], settings: Sequence[str]) -> Non
     """Refuses settings that no start looks at.
 
     Raises:
-        ScreenerError: there are settings, but all starts are trained by nnU-Net's own trainer.
+        ScreenerError: all starts are trained by nnU-Net's own trainer, or the trainers of the
+            others have no such setting.
     """
-    if settings and not any(start.tuned for start in starts):
-        raise ScreenerError(
-            f"-o {settings[0]} is a setting of FineTuningTrainer, which no start asks for: write "
-            "--init student:tuned, or leave -o out"
-        )
+    trainers = {start.tuned.trainer: start.tuned.keys() for start in starts if start.tuned}
+    known = {key for keys in trainers.values() for key in keys}
+    for word in settings:
+        key = word.partition("=")[0]
+        if not trainers:
+            raise ScreenerError(
+                f"-o {word} is a setting of FineTuningTrainer or ProbeTrainer, which no start asks "
+                "for: write --init student:tuned or student:probe, or leave -o out"
+            )
+        if key not in known:
+            listed = "; ".join(f"{name}: {', '.join(keys)}" for name, keys in trainers.items())
+            raise ScreenerError(f"no fine-tuning setting '{key}'; known: {listed}")
 
 
 def worker_processes(wanted: int | None) -> int:

@@ -106,8 +106,8 @@ def _fine_tune(args: argparse.Namespace) -> None:
         plan.name,
         fold,
         start.weights,
-        args.epochs or (start.tuned.epochs if start.tuned else 1000),
-        args.iterations or (start.tuned.iterations if start.tuned else 250),
+        args.epochs or getattr(start.tuned, "epochs", 1000),
+        args.iterations or getattr(start.tuned, "iterations", 250),
         trainer=start.trainer,
         configuration=plan.configuration_name,
     )
@@ -121,15 +121,16 @@ def _fine_tune(args: argparse.Namespace) -> None:
 
 
 def _choose_start(args: argparse.Namespace, source: str, source_plan: StockPlan) -> Start:
-    from screener_nnu.finetuning.starts import STUDENT, TUNED, find_start, make_start
+    from screener_nnu.finetuning.starts import STUDENT, find_start, make_start, parted
 
     if args.chk is None:
         return find_start(args.init, source, args.p, source_plan, args.settings)
-    if args.init.removesuffix(TUNED) != STUDENT:
+    name, word = parted(args.init)
+    if name != STUDENT:
         raise ScreenerError(
             f"--init {args.init} says where to start from: leave -chk out, or --init"
         )
-    return make_start(STUDENT, args.chk, args.init.endswith(TUNED), args.settings)
+    return make_start(STUDENT, args.chk, word, args.settings)
 
 
 def _training_cases(args: argparse.Namespace, dataset: LabelledDataset) -> dict[str, list[str]]:

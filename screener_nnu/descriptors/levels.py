@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -13,11 +12,10 @@ from screener_nnu.descriptors.base import Descriptor, freeze
 from screener_nnu.descriptors.cells import average_cells, padded_to
 from screener_nnu.descriptors.kept_channels import draw_channels, of_each_map
 from screener_nnu.errors import ScreenerError
+from screener_nnu.networks.levels import levels_of, run_levels
 from screener_nnu.networks.planes import from_planes, is_of_planes, to_planes
 from screener_nnu.plans import Shape
 from screener_nnu.setting_values import CountOrNone
-
-OUTPUT = "output"
 
 
 @dataclass(frozen=True)
@@ -68,21 +66,21 @@ class LevelsDescriptor(Descriptor):
         self, network: nn.Module, levels: Sequence[str], most_channels: int = 0, seed: int = 0
     ) -> None:
         """Checks the names and draws the channels."""
-        known = _levels(network)
+        known = levels_of(network)
         wrong = [name for name in levels if name not in known]
         if wrong or not levels or len(set(levels)) != len(levels):
             raise ScreenerError(
                 f"levels must be some of {', '.join(known)}, each once, but are "
                 f"{', '.join(levels) or 'none'}"
             )
-        widths = [known[name][0] for name in levels]
+        widths = [known[name].channels for name in levels]
         kept = draw_channels(sum(widths), most_channels, seed)
         super().__init__(len(kept), "levels", *levels)
         self.network = freeze(network)
         self.levels = tuple(levels)
-        self.divisor = known[f"encoder_{len(network.encoder.stages) - 1}"][1]  # type: ignore[union-attr, arg-type]
+        self.divisor = known[f"encoder_{len(network.encoder.stages) - 1}"].stride  # type: ignore[union-attr, arg-type]
         self._widths = widths
-        self._strides = {name: known[name][1] for name in levels}
+        self._strides = {name: known[name].stride for name in levels}
         self.register_buffer("kept", kept)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -106,8 +104,6 @@ class LevelsDescriptor(Descriptor):
 
     def _run(self, image: torch.Tensor, take: Callable[[str, torch.Tensor], None]) -> None:
         """Hands over every level of the network; the decoder runs only where it is asked for."""
-        encoder: Any = self.network.encoder
-        decoder: Any = self.network.decoder
         if is_of_planes(self.network):
             batch, give = len(image), take
             image = to_planes(image)
@@ -115,23 +111,8 @@ class LevelsDescriptor(Descriptor):
             def take(name: str, maps: torch.Tensor) -> None:
                 give(name, from_planes(maps, batch))
 
-        skips = encoder(image)
-        for k, maps in enumerate(skips):
-            take(f"encoder_{k}", maps)
-        if all(name.startswith("encoder_") for name in self.levels):
-            return
-        # Hooks live for one call: a copy of the network would keep those of the original.
-        hooks = [
-            stage.register_forward_hook(lambda _, __, maps, k=k: take(f"decoder_{k}", maps))
-            for k, stage in enumerate(reversed(decoder.stages))
-        ]
-        try:
-            outputs = decoder(skips)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        # Finest first, where the network has deep supervision.
-        take(OUTPUT, outputs[0] if isinstance(outputs, (list, tuple)) else outputs)
+        decoder = not all(name.startswith("encoder_") for name in self.levels)
+        run_levels(self.network, image, take, decoder)
 
 
 def level_names(network: nn.Module) -> tuple[str, ...]:
@@ -140,28 +121,4 @@ def level_names(network: nn.Module) -> tuple[str, ...]:
     Raises:
         ScreenerError: the network has no encoder and decoder as those of nnU-Net have.
     """
-    return tuple(_levels(network))
-
-
-def _levels(network: nn.Module) -> dict[str, tuple[int, Shape]]:
-    """Channels and stride of each level."""
-    try:
-        encoder: Any = network.encoder
-        decoder: Any = network.decoder
-        strides, stride = [], (1, 1, 1)
-        for step in encoder.strides:
-            # A network of planes has strides in plane alone.
-            per_axis = [1, *step][-3:]
-            stride = tuple(a * int(b) for a, b in zip(stride, per_axis, strict=True))  # type: ignore[assignment]
-            strides.append(stride)
-        widths = [int(n) for n in encoder.output_channels]
-        stages, output = len(decoder.stages), int(decoder.seg_layers[-1].out_channels)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ScreenerError(
-            f"{type(network).__name__} has no levels to choose from: they are those of nnU-Net's "
-            "UNets, which have an encoder and a decoder"
-        ) from error
-    sizes = list(zip(widths, strides, strict=True))
-    levels = {f"encoder_{k}": size for k, size in enumerate(sizes)}
-    levels |= {f"decoder_{k}": size for k, size in enumerate(sizes[:stages])}
-    return levels | {OUTPUT: (output, strides[0])}
+    return tuple(levels_of(network))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from screener_nnu.errors import ScreenerError
 from screener_nnu.finetuning.checkpoint import SEGMENTATION_HEADS
+from screener_nnu.networks.probed import backbone_of
 from screener_nnu.plans import StockPlan
 
 TRANSFERRED, RESET, MISSING, MISMATCH, UNUSED = (
@@ -152,7 +153,8 @@ def _network_shapes(plan: StockPlan, dataset_json: Mapping[str, Any]) -> dict[st
             allow_init=False,
             deep_supervision=True,
         )
-    return {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+    weights = backbone_of(network).state_dict()
+    return {key: tuple(tensor.shape) for key, tensor in weights.items()}
 
 
 def _shape(shape: tuple[int, ...] | None) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from screener_nnu.errors import ScreenerError
 from screener_nnu.finetuning.description import read_json_object
-from screener_nnu.finetuning.settings import PROVENANCE, FineTuningSettings
+from screener_nnu.finetuning.settings import PROVENANCE, TrainerSettings
 from screener_nnu.paths import dataset_name, plan_file, results_folder
 from screener_nnu.plans import (
     CONFIGURATIONS,
@@ -77,7 +77,7 @@ def target_plan(
     target: str,
     start: str,
     reader: str,
-    tuned: FineTuningSettings | None = None,
+    tuned: TrainerSettings | None = None,
 ) -> StockPlan:
     """The source's plan as a plan of the labelled dataset.
 
@@ -90,7 +90,7 @@ def target_plan(
         target: full name of the labelled dataset.
         start: name of the start, which sets this plan apart from those of other starts.
         reader: nnU-Net's reader of the labelled dataset's file format.
-        tuned: settings of `FineTuningTrainer`, where it trains.
+        tuned: settings of a trainer of ours, where it trains.
     """
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -100,6 +100,8 @@ def target_plan(
     block = dict(PlansManager(values).get_configuration(name).configuration)
     stem = target_stem(source, plan.name)
     block["data_identifier"] = f"{stem}_{name}"
+    if tuned:
+        block["architecture"] = tuned.architecture(block["architecture"])
     block.pop("next_stage", None)
     values.pop("screener", None)
     provenance = {"source": source, "source_plans": plan.name, "start": start}

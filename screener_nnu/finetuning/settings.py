@@ -1,4 +1,4 @@
-"""Settings of `FineTuningTrainer`, kept in the plan of the labelled dataset."""
+"""Settings of the trainers of fine-tuning, kept in the plan of the labelled dataset."""
 
 from __future__ import annotations
 
@@ -7,17 +7,87 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from screener_nnu.errors import ScreenerError
 
-FINE_TUNING_TRAINER = "FineTuningTrainer"
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+FINE_TUNING_TRAINER, PROBE_TRAINER = "FineTuningTrainer", "ProbeTrainer"
 # Of a plan that was moved into a labelled dataset: where it comes from, and these settings.
 PROVENANCE = "screener_finetuning"
+#: How nnU-Net finds the network of a probe.
+PROBED_UNET = "screener_nnu.networks.probed.ProbedUNet"
 
 
 @dataclass(frozen=True)
-class FineTuningSettings:
+class TrainerSettings:
+    """What the settings of all trainers can do.
+
+    Attributes:
+        trainer: class that they belong to.
+        word: what asks for it at the end of a start's name, `student:<word>`.
+    """
+
+    trainer: ClassVar[str]
+    word: ClassVar[str]
+
+    @classmethod
+    def keys(cls) -> list[str]:
+        """Names of the settings."""
+        return [f.name for f in fields(cls)]
+
+    @classmethod
+    def of_plan(cls, plan: Mapping[str, Any]) -> Self:
+        """Settings of a plan; those it does not name have their defaults.
+
+        Raises:
+            ScreenerError: it names one that does not exist.
+        """
+        values = dict(plan.get(PROVENANCE, {}).get("settings", {}))
+        odd = sorted(set(values) - set(cls.keys()))
+        if odd:
+            raise ScreenerError(f"unknown fine-tuning settings in the plan: {', '.join(odd)}")
+        return cls(**values)
+
+    def override(self, words: Sequence[str]) -> Self:
+        """The same with other values.
+
+        Args:
+            words: `key=value`, values as in JSON.
+
+        Raises:
+            ScreenerError: no such setting, or a value of another kind.
+        """
+        changes: dict[str, Any] = {}
+        for word in words:
+            key, _, text = word.partition("=")
+            if key not in self.keys():
+                known = ", ".join(self.keys())
+                raise ScreenerError(f"no fine-tuning setting '{key}'; known: {known}")
+            changes[key] = _value(key, text, getattr(self, key))
+        return replace(self, **changes)
+
+    def to_plan(self) -> dict[str, Any]:
+        """For the plan."""
+        return asdict(self)
+
+    def architecture(self, planned: Mapping[str, Any]) -> dict[str, Any]:
+        """The network of the plan, as the trainer trains it."""
+        return dict(planned)
+
+    @property
+    def suffix(self) -> str:
+        """What sets a plan with these settings apart: empty for the defaults, else a hash."""
+        if self == type(self)():
+            return ""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return f"-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+@dataclass(frozen=True)
+class FineTuningSettings(TrainerSettings):
     """How transferred weights are trained on; layers that start anew are trained as nnU-Net does.
 
     Attributes:
@@ -30,6 +100,9 @@ class FineTuningSettings:
         transfer_decoder: take the decoder over as well; without it, it starts anew.
         weight_decay: as nnU-Net's unless changed.
     """
+
+    trainer: ClassVar[str] = FINE_TUNING_TRAINER
+    word: ClassVar[str] = "tuned"
 
     epochs: int = 250
     iterations: int = 250
@@ -60,37 +133,6 @@ class FineTuningSettings:
                 "warmup and frozen are parts of the training: from 0 on, and together below 1"
             )
 
-    @classmethod
-    def of_plan(cls, plan: Mapping[str, Any]) -> FineTuningSettings:
-        """Settings of a plan; those it does not name have their defaults.
-
-        Raises:
-            ScreenerError: it names one that does not exist.
-        """
-        values = dict(plan.get(PROVENANCE, {}).get("settings", {}))
-        odd = sorted(set(values) - {f.name for f in fields(cls)})
-        if odd:
-            raise ScreenerError(f"unknown fine-tuning settings in the plan: {', '.join(odd)}")
-        return cls(**values)
-
-    def override(self, words: Sequence[str]) -> FineTuningSettings:
-        """The same with other values.
-
-        Args:
-            words: `key=value`, values as in JSON.
-
-        Raises:
-            ScreenerError: no such setting, or a value of another kind.
-        """
-        changes: dict[str, Any] = {}
-        for word in words:
-            key, _, text = word.partition("=")
-            if key not in asdict(self):
-                known = ", ".join(asdict(self))
-                raise ScreenerError(f"no fine-tuning setting '{key}'; known: {known}")
-            changes[key] = _value(key, text, getattr(self, key))
-        return replace(self, **changes)
-
     def to_plan(self) -> dict[str, Any]:
         """For the plan: a budget only where it was changed, since commands record their own."""
         default = FineTuningSettings()
@@ -100,13 +142,57 @@ class FineTuningSettings:
                 del values[key]
         return values
 
-    @property
-    def suffix(self) -> str:
-        """What sets a plan with these settings apart: empty for the defaults, else a hash."""
-        if self == FineTuningSettings():
-            return ""
-        text = json.dumps(asdict(self), sort_keys=True)
-        return f"-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+@dataclass(frozen=True)
+class ProbeSettings(TrainerSettings):
+    """A perceptron of one hidden layer on the features of a frozen network, see `ProbeTrainer`.
+
+    Attributes:
+        hidden: its width.
+        patches: drawn from each training case.
+        voxels: drawn of each label of a patch, at most.
+        steps, batch: of AdamW, with a cosine; voxels of a step.
+        learning_rate, weight_decay: of it.
+        dropout: part of the hidden layer that is left out in a step.
+    """
+
+    trainer: ClassVar[str] = PROBE_TRAINER
+    word: ClassVar[str] = "probe"
+
+    hidden: int = 64
+    patches: int = 16
+    voxels: int = 200
+    steps: int = 400
+    batch: int = 4096
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-2
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be fitted with.
+
+        Raises:
+            ScreenerError: a number is out of its range.
+        """
+        counts = self.hidden, self.patches, self.voxels, self.steps, self.batch
+        if min(counts) < 1:
+            raise ScreenerError("hidden, patches, voxels, steps and batch must be at least 1")
+        if not (0 < self.learning_rate < math.inf and 0 <= self.weight_decay < math.inf):
+            raise ScreenerError("learning_rate must be above 0, and weight_decay not negative")
+        if not 0 <= self.dropout < 1:
+            raise ScreenerError("dropout is a part: from 0 on, and below 1")
+
+    def architecture(self, planned: Mapping[str, Any]) -> dict[str, Any]:
+        """The planned UNet with the head."""
+        arguments = {**planned["arch_kwargs"], "hidden": self.hidden}
+        arguments["unet"] = planned["network_class_name"]
+        return {**planned, "network_class_name": PROBED_UNET, "arch_kwargs": arguments}
+
+
+#: Settings by the word that asks for their trainer.
+SETTINGS: dict[str, type[TrainerSettings]] = {
+    one.word: one for one in (FineTuningSettings, ProbeSettings)
+}
 
 
 def _value(key: str, text: str, present: Any) -> Any:

@@ -20,7 +20,7 @@ from screener_nnu.finetuning.checkpoint import (
     read_checkpoint,
 )
 from screener_nnu.finetuning.image_kind import ImageKind
-from screener_nnu.finetuning.settings import FINE_TUNING_TRAINER, FineTuningSettings
+from screener_nnu.finetuning.settings import SETTINGS, TrainerSettings
 from screener_nnu.finetuning.training import file_hash
 from screener_nnu.paths import finished_checkpoint
 from screener_nnu.plans import CONFIGURATIONS, Plan, StockPlan
@@ -32,7 +32,6 @@ from screener_nnu.starts.base import ENCODER, WHOLE
 
 SCRATCH, STUDENT, DESCRIPTOR, SHUFFLED = "scratch", "student", "descriptor", "shuffled"
 STARTS = (SCRATCH, STUDENT, DESCRIPTOR, PRETEXT, SHUFFLED, START, *METHODS)
-TUNED = ":tuned"
 _LONGEST_NAME = 40
 
 
@@ -43,22 +42,23 @@ class Start:
     Attributes:
         origin: of the weights: one of `STARTS`, or the name of a file.
         weights: checkpoint to start from; `None` starts from scratch.
-        tuned: settings of `FineTuningTrainer`; `None` for nnU-Net's own trainer.
+        tuned: settings of a trainer of ours; `None` for nnU-Net's own.
     """
 
     origin: str
     weights: Path | None = None
-    tuned: FineTuningSettings | None = None
+    tuned: TrainerSettings | None = None
 
     @property
     def name(self) -> str:
         """Stands in plan names, so that no two starts write into one folder."""
-        return self.origin if self.tuned is None else f"{self.origin}-tuned{self.tuned.suffix}"
+        tuned = self.tuned
+        return self.origin if tuned is None else f"{self.origin}-{tuned.word}{tuned.suffix}"
 
     @property
     def trainer(self) -> str:
         """Class that trains it."""
-        return STOCK_TRAINER if self.tuned is None else FINE_TUNING_TRAINER
+        return STOCK_TRAINER if self.tuned is None else self.tuned.trainer
 
 
 def find_start(
@@ -71,19 +71,20 @@ def find_start(
             pre-training), `shuffled` (the student with the values of each tensor in a random order:
             a control), a method of `screener_nnu.starts` (trained under a plan of its own), `start`
             (the stage of that name of the plan itself), or the path of a checkpoint; with `:tuned`
-            at the end it is trained by `FineTuningTrainer`.
+            at the end it is trained by `FineTuningTrainer`, with `:probe` by `ProbeTrainer`.
         source: pre-trained dataset.
         plans_name: its plan.
         plan: the same, read.
-        settings: `key=value` of `FineTuningSettings`.
+        settings: `key=value` of these trainers; those of the other one are passed over.
 
     Raises:
         ScreenerError: the stage has not been trained, or of another network than the plan's UNet; a
             descriptor is asked for and the plan has no settings of ours; neither a name nor a file.
     """
-    if wanted.endswith(TUNED):
-        plain = find_start(wanted.removesuffix(TUNED), source, plans_name, plan)
-        return make_start(plain.origin, plain.weights, True, settings)
+    plain_name, word = parted(wanted)
+    if word:
+        plain = find_start(plain_name, source, plans_name, plan)
+        return make_start(plain.origin, plain.weights, word, settings)
     if wanted == SCRATCH:
         return Start(SCRATCH)
     if wanted == STUDENT:
@@ -126,17 +127,32 @@ def _pretext_of_unet(source: str, plans_name: str) -> Path:
     return path
 
 
+def parted(wanted: str) -> tuple[str, str]:
+    """Name of a start, and the word at its end that asks for a trainer of ours, if there is one.
+
+    Example:
+        >>> parted("student:probe")
+        ('student', 'probe')
+        >>> parted("a:b.pth")
+        ('a:b.pth', '')
+    """
+    name, _, word = wanted.rpartition(":")
+    return (name, word) if name and word in SETTINGS else (wanted, "")
+
+
 def make_start(
-    origin: str, weights: Path | None, tuned: bool, settings: Sequence[str] = ()
+    origin: str, weights: Path | None, word: str = "", settings: Sequence[str] = ()
 ) -> Start:
-    """A start with the trainer that was asked for.
+    """A start with the trainer that a word of `SETTINGS` asks for, nnU-Net's own without one.
 
     Raises:
-        ScreenerError: unknown settings.
+        ScreenerError: a setting of this trainer has a value of another kind.
     """
-    if tuned:
-        return Start(origin, weights, FineTuningSettings().override(settings))
-    return Start(origin, weights)
+    if not word:
+        return Start(origin, weights)
+    kind = SETTINGS[word]
+    own = [one for one in settings if one.partition("=")[0] in kind.keys()]
+    return Start(origin, weights, kind().override(own))
 
 
 def file_start_name(path: Path) -> str:

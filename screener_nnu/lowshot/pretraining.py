@@ -13,7 +13,7 @@ from screener_nnu.ablation.run import train_planned
 from screener_nnu.descriptors import PRETEXT
 from screener_nnu.detectors import STUDENT
 from screener_nnu.errors import ScreenerError
-from screener_nnu.finetuning.starts import DESCRIPTOR, SHUFFLED, TUNED
+from screener_nnu.finetuning.starts import DESCRIPTOR, SHUFFLED, parted
 from screener_nnu.paths import plan_file
 from screener_nnu.plans import ScreenerSettings, read_plan
 from screener_nnu.pretext_settings import UNET
@@ -57,7 +57,7 @@ def pretrain_starts(
             cannot be trained is named in the result.
     """
     settings = read_plan(plan_file(dataset, plans)).settings
-    words = {start: _word(start.removesuffix(TUNED), settings) for start in starts}
+    words = {start: _word(parted(start)[0], settings) for start in starts}
     if PRETEXT in words.values() and settings.pretext.backbone != UNET:
         raise ScreenerError(
             f"the pretext stage of {plans} trains {settings.pretext.backbone}, no network of "

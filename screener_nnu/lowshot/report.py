@@ -146,7 +146,7 @@ def _tolerance(settings: Mapping[str, Any]) -> str:
 def _table(summary: Summary, metric: str) -> list[str]:
     rows = summary.rows[metric]
     ends = {c.num_cases for c in summary.curves if c.start == SCRATCH and _has_end(c.values)}
-    curves = [c for c in summary.curves if c.num_cases in ends]
+    curves = [c for c in summary.curves if c.num_cases in ends and c.values.size]  # no epochs
     reached = {(c.num_cases, c.start): c.epochs_to_scratch for c in curves}
     best = {
         size: max(r.mean.value for r in rows if r.num_cases == size and r.start in summary.starts)

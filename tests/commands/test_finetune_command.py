@@ -247,6 +247,31 @@ def test_tuned_start_gives_a_stock_model(world: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_probe_segments_what_its_frozen_network_shows(world: Any, tmp_path: Path) -> None:
+    """Balls brighter than their surroundings, by random features, and stock prediction with it."""
+    settings = ("-o", "patches=6", "-o", "steps=300", "-o", "hidden=16")
+    done = finetune(world, "-f", "0", "--init", "student:probe", *settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    plans = next(p.stem for p in world.preprocessed.glob("Screener901_student-probe-*.json"))
+    fold = world.results / f"ProbeTrainer__{plans}__3d_fullres" / "fold_0"
+    summary = json.loads((fold / "validation" / "summary.json").read_text())
+    assert summary["foreground_mean"]["Dice"] > 0.7
+    saved = torch.load(fold / "checkpoint_final.pth", weights_only=False)
+    student = torch.load(world.student, weights_only=False)["network_weights"]
+    kept = {k: v for k, v in student.items() if ".seg_layers." not in k}
+    assert all(torch.equal(saved["network_weights"][f"unet.{k}"], v) for k, v in kept.items())
+    names = {"start": plans.removeprefix("Screener901_"), "trainer": "-tr ProbeTrainer"}
+    label = _stock_prediction(world, tmp_path, "0", **names)
+    assert label.shape == (30, 32, 34) and label.any()
+    # A killed validation is made up for, without fitting again.
+    (fold / "validation" / "summary.json").unlink()
+    before = (fold / "checkpoint_final.pth").stat().st_mtime_ns
+    done = finetune(world, "-f", "0", "--init", "student:probe", *settings)
+    assert done.returncode == 0 and (fold / "validation" / "summary.json").is_file()
+    assert (fold / "checkpoint_final.pth").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
 def test_stock_command_finds_the_fine_tuning_trainer(world: Any) -> None:
     """`nnUNetv2_train -tr FineTuningTrainer -pretrained_weights`, with settings of the plan."""
     start = ("-f", "0", "--init", "student:tuned", "-o", "epochs=1", "-o", "iterations=2")

@@ -23,7 +23,7 @@ EPOCHS, ITERATIONS = 4, 5
 
 def tuned_run(world: Any, *settings: str) -> FineTuningRun:
     """A run whose plan is there; the trainer is built, so cases need only a file's ending."""
-    start = make_start("student", world.student, True, settings)
+    start = make_start("student", world.student, "tuned", settings)
     source = read_source_plan(SOURCE, "ScreenerPlans")
     plan = target_plan(
         source,
@@ -227,13 +227,13 @@ def test_settings_that_cannot_be(word: str, reason: str) -> None:
 
 def test_names_tell_settings_apart() -> None:
     def name(*words: str) -> str:
-        return make_start("student", None, True, words).name
+        return make_start("student", None, "tuned", words).name
 
     assert name() == name("epochs=250") == "student-tuned"
     other = name("frozen=0.1")
     assert other.startswith("student-tuned-") and other == name("frozen=1e-1")
     assert len({other, name("frozen=0.2"), name("epochs=7"), name()}) == 4
-    assert make_start("student", None, False).name == "student"
+    assert make_start("student", None).name == "student"
 
 
 def test_plan_round_trip() -> None:

@@ -230,6 +230,13 @@ def test_a_width_of_ones_own_changes_the_network_alone() -> None:
     assert features == [[16, 32, 64, 128], [8, 16, 32, 64]]
     reasons = [p["screener"].pop("reasons") for p in (usual, slim)]
     assert "8 channels" in reasons[1]["network"] and reasons[0]["network"] != reasons[1]["network"]
+    # More channels than the last stage has would leave directions empty.
+    networks = [
+        contrast.pop("channels")
+        for p in (usual, slim)
+        for contrast in (p["screener"]["descriptor"], p["screener"]["condition"]["contrast"])
+    ]
+    assert networks == [16, 16, 8, 8] and reasons[1]["channels"].startswith("8 of descriptor")
     assert usual == slim
 
 

@@ -2,7 +2,8 @@
 
 from screener_nnu.stages import STAGES, load_object, trainer_name
 from screener_nnu.trainers.finetuning import FineTuningTrainer
+from screener_nnu.trainers.probe import ProbeTrainer
 
 globals().update({trainer_name(stage): load_object(path) for stage, path in STAGES.items()})
 
-__all__ = ["FineTuningTrainer", *map(trainer_name, STAGES)]
+__all__ = ["FineTuningTrainer", "ProbeTrainer", *map(trainer_name, STAGES)]

@@ -1,0 +1,145 @@
+"""`ProbeTrainer`: a light head on a frozen network, fitted in seconds, validated by nnU-Net."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+from tqdm import tqdm
+
+from screener_nnu.errors import ScreenerError
+from screener_nnu.finetuning.checkpoint import unwrap
+from screener_nnu.finetuning.probe import (
+    Voxels,
+    cut,
+    draw_corner,
+    draw_places,
+    fit_head,
+    weights_of,
+)
+from screener_nnu.finetuning.settings import ProbeSettings
+from screener_nnu.networks.probed import ProbedUNet
+from screener_nnu.plans import write_json
+from screener_nnu.trainers.stock_named import StockNamedTrainer
+
+
+class ProbeTrainer(StockNamedTrainer):
+    """Fits the head of a `ProbedUNet` on voxels of patches of the training cases.
+
+    Patches are of the plan's size, so that the frozen network works as in prediction; half of them
+    lie around a voxel of a class, each class alike likely. Features are computed once, then the
+    head is fitted; there are no epochs. Predictions are not mirrored, which would take eight times
+    as long.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        """Takes nnU-Net's arguments; the plan holds the settings."""
+        super().__init__(*arguments, **options)
+        self.probe = ProbeSettings.of_plan(self.plans_manager.plans)
+        self.enable_deep_supervision = False
+
+    def _do_i_compile(self) -> bool:
+        """Not for a few patches."""
+        return False
+
+    def set_deep_supervision_enabled(self, enabled: bool) -> None:
+        """The network has one output."""
+
+    @property
+    def probed(self) -> ProbedUNet:
+        """The network.
+
+        Raises:
+            ScreenerError: the plan is none of a probe.
+        """
+        network = unwrap(self.network)
+        if not isinstance(network, ProbedUNet):
+            name = self.plans_manager.plans_name
+            raise ScreenerError(f"{name} plans no probe: make its plan by --init NAME:probe")
+        return network
+
+    def run_training(self) -> None:
+        """Draws voxels, fits the head and writes the final checkpoint."""
+        if not self.was_initialized:
+            self.initialize()
+        self._write_descriptions()
+        network = self.probed.eval()
+        voxels, exclusive = self._voxels(network), not self.label_manager.has_regions
+        seed = int(torch.randint(1 << 31, (1,)))
+        self.print_to_log_file(f"fitting the head on {len(voxels.features)} voxels")
+        network.set_head(*fit_head(voxels, self.probe, exclusive, seed))
+        self.save_checkpoint(str(Path(self.output_folder) / "checkpoint_final.pth"))
+
+    def went_astray(self, reason: str) -> str:
+        """What is said of weights that are no numbers."""
+        return f"the head went astray: {reason}. Fit it anew (--restart) with a lower learning_rate"
+
+    def _write_descriptions(self) -> None:
+        """Plan and data set, which nnU-Net reads beside a model."""
+        model = Path(self.output_folder_base)
+        Path(self.output_folder).mkdir(parents=True, exist_ok=True)
+        write_json(model / "plans.json", self.plans_manager.plans)
+        write_json(model / "dataset.json", self.dataset_json)
+        name = "dataset_fingerprint.json"
+        shutil.copyfile(Path(self.preprocessed_dataset_folder_base) / name, model / name)
+
+    def _voxels(self, network: ProbedUNet) -> Voxels:
+        """Features, targets and weights of drawn voxels of all training cases."""
+        folder = self.preprocessed_dataset_folder
+        if self.dataset_class is None:
+            self.dataset_class = infer_dataset_class(folder)
+        names, _ = self.do_split()
+        cases = self.dataset_class(folder, names)
+        patch = tuple(self.configuration_manager.patch_size)
+        rng = np.random.default_rng(int(torch.randint(1 << 31, (1,))))
+        features, labels, counts = [], [], dict[int, int]()
+        with tqdm(total=len(names) * self.probe.patches, desc="features", unit="patch") as bar:
+            for name in names:
+                data, segmentation, _, _ = cases.load_case(name)
+                image, own = np.asarray(data[:]), np.maximum(np.asarray(segmentation[0]), 0)
+                if len(patch) == 2:
+                    image, own = image[:, 0], own[0]
+                for label, number in zip(*np.unique(own, return_counts=True), strict=True):
+                    counts[int(label)] = counts.get(int(label), 0) + int(number)
+                for number in range(self.probe.patches):
+                    corner = draw_corner(own.shape, patch, own, rng, around=number % 2 == 0)
+                    seen, drawn = cut(own, corner, patch), np.ones(own.shape, bool)
+                    inside = cut(drawn, corner, patch) & (seen != self._ignored)
+                    places = draw_places(seen, inside, self.probe.voxels, rng)
+                    found = torch.from_numpy(cut(image, corner, patch)).float()[None]
+                    features.append(
+                        network.features(
+                            found.to(self.device), torch.from_numpy(places).to(self.device)
+                        )
+                    )
+                    labels.append(seen.ravel()[places])
+                    bar.update()
+        all_labels = np.concatenate(labels)
+        if not (all_labels > 0).any():
+            raise ScreenerError(
+                "no labelled voxel was drawn from the training cases: give more cases, or larger "
+                "probe settings patches and voxels (-o)"
+            )
+        weights = torch.from_numpy(weights_of(all_labels, counts)).float()
+        targets = torch.from_numpy(self._targets(all_labels)).float()
+        device = self.device
+        return Voxels(torch.cat(features), targets.to(device), weights.to(device))
+
+    @property
+    def _ignored(self) -> int:
+        """The label that means unknown; -1 where there is none."""
+        manager = self.label_manager
+        return int(manager.ignore_label) if manager.has_ignore_label else -1
+
+    def _targets(self, labels: np.ndarray) -> np.ndarray:
+        """1 where a voxel (n,) belongs to a head, (n, heads)."""
+        manager = self.label_manager
+        if manager.has_regions:
+            groups = [np.atleast_1d(region) for region in manager.foreground_regions]
+        else:
+            groups = [np.array([label]) for label in manager.all_labels]
+        return np.stack([np.isin(labels, group) for group in groups], axis=1)

@@ -1,0 +1,59 @@
+"""nnU-Net's trainer whose checkpoints carry the stock trainer's name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from screener_nnu.checkpoints import write_checkpoint
+from screener_nnu.errors import ScreenerError
+from screener_nnu.finetuning.checkpoint import STOCK_TRAINER, read_checkpoint, unwrap
+from screener_nnu.stage_checkpoint import check_finite
+
+
+class StockNamedTrainer(nnUNetTrainer):
+    """Writes checkpoints that stock nnU-Net predicts with; what trains them stays with us."""
+
+    def save_checkpoint(self, filename: str) -> None:
+        """nnU-Net's checkpoint under the stock trainer's name, whole or not at all."""
+        if self.local_rank != 0 or self.disable_checkpointing:
+            return
+        scaler = self.grad_scaler
+        checkpoint = {
+            "network_weights": unwrap(self.network).state_dict(),
+            "optimizer_state": self.optimizer.state_dict(),
+            "grad_scaler_state": None if scaler is None else scaler.state_dict(),
+            "logging": self.logger.get_checkpoint(),
+            "_best_ema": self._best_ema,
+            "current_epoch": self.current_epoch + 1,
+            "init_args": self.my_init_kwargs,
+            "trainer_name": STOCK_TRAINER,
+            "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
+            **self.more_values(),
+        }
+        try:
+            check_finite({"network_weights": checkpoint["network_weights"]})
+        except ScreenerError as error:
+            raise ScreenerError(self.went_astray(str(error))) from error
+        write_checkpoint(checkpoint, Path(filename))
+
+    def more_values(self) -> dict[str, Any]:
+        """Further entries of a checkpoint."""
+        return {}
+
+    def went_astray(self, reason: str) -> str:
+        """What is said of weights that are no numbers."""
+        return f"the training went astray: {reason}"
+
+    def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
+        """Takes up a training where its checkpoint left it."""
+        checkpoint = filename_or_checkpoint
+        if not isinstance(checkpoint, dict):  # says more than nnU-Net of a damaged one
+            checkpoint = read_checkpoint(Path(checkpoint))
+        super().load_checkpoint(filename_or_checkpoint)
+        self.take_up(checkpoint)
+
+    def take_up(self, checkpoint: dict[str, Any]) -> None:
+        """Reads what `more_values` has added."""
