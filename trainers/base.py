@@ -18,6 +18,7 @@ from tqdm import tqdm
 from screener_nnu.calibration.run import calibrate_trained
 from screener_nnu.detectors import ModelRef
 from screener_nnu.errors import ScreenerError, StoppedError
+from screener_nnu.networks.layout import for_training
 from screener_nnu.networks.unet import low_precision
 from screener_nnu.paths import cases_folder
 from screener_nnu.planners.settings_check import check_settings
@@ -184,7 +185,7 @@ class ScreenerTrainer(StageState):
             raise RuntimeError("initialize was called twice")
         torch.manual_seed(self.settings.seed)
         self.upstream_identity = self.upstream(self.plan.dataset, self.plan)
-        self.network = self.build_model().to(self.device)
+        self.network = for_training(self.build_model().to(self.device), self.device)
         self.optimizer, self.lr_scheduler = self.configure_optimizers()
         if self.is_ddp:
             on_gpus = self.device.type == "cuda"

@@ -174,6 +174,8 @@ def make_trainer(run: FineTuningRun, device: str, resume: bool) -> nnUNetTrainer
     import torch
     from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 
+    from screener_nnu.networks.layout import for_training
+
     _seed_everything(run.seed)
     with _own_trainers():
         trainer = get_trainer_from_args(
@@ -192,6 +194,7 @@ def make_trainer(run: FineTuningRun, device: str, resume: bool) -> nnUNetTrainer
     trainer.save_every = max(1, min(10, run.epochs // 20))
     _save_whole_files_only(trainer)
     trainer.initialize()
+    for_training(trainer.network, trainer.device)
     if resume:
         try:
             maybe_load_checkpoint(trainer, continue_training=True, validation_only=False)
