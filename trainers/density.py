@@ -34,6 +34,8 @@ from screener_nnu.trainers.storing import Networks
 
 _STATISTICS_STEPS = 16
 _VALIDATION_SAMPLES = 8
+# Samples that it looks at, and about how many positions of each.
+_SETTLING_SAMPLES, _SETTLING_POSITIONS = 8, 20_000
 
 
 class DensityTrainer(ScreenerTrainer):
@@ -281,13 +283,28 @@ class DensityTrainer(ScreenerTrainer):
         The held-out NLL stands beside it in the log. It compares densities of the same
         descriptor; across descriptors it means nothing.
         """
-        self.model.eval()
+        self._settle()
         figures = self.check.auroc(
             Teacher(self.features, self.model).score, self.model.density.reach
         )
         likely = self.model.density.unit == "nats"
         self.validation_terms = {**({"NLL": self._held_out_nll()} if likely else {}), **figures}
         return figures["mean"]
+
+    @torch.no_grad()
+    def _settle(self) -> None:
+        """Lets the density measure what its scores need, on a few training samples."""
+        self.model.eval()
+        if not self.model.density.settles:
+            return
+        reader = self._reader(self.training_scans, f"{self.stage} statistics")
+        some_y, some_c = [], []
+        for index in range(_SETTLING_SAMPLES):
+            y, c = _rows(*self._maps_of(reader[index], []))
+            every = max(1, y.shape[2] // _SETTLING_POSITIONS)
+            some_y.append(y[:, :, ::every])
+            some_c += [] if c is None else [c[:, :, ::every]]
+        self.model.settle(torch.cat(some_y, 2), torch.cat(some_c, 2) if some_c else None)
 
     def _held_out_nll(self) -> float:
         """Mean NLL without noise on fixed crops of validation scans, or on whole ones."""

@@ -4,6 +4,7 @@ from typing import Any
 
 from screener_nnu.densities.base import ConditionalDensity
 from screener_nnu.densities.enhanced import MeanShiftDensity
+from screener_nnu.densities.experts import ExpertsDensity
 from screener_nnu.densities.fitted import FittedDensity
 from screener_nnu.densities.flow import FlowDensity
 from screener_nnu.densities.full_gaussian import FullGaussianDensity
@@ -18,6 +19,7 @@ from screener_nnu.plans import DensitySettings
 DENSITIES: dict[str, type[ConditionalDensity]] = {
     "gaussian": GaussianDensity,
     "flow": FlowDensity,
+    "experts": ExpertsDensity,
     "full_gaussian": FullGaussianDensity,
     "gaussian_pca": GaussianPcaDensity,
     "knn": NearestNeighboursDensity,

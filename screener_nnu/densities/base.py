@@ -30,6 +30,7 @@ class ConditionalDensity(nn.Module, ABC):
     Attributes:
         reach: how many positions beyond a position its log-density depends on, per axis.
         fitted: whether it is computed from rows in one pass, see `FittedDensity`, and not trained.
+        settles: whether its scores need `settle`.
         unit: of its score; `nats` of a likelihood, `none` of a distance.
         Settings: class of its own settings, `density.options` in a plan; its fields are arguments
             of the density.
@@ -41,6 +42,7 @@ class ConditionalDensity(nn.Module, ABC):
 
     reach: int = 0
     fitted: ClassVar[bool] = False
+    settles: ClassVar[bool] = False
     unit: ClassVar[str] = "nats"
     Settings: ClassVar[type] = NoSettings
     initialised: Tensor
@@ -111,6 +113,13 @@ class ConditionalDensity(nn.Module, ABC):
         with torch.autocast(y.device.type, enabled=False):
             self._initialise(y, c)
         self.initialised.fill_(True)
+
+    def settle(self, y: Tensor, c: Tensor | None) -> None:  # noqa: B027 (optional hook)
+        """Measures what scores need beside the parameters, from maps of training scans.
+
+        Called before scores are asked for, whenever parameters have changed, of a density that
+        `settles`.
+        """
 
     @property
     def has_vector_scores(self) -> bool:

@@ -146,6 +146,10 @@ class StandardisedDensity(nn.Module):
         """
         self.density.initialise(*self._standardised(y, c, True, generator))
 
+    def settle(self, y: Tensor, c: Tensor | None) -> None:
+        """Lets the density measure what its scores need, see `ConditionalDensity.settle`."""
+        self.density.settle(*self._standardised(y, c, False, None))
+
     def resize_to(self, state: Mapping[str, Any]) -> None:
         """Gives what depends on the data the size that it has in a state of this module."""
         if isinstance(self.density, FittedDensity):

@@ -13,17 +13,25 @@ if TYPE_CHECKING:
 #: The last layer of the plan's own trained UNet, several layers of it, and those of an encoder that
 #: image-level pre-training trained.
 DENSE, LEVELS, PRETEXT = "dense", "levels", "pretext"
+#: The plan's own with filters made by hand beside it.
+WITH_FILTERS = "dense_with_filters"
 #: Class of a descriptor by the name that a plan uses, `module:class`; `dense` has none.
 DESCRIPTORS: dict[str, str] = {
     DENSE: "",
     LEVELS: "screener_nnu.descriptors.levels:LevelsDescriptor",
+    WITH_FILTERS: "screener_nnu.descriptors.with_filters:DescriptorWithFilters",
     PRETEXT: "screener_nnu.descriptors.pretext:PretextDescriptor",
     "filters": "screener_nnu.descriptors.filters:FilterBank",
     "imagenet": "screener_nnu.descriptors.imagenet:ImageNetSlices",
     "file": "screener_nnu.descriptors.file_network:FileDescriptor",
 }
 #: Stage that trains the network of a descriptor; the others come from elsewhere.
-TRAINED_BY = {DENSE: "descriptor", LEVELS: "descriptor", PRETEXT: "pretext"}
+TRAINED_BY = {
+    DENSE: "descriptor",
+    LEVELS: "descriptor",
+    WITH_FILTERS: "descriptor",
+    PRETEXT: "pretext",
+}
 
 
 def descriptor_class(name: str) -> type[Descriptor]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
 from screener_nnu.descriptors.base import HU, Descriptor
-from screener_nnu.plans import PreprocessingSettings
+from screener_nnu.plans import PreprocessingSettings, Range
 from screener_nnu.preprocessing.modality import CT, DEVIATIONS, MR
 from screener_nnu.sampling.smoothing import gaussian_smooth
 from screener_nnu.setting_values import Positive
@@ -31,6 +33,11 @@ class FiltersSettings:
     variance_sigmas: tuple[Positive, ...] = (1.6, 3.2)
 
 
+def filters_of(sigmas: Sequence[float], variance_sigmas: Sequence[float]) -> int:
+    """Filters of a window."""
+    return 1 + len(sigmas) + len(variance_sigmas)
+
+
 class FilterBank(Descriptor):
     """Intensity, smoothed intensities and logarithms of local variances; nothing is learned.
 
@@ -43,6 +50,8 @@ class FilterBank(Descriptor):
     """
 
     Settings = FiltersSettings
+    #: Windows of images that it was told nothing of.
+    usual: ClassVar[tuple[Range, ...]] = _WINDOWS_OF_CT
     reads = HU
     windows: torch.Tensor
 
@@ -50,11 +59,11 @@ class FilterBank(Descriptor):
         """Keeps the scales; windows are those of CT until `check_images` says otherwise."""
         scales = [f"{kind} {values}" for kind, values in (("s", sigmas), ("v", variance_sigmas))]
         self.sigmas, self.variance_sigmas = tuple(sigmas), tuple(variance_sigmas)
-        super().__init__(self._channels(len(_WINDOWS_OF_CT)), *scales)
-        self.register_buffer("windows", torch.tensor(_WINDOWS_OF_CT))
+        super().__init__(self._channels(len(self.usual)), *scales)
+        self.register_buffer("windows", torch.tensor(self.usual))
 
     def _channels(self, windows: int) -> int:
-        return windows * (1 + len(self.sigmas) + len(self.variance_sigmas))
+        return windows * filters_of(self.sigmas, self.variance_sigmas)
 
     def check_images(self, settings: PreprocessingSettings) -> None:
         """Takes the windows of a plan's modality."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from screener_nnu.descriptors import DENSE, LEVELS, PRETEXT
+from screener_nnu.descriptors import DENSE, LEVELS, PRETEXT, WITH_FILTERS
 from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import (
     configuration_of,
@@ -151,6 +151,19 @@ _POOLED_PRETEXT = replace(
     ),
 )
 
+_EXPERTS = DetectorSpec(
+    "two experts: flows of the plan's descriptor and of filters made by hand, scores added",
+    "density",
+    _TEACHER,
+    (
+        "density.options={}",
+        "density.kind=experts",
+        "density.descriptor_options={}",
+        f"density.descriptor={WITH_FILTERS}",
+    ),
+    unit="none",
+)
+
 _IGD = DetectorSpec(
     "auto-encoder with a Gaussian in its latent space (IGD)",
     "igd",
@@ -213,6 +226,7 @@ DETECTORS: dict[str, DetectorSpec] = {
         for end, (where, settings) in OTHER_DESCRIPTORS.items()
         for name, spec in _OF_POSITIONS.items()
     },
+    "experts": _EXPERTS,
     "msde_pooled": _POOLED,
     IGD: _IGD,
     "igd_pretext": replace(

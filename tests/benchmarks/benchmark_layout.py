@@ -54,7 +54,9 @@ def main() -> None:
         ]
         best = [min(of_one) for of_one in zip(*pairs, strict=True)]
         what = "training" if training else "prediction"
-        print(f"{crops} x {edge}^3, {what}: {best[0]:.2f} s, {best[1]:.2f} s: {best[0] / best[1]:.2f}")
+        print(
+            f"{crops} x {edge}^3, {what}: {best[0]:.2f} s, {best[1]:.2f} s: {best[0] / best[1]:.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from screener_nnu.descriptors.file_network import FileDescriptor
 from screener_nnu.descriptors.filters import FilterBank
 from screener_nnu.descriptors.imagenet import ImageNetSlices
 from screener_nnu.descriptors.levels import LevelsDescriptor
+from screener_nnu.descriptors.with_filters import DescriptorWithFilters
 from screener_nnu.errors import ScreenerError
 from screener_nnu.plans import PreprocessingSettings
 from screener_nnu.scoring.teacher import weights_hash
@@ -50,6 +51,7 @@ class Plain(Descriptor):
 NAMES = [
     "plain",
     "filters",
+    "with filters",
     "levels",
     "axial",
     "planes",
@@ -77,6 +79,8 @@ def build(
         return Plain
     if name == "filters":
         return lambda: FilterBank((0.8, 1.6), (1.2,))
+    if name == "with filters":
+        return lambda: DescriptorWithFilters(unet(), (0.8, 1.6), (1.2,))
     if name == "levels":
         levels = ("decoder_0", "encoder_2", "output")
         return lambda: LevelsDescriptor(unet(), levels, most_channels=9)
