@@ -36,9 +36,16 @@ class ProbeTrainer(StockNamedTrainer):
     as long.
     """
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int | str,
+        dataset_json: dict[str, Any],
+        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's own signature
+    ) -> None:
         """Takes nnU-Net's arguments; the plan holds the settings."""
-        super().__init__(*arguments, **options)
+        super().__init__(plans, configuration, fold, dataset_json, device)  # type: ignore[arg-type]
         self.probe = ProbeSettings.of_plan(self.plans_manager.plans)
         self.enable_deep_supervision = False
 

