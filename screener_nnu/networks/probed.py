@@ -91,12 +91,22 @@ class ProbedUNet(nn.Module):
             image: one, (1, C, ...).
             places: flat indices (n,) of its voxels.
         """
+        shape = image.shape[2:]
         found: dict[str, torch.Tensor] = {}
+        # Centres of the voxels, -1 to 1 along each axis, x first.
+        indices = torch.unravel_index(places, tuple(shape))
+        centres = [(2 * i + 1) / n - 1 for i, n in zip(indices, shape, strict=True)]
+        grid = torch.stack(centres[::-1], dim=1).view(1, len(places), *(1 for _ in shape[1:]), -1)
 
         def take(name: str, maps: torch.Tensor) -> None:
-            if name != OUTPUT:
-                spread = self._spread(maps.float(), image.shape[2:])
-                found[name] = spread[0].flatten(1)[:, places].T
+            if name == OUTPUT:
+                return
+            if maps.shape[2:] == shape:
+                found[name] = maps[0].flatten(1)[:, places].T.float()
+                return
+            # What `_spread` gives there, without the map of all voxels.
+            at = F.grid_sample(maps.float(), grid, padding_mode="border", align_corners=False)
+            found[name] = at[0].flatten(1).T
 
         run_levels(self.unet, image, take)
         return torch.cat([found[name] for name in self.names], dim=1)

@@ -26,6 +26,8 @@ _TIMES = re.compile(
 )
 # Named after the file of the teacher, in which times stand.
 _TEACHER = re.compile(r"_scores/[0-9a-f]+/")
+# Counts carry the hash of the detector's file, in which there are times.
+_JUDGED = re.compile(r"(/counts/.*_)[0-9a-f]{12}(?=_[0-9a-f]{12}_\d+\.npz$)")
 _TEXT = (".json", ".jsonl", ".csv", ".html", ".md", ".txt")
 _OF_THE_RUN = {"seconds", "written", "created", "changed_ns", "cost", "read_at", "time"}
 _EPOCH = re.compile(r": epoch (\d+)/")
@@ -85,8 +87,9 @@ class Ended:
     def sentence(self) -> str:
         """Its last line that says what is wrong."""
         assert "Traceback" not in self.output, self.output[-6000:]
-        lines = [line.strip() for line in self.output.splitlines() if line.strip()]
-        said = [line for line in lines if re.match("(error|stopped|skipped|left out)", line)]
+        lines = [line.strip() for line in re.split("[\r\n]+", self.output) if line.strip()]
+        # A bar of progress may stand before it in the same line.
+        said = re.findall("(?:error:|stopped|skipped|left out)[^\r\n]*", self.output)
         return (said or lines or ["nothing"])[-1]
 
 
@@ -129,7 +132,8 @@ def digest(root: Path) -> dict[str, str]:
 
 
 def _name(path: Path, root: Path) -> str:
-    return _TEACHER.sub("_scores/*/", str(path.relative_to(root)))
+    name = _TEACHER.sub("_scores/*/", str(path.relative_to(root)))
+    return _JUDGED.sub(r"\1*", name)
 
 
 def _hash(path: Path, root: Path) -> str:
