@@ -26,6 +26,9 @@ from screener_nnu.networks.probed import ProbedUNet
 from screener_nnu.plans import write_json
 from screener_nnu.trainers.stock_named import StockNamedTrainer
 
+# Of drawn features; of many cases, labels and channels fewer voxels of a patch are drawn.
+_MOST_BYTES = 1 << 30
+
 
 class ProbeTrainer(StockNamedTrainer):
     """Fits the head of a `ProbedUNet` on voxels of patches of the training cases.
@@ -35,6 +38,8 @@ class ProbeTrainer(StockNamedTrainer):
     head is fitted; there are no epochs. Predictions are not mirrored, which would take eight times
     as long.
     """
+
+    dataset_class: Any
 
     def __init__(
         self,
@@ -104,25 +109,22 @@ class ProbeTrainer(StockNamedTrainer):
         patch = tuple(self.configuration_manager.patch_size)
         rng = np.random.default_rng(int(torch.randint(1 << 31, (1,))))
         features, labels, counts = [], [], dict[int, int]()
+        number_of_labels = len(self.label_manager.all_labels)
+        room = _MOST_BYTES // (4 * sum(network.widths) * number_of_labels)
+        most = max(1, min(self.probe.voxels, room // (len(names) * self.probe.patches)))
         with tqdm(total=len(names) * self.probe.patches, desc="features", unit="patch") as bar:
             for name in names:
-                data, segmentation, _, _ = cases.load_case(name)
-                image, own = np.asarray(data[:]), np.maximum(np.asarray(segmentation[0]), 0)
-                if len(patch) == 2:
-                    image, own = image[:, 0], own[0]
-                for label, number in zip(*np.unique(own, return_counts=True), strict=True):
-                    counts[int(label)] = counts.get(int(label), 0) + int(number)
+                image, own = self._case(cases, name)
+                for label, voxels in zip(*np.unique(own, return_counts=True), strict=True):
+                    counts[int(label)] = counts.get(int(label), 0) + int(voxels)
+                known = own != self._ignored
                 for number in range(self.probe.patches):
-                    corner = draw_corner(own.shape, patch, own, rng, around=number % 2 == 0)
-                    seen, drawn = cut(own, corner, patch), np.ones(own.shape, bool)
-                    inside = cut(drawn, corner, patch) & (seen != self._ignored)
-                    places = draw_places(seen, inside, self.probe.voxels, rng)
+                    corner = draw_corner(own.shape, patch, own * known, rng, number % 2 == 0)
+                    seen, inside = cut(own, corner, patch), cut(known, corner, patch)
+                    places = draw_places(seen, inside, most, rng)
                     found = torch.from_numpy(cut(image, corner, patch)).float()[None]
-                    features.append(
-                        network.features(
-                            found.to(self.device), torch.from_numpy(places).to(self.device)
-                        )
-                    )
+                    where = torch.from_numpy(places).to(self.device)
+                    features.append(network.features(found.to(self.device), where))
                     labels.append(seen.ravel()[places])
                     bar.update()
         all_labels = np.concatenate(labels)
@@ -135,6 +137,14 @@ class ProbeTrainer(StockNamedTrainer):
         targets = torch.from_numpy(self._targets(all_labels)).float()
         device = self.device
         return Voxels(torch.cat(features), targets.to(device), weights.to(device))
+
+    def _case(self, cases: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Normalised image (C, ...) and labels (...) of a case, 0 outside what nnU-Net kept."""
+        data, segmentation, _, _ = cases.load_case(name)
+        image, labels = np.asarray(data[:]), np.maximum(np.asarray(segmentation[0]), 0)
+        if len(self.configuration_manager.patch_size) == 2:
+            return image[:, 0], labels[0]
+        return image, labels
 
     @property
     def _ignored(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -56,17 +56,16 @@ def draw_corner(
     return tuple(int(v) for v in np.clip(corner, least, most))
 
 
-def cut(
-    values: NDArray[np.generic], corner: Sequence[int], patch: Sequence[int]
-) -> NDArray[np.generic]:
+def cut(values: NDArray[Any], corner: Sequence[int], patch: Sequence[int]) -> NDArray[Any]:
     """A patch (..., *patch) of an array, 0 where it reaches beyond."""
     made = np.zeros((*values.shape[: -len(patch)], *patch), values.dtype)
-    source, target = [], []
+    source: list[Any] = [...]
+    target: list[Any] = [...]
     for first, length, size in zip(corner, patch, values.shape[-len(patch) :], strict=True):
         low, high = max(first, 0), min(first + length, size)
         source.append(slice(low, high))
         target.append(slice(low - first, high - first))
-    made[(..., *target)] = values[(..., *source)]
+    made[tuple(target)] = values[tuple(source)]
     return made
 
 
@@ -146,8 +145,8 @@ def fit_head(
         optimiser.step()
         schedule.step()
     with torch.no_grad():
-        first.bias -= first.weight @ (mean / deviation)
-        first.weight /= deviation
+        first.bias.sub_(first.weight @ (mean / deviation))
+        first.weight.div_(deviation)
     return first, last
 
 

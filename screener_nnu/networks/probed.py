@@ -116,7 +116,8 @@ class ProbedUNet(nn.Module):
         """Takes over the layers of a perceptron of `features`."""
         pieces = first.weight.split(self.widths, dim=1)
         for name, piece in zip(self.names, pieces, strict=True):
-            self.lifts[name].weight.copy_(piece.view_as(self.lifts[name].weight))
+            lift: Any = self.lifts[name]
+            lift.weight.copy_(piece.view_as(lift.weight))
         self.bias.copy_(first.bias)
         self.out.weight.copy_(last.weight.view_as(self.out.weight))
         self.out.bias.copy_(last.bias)
