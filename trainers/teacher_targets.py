@@ -10,7 +10,7 @@ import torch
 
 from screener_nnu.checkpoints import write_array
 from screener_nnu.errors import CaseError
-from screener_nnu.inference.map_store import MapStore, maps_folder
+from screener_nnu.inference.map_store import MapStore, is_current, maps_folder
 from screener_nnu.inference.volume import images_of
 from screener_nnu.plans import Plan
 from screener_nnu.preprocessing.case_files import CaseFolder
@@ -91,4 +91,4 @@ class TeacherTargets:
         files = [self.files.scores / f"{case}.npy"]
         if self.files.maps is not None:
             files.append(self.files.maps.y_folder / f"{case}.npy")
-        return all(path.is_file() and path.stat().st_mtime >= changed for path in files)
+        return all(is_current(path, changed) for path in files)

@@ -46,7 +46,8 @@ class MapFiles:
             raise CaseError(name, f"its stored maps cannot be read ({error}); run again") from error
 
 
-def _is_current(path: Path, newer_than: float) -> bool:
+def is_current(path: Path, newer_than: float) -> bool:
+    """Whether a stored array is there, whole, and not of before a time (s since the epoch)."""
     try:
         if path.stat().st_mtime < newer_than:
             return False
@@ -119,7 +120,7 @@ class MapStore:
             kinds.append((files.c_folder, self.features.condition_maps, EQUALISED))
         for folder, function, reads in kinds:
             path = folder / f"{name}.npy"
-            if _is_current(path, newer_than):
+            if is_current(path, newer_than):
                 continue
             image, place = images(reads).to(self.device), None if part is None else part()
             divisor = self.features.divisor(self.plan.divisor)
@@ -141,7 +142,7 @@ class MapStore:
     ) -> tuple[torch.Tensor, torch.Tensor | None] | None:
         """What `maps` gives if it is on disk already, else None; nothing is made."""
         folders = [f for f in (self.files.y_folder, self.files.c_folder) if f is not None]
-        if all(_is_current(folder / f"{name}.npy", newer_than) for folder in folders):
+        if all(is_current(folder / f"{name}.npy", newer_than) for folder in folders):
             return self.files.read(name)
         return None
 

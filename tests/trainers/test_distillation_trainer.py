@@ -100,13 +100,14 @@ def test_stored_scores_are_used_again(trained: Any) -> None:
     assert trainer.targets.scores.parent.name == "ScreenerPlans_screener_scores"
     assert all(np.load(f).dtype == np.float32 for f in files)
     stamps = [f.stat().st_mtime_ns for f in files]
-    lost = files[1].read_bytes()
+    lost, torn = files[1].read_bytes(), files[2].read_bytes()
     files[1].unlink()
+    files[2].write_bytes(torn[: len(torn) // 2])
     again = prepared(trained)
     assert again.targets.scores == trainer.targets.scores
-    assert files[1].read_bytes() == lost
+    assert files[1].read_bytes() == lost and files[2].read_bytes() == torn
     changed = [i for i, f in enumerate(files) if f.stat().st_mtime_ns != stamps[i]]
-    assert changed == [1]
+    assert changed == [1, 2]
 
 
 def test_another_teacher_has_scores_of_its_own(trained: Any) -> None:
