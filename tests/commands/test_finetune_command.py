@@ -249,11 +249,7 @@ def test_tuned_start_gives_a_stock_model(world: Any, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_probe_segments_what_its_frozen_network_shows(world: Any, tmp_path: Path) -> None:
     """Balls brighter than what is around them, by a few random features; then stock prediction."""
-    settings = ("-o", "patches=24", "-o", "steps=400")
-    done = finetune(world, "-f", "0", "--init", "student:probe", *settings)
-    assert done.returncode == 0, done.stdout + done.stderr
-    plans = next(p.stem for p in world.preprocessed.glob("Screener901_student-probe-*.json"))
-    fold = world.results / f"ProbeTrainer__{plans}__3d_fullres" / "fold_0"
+    plans, fold = _probed(world, "-o", "patches=24", "-o", "steps=400")
     summary = json.loads((fold / "validation" / "summary.json").read_text())
     assert summary["foreground_mean"]["Dice"] > 0.3  # a central ball has .13
     saved = torch.load(fold / "checkpoint_final.pth", weights_only=False)
@@ -263,12 +259,26 @@ def test_a_probe_segments_what_its_frozen_network_shows(world: Any, tmp_path: Pa
     names = {"start": plans.removeprefix("Screener901_"), "trainer": "-tr ProbeTrainer"}
     label = _stock_prediction(world, tmp_path, "0", without_us=False, **names)
     assert label.shape == (30, 32, 34) and label.any()
-    # A killed validation is made up for, without fitting again.
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_a_killed_validation_of_a_probe_is_made_up_for(world: Any) -> None:
+    settings = ("-o", "patches=2", "-o", "steps=4")
+    _, fold = _probed(world, *settings)
     (fold / "validation" / "summary.json").unlink()
     before = (fold / "checkpoint_final.pth").stat().st_mtime_ns
+    _probed(world, *settings)
+    assert (fold / "validation" / "summary.json").is_file()
+    assert (fold / "checkpoint_final.pth").stat().st_mtime_ns == before  # not fitted again
+
+
+def _probed(world: Any, *settings: str) -> tuple[str, Path]:
+    """Plan and fold of a probe that the command has fitted."""
     done = finetune(world, "-f", "0", "--init", "student:probe", *settings)
-    assert done.returncode == 0 and (fold / "validation" / "summary.json").is_file()
-    assert (fold / "checkpoint_final.pth").stat().st_mtime_ns == before
+    assert done.returncode == 0, done.stdout + done.stderr
+    plans = next(p.stem for p in world.preprocessed.glob("Screener901_student-probe-*.json"))
+    return plans, world.results / f"ProbeTrainer__{plans}__3d_fullres" / "fold_0"
 
 
 @pytest.mark.slow

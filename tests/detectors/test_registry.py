@@ -41,6 +41,8 @@ OTHERS = [f"{name}_{end}" for name in ("padim",) for end in OTHER_DESCRIPTORS]
 OWN = [name for name in DETECTORS if name.rpartition("_")[2] not in OTHER_DESCRIPTORS]
 # Methods of others are `baseline` with another setting; `tests/baselines` has them all.
 WALKED = [name for name in OWN if name not in OTHER_METHODS or name == "autoencoder"]
+# Fitted in one pass like `padim` and `knn`, which are walked each time.
+ALIKE = ("gaussian", "pca", "msde")
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +69,8 @@ def run(module: Any, *words: object) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *WALKED,
+        *(name for name in WALKED if name not in ALIKE),
+        *(pytest.param(name, marks=pytest.mark.long) for name in WALKED if name in ALIKE),
         *(pytest.param(name, marks=pytest.mark.long) for name in OTHERS),
         pytest.param("teacher_levels", marks=pytest.mark.long),
         "teacher_untrained",
