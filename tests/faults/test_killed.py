@@ -44,5 +44,5 @@ def test_killed_again_and_again(bench: Any, tmp_path: Path) -> None:
         repeated = repeated_epochs(world.root)
         assert repeated <= kills
         epochs += repeated
-    lost = f"{epochs} epochs of {kills} kills" if epochs else "nothing"
+    lost = f"{epochs} epoch{'s'[: epochs > 1]} of {kills} kills" if epochs else "nothing"
     bench.tell("kill -9", "goes on; the end is that of an undisturbed run", lost, kills)
