@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from screener_nnu.checkpoints import write_checkpoint
 from screener_nnu.errors import ScreenerError
+from screener_nnu.networks.layout import laid_out_plainly
 from screener_nnu.paths import train_command
 from screener_nnu.plans import Plan
 from screener_nnu.stage_checkpoint import StageCheckpoint, check_finite
@@ -77,6 +78,8 @@ class StageState(nnUNetTrainer):
             "upstream": self.upstream_identity,
             **self.extra_state(),
         }
+        for key in ("network_weights", *self.weights()):
+            checkpoint[key] = laid_out_plainly(checkpoint[key])
         self.check_weights()
         write_checkpoint(_plain(checkpoint), Path(filename))
 

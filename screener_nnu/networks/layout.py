@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
@@ -23,3 +25,18 @@ def for_training(network: nn.Module, device: torch.device) -> nn.Module:
                 weight = module.weight
                 weight.data = weight.data.contiguous(memory_format=torch.channels_last_3d)
     return network
+
+
+def laid_out_plainly(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A state dictionary for a file, whatever `for_training` did to it.
+
+    nnU-Net has a tensor under several names, which stays one tensor.
+    """
+    plain: dict[tuple[object, ...], torch.Tensor] = {}
+    for value in weights.values():
+        plain.setdefault(_identity(value), value.contiguous())
+    return {name: plain[_identity(value)] for name, value in weights.items()}
+
+
+def _identity(value: torch.Tensor) -> tuple[object, ...]:
+    return value.data_ptr(), value.shape, value.stride(), value.dtype

@@ -82,7 +82,7 @@ def test_misfit_is_shown_and_stops_before_anything_is_written(
         (["-f", "0", "--init", "descriptor"], "screener_train 901 3d_fullres descriptor"),
         (["-f", "0", "--init", "descriptor", "-chk", "x.pth"], "leave -chk out"),
         (["-f", "0", "-o", "frozen=0.2"], "--init student:tuned"),
-        (["-f", "0", "--init", "student:tuned", "-o", "freeze=1"], "known: epochs"),
+        (["-f", "0", "--init", "student:tuned", "-o", "freeze=1"], "FineTuningTrainer: epochs"),
         (["-f", "0", "--init", "student:tuned", "-o", "frozen=1.0"], "together below 1"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from screener_nnu.networks.layout import for_training
+from screener_nnu.networks.layout import for_training, laid_out_plainly
 
 
 def network() -> nn.Module:
@@ -42,3 +42,14 @@ def test_outputs_and_gradients_are_the_same(monkeypatch: pytest.MonkeyPatch) -> 
     # Weights that are loaded keep the layout.
     last.load_state_dict(plain.state_dict())
     assert last[0].weight.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+def test_files_hold_plain_tensors_and_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    weights = for_training(network(), torch.device("cpu")).state_dict()
+    weights["again"] = weights["2.0.weight"]
+    plain = laid_out_plainly(weights)
+    assert all(value.is_contiguous() for value in plain.values())
+    assert plain["again"] is plain["2.0.weight"] and plain["0.bias"] is weights["0.bias"]
+    for name, value in weights.items():
+        torch.testing.assert_close(plain[name], value, atol=0, rtol=0)
