@@ -382,6 +382,7 @@ def test_a_killed_comparison_goes_on(
     assert "Nothing was tuned in this run" in (folder / "detectors.md").read_text()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_runs_of_other_seeds_are_averaged(world: Any, tmp_path: Path) -> None:
     words = ["901", "--detectors", "autoencoder", "--steps", "2", "-device", "cpu"]

@@ -179,7 +179,7 @@ def test_fields_differ_between_samples_and_are_a_function_of_the_generator() -> 
         assert not torch.allclose(first[:, 0], first[:, 1])
 
 
-@pytest.mark.parametrize("kind", [VOLUME, pytest.param(PICTURE, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kind", [pytest.param(VOLUME, marks=pytest.mark.long), PICTURE])
 def test_a_batch_is_learned(kind: str) -> None:
     method = made(kind).train()
     assert share_left(method, smooth(method)) < 0.1

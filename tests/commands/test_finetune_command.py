@@ -216,8 +216,9 @@ def test_from_student_to_stock_prediction(world: Any, tmp_path: Path) -> None:
     assert _stock_prediction(world, tmp_path, "5").shape == (30, 32, 34)
 
 
+@pytest.mark.long
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["colours", pytest.param("mr", marks=pytest.mark.long)])
+@pytest.mark.parametrize("kind", ["colours", "mr"])
 def test_pictures_and_mr_from_student_to_stock_prediction(kind: str, tmp_path: Path) -> None:
     world = _kinds["make_world"](tmp_path, kind)
     done = finetune(world, "-f", "0", "--epochs", "1", "--iterations", "2", "--ball_baseline")
@@ -281,6 +282,7 @@ def _probed(world: Any, *settings: str) -> tuple[str, Path]:
     return plans, world.results / f"ProbeTrainer__{plans}__3d_fullres" / "fold_0"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_stock_command_finds_the_fine_tuning_trainer(world: Any) -> None:
     """`nnUNetv2_train -tr FineTuningTrainer -pretrained_weights`, with settings of the plan."""

@@ -20,6 +20,7 @@ def test_minutes_grow_with_steps_and_their_time(monkeypatch: pytest.MonkeyPatch)
     assert slow - other == pytest.approx(3 * (usual - other))
 
 
+@pytest.mark.long
 def test_a_step_is_timed_on_the_network_of_that_width() -> None:
     wide, narrow = (forecast._seconds_of_a_step(width) for width in (16, 2))
     assert 0 < narrow < wide

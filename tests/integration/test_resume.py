@@ -55,7 +55,7 @@ def kill_after_first_epoch(world: Any, stage: str) -> None:
         "density",
         pytest.param("pretext", marks=pytest.mark.long),
         pytest.param("igd", marks=pytest.mark.long),
-        "baseline",
+        pytest.param("baseline", marks=pytest.mark.long),
         pytest.param("distillation", marks=pytest.mark.long),
     ],
 )

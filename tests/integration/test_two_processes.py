@@ -88,6 +88,7 @@ def assert_same_weights(one: Any, other: Any) -> None:
         torch.testing.assert_close(value, other["weights"][name], rtol=0, atol=0)
 
 
+@pytest.mark.long
 def test_every_stage_is_trained_by_two(world: Any, tmp_path: Path) -> None:
     plan = world.plan("pretext.images_per_step=4").to_dict()
     (world.preprocessed / "ScreenerPlans.json").write_text(json.dumps(plan))
