@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -36,6 +36,9 @@ _STATISTICS_STEPS = 16
 _VALIDATION_SAMPLES = 8
 # Samples that it looks at, and about how many positions of each.
 _SETTLING_SAMPLES, _SETTLING_POSITIONS = 8, 20_000
+
+# Maps y and c of positions, (1, channels, n, 1, 1).
+Rows = tuple[torch.Tensor, torch.Tensor | None]
 
 
 class DensityTrainer(ScreenerTrainer):
@@ -177,16 +180,13 @@ class DensityTrainer(ScreenerTrainer):
             self._fit()
             return
         reader = self._reader(self.training_scans, f"{self.stage} statistics")
-        some_y, some_c = [], []
+        some = []
         for index in range(_STATISTICS_STEPS):
-            y, c, inside = self._maps_of(reader[index], [])
-            y, c = _rows(y, c, inside)
+            y, c = _rows(*self._maps_of(reader[index], []))
             self.model.accumulate(y, c)
-            some_y.append(y[:, :, ::_STATISTICS_STEPS])
-            if c is not None:
-                some_c.append(c[:, :, ::_STATISTICS_STEPS])
+            some.append(_every(_STATISTICS_STEPS, y, c))
         self.model.finish_statistics()
-        self.model.initialise(torch.cat(some_y, 2), torch.cat(some_c, 2) if some_c else None)
+        self.model.initialise(*_joined(some))
         if self.is_ddp:
             for value in self.model.state_dict().values():
                 torch.distributed.broadcast(value, 0)
@@ -254,9 +254,7 @@ class DensityTrainer(ScreenerTrainer):
             return mean_over_all(torch.cat(losses)), {}
         # Positions stand by themselves: those of all samples are one call.
         rows = [_rows(*maps) for maps in drawn]
-        y = torch.cat([one for one, _ in rows], dim=2)
-        conditions = [c for _, c in rows if c is not None]
-        c = torch.cat(conditions, dim=2) if conditions else None
+        y, c = _joined(rows)
         counts = [one.shape[2] for one, _ in rows]
         noise = list(zip(generators, counts, strict=True))
         return mean_over_all(-self.network(y, c, generator=noise).flatten()), {}
@@ -298,13 +296,11 @@ class DensityTrainer(ScreenerTrainer):
         if not self.model.density.settles:
             return
         reader = self._reader(self.training_scans, f"{self.stage} statistics")
-        some_y, some_c = [], []
+        some = []
         for index in range(_SETTLING_SAMPLES):
             y, c = _rows(*self._maps_of(reader[index], []))
-            every = max(1, y.shape[2] // _SETTLING_POSITIONS)
-            some_y.append(y[:, :, ::every])
-            some_c += [] if c is None else [c[:, :, ::every]]
-        self.model.settle(torch.cat(some_y, 2), torch.cat(some_c, 2) if some_c else None)
+            some.append(_every(max(1, y.shape[2] // _SETTLING_POSITIONS), y, c))
+        self.model.settle(*_joined(some))
 
     def _held_out_nll(self) -> float:
         """Mean NLL without noise on fixed crops of validation scans, or on whole ones."""
@@ -355,12 +351,22 @@ class DensityTrainer(ScreenerTrainer):
         }
 
 
-def _rows(
-    y: torch.Tensor, c: torch.Tensor | None, inside: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _rows(y: torch.Tensor, c: torch.Tensor | None, inside: torch.Tensor) -> Rows:
     """Positions that count, as maps (1, channels, n, 1, 1)."""
 
     def select(maps: torch.Tensor) -> torch.Tensor:
         return maps[0][:, inside[0]][None, :, :, None, None]
 
     return select(y), None if c is None else select(c)
+
+
+def _every(step: int, y: torch.Tensor, c: torch.Tensor | None) -> Rows:
+    """Some of the positions."""
+    return y[:, :, ::step], None if c is None else c[:, :, ::step]
+
+
+def _joined(rows: Sequence[Rows]) -> Rows:
+    """The positions of several samples as those of one."""
+    conditions = [c for _, c in rows if c is not None]
+    y = torch.cat([one for one, _ in rows], dim=2)
+    return y, torch.cat(conditions, dim=2) if conditions else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +42,15 @@ class ProbeTrainer(StockNamedTrainer):
 
     dataset_class: Any
 
-    def __init__(
-        self,
-        plans: dict[str, Any],
-        configuration: str,
-        fold: int | str,
-        dataset_json: dict[str, Any],
-        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's own signature
-    ) -> None:
-        """Takes nnU-Net's arguments; the plan holds the settings."""
-        super().__init__(plans, configuration, fold, dataset_json, device)  # type: ignore[arg-type]
-        self.probe = ProbeSettings.of_plan(self.plans_manager.plans)
+    @cached_property
+    def probe(self) -> ProbeSettings:
+        """Settings, which the plan holds."""
+        return ProbeSettings.of_plan(self.plans_manager.plans)
+
+    def initialize(self) -> None:
+        """Builds the network, which has one output."""
         self.enable_deep_supervision = False
+        super().initialize()
 
     def _do_i_compile(self) -> bool:
         """Not for a few patches."""

@@ -61,8 +61,9 @@ class StageState(nnUNetTrainer):
         if self.local_rank != 0 or self.disable_checkpointing:
             return
         arguments = {k: v for k, v in self.my_init_kwargs.items() if k != "device"}
+        weights = self.weights()
         checkpoint = {
-            **self.weights(),
+            **weights,
             "optimizer_state": self.optimizer.state_dict(),
             "lr_scheduler_state": self.lr_scheduler.state_dict(),
             "grad_scaler_state": self.grad_scaler.state_dict() if self.grad_scaler else None,
@@ -78,7 +79,7 @@ class StageState(nnUNetTrainer):
             "upstream": self.upstream_identity,
             **self.extra_state(),
         }
-        for key in ("network_weights", *self.weights()):
+        for key in weights:
             checkpoint[key] = laid_out_plainly(checkpoint[key])
         self.check_weights()
         write_checkpoint(_plain(checkpoint), Path(filename))

@@ -15,7 +15,8 @@ from screener_nnu.sampling.smoothing import gaussian_smooth
 from screener_nnu.setting_values import Positive
 
 # Of CT in HU: air to bone, and soft tissue.
-_WINDOWS_OF_CT = ((-1000.0, 300.0), (-160.0, 240.0))
+SOFT_TISSUE = (-160.0, 240.0)
+_WINDOWS_OF_CT = ((-1000.0, 300.0), SOFT_TISSUE)
 # Of values in [0, 1]: below it, a variance is noise.
 _LEAST_VARIANCE = 1e-4
 

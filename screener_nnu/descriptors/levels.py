@@ -12,7 +12,7 @@ from screener_nnu.descriptors.base import Descriptor, freeze
 from screener_nnu.descriptors.cells import average_cells, padded_to
 from screener_nnu.descriptors.kept_channels import draw_channels, of_each_map
 from screener_nnu.errors import ScreenerError
-from screener_nnu.networks.levels import levels_of, run_levels
+from screener_nnu.networks.levels import deepest_stride, levels_of, run_levels
 from screener_nnu.networks.planes import from_planes, is_of_planes, to_planes
 from screener_nnu.plans import Shape
 from screener_nnu.setting_values import CountOrNone
@@ -78,7 +78,7 @@ class LevelsDescriptor(Descriptor):
         super().__init__(len(kept), "levels", *levels)
         self.network = freeze(network)
         self.levels = tuple(levels)
-        self.divisor = known[f"encoder_{len(network.encoder.stages) - 1}"].stride  # type: ignore[union-attr, arg-type]
+        self.divisor = deepest_stride(network)
         self._widths = widths
         self._strides = {name: known[name].stride for name in levels}
         self.register_buffer("kept", kept)

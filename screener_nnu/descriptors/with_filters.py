@@ -9,16 +9,14 @@ from torch import nn
 
 from screener_nnu.descriptors.base import EQUALISED, Descriptor, freeze
 from screener_nnu.descriptors.cells import padded_to
-from screener_nnu.descriptors.filters import FilterBank, FiltersSettings, filters_of
-from screener_nnu.networks.levels import levels_of
+from screener_nnu.descriptors.filters import SOFT_TISSUE, FilterBank, FiltersSettings, filters_of
+from screener_nnu.networks.levels import OUTPUT, deepest_stride, levels_of
 from screener_nnu.plans import PreprocessingSettings
 from screener_nnu.preprocessing.modality import CT
 from screener_nnu.setting_values import parse
 
 # Of the image in [0, 1]: all of it, and its middle, where no other one is known.
 _WINDOWS = ((0.0, 1.0), (0.25, 0.75))
-# HU of soft tissue.
-_SOFT_TISSUE = (-160.0, 240.0)
 
 
 class FiltersOfEqualised(FilterBank):
@@ -37,7 +35,7 @@ class FiltersOfEqualised(FilterBank):
         windows = _WINDOWS
         if settings.modality == CT and settings.equalisation == "none":
             low, high = settings.hu_window
-            soft: Any = tuple((hu - low) / (high - low) for hu in _SOFT_TISSUE)
+            soft: Any = tuple((hu - low) / (high - low) for hu in SOFT_TISSUE)
             windows = (_WINDOWS[0], soft)
         self.windows = torch.tensor(windows).to(self.windows)
 
@@ -60,11 +58,10 @@ class DescriptorWithFilters(Descriptor):
     ) -> None:
         """Joins both."""
         filters = FiltersOfEqualised(sigmas, variance_sigmas)
-        unet: Any = network
-        learned = int(unet.decoder.seg_layers[-1].out_channels)
+        learned = levels_of(network)[OUTPUT].channels
         super().__init__(learned + filters.channels, "with filters")
         self.network, self.filters = freeze(network), filters
-        self.divisor = list(levels_of(network).values())[len(unet.encoder.stages) - 1].stride
+        self.divisor = deepest_stride(network)
 
     def check_images(self, settings: PreprocessingSettings) -> None:
         """Tells the filters of the plan's images."""

@@ -10,11 +10,11 @@ import torch
 
 from screener_nnu.descriptors.base import EQUALISED, ImageKind
 from screener_nnu.errors import CaseError
-from screener_nnu.plans import PreprocessingSettings, Shape
+from screener_nnu.inference.volume import images_of
+from screener_nnu.plans import PreprocessingSettings
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.preprocessing.equalise import equalise
 from screener_nnu.preprocessing.resampling import resample_mask_to_shape
-from screener_nnu.sampling.crops import resize_boxes
 from screener_nnu.synthetic.alterations import ALTERED_KINDS, ALTERING_VERSION, add_alterations
 from screener_nnu.synthetic.anomalies import KINDS, add_anomalies
 from screener_nnu.synthetic.painting_scale import PaintingScale, blob_settings, brightness
@@ -94,7 +94,7 @@ def anomalous_case(
     except ValueError as error:
         raise CaseError(case, f"no anomaly of kind {kind} can be painted: {error}") from error
     values = canvas.values(hu, changed)
-    equalised = read_equalised(cases, case, body.shape)
+    equalised = images_of(cases, case)(EQUALISED).numpy()
     change = equalise(values, settings, canvas.window) - equalise(hu, settings, canvas.window)
     return AnomalousCase(values, followed(equalised, change), mask > 0, body)
 
@@ -146,7 +146,7 @@ def plain_case(cases: CaseFolder, case: str) -> AnomalousCase:
         CaseError: it cannot be read.
     """
     hu, body = read_hu_and_body(cases, case)
-    return AnomalousCase(hu, read_equalised(cases, case, body.shape), np.zeros_like(body), body)
+    return AnomalousCase(hu, images_of(cases, case)(EQUALISED).numpy(), np.zeros_like(body), body)
 
 
 def read_hu_and_body(cases: CaseFolder, case: str) -> tuple[np.ndarray, np.ndarray]:
@@ -159,19 +159,3 @@ def read_hu_and_body(cases: CaseFolder, case: str) -> tuple[np.ndarray, np.ndarr
     if body.shape != shape:
         body = resample_mask_to_shape(body, shape)
     return hu, body > 0
-
-
-def read_equalised(cases: CaseFolder, case: str, shape: Shape) -> np.ndarray:
-    """The stored equalised image on the plan's grid, float32, (D, H, W) or (C, D, H, W).
-
-    Args:
-        cases: folder of the cases.
-        case: name.
-        shape: voxels (D, H, W) of the plan's grid.
-    """
-    image = cases.read(case, "equalised").astype(np.float32)
-    if image.shape[-3:] == shape:
-        return image
-    # Stored more finely; networks get it on the plan's grid by the same interpolation.
-    resized = resize_boxes([torch.from_numpy(image)], shape)[0].numpy()
-    return resized if image.ndim == 4 else resized[0]
