@@ -23,6 +23,7 @@ from screener_nnu.evaluation.baselines import training_histogram
 from screener_nnu.paths import cases_folder, dataset_name, finished_checkpoint, plan_file
 from screener_nnu.plans import read_plan
 from screener_nnu.preprocessing.case_files import CaseFolder
+from screener_nnu.sampling.spread import spread
 from screener_nnu.synthetic.cases import PAINTED
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ def ablate(
     seed: int,
     device: torch.device,
     folder: Path,
+    num_scans: int | None = None,
 ) -> str:
     """Trains what is missing of the cells, judges all and writes the report.
 
@@ -47,12 +49,13 @@ def ablate(
         seed: of the anomalies.
         device: to train and score on.
         folder: of the report and of what is kept for the next run.
+        num_scans: see `open_comparison`.
 
     Returns:
         The table.
     """
     name = dataset_name(dataset)
-    anomalies, counts = open_comparison(name, base_name, use, seed, folder)
+    anomalies, counts = open_comparison(name, base_name, use, seed, folder, num_scans=num_scans)
     baselines = [table_row(method, [one]) for method, one in counts.items()]
     plans = train_cells(name, base_name, cells, device)
     judged: dict[str, list[Judged]] = defaultdict(list)
@@ -64,14 +67,18 @@ def ablate(
         likelihoods[cell.name].append(_held_out_nll(name, plans[cell]))
     ordered = list(dict.fromkeys(cell.name for cell in cells))
     rows = [table_row(method, judged[method], likelihoods[method]) for method in ordered]
-    drawn = getattr(anomalies.settings.split, use)
-    left_out = [case for case in drawn if case not in anomalies.names]
-    values = _settings(name, base_name, anomalies.names, left_out, use, seed)
+    values = _settings(name, base_name, anomalies, use)
     return write_ablation(rows, baselines, folder, values)
 
 
 def open_comparison(
-    dataset: int | str, plans: str, use: str, seed: int, folder: Path, family: str = PAINTED
+    dataset: int | str,
+    plans: str,
+    use: str,
+    seed: int,
+    folder: Path,
+    family: str = PAINTED,
+    num_scans: int | None = None,
 ) -> tuple[AnomalyStore, dict[str, Judged]]:
     """What every comparison begins with: anomalies in scans, and rows of the baselines.
 
@@ -82,6 +89,7 @@ def open_comparison(
         seed: of the anomalies.
         folder: where anomalies and counts are kept for the next run.
         family: of the anomalies, one of `FAMILIES`.
+        num_scans: take so many of these scans at most, spread evenly over their names.
 
     Returns:
         The anomalies, painted, and counts of the baselines without learning, the best first.
@@ -89,7 +97,8 @@ def open_comparison(
     settings = read_plan(plan_file(dataset, plans)).settings
     cases = CaseFolder(cases_folder(dataset, settings.data_identifier))
     names = getattr(settings.split, use)
-    anomalies = AnomalyStore(cases, names, settings, seed, folder / "anomalies", family)
+    chosen = names if num_scans is None else tuple(spread(names, num_scans))
+    anomalies = AnomalyStore(cases, chosen, settings, seed, folder / "anomalies", family)
     anomalies.fill()
     counts = judge_baselines(anomalies, training_histogram(dataset), folder / "counts")
     best = {name: auroc_draws(one)[MEAN][0] for name, one in counts.items()}
@@ -102,19 +111,12 @@ def _held_out_nll(dataset: str, plans_name: str) -> float:
     return math.nan if found is None else float(found)
 
 
-def _settings(
-    dataset: str,
-    base_name: str,
-    names: tuple[str, ...],
-    left_out: list[str],
-    use: str,
-    seed: int,
-) -> dict[str, Any]:
+def _settings(dataset: str, base_name: str, anomalies: AnomalyStore, use: str) -> dict[str, Any]:
     return {
         "dataset": dataset,
         "plans": base_name,
-        "scans": list(names),
-        "left_out": left_out,
+        "scans": list(anomalies.names),
+        "left_out": anomalies.left_out,
         "use": use,
-        "anomaly_seed": seed,
+        "anomaly_seed": anomalies.seed,
     }

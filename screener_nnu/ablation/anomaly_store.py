@@ -46,6 +46,7 @@ class AnomalyStore:
 
     Attributes:
         kinds: of the anomalies.
+        left_out: scans that cannot be read or have no room for a kind, see `fill`.
 
     Raises:
         ScreenerError: there is no scan to paint into.
@@ -68,6 +69,7 @@ class AnomalyStore:
             )
         self.cases, self.names, self.settings, self.seed = cases, names, settings, seed
         self.folder, self.family, self.kinds = folder, family, FAMILIES[family]
+        self.left_out: list[str] = []
 
     @property
     def identity(self) -> str:
@@ -114,6 +116,7 @@ class AnomalyStore:
                 # Of the case, or of its donor. The others are painted anew: donors of foreign
                 # tissue are drawn among them.
                 self.names = tuple(name for name in self.names if name != error.case)
+                self.left_out.append(error.case)
         raise ScreenerError(
             "synthetic anomalies cannot be painted into any scan: plan with more or larger ones"
         )

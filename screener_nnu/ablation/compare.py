@@ -46,6 +46,7 @@ class Request(NamedTuple):
         families: of anomalies, of `synthetic.cases.FAMILIES`.
         budget: of training.
         seeds: runs of each detector, the plan's own seed first.
+        num_scans: take so many scans at most, spread evenly over their names.
     """
 
     dataset: int | str
@@ -56,6 +57,7 @@ class Request(NamedTuple):
     families: tuple[str, ...] = (PAINTED,)
     budget: Budget = Budget()
     seeds: int = 1
+    num_scans: int | None = None
 
 
 def compare_detectors(request: Request, device: torch.device, folder: Path) -> str:
@@ -83,7 +85,13 @@ def compare_detectors(request: Request, device: torch.device, folder: Path) -> s
     failures, opened = Failures(names[0]), {}
     for family in request.families:
         store, baselines = open_comparison(
-            dataset, request.plans, request.use, request.anomaly_seed, folder, family
+            dataset,
+            request.plans,
+            request.use,
+            request.anomaly_seed,
+            folder,
+            family,
+            request.num_scans,
         )
         opened[family] = store, {name: [Drawn.of(one)] for name, one in baselines.items()}
     judged = _Judged([store for store, _ in opened.values()], device, folder)
@@ -93,10 +101,8 @@ def compare_detectors(request: Request, device: torch.device, folder: Path) -> s
         tables = []
         for family, (store, of_baselines) in opened.items():
             rows = {name: of_families[family] for name, of_families in judged.drawn.items()}
-            held_out = getattr(store.settings.split, request.use)
-            left_out = [case for case in held_out if case not in store.names]
             compared = _compared(rows | of_baselines, names[0])
-            tables.append(Table(family, compared, list(rows), list(store.names), left_out))
+            tables.append(Table(family, compared, list(rows), list(store.names), store.left_out))
         of_rows = {name: runs[name] for name in judged.drawn}
         about = _about(request, dataset, of_rows, store, seeds)
         slices = judged.slices.draw(list(judged.drawn))
@@ -238,6 +244,7 @@ def _about(
         "budget_steps": request.budget.steps,
         "budget_minutes": request.budget.minutes,
         "minutes": {name: of_detector[0].minutes for name, of_detector in runs.items()},
+        "plan_of": {name: of_detector[0].model.plans for name, of_detector in runs.items()},
         "seeds": seeds,
         "elsewhere": sorted(elsewhere) if request.budget.name else [],
     }

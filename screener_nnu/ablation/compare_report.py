@@ -122,6 +122,8 @@ def _markdown(
         lines.append(_STEPS_NOTE)
     if about["elsewhere"]:
         lines.append(f"Trained elsewhere, not under the budget: {', '.join(about['elsewhere'])}.")
+    if any(plans != about["plans"] for plans in about["plan_of"].values()):
+        lines.append(_predict_line(about["dataset"], about["plan_of"]))
     lines += [f"Failed: {name}: {reason}" for name, reason in failed.items()]
     return "\n".join(lines) + "\n"
 
@@ -192,6 +194,16 @@ def _minutes_lines(given: Mapping[str, float | None], budget: float | None) -> l
             "they joined."
         )
     return lines
+
+
+def _predict_line(dataset: str, plan_of: Mapping[str, str]) -> str:
+    """How to predict with what was trained within the budget."""
+    of_plan: dict[str, list[str]] = {}
+    for detector, plans in plan_of.items():
+        of_plan.setdefault(plans, []).append(detector)
+    listed = "; ".join(f"{plans}: {', '.join(names)}" for plans, names in of_plan.items())
+    command = f"screener_predict -d {int(dataset[7:10])} -p PLAN --detector NAME -i SCANS -o MAPS"
+    return f"Predict with one of them by `{command}`, with its plan. {listed}."
 
 
 def _vector_lines(table: Table) -> list[str]:

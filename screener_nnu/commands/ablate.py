@@ -70,4 +70,4 @@ def _ablate(arguments: argparse.Namespace) -> None:
         losses, arguments.conditions, arguments.densities, arguments.seeds, arguments.cells
     )
     own_report(folder, ablation_files(folder))
-    print(ablate(dataset, plans, cells, use, seed, device, folder))
+    print(ablate(dataset, plans, cells, use, seed, device, folder, arguments.num_scans))

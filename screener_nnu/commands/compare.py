@@ -84,6 +84,12 @@ def add_comparison_arguments(parser: argparse.ArgumentParser) -> None:
         default="test",
         help="scans of the split that get anomalies; choose settings on validation (test)",
     )
+    parser.add_argument(
+        "--num_scans",
+        type=positive,
+        metavar="N",
+        help="take N of these scans at most, spread evenly over their names (all)",
+    )
     parser.add_argument("--anomaly_seed", type=int, default=1)
     parser.add_argument("-device", choices=["cuda", "cpu", "mps"], default=None)
 
@@ -176,6 +182,7 @@ def compare(
         KINDS[kinds],
         budget,
         arguments.seeds,
+        arguments.num_scans,
     )
     words = ["ablation", arguments.plans, *([budget.name] if budget.name else []), arguments.use]
     folder = arguments.output or results_folder(arguments.dataset) / "_".join(words)

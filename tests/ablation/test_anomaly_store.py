@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from screener_nnu.ablation import anomaly_store
+from screener_nnu.ablation import ablate, anomaly_store
 from screener_nnu.ablation.anomaly_store import AnomalyStore
 from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.preprocessing.case_files import CaseFolder
@@ -43,9 +43,23 @@ def test_a_case_without_room_for_one_kind_is_left_out_of_all(
     refusing(monkeypatch, second)
     made.fill()
     assert made.names == (first, third) and made.identity != before
+    assert made.left_out == [second]
     assert f"{second}: no room" in caplog.text
     kept = {path.name for path in tmp_path.glob(f"*_{made.identity}.npz")}
     assert kept == {f"{c}__{k}_{made.identity}.npz" for c in (first, third) for k in KINDS}
+
+
+def test_fewer_scans_are_spread_over_the_split(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ablate, "judge_baselines", lambda *_: {})
+    names = world.plan().settings.split.train
+    monkeypatch.setattr(AnomalyStore, "fill", lambda self: None)
+    for asked, chosen in ((2, (names[0], names[-1])), (99, names), (None, names)):
+        store, _ = ablate.open_comparison(
+            901, "ScreenerPlans", "train", 1, tmp_path, num_scans=asked
+        )
+        assert store.names == chosen and store.left_out == []
 
 
 def test_unreadable_cases_are_left_out_as_donors_too(world: Any, tmp_path: Path) -> None:

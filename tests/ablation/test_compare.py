@@ -13,7 +13,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from screener_nnu.ablation import compare, run, scoring
-from screener_nnu.ablation.compare_report import _minutes_lines
+from screener_nnu.ablation.compare_report import _minutes_lines, _predict_line
 from screener_nnu.ablation.figures import auroc_draws, less, table_row
 from screener_nnu.ablation.judged import Judged
 from screener_nnu.commands.ablate import main as ablate
@@ -84,6 +84,13 @@ def test_the_report_says_who_has_less_or_more_than_the_budget() -> None:
     assert lines[2].startswith("Above the budget: autoencoder. ")
     assert len(lines) == 3 and len(_minutes_lines({"padim": 10.0}, 10.0)) == 1
     assert _minutes_lines({"padim": None}, None) == []
+
+
+def test_the_report_says_how_to_predict_with_each() -> None:
+    plan_of = {"student": "P_m5_descriptor", "padim": "P_m5_descriptor", "mood": "P_m5_mood"}
+    line = _predict_line("Dataset901_All", plan_of)
+    assert "screener_predict -d 901 -p PLAN" in line
+    assert line.endswith("P_m5_descriptor: student, padim; P_m5_mood: mood.")
 
 
 @pytest.mark.long

@@ -5,6 +5,8 @@ table has the mean over the seeds, and the lowest and highest in brackets.
 
 python tests/benchmarks/study_pictures.py --out STUDY --seeds 3 --busi FOLDER --sarcoma FOLDER \
     --pneumonia NPZ --phantoms
+
+With `--minutes`, detectors that are trained get as many minutes each, by `screener_compare`.
 """
 
 from __future__ import annotations
@@ -67,6 +69,8 @@ def main() -> None:
     parser.add_argument("--whole", action="store_true", help="all of a picture is body")
     parser.add_argument("--detectors", nargs="+", help="in place of those without training")
     parser.add_argument("--train", default="", help="options of screener_train, in one word")
+    parser.add_argument("--minutes", type=float, help="of steps of each of --detectors")
+    parser.add_argument("--plan", default="", help="options of the plan, in one word")
     arguments = parser.parse_args()
     for name, one in _sets(arguments).items():
         figures: Figures = defaultdict(list)
@@ -110,16 +114,19 @@ def _run(name: str, one: PictureSet, seed: int, arguments: argparse.Namespace) -
         one.write(table, seed)
     whole = ("-o", "preprocessing.body_threshold=-1") if arguments.whole else ()
     _call(world, "import", "-i", table, "-d", number, "--name", name)
-    _call(world, "plan_and_preprocess", "-d", number, "--preset", "cpu", *one.plan, *whole)
+    planned = (*one.plan, *whole, *shlex.split(arguments.plan))
+    _call(world, "plan_and_preprocess", "-d", number, "--preset", "cpu", *planned)
+    plan_of = _within_minutes(world, number, home / f"{full}_minutes", arguments)
     raw, figures = home / "nnUNet_raw" / full, {}
     with (raw / "pictures.csv").open(encoding="utf-8") as stream:
         labels = {
             r["case"]: int(r["label"]) for r in csv.DictReader(stream) if r["split"] == "test"
         }
     for detector in arguments.detectors or (*one.detectors, "msde_pooled"):
-        _call(world, "train", number, "2d", detector, *shlex.split(arguments.train))
+        if detector not in plan_of:
+            _call(world, "train", number, "2d", detector, *shlex.split(arguments.train))
         maps = home / "maps" / full / detector
-        chosen = ("--detector", detector)
+        chosen = ("--detector", detector, "-p", plan_of.get(detector, "ScreenerPlans"))
         _call(world, "predict", "-d", number, "-i", raw / "imagesTs", "-o", maps, *chosen)
         figures |= _of_images(detector, maps / "cases.csv", labels, one.kinds)
         if detector == "msde_pooled":
@@ -141,6 +148,20 @@ def _run(name: str, one: PictureSet, seed: int, arguments: argparse.Namespace) -
             )
             figures |= _of_pixels(detector, json.loads((judged / "summary.json").read_text()))
     return {**figures, **without_learning(raw / "imagesTs", labels, one.kinds)}
+
+
+def _within_minutes(
+    world: Mapping[str, str], number: int, report: Path, arguments: argparse.Namespace
+) -> dict[str, str]:
+    """Trains all detectors, each for some minutes, and gives their plans."""
+    if not arguments.minutes:
+        return {}
+    words = ("--detectors", *arguments.detectors, "--minutes", arguments.minutes)
+    _call(world, "compare", number, *words, "--use", "validation", "-o", report)
+    plans: dict[str, str] = json.loads((report / "detectors.json").read_text())["settings"][
+        "plan_of"
+    ]
+    return plans
 
 
 def _call(world: Mapping[str, str], command: str, *words: object) -> None:
