@@ -6,7 +6,7 @@ import glob
 import json
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from time import perf_counter
@@ -39,7 +39,7 @@ Guard = Callable[[str], AbstractContextManager[Any]]
 # Steps on the clock at least, and of a method that trains its networks in turns.
 _TIMED, _IN_TURNS = 6, 18
 # Scans that they are made on: reading and painting all of them would take longer than the steps.
-_TRAINING, _VALIDATION = 6, 3
+_TRAINING, _VALIDATION = 6, 2
 
 
 def step_seconds(
@@ -89,9 +89,14 @@ def step_seconds(
         _remove(dataset, name)
         try:
             derive_plan(dataset, name, overrides, base_name)
-            for detector in detectors:
-                with guard(detector):
-                    _measure(trained_ref(dataset, name, detector), numbers, device, found, fitted)
+            models = [trained_ref(dataset, name, detector) for detector in detectors]
+            needed: set[tuple[str, str]] = set()
+            for model in models:
+                with guard(model.detector):
+                    needed.update(planned_stages(model).stages[:-1])
+            for model in models:
+                with guard(model.detector):
+                    _measure(model, numbers, device, found, fitted, needed)
         finally:
             _remove_maps(dataset, name, {path.name for path in kept}, device)
             _remove(dataset, name)
@@ -136,8 +141,12 @@ def _measure(
     device: torch.device,
     found: dict[Step, float],
     fitted: set[Step],
+    needed: Container[tuple[str, str]],
 ) -> None:
-    """Trains the stages of a detector, without those that others have trained."""
+    """Trains the stages of a detector, without those that others have trained.
+
+    What no other stage is built upon is not finished: its scores would be measured on whole scans.
+    """
     stages = stages_of(model, more=short_schedule(model.stage, numbers))
     settings = planned_stages(model).settings
     dataset = str(model.dataset)
@@ -150,7 +159,10 @@ def _measure(
             if stage == BASELINE and _in_turns(dataset, stage, plans, device):
                 of_stage = step_numbers(settings.workers, in_turns=True)
                 stages_of(model, restart=True, more=short_schedule(stage, of_stage))
-            found[key] = _timed(dataset, stage, plans, device, of_stage.warm_up)
+            trainer = new_trainer(dataset, stage, plans, device)
+            if (stage, plans) not in needed:
+                trainer.finish = lambda: None  # type: ignore[method-assign]
+            found[key] = _timed(trainer, of_stage.warm_up)
             logger.info("%s of %s: %.3f s a step", stage, model.detector, found[key])
         elif (stage, plans) != stages[-1]:
             new_trainer(dataset, stage, plans, device).run_training()
@@ -164,8 +176,7 @@ def _in_turns(dataset: str, stage: str, plans_name: str, device: torch.device) -
     return trainer.in_turns
 
 
-def _timed(dataset: str, stage: str, plans_name: str, device: torch.device, warm_up: int) -> float:
-    trainer = new_trainer(dataset, stage, plans_name, device)
+def _timed(trainer: ScreenerTrainer, warm_up: int) -> float:
     clock = StepClock(trainer, warm_up)
     trainer.run_training()
     return clock.mean
