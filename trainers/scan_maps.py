@@ -100,7 +100,7 @@ class ScanReader(CaseReader[ScanSample]):
         if not 0 < wanted < len(found):
             return ScanSample(case, y, c, torch.from_numpy(inside)[None])
         if not self.draw.reach:
-            drawn = generator.choice(found, wanted, replace=False)
+            drawn = np.sort(generator.choice(found, wanted, replace=False, shuffle=False))
             every = torch.ones(1, wanted, 1, 1, dtype=torch.bool)
             some_c = None if c is None else positions_of(c, drawn)
             return ScanSample(case, positions_of(y, drawn), some_c, every)
