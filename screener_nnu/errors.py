@@ -29,6 +29,10 @@ class StoppedError(ScreenerError):
     exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again later
 
 
+class BusyError(ScreenerError):
+    """Another process is at the same work."""
+
+
 class CaseError(ScreenerError):
     """One case that cannot be used; the others go on.
 

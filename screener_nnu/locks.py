@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from screener_nnu.errors import ScreenerError
+from screener_nnu.errors import BusyError, ScreenerError
 
 logger = logging.getLogger(__name__)
 
@@ -71,10 +71,11 @@ def only_one(path: Path, variable: str, doing: str) -> AbstractContextManager[No
         doing: what the other one does, for the message.
 
     Raises:
-        ScreenerError: another process holds it, or nothing can be written there.
+        BusyError: another process holds it.
+        ScreenerError: nothing can be written there.
     """
 
     def refuse() -> None:
-        raise ScreenerError(f"another process is {doing}: wait for it or stop it")
+        raise BusyError(f"another process is {doing}: wait for it or stop it")
 
     return locked(path, variable, refuse)

@@ -1,4 +1,4 @@
-"""nnU-Net's background processes: when one is killed, the work ends in a sentence.
+"""What nnU-Net's work ends of, a killed background process or a full disk, in a sentence.
 
 nnU-Net itself waits for ever for the result of a process that was killed while it wrote a
 prediction or a figure, and says of others that they are "6 feet under".
@@ -6,30 +6,38 @@ prediction or a figure, and says of others that they are "6 feet under".
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 from screener_nnu.errors import ScreenerError
+from screener_nnu.files import OutputError, disk_is_full
 
 # Shorter than it takes to start a process and to use up memory (s).
 _PERIOD = 0.1
 _DIED = ("background worker", "6 feet under", "background process")
 _NO_MEMORY = "out of memory"
+# Blosc2 does not say why it cannot write; below so many bytes, it is for want of space.
+_TOO_LITTLE = 8 << 20
 
 
 @contextmanager
-def named_when_killed(work: str) -> Iterator[None]:
-    """Turns the death of a background process, and a full device, into a sentence.
+def named_when_killed(work: str, folder: Path) -> Iterator[None]:
+    """Turns the death of a background process, and a full device or disk, into a sentence.
 
     Args:
         work: what the message calls the block, for instance `the training in FOLDER`.
+        folder: that it writes to.
 
     Raises:
+        OutputError: the disk is full.
         ScreenerError: a process that was started in the block was killed, or the memory of the
             device ran out.
     """
@@ -41,8 +49,14 @@ def named_when_killed(work: str) -> Iterator[None]:
         if not watch.found:
             raise
         raise ScreenerError(_killed(work)) from None
+    except OSError as error:
+        if disk_is_full(error):
+            raise OutputError.of(folder, error) from error
+        raise
     except RuntimeError as error:
         text = str(error)
+        if disk_is_full(error) or _little_is_left(folder):
+            raise OutputError.of(folder, OSError(errno.ENOSPC, text)) from error
         if any(word in text for word in _DIED):
             raise ScreenerError(_killed(work)) from error
         if _NO_MEMORY in text:
@@ -52,6 +66,11 @@ def named_when_killed(work: str) -> Iterator[None]:
                 "programs on it, take a larger one, or plan the source with less --memory_gb"
             ) from error
         raise
+
+
+def _little_is_left(folder: Path) -> bool:
+    place = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(place).free < _TOO_LITTLE
 
 
 class _Watch:

@@ -103,7 +103,7 @@ def _ensure_fingerprint(dataset: LabelledDataset, processes: int) -> None:
     )
 
     logger.info("extracting the fingerprint of %s, which nnU-Net's trainer wants", dataset.name)
-    with named_when_killed(f"the fingerprint of {dataset.name}"):
+    with named_when_killed(f"the fingerprint of {dataset.name}", dataset.folder):
         DatasetFingerprintExtractor(dataset.name, processes).run(overwrite_existing=False)
 
 
@@ -140,7 +140,8 @@ def _settings_of(marker: Path) -> dict[str, Any]:
 def _preprocess(dataset: LabelledDataset, plan: StockPlan, processes: int) -> None:
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 
-    with named_when_killed(f"the preprocessing of {dataset.name} with {processes} processes"):
+    work = f"the preprocessing of {dataset.name} with {processes} processes"
+    with named_when_killed(work, dataset.folder):
         DefaultPreprocessor(verbose=False).run(
             dataset.name, plan.configuration_name, plan.name, num_processes=processes
         )

@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _SEARCHED = "nnUNet_extTrainer"
+# Between checkpoints: each takes as long as a few iterations.
+_LEAST_ITERATIONS = 250
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,11 @@ class FineTuningRun:
 
     @property
     def finished(self) -> bool:
-        """Whether it was trained and validated to the end."""
-        return (self.folder / CHECKPOINTS[0]).is_file() and self.summary_file.is_file()
+        """Whether it was trained and validated to the end.
+
+        A full disk leaves half a summary, which nnU-Net's validation makes again.
+        """
+        return (self.folder / CHECKPOINTS[0]).is_file() and _is_whole(self.summary_file)
 
     def predict_command(self, device: str = "cuda") -> str:
         """The stock command that predicts with the result."""
@@ -130,7 +135,7 @@ def _fine_tune(run: FineTuningRun, device: str, restart: bool) -> float:
         logger.info("%s is finished already; --restart trains it anew", run.folder)
         return mean_dice(run.summary_file)
     _use_cores(device)
-    with named_when_killed(f"the training in {run.folder}"):
+    with named_when_killed(f"the training in {run.folder}", run.folder):
         trainer = make_trainer(run, device, resume)
         if not (run.folder / CHECKPOINTS[0]).is_file():
             trainer.run_training()
@@ -191,7 +196,8 @@ def make_trainer(run: FineTuningRun, device: str, resume: bool) -> nnUNetTrainer
     trainer.num_epochs = run.epochs
     trainer.num_iterations_per_epoch = run.iterations
     trainer.num_val_iterations_per_epoch = max(1, run.iterations // 5)
-    trainer.save_every = max(1, min(10, run.epochs // 20))
+    # Killed, it repeats an epoch of nnU-Net's own length at most, and a twentieth of the whole.
+    trainer.save_every = max(1, min(run.epochs // 20, _LEAST_ITERATIONS // run.iterations))
     _save_whole_files_only(trainer)
     trainer.initialize()
     for_training(trainer.network, trainer.device)
@@ -222,6 +228,14 @@ def _own_trainers() -> Iterator[None]:
         del os.environ[_SEARCHED]
         if before is not None:
             os.environ[_SEARCHED] = before
+
+
+def _is_whole(summary_file: Path) -> bool:
+    try:
+        mean_dice(summary_file)
+    except (OSError, ScreenerError):
+        return False
+    return True
 
 
 def mean_dice(summary_file: Path) -> float:

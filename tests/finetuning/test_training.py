@@ -120,6 +120,18 @@ def test_budget_reaches_the_schedule(run: FineTuningRun) -> None:
     assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.01 * 0.5**0.9)
 
 
+def test_a_killed_training_repeats_little(run: FineTuningRun) -> None:
+    """One epoch of nnU-Net's length; of short ones more, but not above a twentieth."""
+    wanted = {(1000, 250): 1, (1000, 25): 10, (100, 25): 5, (8, 2): 1, (40, 500): 1}
+    found = {
+        (epochs, iterations): make_trainer(
+            replace(run, weights=None, epochs=epochs, iterations=iterations), "cpu", resume=False
+        ).save_every
+        for epochs, iterations in wanted
+    }
+    assert found == wanted
+
+
 def test_checkpoint_names_the_stock_trainer_and_resumes(run: FineTuningRun) -> None:
     trainer = make_trainer(run, "cpu", resume=False)
     with torch.no_grad():
@@ -231,13 +243,20 @@ def test_restart_leaves_what_a_person_put_there(run: FineTuningRun) -> None:
 
 
 @pytest.mark.parametrize("text", ["", '{"foreground_mean": ', "{}", "[]"])
-def test_a_damaged_summary_is_named(run: FineTuningRun, text: str) -> None:
+def test_a_damaged_summary_is_made_again(
+    run: FineTuningRun, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     begin_or_resume(run)
     (run.folder / "checkpoint_final.pth").touch()
     run.summary_file.parent.mkdir()
     run.summary_file.write_text(text)
-    with pytest.raises(ScreenerError, match=f"{run.summary_file} .*the validation is done again"):
-        fine_tune(run, "cpu")
+
+    class Trainer:
+        def perform_actual_validation(self) -> None:
+            run.summary_file.write_text('{"foreground_mean": {"Dice": 0.5}}')
+
+    monkeypatch.setattr("screener_nnu.finetuning.training.make_trainer", lambda *_: Trainer())
+    assert fine_tune(run, "cpu") == 0.5
 
 
 @pytest.mark.parametrize("content", [b"", b"PK torn"])

@@ -3,10 +3,12 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from screener_nnu.errors import ScreenerError
+from screener_nnu.errors import BusyError, ScreenerError
+from screener_nnu.files import OutputError
 from screener_nnu.finetuning.training import RECORD_FILE, FineTuningRun, fine_tune
 from screener_nnu.lowshot.design import Design, LowShotRun
 from screener_nnu.lowshot.train import changed_runs, train_runs
@@ -50,6 +52,37 @@ def test_an_interrupt_is_not_a_failure(make_runs: Runs) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         train_runs(make_runs(Design((2,), 3, 1, 4, 5)), "cpu", train=train)
+
+
+def test_what_another_process_trains_is_waited_for(
+    make_runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is looked at again when the others are done, and never deleted then."""
+    monkeypatch.setattr("screener_nnu.lowshot.train._WAIT", 0.0)
+    runs = make_runs(Design((2,), 2, 1, 4, 5))
+    busy = [runs[0].training, runs[0].training, runs[2].training]
+    trained = []
+
+    def train(run: FineTuningRun, device: str, restart: bool) -> None:
+        if run in busy:
+            busy.remove(run)
+            raise BusyError("another process is training it")
+        trained.append((run, restart))
+
+    assert train_runs(runs, "cpu", restart=True, train=train) == {}
+    at_once = [(runs[n].training, True) for n in (1, 3)]
+    assert trained == [*at_once, (runs[2].training, False), (runs[0].training, False)]
+
+
+def test_a_full_disk_ends_it(make_runs: Runs, tmp_path: Path) -> None:
+    def train(run: FineTuningRun, device: str, restart: bool) -> None:
+        trained.append(run)
+        raise OutputError(tmp_path, "no space left", "free some")
+
+    trained: list[FineTuningRun] = []
+    with pytest.raises(OutputError):
+        train_runs(make_runs(Design((2,), 2, 1, 4, 5)), "cpu", train=train)
+    assert len(trained) == 1
 
 
 def test_finished_trainings_are_not_repeated_and_begun_ones_go_on(
