@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import blosc2
 import torch
 
 # Of no run are they the same: logs, times, records of who wrote what, figures of costs.
@@ -30,7 +31,8 @@ _TEACHER = re.compile(r"_scores/[0-9a-f]+/")
 _JUDGED = re.compile(r"(/counts/.*_)[0-9a-f]{12}(?=_[0-9a-f]{12}_\d+\.npz$)")
 _TEXT = (".json", ".jsonl", ".csv", ".html", ".md", ".txt")
 _OF_THE_RUN = {"seconds", "written", "created", "changed_ns", "cost", "read_at", "time"}
-_EPOCH = re.compile(r": epoch (\d+)/")
+# Ours, and nnU-Net's.
+_EPOCH = re.compile(r": (?:epoch (\d+)/|Epoch (\d+)\s*$)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,15 @@ class Command:
         words: of the command line, by the root of the folders.
         items: patterns of files below the root that are not made again once they are whole.
         least: share of the time after which it is disturbed at the earliest; before, it imports.
+        varies: pattern of files that no two runs make alike, which need only be there: nnU-Net's
+            trainings do not go on bit for bit.
     """
 
     name: str
     words: Callable[[Path], Sequence[object]]
     items: tuple[str, ...] = ()
     least: float = 0.3
+    varies: str = ""
 
     def start(self, world: Any) -> subprocess.Popen[str]:
         """Starts it as the leader of a group, with all output in one pipe's file."""
@@ -124,11 +129,22 @@ def _group_lives(group: int) -> bool:
     return True
 
 
-def digest(root: Path) -> dict[str, str]:
+def digest(root: Path, command: Command) -> dict[str, str]:
     """Hash of what each file below a folder says, without times."""
     files = (path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
     named = {_name(path, root): path for path in files}
-    return {name: _hash(path, root) for name, path in named.items() if not _TIMES.search(name)}
+    return {
+        name: _hash_of(name, path, root, command)
+        for name, path in named.items()
+        if not _TIMES.search(name)
+    }
+
+
+def _hash_of(name: str, path: Path, root: Path, command: Command) -> str:
+    """Hash of a file that must be alike, or that it is there."""
+    if command.varies and re.search(command.varies, name):
+        return "is there"
+    return _hash(path, root)
 
 
 def _name(path: Path, root: Path) -> str:
@@ -142,6 +158,8 @@ def _hash(path: Path, root: Path) -> str:
         content = content.replace(str(root).encode(), b".")
     if path.suffix == ".pth":
         content = _weights(path)
+    elif path.suffix == ".b2nd":  # threads write its chunks in any order
+        content = blosc2.open(str(path), mode="r")[:].tobytes()
     elif path.suffix in (".json", ".jsonl"):
         text = content.decode()
         # Lines stand in the order in which workers were done.
@@ -186,13 +204,13 @@ def whole_items(root: Path, command: Command, wanted: dict[str, str]) -> dict[Pa
     return {
         path: path.stat().st_mtime_ns
         for path, name in ours.items()
-        if name in wanted and _readable_hash(path, root) == wanted[name]
+        if name in wanted and _readable_hash(name, path, root, command) == wanted[name]
     }
 
 
-def _readable_hash(path: Path, root: Path) -> str:
+def _readable_hash(name: str, path: Path, root: Path, command: Command) -> str:
     try:
-        return _hash(path, root)
+        return _hash_of(name, path, root, command)
     except Exception:
         return "half a file"
 

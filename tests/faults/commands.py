@@ -11,13 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import SPACING, TINY, TinyWorld, enter, write_dicom_series
+from screener_nnu.synthetic import write_phantom_dataset
+from tests.conftest import DATASET, SPACING, TINY, TinyWorld, enter, write_dicom_series
 from tests.faults.attempts import Command
 
 _EPOCHS = 8
 _OPTIMISERS = ("descriptor", "condition.contrast", "density", "distillation", "pretext", "igd")
 _CPU = ("-device", "cpu")
 _CASES, _STAGES = "preprocessed/*/*_screener/*.json", "results/*/*/fold_all/checkpoint_final.pth"
+
+_TUNED = "results/Dataset902_*/*/fold_*/checkpoint_final.pth"
+_SHORT = ("--epochs", _EPOCHS, "--iterations", 2, "-np", 1, *_CPU)
+_OF_NNUNET = r"results/Dataset902_[^/]*/nnUNetTrainer__[^/]*/fold_"
 
 
 def _tiny(root: Path) -> list[object]:
@@ -91,11 +96,28 @@ COMMANDS = {
             ],
             (_STAGES,),
         ),
+        Command(
+            "finetune",
+            lambda root: [*("finetune", "-d", 902, "--source", 901, "-f", 0), *_SHORT],
+            (_TUNED,),
+            varies=_OF_NNUNET,
+        ),
+        Command(
+            "lowshot",
+            lambda root: [
+                *("lowshot", "-d", 902, "--source", 901, "--num_cases", 2, "--folds", 2),
+                *("--init", "scratch", "student"),
+                *_SHORT,
+            ],
+            (_TUNED,),
+            varies=_OF_NNUNET + r"|lowshot[^/]*\.(md|json|csv|png)$",
+        ),
     )
 }
 #: What starts from nothing but scans, and what from a trained chain; the rest, from a plan.
 _BARE = ("plan_and_preprocess",)
 _TRAINED = ("calibrate", "predict", "synthesize_anomalies", "evaluate", "export_model", "ablate")
+_LABELLED = ("finetune", "lowshot")
 
 
 @dataclass(frozen=True)
@@ -127,9 +149,16 @@ def prepare(name: str, root: Path, made: TinyWorld, trained: TinyWorld) -> Prepa
             series = folder / "export" / f"study{number}"
             write_dicom_series(series, array, uid=f"1.2.826.1.{number}", spacing=SPACING)
         return Prepared(world)
-    world = (trained if name in _TRAINED else made).copy(folder)
+    world = (trained if name in (*_TRAINED, *_LABELLED) else made).copy(folder)
     if name in _BARE:
         shutil.rmtree(world.preprocessed)
+    elif name in _LABELLED:
+        raw = folder / "raw"
+        unlabelled = (raw / DATASET).resolve()
+        raw.unlink()  # all worlds share it
+        raw.mkdir()
+        (raw / DATASET).symlink_to(unlabelled)
+        write_phantom_dataset(raw, "Dataset902_Lesions", 6, 3, lesion_labels=True, spacing=SPACING)
     elif name not in _TRAINED:
         lengthen(world)
     if name in ("predict", "synthesize_anomalies", "evaluate"):

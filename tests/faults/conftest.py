@@ -111,7 +111,7 @@ class Bench:
     def ends_as_wanted(self, world: TinyWorld) -> Ended:
         """Runs it, and fails unless everything is as if nothing had happened."""
         ended = self.command.run(world).sound()
-        odd = difference(digest(world.root), self.wanted)
+        odd = difference(digest(world.root, self.command), self.wanted)
         assert not odd, (odd[:8], ended.output[-3000:])
         return ended
 
@@ -143,7 +143,7 @@ def undisturbed(
         if name not in known:
             world = prepared_of(name).copy(tmp_path_factory.mktemp("undisturbed") / "world")
             ended = COMMANDS[name].run(world).sound()
-            known[name] = digest(world.root), ended.seconds
+            known[name] = digest(world.root, COMMANDS[name]), ended.seconds
             shutil.rmtree(world.root)
         return known[name]
 

@@ -63,7 +63,7 @@ def test_a_finished_file_is_damaged(
             assert named and "Traceback" not in ended.output, ended.output[-3000:]
             path.unlink(missing_ok=True)
             ended = bench.command.run(world).sound()
-        odd = difference(digest(world.root), bench.wanted)
+        odd = difference(digest(world.root, bench.command), bench.wanted)
         assert not odd, (str(path), odd[:5], ended.output[-2000:])
     word = {"cut": "is cut short", "removed": "is removed"}[fault.__name__]
     happened = "is made again" if not refused else "is named; made again once it is deleted"
@@ -96,7 +96,7 @@ def test_the_last_checkpoint_is_torn(
             assert "--restart" in ended.sentence and "checkpoint" in ended.sentence
             shutil.rmtree(latest[0].parent)
             ended = bench.command.run(world).sound()
-        odd = difference(digest(world.root), bench.wanted)
+        odd = difference(digest(world.root, bench.command), bench.wanted)
         assert not odd, (odd, ended.output[-3000:])
     word = {"cut": "is cut short", "flip": "has a flipped bit"}[fault.__name__]
     happened = "goes on from the best epoch's, or is not affected"
@@ -144,7 +144,7 @@ def test_files_vanish_while_it_runs(bench: Any, pattern: str, tmp_path: Path) ->
 @pytest.mark.parametrize(
     "bench",
     ["import", "plan_and_preprocess", "train chain", "train pretext", "predict", "evaluate",
-     "synthesize_anomalies", "calibrate", "compare"],
+     "synthesize_anomalies", "calibrate", "compare", "finetune", "lowshot"],
     indirect=True,
 )  # fmt: skip
 def test_two_at_once(bench: Any, tmp_path: Path) -> None:

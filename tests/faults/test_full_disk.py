@@ -60,6 +60,8 @@ _GROWING = [
     "synthesize_anomalies",
     "evaluate",
     "export_model",
+    "finetune",
+    "lowshot",
 ]
 
 
