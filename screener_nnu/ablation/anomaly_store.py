@@ -26,7 +26,7 @@ from screener_nnu.synthetic.cases import (
     plain_case,
     read_hu_and_body,
 )
-from screener_nnu.synthetic.painting_scale import blob_settings
+from screener_nnu.synthetic.painting_scale import PaintingScale, blob_settings
 
 logger = logging.getLogger(__name__)
 #: In place of a kind of anomalies: the scan as it is.
@@ -138,17 +138,40 @@ class AnomalyStore:
         if kind == NONE:
             body = read_hu_and_body(self.cases, case)[1]
             return np.zeros_like(body), body
+        stored = self._stored(case, kind)
+        return stored["mask"], stored["counted"]
+
+    def change(self, case: str, kind: str) -> np.ndarray:
+        """How much each anomalous voxel has changed within the window, (n,) float32, in order.
+
+        In HU, or in what stands for them, see `PaintingScale`.
+        """
+        return np.zeros(0, np.float32) if kind == NONE else self._stored(case, kind)["change"]
+
+    def _stored(self, case: str, kind: str) -> dict[str, np.ndarray]:
         path = self.folder / f"{case}__{kind}_{self.identity_of(case, kind)}.npz"
         if path.is_file():
             with np.load(path) as stored:
-                return stored["mask"], stored["counted"]
+                if "change" in stored:  # earlier versions did not keep it
+                    return dict(stored)
         made = self.paint(case, kind)
-        mask, counted = made.mask, made.body | made.mask
+        arrays = {
+            "mask": made.mask,
+            "counted": made.body | made.mask,
+            "change": self._change(case, made),
+        }
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, mask=mask, counted=counted)
+        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
         self.folder.mkdir(parents=True, exist_ok=True)
         write_bytes(path, buffer.getvalue())
-        return mask, counted
+        return arrays
+
+    def _change(self, case: str, made: AnomalousCase) -> np.ndarray:
+        before = read_hu_and_body(self.cases, case)[0]
+        canvas = PaintingScale.of(before, self.settings.preprocessing)
+        images = (canvas.painted(values)[made.mask] for values in (before, made.hu))
+        first, second = (np.clip(v, *canvas.painted_window).astype(np.float32) for v in images)
+        return np.abs(second - first)
 
 
 def _hash(values: object) -> str:

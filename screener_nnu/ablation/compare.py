@@ -102,7 +102,9 @@ def compare_detectors(request: Request, device: torch.device, folder: Path) -> s
         for family, (store, of_baselines) in opened.items():
             rows = {name: of_families[family] for name, of_families in judged.drawn.items()}
             compared = _compared(rows | of_baselines, names[0])
-            tables.append(Table(family, compared, list(rows), list(store.names), store.left_out))
+            shares = rows[names[0]][0].shares
+            scans = list(store.names)
+            tables.append(Table(family, compared, list(rows), scans, store.left_out, shares))
         of_rows = {name: runs[name] for name in judged.drawn}
         about = _about(request, dataset, of_rows, store, seeds)
         slices = judged.slices.draw(list(judged.drawn))
@@ -215,6 +217,7 @@ def _compared(runs: dict[str, list[Drawn]], first: str) -> dict[str, Compared]:
             row_of(method, of_method),
             {name: averaged(group(method, name), scans) for name in names},
             {name: less(group(method, name), group(first, name), scans) for name in names},
+            averaged([run.changes for run in of_method], scans),
         )
         for method, of_method in runs.items()
     }

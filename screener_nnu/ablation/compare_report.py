@@ -32,6 +32,10 @@ _CASES_NOTE = (
 _STEPS_NOTE = "Equal steps are not equal work: methods differ in crops a step and in their size."
 # Part of the minutes that whole steps may leave.
 _SLACK = 0.05
+_CHANGE_NOTE = (
+    "By change: AUROC of the anomalous voxels that changed by so many HU within the window (in "
+    "other modalities, 800 from black to white), whatever their kind."
+)
 _FOUND_NOTE = "found at 1 FP: share of anomalies found with one false positive a scan (FROC)."
 
 
@@ -108,8 +112,8 @@ def _markdown(
     for table in tables:
         scans = f"{len(table.scans)} scan{'s' if len(table.scans) > 1 else ''}"
         lines += [f"{_FAMILIES[table.family]} ({scans})", ""]
-        lines += [*_aurocs(table), "", *_further(table), ""]
-    lines += [*_cost_lines(costs), "", _CASES_NOTE, _FOUND_NOTE]
+        lines += [*_aurocs(table), "", *_further(table), "", *_by_change(table), ""]
+    lines += [*_cost_lines(costs), "", _CASES_NOTE, _FOUND_NOTE, _CHANGE_NOTE]
     lines += [line for table in tables for line in _vector_lines(table)]
     seeds = f"{about['seeds']} run{'s' if about['seeds'] > 1 else ''} of each"
     lines.append(
@@ -156,6 +160,17 @@ def _further(table: Table) -> list[str]:
             yield [method, *figures, _with_interval(one.row.case_auroc[CASE_SCORE])]
 
     return _lines(["mean of the kinds [95 %]", *titles, "cases"], rows())
+
+
+def _by_change(table: Table) -> list[str]:
+    classes = list(table.shares)
+
+    def rows() -> Iterator[Sequence[str]]:
+        yield ["share of the voxels", *(f"{100 * table.shares[name]:.0f} %" for name in classes)]
+        for method, one in table.rows.items():
+            yield [method, *(_with_interval(one.changes[name]) for name in classes)]
+
+    return _lines(["AUROC by change [95 %]", *classes], rows())
 
 
 def _cost_lines(costs: Mapping[str, Costs]) -> list[str]:

@@ -16,11 +16,13 @@ class Compared:
         row: AUROC and case scores.
         figures: `auroc` and those of `FURTHER`, by name and column.
         differences: of their means to those of the first detector, on the same draws of scans.
+        changes: AUROC by how much anomalous voxels have changed, see `figures.change_draws`.
     """
 
     row: Row
     figures: dict[str, dict[str, Figure]]
     differences: dict[str, Figure]
+    changes: dict[str, Figure]
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Table:
         rows: by method; what are no detectors are baselines without learning.
         detectors: in order.
         scans, left_out: with anomalies, and those that have no room for a kind.
+        shares: of the anomalous voxels, by class of change.
     """
 
     family: str
@@ -39,6 +42,7 @@ class Table:
     detectors: Sequence[str]
     scans: Sequence[str]
     left_out: Sequence[str]
+    shares: dict[str, float]
 
     @property
     def baselines(self) -> list[Compared]:

@@ -21,6 +21,9 @@ from screener_nnu.least_volume import MINIMUM_PX
 from screener_nnu.plans import PreprocessingSettings
 from screener_nnu.preprocessing.modality import PICTURE
 
+#: Bounds (HU) of the classes of voxels by how much they have changed, and names of the classes.
+CHANGES = (20.0, 80.0, 160.0)
+CHANGE_CLASSES = ("below 20", "20 to 80", "80 to 160", "above 160")
 _BINS = 4096
 _SAMPLE = 200_000
 
@@ -34,21 +37,28 @@ class ScanVoxels:
         annotated: which of them are anomalous, bool (n,).
         lesions: connected anomalies.
         least_voxels: least volume of a detection and of an anomaly in the FROC.
+        classes: of the anomalous voxels, by how much they have changed, (m,), see `CHANGES`.
     """
 
     counted: np.ndarray
     annotated: np.ndarray
     lesions: Lesions
     least_voxels: int
+    classes: np.ndarray
 
     @classmethod
     def of(
-        cls, mask: np.ndarray, counted: np.ndarray, settings: PreprocessingSettings
+        cls,
+        mask: np.ndarray,
+        counted: np.ndarray,
+        change: np.ndarray,
+        settings: PreprocessingSettings,
     ) -> ScanVoxels:
-        """From masks (D, H, W) on the grid of a plan."""
+        """From masks (D, H, W) on the grid of a plan, and the change (m,) of anomalous voxels."""
         pictures = settings.modality == PICTURE
         least = MINIMUM_PX if pictures else least_voxels(MIN_VOLUME_MM3, settings.spacing)
-        return cls(counted, mask[counted], find_lesions(mask), least)
+        classes = np.digitize(change, CHANGES)
+        return cls(counted, mask[counted], find_lesions(mask), least, classes)
 
 
 @dataclass(frozen=True)
@@ -78,11 +88,12 @@ class Bins:
 
 
 class Counts(NamedTuple):
-    """Of one scan, see `Judged`: (2, K), (K,), and the FROC's."""
+    """Of one scan, see `Judged`: (2, K), (K,), the FROC's, and (4, K)."""
 
     voxels: np.ndarray
     overlap: np.ndarray
     froc: FrocCounts
+    changes: np.ndarray
 
 
 def count_scan(scores: np.ndarray, scan: ScanVoxels, bins: Bins) -> Counts:
@@ -100,5 +111,11 @@ def count_scan(scores: np.ndarray, scan: ScanVoxels, bins: Bins) -> Counts:
             scan.lesions,
             bins.thresholds,
             scan.least_voxels,
+        ),
+        np.stack(
+            [
+                np.bincount(places[scan.classes == number], minlength=bins.edges.size)
+                for number in range(len(CHANGE_CLASSES))
+            ]
         ),
     )

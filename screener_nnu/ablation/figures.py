@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from screener_nnu.ablation.counting import CHANGE_CLASSES
 from screener_nnu.ablation.judged import Judged
 from screener_nnu.evaluation.froc import froc_figures, sensitivity_name
 from screener_nnu.evaluation.metrics import (
@@ -111,16 +112,21 @@ class Drawn:
         cases: names of the scans.
         case_scores: see `Judged`.
         draws: figures of voxels and anomalies by name, on the same draws of scans for every run.
+        changes: see `change_draws`.
+        shares: of all anomalous voxels, those of each class of change.
     """
 
     cases: tuple[str, ...]
     case_scores: dict[str, np.ndarray]
     draws: dict[str, Draws]
+    changes: Draws
+    shares: dict[str, float]
 
     @classmethod
     def of(cls, run: Judged, names: Sequence[str] = tuple(_FUNCTIONS)) -> Drawn:
         """Draws scans and computes figures, `auroc` or of `FURTHER`."""
-        return cls(run.cases, run.case_scores, draws_of(run, names))
+        changes, shares = change_draws(run)
+        return cls(run.cases, run.case_scores, draws_of(run, names), changes, shares)
 
 
 def draws_of(run: Judged, names: Sequence[str]) -> dict[str, Draws]:
@@ -144,6 +150,30 @@ def draws_of(run: Judged, names: Sequence[str]) -> dict[str, Draws]:
         name: {**of_kinds, MEAN: np.mean(list(of_kinds.values()), axis=0)}
         for name, of_kinds in found.items()
     }
+
+
+def change_draws(run: Judged) -> tuple[Draws, dict[str, float]]:
+    """Voxel AUROC by how much anomalous voxels have changed, on the same draws of scans.
+
+    Of each class against all other voxels of the body; the mean over the kinds of anomalies,
+    weighted by their voxels of that class. Classes without a voxel are left out.
+
+    Returns:
+        Draws by class, and the share of all anomalous voxels that is in each.
+    """
+    weights = _weights(len(run.cases))
+    found, voxels = {}, {}
+    for number, name in enumerate(CHANGE_CLASSES if run.changes else ()):
+        areas, sizes = np.zeros(len(weights)), np.zeros(len(weights))
+        for kind, changes in run.changes.items():
+            positive = weights @ changes[:, number].astype(float)
+            area = area_under_roc(positive, weights @ run.counts[kind][:, 1].astype(float))
+            size = positive.sum(axis=1)
+            areas, sizes = areas + np.where(size > 0, area, 0) * size, sizes + size
+        if sizes[0]:
+            found[name] = np.divide(areas, sizes, out=np.full_like(areas, np.nan), where=sizes > 0)
+            voxels[name] = float(sizes[0])
+    return found, {name: size / sum(voxels.values()) for name, size in voxels.items()}
 
 
 def auroc_draws(run: Judged) -> Draws:

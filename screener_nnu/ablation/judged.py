@@ -12,6 +12,7 @@ import numpy as np
 from screener_nnu.evaluation.froc import FrocCounts
 
 _COUNTS, _OVERLAPS, _FROC, _SCORES = "counts_", "overlaps_", "froc_", "score_"
+_CHANGES = "changes_"
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Judged:
         overlaps: shares of the anomalies' voxels a bin, each anomaly one in all, (scans, K), by
             kind; see `LesionHistograms.overlap`.
         froc: anomalies found and false positives of each scan, by kind.
+        changes: annotated voxels a bin by how much they have changed, see `counting.CHANGES`,
+            (scans, classes, K), by kind.
     """
 
     cases: tuple[str, ...]
@@ -33,6 +36,7 @@ class Judged:
     case_scores: dict[str, np.ndarray] = field(default_factory=dict)
     overlaps: dict[str, np.ndarray] = field(default_factory=dict)
     froc: dict[str, tuple[FrocCounts, ...]] = field(default_factory=dict)
+    changes: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -46,6 +50,7 @@ class Judged:
         arrays |= {f"{_COUNTS}{kind}": values for kind, values in self.counts.items()}
         arrays |= {f"{_OVERLAPS}{kind}": values for kind, values in self.overlaps.items()}
         arrays |= {f"{_FROC}{kind}": _table(scans) for kind, scans in self.froc.items()}
+        arrays |= {f"{_CHANGES}{kind}": values for kind, values in self.changes.items()}
         arrays |= {f"{_SCORES}{name}": values for name, values in self.case_scores.items()}
         np.savez_compressed(buffer, **arrays)
         return buffer.getvalue()
@@ -65,6 +70,7 @@ class Judged:
                 {key.removeprefix(_SCORES): stored[key] for key in known(_SCORES)},
                 {key.removeprefix(_OVERLAPS): stored[key] for key in known(_OVERLAPS)},
                 {key.removeprefix(_FROC): _scans(stored[key]) for key in known(_FROC)},
+                {key.removeprefix(_CHANGES): stored[key] for key in known(_CHANGES)},
             )
 
 

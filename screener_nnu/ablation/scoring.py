@@ -34,7 +34,7 @@ from screener_nnu.sampling.spread import spread
 _SCANS = 20
 
 #: Of stored counts; raised with every change of what they hold.
-_VERSION = 3
+_VERSION = 4
 #: The case score that is made of a map, beside those of `vector_scores` and `image_scores`.
 CASE_SCORE = "case_score"
 
@@ -195,6 +195,7 @@ def _judge(title: str, anomalies: AnomalyStore, scores: ScoreFunction) -> dict[s
             _columns(of_cases[method]),
             {kind: np.stack([one.overlap for one in of]) for kind, of in kinds.items()},
             {kind: tuple(one.froc for one in of) for kind, of in kinds.items()},
+            {kind: np.stack([one.changes for one in of]) for kind, of in kinds.items()},
         )
         for method, kinds in counted.items()
     }
@@ -219,7 +220,8 @@ def _columns(found: Sequence[Sequence[dict[str, float]]]) -> dict[str, np.ndarra
 
 def _voxels(anomalies: AnomalyStore, scores: ScoreFunction, case: str, kind: str) -> _Found:
     """The voxels that count; their scores and the case scores by method."""
-    scan = ScanVoxels.of(*anomalies.masks(case, kind), anomalies.settings.preprocessing)
+    masks, change = anomalies.masks(case, kind), anomalies.change(case, kind)
+    scan = ScanVoxels.of(*masks, change, anomalies.settings.preprocessing)
     found = {}
     for method, of_scan in scores(case, kind, scan.counted).items():
         voxels = of_scan.scores[scan.counted]

@@ -49,6 +49,22 @@ def test_a_case_without_room_for_one_kind_is_left_out_of_all(
     assert kept == {f"{c}__{k}_{made.identity}.npz" for c in (first, third) for k in KINDS}
 
 
+def test_changes_are_those_within_the_window(world: Any, tmp_path: Path) -> None:
+    """Also where an earlier version kept the masks alone."""
+    made = store(world, tmp_path)
+    case = made.names[0]
+    low, high = made.settings.preprocessing.hu_window
+    before = made.cases.read(case, "hu").astype(np.float32)
+    mask, counted = made.masks(case, "constant")
+    after = made.paint(case, "constant").hu.astype(np.float32)
+    expected = np.abs(np.clip(after, low, high) - np.clip(before, low, high))[mask]
+    np.testing.assert_allclose(made.change(case, "constant"), expected, atol=1e-3)
+    assert expected.max() > 50 and not len(made.change(case, "none"))
+    (path,) = tmp_path.glob(f"{case}__constant_*.npz")
+    np.savez_compressed(path, mask=mask, counted=counted)
+    np.testing.assert_allclose(made.change(case, "constant"), expected, atol=1e-3)
+
+
 def test_fewer_scans_are_spread_over_the_split(
     world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

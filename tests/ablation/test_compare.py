@@ -194,6 +194,8 @@ def test_one_table_of_any_detectors(
     stored = json.loads((tmp_path / "a" / "detectors.json").read_text())
     assert stored["settings"]["scans"] and (tmp_path / "a" / "detectors.png").stat().st_size > 1000
     assert stored["rows"][0]["steps"]["density of ScreenerPlans"] == 4
+    assert "| share of the voxels |" in (tmp_path / "a" / "detectors.md").read_text()
+    assert all(0 <= one["value"] <= 1 for one in stored["rows"][0]["changes"].values())
     assert stored["rows"][3]["steps"]["density of ScreenerPlans_knn"] == 0
     # The same call by its older name.
     csv_file, table = tmp_path / "a" / "detectors.csv", tmp_path / "a" / "detectors.md"

@@ -11,8 +11,8 @@ import pytest
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from screener_nnu.ablation.counting import Bins, ScanVoxels, count_scan
-from screener_nnu.ablation.figures import FURTHER, draws_of, table_row
+from screener_nnu.ablation.counting import CHANGE_CLASSES, Bins, ScanVoxels, count_scan
+from screener_nnu.ablation.figures import FURTHER, change_draws, draws_of, table_row
 from screener_nnu.ablation.judged import Judged
 from screener_nnu.ablation.report import write_ablation
 from screener_nnu.synthetic.anomalies import KINDS
@@ -119,6 +119,14 @@ def test_one_scan_gives_no_interval(tmp_path: Path) -> None:
     assert ",," in (tmp_path / "ablation.csv").read_text()
 
 
+def change_of(mask: np.ndarray) -> np.ndarray:
+    """How much the voxels of an anomaly have changed: of the first, less than 20 and 160 HU."""
+    image = np.zeros(mask.shape, np.float32)
+    image[1:4] = np.linspace(0, 159, image[1:4].size).reshape(image[1:4].shape)
+    image[6:9] = 500.0
+    return image[mask]
+
+
 def counted_scans(seed: int) -> tuple[Judged, list[tuple[np.ndarray, np.ndarray]]]:
     """Scores (10, 12, 12) of whole numbers with two anomalies in each scan, counted as for real."""
     rng = np.random.default_rng(seed)
@@ -135,12 +143,42 @@ def counted_scans(seed: int) -> tuple[Judged, list[tuple[np.ndarray, np.ndarray]
     inside = np.ones((10, 12, 12), bool)
     bins = Bins.of([(scores[inside], mask[inside]) for scores, mask in scans])
     counts = [
-        count_scan(scores[inside], ScanVoxels.of(mask, inside, settings), bins)  # type: ignore[arg-type]
+        count_scan(
+            scores[inside],
+            ScanVoxels.of(mask, inside, change_of(mask), settings),  # type: ignore[arg-type]
+            bins,
+        )
         for scores, mask in scans
     ]
     kinds = {"x": np.stack([one.voxels for one in counts])}
     overlaps = {"x": np.stack([one.overlap for one in counts])}
-    return Judged(tuple("abcd"), kinds, {}, overlaps, {"x": tuple(c.froc for c in counts)}), scans
+    changes = {"x": np.stack([one.changes for one in counts])}
+    froc = {"x": tuple(c.froc for c in counts)}
+    return Judged(tuple("abcd"), kinds, {}, overlaps, froc, changes), scans
+
+
+def test_auroc_by_change_is_that_of_scikit_learn(tmp_path: Path) -> None:
+    """Voxels of a class of change against all that are not anomalous."""
+    run, scans = counted_scans(0)
+    (tmp_path / "x.npz").write_bytes(run.to_bytes())
+    found, shares = change_draws(Judged.from_file(tmp_path / "x.npz"))
+    assert set(found) == set(CHANGE_CLASSES) and sum(shares.values()) == pytest.approx(1)
+    normal = np.concatenate([scores[~mask] for scores, mask in scans])
+    ill = np.concatenate([scores[mask] for scores, mask in scans])
+    classes = np.digitize(np.concatenate([change_of(mask) for _, mask in scans]), [20, 80, 160])
+    for number, name in enumerate(CHANGE_CLASSES):
+        of_class = ill[classes == number]
+        labels = np.repeat([1, 0], [of_class.size, normal.size])
+        expected = roc_auc_score(labels, np.concatenate([of_class, normal]))
+        assert found[name][0] == pytest.approx(expected, abs=1e-12)
+        assert shares[name] == pytest.approx(of_class.size / ill.size)
+    # Two kinds count by their voxels.
+    counts = {"x": run.counts["x"], "y": run.counts["x"]}
+    doubled = {"x": run.changes["x"], "y": 3 * run.changes["x"]}
+    doubled["y"][:, 0] = 0
+    twice, _ = change_draws(Judged(run.cases, counts, changes=doubled))
+    assert all(twice[name][0] == pytest.approx(found[name][0]) for name in CHANGE_CLASSES)
+    assert change_draws(judged(0)[0]) == ({}, {})
 
 
 def test_further_figures_are_those_of_scikit_learn_and_of_loops(tmp_path: Path) -> None:
