@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from screener_nnu.commands.plan_and_preprocess import main
-from screener_nnu.estimate.estimate import Line, training_seconds
+from screener_nnu.estimate.estimate import Line, _Run, _shorten, training_seconds
 from screener_nnu.estimate.phases import EPOCH, FIGURE, Measured, Stopwatch
 from screener_nnu.estimate.report import describe, size_of, time_of
 from screener_nnu.estimate.sample import sampled
@@ -74,6 +75,22 @@ def test_phases_grow_with_the_scans_that_they_go_through(world: Any) -> None:
     fitted = world.plan("density.kind=knn", "density.max_scans=2").settings
     assert DensityTrainer.scans_of_phases(fitted)["prepare"] == 2
     assert DistillationTrainer.scans_of_phases(settings)["make_ready"] == stored
+
+
+@pytest.mark.parametrize("most", [10, 20, 0, 99])
+def test_a_density_looks_at_the_same_part_of_the_sample(world: Any, most: int) -> None:
+    """Its training scans stand for 30."""
+    path = world.preprocessed / "ScreenerPlans.json"
+    plan = world.plan(f"density.max_scans={most}")
+    path.write_text(json.dumps(plan.to_dict()))
+    split = replace(plan.settings.split, train=tuple(map(str, range(30))))
+    run = _Run([], replace(plan.settings, split=split), 1)
+    names = {*plan.settings.split.train, *plan.settings.split.validation}
+    _shorten(plan.dataset, "ScreenerPlans", run)
+    short = world.plan(plans="ScreenerEstimate").settings
+    assert len(short.split.train) + len(short.split.validation) == len(names)
+    part = max(1, round(most * len(short.split.train) / 30))
+    assert short.density.max_scans == (part if 0 < most < 30 else most)
 
 
 def test_a_sample_lists_images_where_they_lie_and_goes_again(made_world: Any, world: Any) -> None:
