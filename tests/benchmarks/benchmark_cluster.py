@@ -21,6 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parent))
+from many_scans import write_many_scans  # noqa: E402
+
 _SMALL, _LARGE, _POOL = 990, 991, 992
 _SPACING = (6.0, 5.0, 5.0)
 _LARGE_SHAPE = (512, 512, 512)
@@ -71,12 +74,8 @@ def _generate(raw: Path, scans: int, large: int) -> None:
     """Both data sets, unless they are there."""
     import SimpleITK as sitk  # noqa: N813
 
-    from screener_nnu.synthetic import write_phantom_dataset
-
     if not (raw / f"Dataset{_SMALL}_Small").is_dir():
-        write_phantom_dataset(
-            raw, f"Dataset{_SMALL}_Small", scans, 1, lesion_labels=True, spacing=_SPACING
-        )
+        write_many_scans(raw, f"Dataset{_SMALL}_Small", scans, _SPACING, labels=True)
     folder = raw / f"Dataset{_LARGE}_Large"
     if folder.is_dir():
         return

@@ -20,6 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parent))
+from many_scans import write_many_scans  # noqa: E402
+
 _SPACING = (9.0, 7.5, 7.5)
 _STUDENT = (
     "distillation.target=hu_rarity",
@@ -47,13 +50,11 @@ def main() -> None:
 
 
 def _of_number(home: Path, count: int, workers: str) -> dict[str, tuple[float, float]]:
-    from screener_nnu.synthetic import write_phantom_dataset
-
     dataset = _NUMBER
     name = f"Dataset{dataset}_Number"
     for root in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         shutil.rmtree(home / root / name, ignore_errors=True)
-    write_phantom_dataset(home / "nnUNet_raw", name, count, 1, spacing=_SPACING)
+    write_many_scans(home / "nnUNet_raw", name, count, _SPACING)
     spacing = [str(v) for v in _SPACING]
     plan = ["plan_and_preprocess", "-d", str(dataset), "--preset", "cpu", "-np", workers]
     plan += ["--spacing", *spacing]
