@@ -197,9 +197,16 @@ def _description(datasets: list[str], pool: tuple[int, str] | None, count: int) 
 
 
 def preprocess_planned(
-    dataset: str, plans_name: str, processes: int, part: int = 0, parts: int = 1
+    dataset: str,
+    plans_name: str,
+    processes: int,
+    part: int = 0,
+    parts: int = 1,
+    verify: bool = False,
 ) -> None:
     """Makes the cases of a plan; those that turn out unusable leave the plan's split.
+
+    See `preprocess_dataset`.
 
     Raises:
         ScreenerError: no plan or no fingerprint, or scans of the plan that nothing is known of.
@@ -226,6 +233,7 @@ def preprocess_planned(
         parts,
         scans,
         lambda replaced: warn_of_dependents(dataset, folder, replaced, scans),
+        verify,
     )
     if summary.skipped:
         drop_cases(path, settings.data_identifier, summary.skipped)

@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         "--verify_dataset_integrity",
         action="store_true",
         help="compare the content of every image with what an earlier run read, whatever its time "
-        "says",
+        "says, and of every prepared case with what was written",
     )
     add_cluster_options(parser)
     return parser
@@ -174,4 +174,11 @@ def _run_stages(arguments: argparse.Namespace) -> None:
         normal_cases=arguments.normal_cases,
     )
     if not arguments.no_preprocessing:
-        preprocess_planned(dataset, arguments.plans, processes, arguments.part, arguments.parts)
+        preprocess_planned(
+            dataset,
+            arguments.plans,
+            processes,
+            arguments.part,
+            arguments.parts,
+            arguments.verify_dataset_integrity,
+        )

@@ -3,7 +3,7 @@
     <case>_hu.b2nd          int16     HU at the plan's spacing; float16 values of other modalities
     <case>_equalised.b2nd   float16   equalised image at the storage spacing
     <case>_body.b2nd        uint8     body mask at the storage spacing
-    <case>.json             frame, settings, versions, bytes and source; written last
+    <case>.json             frame, settings, versions, bytes, checksums and source; written last
 
 Images of colour pictures have a first axis of three colours, which boxes do not speak of.
 A case is finished when its marker exists. Every file appears whole or not at all.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -64,12 +65,13 @@ def write_case(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _marker(folder, case).unlink(missing_ok=True)
-        sizes: dict[str, int] = {
-            kind: _write(_array_file(folder, case, kind), _compress(array))
-            for kind, array in arrays.items()
-        }
-        marker = marker_bytes(prepared, sizes, source)
-        return sum(sizes.values()) + _write(_marker(folder, case), marker)
+        compressed: dict[str, bytes] = {}
+        size = 0
+        for kind, array in arrays.items():
+            compressed[kind] = _compress(array)
+            size += _write(_array_file(folder, case, kind), compressed[kind])
+        marker = marker_bytes(prepared, compressed, source)
+        return size + _write(_marker(folder, case), marker)
     except OSError as error:
         remove_case(folder, case)
         raise _unwritable(folder, case, error) from error
@@ -163,6 +165,11 @@ class CaseFolder:
         except (CaseError, OSError):
             return None
         return marker if marker.sizes == found else None
+
+    def has_changed(self, case: str, marker: Marker) -> bool:
+        """Whether an array is another one than the marker knows; all of them are read."""
+        files = ((_array_file(self.folder, case, k), marker.checksums.get(k)) for k in KINDS)
+        return any(known not in (None, zlib.crc32(file.read_bytes())) for file, known in files)
 
     def is_ours(self) -> bool:
         """Whether anything in the folder, a marker or an array, was written by us."""

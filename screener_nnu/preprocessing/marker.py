@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ class Marker:
     Attributes:
         frame, settings: as plain values.
         sizes: bytes of each array.
+        checksums: CRC-32 of each array's file; empty in markers of an earlier version.
         source: the scan that the case was made from; None in markers of an earlier version.
         written_ns: when the marker was written (ns since the epoch).
     """
@@ -32,6 +34,7 @@ class Marker:
     frame: dict[str, Any]
     settings: dict[str, Any]
     sizes: dict[str, int]
+    checksums: dict[str, int]
     source: SourceState | None
     written_ns: int
 
@@ -51,7 +54,8 @@ class Marker:
         if not (isinstance(frame, dict) and isinstance(settings, dict) and isinstance(sizes, dict)):
             raise ValueError("it lacks frame, settings or bytes")
         source = SourceState.from_dict(values.get("source"))
-        return cls(frame, settings, sizes, source, written_ns)
+        checksums = values.get("crc32", {})
+        return cls(frame, settings, sizes, checksums, source, written_ns)
 
     def is_of(self, scan: SourceState) -> bool:
         """Whether the case was made from a scan as it is now."""
@@ -61,16 +65,23 @@ class Marker:
 
 
 def marker_bytes(
-    prepared: PreparedImage, sizes: Mapping[str, int], source: SourceState | None
+    prepared: PreparedImage, arrays: Mapping[str, bytes], source: SourceState | None
 ) -> bytes:
-    """A marker as its file holds it."""
+    """A marker as its file holds it.
+
+    Args:
+        prepared: the case.
+        arrays: what the file of each array holds.
+        source: the scan that it was made from.
+    """
     return _json_bytes(
         {
             "frame": prepared.frame.to_dict(),
             "spacing": list(prepared.settings.spacing),
             "storage_spacing": list(prepared.settings.storage_spacing),
             "settings": settings_values(prepared.settings),
-            "bytes": dict(sizes),
+            "bytes": {kind: len(content) for kind, content in arrays.items()},
+            "crc32": {kind: zlib.crc32(content) for kind, content in arrays.items()},
             "source": source and source.to_dict(),
             "versions": {
                 "screener_nnu": screener_nnu.__version__,

@@ -63,12 +63,14 @@ class _Stored:
 
     Attributes:
         missing: cases to be prepared, and what from.
+        changed: those among them that are whole, but no longer what was written.
         replaced: those among them that are whole, but were made from other scans.
         without_source: cases whose markers do not say what they were made from.
         size: bytes of the cases that stay.
     """
 
     missing: dict[str, Path] = field(default_factory=dict)
+    changed: list[str] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
     without_source: list[str] = field(default_factory=list)
     size: int = 0
@@ -93,6 +95,7 @@ def preprocess_dataset(
     parts: int = 1,
     scans: Mapping[str, SourceState] = MappingProxyType({}),
     on_replaced: Callable[[list[str]], None] | None = None,
+    verify: bool = False,
 ) -> Summary:
     """Prepares cases into a folder; those that are finished are left alone.
 
@@ -108,6 +111,7 @@ def preprocess_dataset(
         parts: number of shares.
         scans: how the scans are now; a finished case that has no entry counts as current.
         on_replaced: called with the cases whose scans were replaced, before they are removed.
+        verify: read finished cases, and prepare those again that are not as they were written.
 
     Raises:
         ScreenerError: the folder holds cases of other settings or files of somebody else, no space
@@ -115,7 +119,7 @@ def preprocess_dataset(
     """
     begin = time.monotonic()
     share = part_of(cases, part, parts)
-    stored = _look_up(share, settings, folder, scans)
+    stored = _look_up(share, settings, folder, scans, verify)
     summary = Summary(replaced=stored.replaced)
     # Only after every check: a refused run changes nothing.
     _clear(stored, folder, scans, on_replaced)
@@ -154,13 +158,14 @@ def _look_up(
     settings: PreprocessingSettings,
     folder: Path,
     scans: Mapping[str, SourceState],
+    verify: bool,
 ) -> _Stored:
     """Which cases are there, whole and made from the scans as they are now; changes nothing."""
     stored = CaseFolder(folder)
     finished = set(stored.finished())
     wanted = settings_values(settings)
     found = _Stored()
-    for case, path in cases.items():
+    for case, path in tqdm(cases.items(), desc="verifying", unit="scan", disable=not verify):
         marker = stored.whole_marker(case) if case in finished else None
         if marker is None:
             found.missing[case] = path
@@ -170,6 +175,10 @@ def _look_up(
         if scan is not None and not marker.is_of(scan):
             found.missing[case] = path
             found.replaced.append(case)
+            continue
+        if verify and stored.has_changed(case, marker):
+            found.missing[case] = path
+            found.changed.append(case)
             continue
         found.size += sum(marker.sizes.values())
         if marker.source is None and scan is not None:
@@ -195,6 +204,10 @@ def _clear(
         logger.warning("%s: %s", replaced, some(stored.replaced))
         if on_replaced is not None:
             on_replaced(stored.replaced)
+    if stored.changed:
+        logger.warning(
+            "prepared again, since they are not as they were written: %s", some(stored.changed)
+        )
     for case in stored.without_source:
         add_source(folder, case, scans[case])
     for case in stored.missing:

@@ -55,6 +55,29 @@ def test_all_cases_are_prepared_and_skipped_the_second_time(
     assert report["already_done"] == 4 and report["done"] == 0
 
 
+def test_a_turned_bit_is_found_when_asked_for(
+    cases: dict[str, Path],
+    settings: PreprocessingSettings,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Also beside a marker of an earlier version, which knows no checksums."""
+    folder = tmp_path / "data" / "cases"
+    preprocess_dataset(cases, settings, folder, SMALL, 0)
+    before = contents(folder)
+    file, old = folder / "case_1_equalised.b2nd", folder / "case_2.json"
+    turned = bytearray(file.read_bytes())
+    turned[len(turned) // 2] ^= 0x10
+    file.write_bytes(turned)
+    marker = json.loads(old.read_text())
+    del marker["crc32"]
+    old.write_text(json.dumps(marker))
+    assert preprocess_dataset(cases, settings, folder, SMALL, 0).done == 0
+    assert preprocess_dataset(cases, settings, folder, SMALL, 0, verify=True).done == 1
+    assert "not as they were written: case_1" in caplog.text
+    assert {**contents(folder), "case_2.json": b""} == {**before, "case_2.json": b""}
+
+
 def test_parts_make_the_same_as_one_run(
     cases: dict[str, Path], settings: PreprocessingSettings, tmp_path: Path
 ) -> None:
