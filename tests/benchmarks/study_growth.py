@@ -36,7 +36,7 @@ def main() -> None:
     """Prints both tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--scans", type=int, nargs="+", default=[10, 100, 1000])
+    parser.add_argument("--scans", type=int, nargs="*", default=[10, 100, 1000])
     parser.add_argument("--edges", type=int, nargs="*", default=[96, 192, 288, 384])
     parser.add_argument("--workers", default="2")
     arguments = parser.parse_args()
@@ -44,7 +44,8 @@ def main() -> None:
     for root in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         os.environ[root] = str(home / root)
     numbers = {count: _of_number(home, count, arguments.workers) for count in arguments.scans}
-    _table("scans", numbers)
+    if numbers:
+        _table("scans", numbers)
     if arguments.edges:
         _table("edge", {edge: _of_size(home, edge) for edge in arguments.edges}, 3)
 
@@ -86,19 +87,22 @@ def _of_size(home: Path, edge: int) -> dict[str, tuple[float, float]]:
     home.mkdir(parents=True, exist_ok=True)
     sitk.WriteImage(image, str(path))
     read = f"raw = read_image(Path({str(path)!r}), 'scan')\n"
-    return {"reading": _python(_IMPORTS + read), "preparation": _python(_IMPORTS + read + _PREPARE)}
+    made = read + _PREPARE.format(folder=str(home / f"case_{edge}"))
+    return {"reading": _python(_IMPORTS + read), "preparation": _python(_IMPORTS + made)}
 
 
 _VOXEL = 1.5
 _IMPORTS = """
 from pathlib import Path
 from screener_nnu.plans import PreprocessingSettings
+from screener_nnu.preprocessing.case_files import write_case
 from screener_nnu.preprocessing.prepare import prepare_image
 from screener_nnu.preprocessing.reading import read_image
 """
 _PREPARE = f"""
-grid, window = ({_VOXEL},) * 3, (-300.0, 300.0)
-prepare_image(raw, PreprocessingSettings(grid, grid, window, window))
+grid = ({_VOXEL},) * 3
+settings = PreprocessingSettings(grid, grid, (-1000.0, 1000.0), (-1000.0, 300.0))
+write_case(Path({{folder!r}}), 'scan', prepare_image(raw, settings))
 """
 
 
