@@ -209,6 +209,7 @@ def of_pictures(preset: Preset, spacing: Spacing) -> Preset:
         equalisation="none",
         jitter=replace(preset.jitter, blur_sigma_mm=in_plane),
         max_scans=_MORE_PICTURES * preset.max_scans,
+        distillation_scans=_MORE_PICTURES * preset.distillation_scans,
         density_volumes=2 * preset.density_volumes,
         distillation_volumes=max(4, preset.distillation_volumes),
         finetuning_batch=max(12, preset.finetuning_batch),

@@ -206,6 +206,7 @@ class ScreenerPlanner:
                 optimiser=preset.distillation,
                 crop_size=student_crop,
                 volumes_per_step=preset.distillation_volumes,
+                max_scans=preset.distillation_scans,
             ),
             pretext=self.kind.pretext(fit),
             igd=self.kind.igd(fit),

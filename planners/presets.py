@@ -31,6 +31,7 @@ class Preset:
         baseline_crops: crops of a step of such a detector.
         distillation_factor, distillation_volumes: edge of the student's crops, in crops, and how
             many of them are in a step.
+        distillation_scans: that crops are taken from (0: all); the teacher scores each of them.
         pooled_mm: edge of a position of the density grid.
         whole_scans, max_scans, scan_positions: fit densities to stored maps of so many whole scans
             and so many positions of a scan in a step (0: all), not to random crops.
@@ -72,6 +73,7 @@ class Preset:
     max_scans: int
     scan_positions: int
     distillation_volumes: int
+    distillation_scans: int
     finetuning_batch: int
     workers: int
 
@@ -150,6 +152,7 @@ def _accelerator(name: str, memory_gb: float, steps: tuple[int, int, int]) -> Pr
         max_scans=0,
         scan_positions=0,
         distillation_volumes=8,
+        distillation_scans=0,
         finetuning_batch=8,
         workers=8,
     )
@@ -199,6 +202,8 @@ PRESETS = {
         max_scans=80,
         scan_positions=512,
         distillation_volumes=1,
+        # Of its thousand crops: with more scans, most would be scored for one crop or none.
+        distillation_scans=400,
         finetuning_batch=2,
         workers=0,
     ),

@@ -258,6 +258,8 @@ class DistillationSettings:
             over their voxels, as stock fine-tuning will do with its labels.
         jitter: change the contrast of the student's images as the plan's `jitter` says, and not
             their targets.
+        max_scans: training scans at most, spread evenly over the list; 0 for all. The teacher
+            scores each of them once.
         density_plans: plan whose teacher is distilled; empty for this plan.
         target: `teacher`, or `hu_rarity` for the control that every claim needs: a student of a
             score that nothing was learned for.
@@ -272,6 +274,7 @@ class DistillationSettings:
     descriptor_weight: NotNegative = 0.0
     deep_supervision: bool = False
     jitter: bool = False
+    max_scans: CountOrNone = 0
     density_plans: str = ""
     target: Annotated[str, OneOf(TEACHER, RARITY)] = TEACHER
 

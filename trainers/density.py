@@ -18,7 +18,7 @@ from screener_nnu.inference.models import load_features
 from screener_nnu.plans import DensitySettings, OptimiserSettings, Plan, ScreenerSettings
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.sampling.randomness import torch_generator
-from screener_nnu.sampling.spread import spread
+from screener_nnu.sampling.spread import at_most
 from screener_nnu.scoring.teacher import FeatureExtractor, Teacher
 from screener_nnu.synthetic.anomalies import KINDS
 from screener_nnu.trainers.anomaly_check import AnomalyCheck
@@ -84,11 +84,9 @@ class DensityTrainer(ScreenerTrainer):
 
         What is fitted takes them as normal, and gets the normal ones alone where they are known.
         """
-        split, most = settings.split, settings.density.max_scans
+        split = settings.split
         names = split.train if cls.takes_steps(settings) else split.presumed_normal
-        if not 0 < most < len(names):
-            return names
-        return tuple(spread(names, most))
+        return at_most(names, settings.density.max_scans)
 
     def stage_settings_check(self) -> None:
         """What is fitted in one pass has no epochs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.preprocessing.modality import modality_of
 from screener_nnu.sampling.crops import as_batch
 from screener_nnu.sampling.mirroring import mirrored
+from screener_nnu.sampling.spread import at_most
 from screener_nnu.stage_checkpoint import finished_stage
 from screener_nnu.trainers.base import ScreenerTrainer
 from screener_nnu.trainers.distillation_reading import (
@@ -62,10 +64,16 @@ class DistillationTrainer(ScreenerTrainer):
 
     @classmethod
     def scans_of_phases(cls, settings: ScreenerSettings) -> dict[str, int]:
-        """The teacher scores every scan."""
+        """The teacher scores every scan that is learned from or held out."""
         held_out = len(settings.split.validation)
         calibrated = min(settings.calibration.max_scans, held_out)
-        return {"make_ready": len(settings.split.train) + held_out, "calibrate": calibrated}
+        scored = len(cls.scans_to_learn_from(settings)) + held_out
+        return {"make_ready": scored, "calibrate": calibrated}
+
+    @classmethod
+    def scans_to_learn_from(cls, settings: ScreenerSettings) -> tuple[str, ...]:
+        """The plan's training cases, or as many of them as the settings ask for."""
+        return at_most(settings.split.train, settings.distillation.max_scans)
 
     @property
     def distillation(self) -> DistillationSettings:
@@ -142,9 +150,9 @@ class DistillationTrainer(ScreenerTrainer):
             teacher, plan, self.cases_folder, self.scores_folder, self.device, self.descriptors > 0
         )
         self.targets = store.files
-        train, validation = self.do_split()
+        wanted = self.scans_to_learn_from(self.settings), self.settings.split.validation
         ranks = torch.distributed.get_world_size() if self.is_ddp else 1
-        names = list(dict.fromkeys(train + validation))[self.local_rank :: ranks]
+        names = list(dict.fromkeys(itertools.chain(*wanted)))[self.local_rank :: ranks]
         trained = self.upstream_identity
         networks = Networks.of(self.plan.dataset, self.teacher_plans, trained, self.device)
         store.fill(names, networks)
@@ -164,7 +172,7 @@ class DistillationTrainer(ScreenerTrainer):
 
     def training_batches(self, first_step: int) -> Iterator[list[DistillationSample]]:
         """Crops of this process."""
-        reader = self._reader(self.settings.split.train, self.stage)
+        reader = self._reader(self.scans_to_learn_from(self.settings), self.stage)
         return self.batches(reader, first_step)
 
     def target(self, sample: DistillationSample) -> torch.Tensor:

@@ -23,7 +23,7 @@ from screener_nnu.evaluation.baselines import training_histogram
 from screener_nnu.paths import cases_folder, dataset_name, finished_checkpoint, plan_file
 from screener_nnu.plans import read_plan
 from screener_nnu.preprocessing.case_files import CaseFolder
-from screener_nnu.sampling.spread import spread
+from screener_nnu.sampling.spread import at_most
 from screener_nnu.synthetic.cases import PAINTED
 
 logger = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ def open_comparison(
     settings = read_plan(plan_file(dataset, plans)).settings
     cases = CaseFolder(cases_folder(dataset, settings.data_identifier))
     names = getattr(settings.split, use)
-    chosen = names if num_scans is None else tuple(spread(names, num_scans))
+    chosen = at_most(names, num_scans)
     anomalies = AnomalyStore(cases, chosen, settings, seed, folder / "anomalies", family)
     anomalies.fill()
     counts = judge_baselines(anomalies, training_histogram(dataset), folder / "counts")

@@ -180,17 +180,21 @@ def _prepared_line(run: _Run, sample: Sample, dataset: str) -> Line:
 def _shorten(dataset: str, plans: str, run: _Run) -> None:
     """A plan of the same with few steps, and enough held-out scans to tell what one costs.
 
-    Where the density looks at a part of the scans, so it does of the sample: later stages find the
-    maps of that part, and make those of the others.
+    Where a stage looks at a part of the scans, so it does of the sample: the student's then finds
+    the maps of as large a part as the density has stored, and makes those of the others.
     """
     settings = read_plan(plan_file(dataset, plans)).settings
     names = sorted({*settings.split.train, *settings.split.validation})
     held_out = spread(names, min(_HELD_OUT, max(1, len(names) // 2)))
     train = [name for name in names if name not in held_out] or held_out
     words = [f"split.train={json.dumps(train)}", f"split.validation={json.dumps(held_out)}"]
-    most, whole = settings.density.max_scans, len(run.settings.split.train)
-    if 0 < most < whole:
-        words.append(f"density.max_scans={max(1, round(most * len(train) / whole))}")
+    whole = len(run.settings.split.train)
+    for stage, most in (
+        ("density", settings.density.max_scans),
+        ("distillation", settings.distillation.max_scans),
+    ):
+        if 0 < most < whole:
+            words.append(f"{stage}.max_scans={max(1, round(most * len(train) / whole))}")
     numbers = step_numbers(settings.workers)
     for stage in OPTIMISERS:
         words += short_schedule(stage, numbers, epochs=2)

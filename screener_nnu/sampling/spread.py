@@ -10,6 +10,11 @@ import numpy as np
 Item = TypeVar("Item")
 
 
+def at_most(names: tuple[str, ...], most: int | None) -> tuple[str, ...]:
+    """As `spread`; all of them with 0 or None."""
+    return tuple(spread(names, most)) if most and most < len(names) else names
+
+
 def spread(items: Iterable[Item], most: int) -> list[Item]:
     """At most so many items, spread evenly over the list, its ends among them.
 

@@ -79,9 +79,9 @@ def test_phases_grow_with_the_scans_that_they_go_through(world: Any) -> None:
 
 @pytest.mark.parametrize("most", [10, 20, 0, 99])
 def test_a_density_looks_at_the_same_part_of_the_sample(world: Any, most: int) -> None:
-    """Its training scans stand for 30."""
+    """Its training scans stand for 30; the student's stage likewise."""
     path = world.preprocessed / "ScreenerPlans.json"
-    plan = world.plan(f"density.max_scans={most}")
+    plan = world.plan(f"density.max_scans={most}", f"distillation.max_scans={most}")
     path.write_text(json.dumps(plan.to_dict()))
     split = replace(plan.settings.split, train=tuple(map(str, range(30))))
     run = _Run([], replace(plan.settings, split=split), 1)
@@ -90,7 +90,8 @@ def test_a_density_looks_at_the_same_part_of_the_sample(world: Any, most: int) -
     short = world.plan(plans="ScreenerEstimate").settings
     assert len(short.split.train) + len(short.split.validation) == len(names)
     part = max(1, round(most * len(short.split.train) / 30))
-    assert short.density.max_scans == (part if 0 < most < 30 else most)
+    expected = part if 0 < most < 30 else most
+    assert short.density.max_scans == short.distillation.max_scans == expected
 
 
 def test_a_sample_lists_images_where_they_lie_and_goes_again(made_world: Any, world: Any) -> None:

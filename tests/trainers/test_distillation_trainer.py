@@ -110,6 +110,19 @@ def test_stored_scores_are_used_again(trained: Any) -> None:
     assert changed == [1, 2]
 
 
+def test_fewer_scans_are_scored_and_learned_from(trained: Any) -> None:
+    shutil.rmtree(prepared(trained).targets.scores)
+    trainer = prepared(trained, "distillation.max_scans=2")
+    split = trainer.settings.split
+    few = split.train[0], split.train[-1]
+    found = {file.stem for file in trainer.targets.scores.iterdir()}
+    assert found == {*few, *split.validation} and len(split.train) > 2
+    assert trainer.scans_to_learn_from(trainer.settings) == few
+    trainer.batches = lambda reader, _: reader.names
+    assert trainer.training_batches(0) == few
+    assert trainer.scans_of_phases(trainer.settings)["make_ready"] == 2 + len(split.validation)
+
+
 def test_another_teacher_has_scores_of_its_own(trained: Any) -> None:
     folder = prepared(trained).targets.scores
     trained.train("density", "--restart", "-o", "density.optimiser.learning_rate=0.01")
