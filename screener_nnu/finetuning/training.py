@@ -50,8 +50,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _SEARCHED = "nnUNet_extTrainer"
-# Between checkpoints: each takes as long as a few iterations.
-_LEAST_ITERATIONS = 250
+# At most, for each takes as long as a few iterations.
+_ITERATIONS_A_CHECKPOINT = 250
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def make_trainer(run: FineTuningRun, device: str, resume: bool) -> nnUNetTrainer
     trainer.num_iterations_per_epoch = run.iterations
     trainer.num_val_iterations_per_epoch = max(1, run.iterations // 5)
     # Killed, it repeats an epoch of nnU-Net's own length at most, and a twentieth of the whole.
-    trainer.save_every = max(1, min(run.epochs // 20, _LEAST_ITERATIONS // run.iterations))
+    trainer.save_every = max(1, min(run.epochs // 20, _ITERATIONS_A_CHECKPOINT // run.iterations))
     _save_whole_files_only(trainer)
     trainer.initialize()
     for_training(trainer.network, trainer.device)
