@@ -46,6 +46,7 @@ def main() -> None:
     home, workers = arguments.out.resolve(), str(arguments.workers)
     for root in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         os.environ[root] = str(home / root)
+    os.environ.pop("nnUNet_n_proc_DA", None)  # with 0, nnU-Net's planner fails
     _generate(home / "nnUNet_raw", arguments.scans, arguments.large)
     cluster = ["--cluster", "-np", workers, "--worker_gb", str(arguments.worker_gb)]
     made = ["--preset", "cpu", "--spacing", "6", "5", "5"]
@@ -112,13 +113,17 @@ def _nnunet(workers: str) -> float:
     _timed([*plan, "-d", str(_SMALL), *spacing, "-overwrite_plans_name", "Same"])
     run = [sys.executable, "-c", entry.format("preprocess_entry")]
     own = ["-plans_name", "Same", "-c", "3d_fullres", "-np", workers]
-    return _timed([*run, "-d", str(_SMALL), *own])
+    seconds = _timed([*run, "-d", str(_SMALL), *own])
+    folder = Path(os.environ["nnUNet_preprocessed"]) / f"Dataset{_SMALL}_Small"
+    if not any(folder.glob("Same_*/*.b2nd")):
+        raise SystemExit("nnU-Net has prepared nothing: see above")
+    return seconds
 
 
 def _timed(command: Sequence[str]) -> float:
     begin = time.monotonic()
     done = subprocess.run(command, stdout=subprocess.DEVNULL)
-    if done.returncode:
+    if done.returncode:  # ours do where a scan is skipped, and have said why
         print(f"{command[1]} ended with {done.returncode}", file=sys.stderr)
     return time.monotonic() - begin
 

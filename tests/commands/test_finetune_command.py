@@ -233,6 +233,7 @@ def test_pictures_and_mr_from_student_to_stock_prediction(kind: str, tmp_path: P
     assert label.shape == ((30, 32, 34) if kind == "mr" else (40, 36))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_tuned_start_gives_a_stock_model(world: Any, tmp_path: Path) -> None:
     """Trained by our trainer, predicted with where there is none of ours; resumed for nothing."""

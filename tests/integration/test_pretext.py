@@ -75,6 +75,7 @@ def learned(plans: str, *settings: str) -> dict:
     return torch.load(folder / "checkpoint_final.pth", weights_only=True)
 
 
+@pytest.mark.long
 def test_it_learns_to_see_pasted_patches(pictures: Path) -> None:
     rate = "pretext.optimiser.learning_rate=0.005"
     steps = ("pretext.optimiser.steps=200", "pretext.images_per_step=4")
