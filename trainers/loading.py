@@ -1,4 +1,4 @@
-"""Batches of a stage, read ahead: by processes that are never waited for in vain, or a thread."""
+"""Batches of a stage, read by processes of their own that are never waited for in vain."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from typing import Any, Generic, TypeVar
@@ -47,8 +46,6 @@ def step_batches(
 ) -> Iterator[list[Sample]]:
     """Batches of all steps from `first_step` on; sample numbers are the same for any workers.
 
-    Without workers, a thread reads the batch of the next step during each step.
-
     Raises:
         ScreenerError: shared memory is too small; by the iterator: a reading process hangs, or no
             case can be read. See `lost_workers_named` for one that died.
@@ -66,17 +63,7 @@ def step_batches(
         prefetch_factor=PREFETCHED if workers else None,
         pin_memory=torch.cuda.is_available(),
     )
-    batches = _batches(iter(loader))
-    return batches if workers else _read_ahead(batches)
-
-
-def _read_ahead(batches: Iterator[list[Any]]) -> Iterator[list[Any]]:
-    with ThreadPoolExecutor(1, thread_name_prefix="reading") as thread:
-        ahead = thread.submit(next, batches)
-        while True:
-            batch = ahead.result()
-            ahead = thread.submit(next, batches)
-            yield batch
+    return _batches(iter(loader))
 
 
 def _batches(loaded: Any) -> Iterator[list[Any]]:

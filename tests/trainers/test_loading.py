@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import re
 import signal
-import threading
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -67,27 +66,6 @@ class Empty(CaseReader[Any]):
 def batches(kind: type[CaseReader[Any]], workers: int, volumes: int = 3) -> Any:
     reader = kind(Path("/nowhere"), ("a", "b"), 1, "descriptor")
     return step_batches(reader, volumes, 0, 0, volumes, workers)
-
-
-class Noticed(Blocks):
-    """Says when the second batch of three is read."""
-
-    def read(self, case: str, generator: np.random.Generator) -> Block:
-        self.count = getattr(self, "count", 0) + 1
-        if self.count == 6:
-            second_batch.set()
-        return super().read(case, generator)
-
-
-second_batch = threading.Event()
-
-
-def test_a_thread_reads_the_next_batch_during_a_step() -> None:
-    reader = batches(Noticed, workers=0)
-    assert len(next(reader)) == 3
-    assert second_batch.wait(60)
-    reader.close()
-    assert not [t for t in threading.enumerate() if t.name.startswith("reading")]
 
 
 @pytest.fixture
