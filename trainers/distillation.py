@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -150,9 +149,9 @@ class DistillationTrainer(ScreenerTrainer):
             teacher, plan, self.cases_folder, self.scores_folder, self.device, self.descriptors > 0
         )
         self.targets = store.files
-        wanted = self.scans_to_learn_from(self.settings), self.settings.split.validation
+        wanted = (*self.scans_to_learn_from(self.settings), *self.settings.split.validation)
         ranks = torch.distributed.get_world_size() if self.is_ddp else 1
-        names = list(dict.fromkeys(itertools.chain(*wanted)))[self.local_rank :: ranks]
+        names = list(dict.fromkeys(wanted))[self.local_rank :: ranks]
         trained = self.upstream_identity
         networks = Networks.of(self.plan.dataset, self.teacher_plans, trained, self.device)
         store.fill(names, networks)

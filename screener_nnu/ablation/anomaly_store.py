@@ -138,22 +138,23 @@ class AnomalyStore:
         if kind == NONE:
             body = read_hu_and_body(self.cases, case)[1]
             return np.zeros_like(body), body
-        stored = self._stored(case, kind)
-        return stored["mask"], stored["counted"]
+        mask, counted = self._stored(case, kind, "mask", "counted")
+        return mask, counted
 
     def change(self, case: str, kind: str) -> np.ndarray:
         """How much each anomalous voxel has changed within the window, (n,) float32, in order.
 
         In HU, or in what stands for them, see `PaintingScale`.
         """
-        return np.zeros(0, np.float32) if kind == NONE else self._stored(case, kind)["change"]
+        return np.zeros(0, np.float32) if kind == NONE else self._stored(case, kind, "change")[0]
 
-    def _stored(self, case: str, kind: str) -> dict[str, np.ndarray]:
+    def _stored(self, case: str, kind: str, *keys: str) -> list[np.ndarray]:
+        """Some of the arrays that are kept; the others are not unpacked."""
         path = self.folder / f"{case}__{kind}_{self.identity_of(case, kind)}.npz"
         if path.is_file():
             with np.load(path) as stored:
                 if "change" in stored:  # earlier versions did not keep it
-                    return dict(stored)
+                    return [stored[key] for key in keys]
         made = self.paint(case, kind)
         arrays = {
             "mask": made.mask,
@@ -164,7 +165,7 @@ class AnomalyStore:
         np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
         self.folder.mkdir(parents=True, exist_ok=True)
         write_bytes(path, buffer.getvalue())
-        return arrays
+        return [arrays[key] for key in keys]
 
     def _change(self, case: str, made: AnomalousCase) -> np.ndarray:
         before = read_hu_and_body(self.cases, case)[0]

@@ -112,7 +112,7 @@ class Drawn:
         cases: names of the scans.
         case_scores: see `Judged`.
         draws: figures of voxels and anomalies by name, on the same draws of scans for every run.
-        changes: see `change_draws`.
+        changes: see `change_draws`; empty where they were not asked for.
         shares: of all anomalous voxels, those of each class of change.
     """
 
@@ -123,9 +123,11 @@ class Drawn:
     shares: dict[str, float]
 
     @classmethod
-    def of(cls, run: Judged, names: Sequence[str] = tuple(_FUNCTIONS)) -> Drawn:
-        """Draws scans and computes figures, `auroc` or of `FURTHER`."""
-        changes, shares = change_draws(run)
+    def of(
+        cls, run: Judged, names: Sequence[str] = tuple(_FUNCTIONS), by_change: bool = True
+    ) -> Drawn:
+        """Draws scans and computes figures, `auroc` or of `FURTHER`, and those by change."""
+        changes, shares = change_draws(run) if by_change else ({}, {})
         return cls(run.cases, run.case_scores, draws_of(run, names), changes, shares)
 
 
@@ -162,18 +164,18 @@ def change_draws(run: Judged) -> tuple[Draws, dict[str, float]]:
         Draws by class, and the share of all anomalous voxels that is in each.
     """
     weights = _weights(len(run.cases))
-    found, voxels = {}, {}
-    for number, name in enumerate(CHANGE_CLASSES if run.changes else ()):
-        areas, sizes = np.zeros(len(weights)), np.zeros(len(weights))
-        for kind, changes in run.changes.items():
+    areas, sizes = np.zeros((2, len(CHANGE_CLASSES), len(weights)))
+    for kind, changes in run.changes.items():
+        negative = weights @ run.counts[kind][:, 1].astype(float)
+        for number in range(len(CHANGE_CLASSES)):
             positive = weights @ changes[:, number].astype(float)
-            area = area_under_roc(positive, weights @ run.counts[kind][:, 1].astype(float))
             size = positive.sum(axis=1)
-            areas, sizes = areas + np.where(size > 0, area, 0) * size, sizes + size
-        if sizes[0]:
-            found[name] = np.divide(areas, sizes, out=np.full_like(areas, np.nan), where=sizes > 0)
-            voxels[name] = float(sizes[0])
-    return found, {name: size / sum(voxels.values()) for name, size in voxels.items()}
+            areas[number] += np.where(size > 0, area_under_roc(positive, negative), 0) * size
+            sizes[number] += size
+    known = {name: number for number, name in enumerate(CHANGE_CLASSES) if sizes[number, 0]}
+    means = np.divide(areas, sizes, out=np.full_like(areas, np.nan), where=sizes > 0)
+    shares = {name: float(sizes[n, 0] / sizes[:, 0].sum()) for name, n in known.items()}
+    return {name: means[number] for name, number in known.items()}, shares
 
 
 def auroc_draws(run: Judged) -> Draws:
@@ -194,7 +196,7 @@ def table_row(method: str, runs: Sequence[Judged], nll: Sequence[float] = ()) ->
 
     The same scans are drawn for every method and kind, so rows can be compared in pairs.
     """
-    return row_of(method, [Drawn.of(run, (AUROC, FPR30)) for run in runs], nll)
+    return row_of(method, [Drawn.of(run, (AUROC, FPR30), by_change=False) for run in runs], nll)
 
 
 def row_of(method: str, runs: Sequence[Drawn], nll: Sequence[float] = ()) -> Row:
