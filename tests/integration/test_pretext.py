@@ -86,11 +86,12 @@ def test_it_learns_to_see_pasted_patches(pictures: Path) -> None:
 
 
 def test_a_detector_finds_what_no_texture_has(pictures: Path, tmp_path: Path) -> None:
-    train([NUMBER, "2d", "knn_pretext", "-p", "Learned"])
+    learned("Short", "pretext.optimiser.steps=20", "pretext.images_per_step=4")
+    train([NUMBER, "2d", "knn_pretext", "-p", "Short"])
     image = texture(200)
     image[0, 20:36, 24:44] = 250
     write_picture(image, _made(tmp_path / "in" / "odd.png"))
-    chosen = ["-d", NUMBER, "-p", "Learned", "--detector", "knn_pretext"]
+    chosen = ["-d", NUMBER, "-p", "Short", "--detector", "knn_pretext"]
     predict([*chosen, "-i", str(tmp_path / "in"), "-o", str(tmp_path / "maps")])
     found = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "maps" / "odd.tif"))).squeeze()
     inside = np.zeros(found.shape, dtype=bool)
