@@ -25,7 +25,7 @@ class DemoSize:
             bfloat16 would be too slow for.
         descriptor, condition, density, distillation: steps of each stage, multiples of an epoch.
         epochs, iterations: of each fine-tuning.
-        settings: more settings of the plan, `key=value`.
+        planning: more words of `screener_plan_and_preprocess`.
         seed: of the phantoms.
     """
 
@@ -39,7 +39,7 @@ class DemoSize:
     distillation: int = 140
     epochs: int = 4
     iterations: int = 20
-    settings: tuple[str, ...] = ()
+    planning: tuple[str, ...] = ()
     seed: int = 2026
 
     def overrides(self) -> list[str]:
@@ -50,12 +50,11 @@ class DemoSize:
             "density": self.density,
             "distillation": self.distillation,
         }
-        schedule = [
+        return [
             f"{stage}.optimiser.{key}={value}"
             for stage, steps in stages.items()
             for key, value in _schedule(stage, steps).items()
         ]
-        return [*schedule, *self.settings]
 
 
 def _schedule(stage: str, steps: int) -> dict[str, int]:

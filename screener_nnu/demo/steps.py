@@ -42,7 +42,10 @@ def demo_steps(paths: DemoPaths, size: DemoSize, device: str) -> list[Step]:
             "plan",
             "Fingerprint the scans, plan every stage, preprocess",
             "plan_and_preprocess",
-            ["-d", SOURCE, "--preset", "cpu", "--width", str(size.width), "-np", str(PROCESSES)],
+            [
+                *("-d", SOURCE, "--preset", "cpu", "--width", str(size.width)),
+                *("-np", str(PROCESSES), *size.planning),
+            ],
         ),
         *_training(size, device),
         *(_prediction(paths, method, device) for method in METHODS),

@@ -1,4 +1,4 @@
-"""The demo from one end to the other, with a few steps on a few phantoms."""
+"""The demo from one end to the other, with a few steps on a few phantoms of few voxels."""
 
 from __future__ import annotations
 
@@ -31,12 +31,11 @@ if __name__ == "__main__":
             distillation=2,
             epochs=1,
             iterations=1,
-            settings=(
-                "descriptor.volumes_per_step=1",
-                "condition.contrast.volumes_per_step=1",
-                "density.crop_size=[32,40,40]",
-                "density.volumes_per_step=1",
-                "distillation.volumes_per_step=1",
+            planning=(
+                *("--spacing", "8", "8", "8", "-o", "density.crop_size=[32,40,40]"),
+                *("-o", "descriptor.volumes_per_step=1", "-o", "density.volumes_per_step=1"),
+                *("-o", "condition.contrast.volumes_per_step=1"),
+                *("-o", "distillation.volumes_per_step=1"),
             ),
         ),
     )
