@@ -80,5 +80,5 @@ class FlowDensity(ConditionalDensity):
 
 
 def _vectors(maps: Tensor) -> Tensor:
-    """(B, k, D, H, W) -> (B D H W, k), stored by columns: no copy if B = 1."""
-    return maps.movedim(1, 0).reshape(maps.shape[1], -1).T
+    """(B, k, D, H, W) -> (B D H W, k), stored by columns: no copy of one contiguous map."""
+    return maps.movedim(1, 0).reshape(maps.shape[1], -1).contiguous().T
