@@ -83,7 +83,7 @@ class MapStore:
     """Maps y and c of scans, one float32 file a scan and network: what densities are fitted to.
 
     The channels of a position lie side by side in a file: positions that are drawn here and there
-    are read in a sixth of the time.
+    are read in half of the time.
 
     A network that several densities share is run once. Files are found by a hash of the weights
     and of what else the maps depend on, so that a network trained anew, or cases preprocessed with
