@@ -281,11 +281,30 @@ class DistillationSettings:
 
 @dataclass(frozen=True)
 class InferenceSettings:
-    """Sliding window: largest tile (voxels of the plan's grid) and overlap of tiles."""
+    """How a scan is scored.
+
+    Attributes:
+        teacher_tile, student_tile: largest tile of the sliding window (voxels of the plan's grid).
+        overlap: of tiles.
+        contrast_mm: none, or two standard deviations (mm; of pictures in pixels): a score is then
+            the mean of those close by less the mean of a larger neighbourhood, see
+            `scoring.contrast`.
+    """
 
     teacher_tile: Size
     student_tile: Size
     overlap: Annotated[float, Within(at_least=0, below=1)] = 0.5
+    contrast_mm: tuple[Positive, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuses neighbourhoods of which the second is not the larger one."""
+        if self.contrast_mm and (
+            len(self.contrast_mm) != 2 or self.contrast_mm[0] >= self.contrast_mm[1]
+        ):
+            raise ValueError(
+                "contrast_mm must be empty or hold two numbers, the smaller first, but is "
+                f"{list(self.contrast_mm)}"
+            )
 
 
 @dataclass(frozen=True)

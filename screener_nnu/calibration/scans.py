@@ -70,7 +70,8 @@ def load_predictor(model: ModelRef, device: torch.device) -> tuple[Predictor, fl
     The high score is that of two standard deviations above the mean of training scans.
     """
     loaded = model.load(device)
-    high = loaded.statistics["mean"] + 2 * loaded.statistics["std"]
+    statistics = loaded.map_statistics
+    high = statistics["mean"] + 2 * statistics["std"]
     return Predictor.of(loaded, device), high
 
 

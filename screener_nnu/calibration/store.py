@@ -17,6 +17,7 @@ from screener_nnu.checkpoints import read_checkpoint
 from screener_nnu.detectors import ModelRef
 from screener_nnu.errors import ScreenerError
 from screener_nnu.files import replacing
+from screener_nnu.plans import Plan
 
 logger = logging.getLogger(__name__)
 
@@ -34,13 +35,18 @@ def model_identity(checkpoint: Mapping[str, Any]) -> str:
     """Hash of what decides a model's scores, 16 hexadecimal digits.
 
     Of the contents, so that a model that travelled as a file has the hash that it had before: the
-    weights, their names, the descriptor and condition that a density belongs to, and the scale.
+    weights, their names, the descriptor and condition that a density belongs to, the scale, and
+    whether maps are contrasts.
     """
     digest = hashlib.sha256()
     for name, value in sorted(checkpoint["network_weights"].items()):
         digest.update(name.encode())
         digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     rest = [checkpoint.get("features"), checkpoint.get("score_statistics")]
+    plan = checkpoint.get("plan", {})  # read already, or plain values
+    values = plan.to_dict() if isinstance(plan, Plan) else plan
+    contrast = values.get("screener", {}).get("inference", {}).get("contrast_mm")
+    rest += [list(contrast)] if contrast else []  # models without keep the hash that they had
     digest.update(json.dumps(rest, sort_keys=True).encode())
     return digest.hexdigest()[:16]
 

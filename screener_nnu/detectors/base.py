@@ -52,3 +52,14 @@ class LoadedDetector(NamedTuple):
     module: Any
     plan: Plan
     statistics: dict[str, float]
+
+    @property
+    def map_statistics(self) -> dict[str, float]:
+        """The same of its maps, which may be contrasts of scores: their mean is 0.
+
+        Their deviation, lowest and highest value are bounds then.
+        """
+        if not self.plan.settings.inference.contrast_mm:
+            return self.statistics
+        mean = self.statistics["mean"]
+        return {**{k: v - mean for k, v in self.statistics.items()}, "std": self.statistics["std"]}

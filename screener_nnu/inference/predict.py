@@ -71,7 +71,7 @@ class Predictor:
     @classmethod
     def of(cls, loaded: LoadedDetector, device: torch.device) -> Predictor:
         """The predictor of a trained detector."""
-        return cls(loaded.module, loaded.plan, loaded.statistics["lowest"], device)
+        return cls(loaded.module, loaded.plan, loaded.map_statistics["lowest"], device)
 
     def predict(self, raw: RawImage) -> AnomalyMap:
         """The anomaly map of one scan.

@@ -17,6 +17,7 @@ from screener_nnu.inference.tiles import needed_cells, needed_voxels, voxels_of_
 from screener_nnu.plans import Plan, Shape, StockPlan
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.sampling.crops import as_batch
+from screener_nnu.scoring.contrast import local_contrast
 from screener_nnu.scoring.teacher import Teacher, mean_descriptor
 
 
@@ -247,8 +248,27 @@ def score_scan(
             mask = body_cells(body, (z, y, x), (1, 1, 1))[None, None].to(device) > 0.5
             image = as_batch(_image_for(scorer, images, plan)[0])
             found = found._replace(image_scores=scorer.image_scores(image, mask))
-    scores = cells_to_voxels(found.scores, scorer.cell, (0, 0, 0), (z, y, x)).cpu().numpy()
-    return found._replace(scores=scores)
+    scores = cells_to_voxels(found.scores, scorer.cell, (0, 0, 0), (z, y, x))
+    return found._replace(scores=as_planned(scores, plan, body).cpu().numpy())
+
+
+def as_planned(scores: torch.Tensor, plan: Plan, body: np.ndarray | None) -> torch.Tensor:
+    """Scores (D, H, W) of the plan's grid, or their contrast where the plan asks for it.
+
+    Args:
+        scores: of a detector.
+        plan: see `InferenceSettings.contrast_mm`.
+        body: mask on any grid over the same box; all voxels without one.
+    """
+    widths = plan.settings.inference.contrast_mm
+    if not widths:
+        return scores
+    inside = torch.ones_like(scores, dtype=torch.bool)
+    if body is not None:
+        inside = cells_in_body(body, scores.shape, (1, 1, 1)).to(scores.device)
+    spacing = plan.settings.preprocessing.spacing
+    fine, coarse = ([width / edge for edge in spacing] for width in widths)
+    return local_contrast(scores, inside, fine, coarse)
 
 
 def _scores_of_positions(

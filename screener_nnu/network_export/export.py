@@ -70,6 +70,11 @@ def export_network(request: NetworkRequest, folder: Path) -> dict[str, Any]:
     reference = ModelRef(dataset, request.plans_name)
     student, plan, statistics = reference.load(torch.device("cpu"))
     _require_ct(plan)
+    if plan.settings.inference.contrast_mm:
+        raise ScreenerError(
+            f"maps of {request.plans_name} are contrasts of scores (inference.contrast_mm), which "
+            "a graph of the network does not give: export a plan without it"
+        )
     model = NetworkModel(
         dataset,
         request.plans_name,

@@ -1,0 +1,36 @@
+"""What a map says against its surroundings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from screener_nnu.sampling.smoothing import gaussian_smooth
+
+
+def local_contrast(
+    scores: torch.Tensor, body: torch.Tensor, fine: Sequence[float], coarse: Sequence[float]
+) -> torch.Tensor:
+    """Gaussian mean of the scores close by, less the one of a larger neighbourhood.
+
+    Tissue whose scores are high all around (noise, metal, the border of the field of view) is as
+    far from 0 as a place of low ones. What is larger than the coarse neighbourhood is seen at its
+    border alone. Both means are over the body: air does not leak under the skin.
+
+    Args:
+        scores: (D, H, W).
+        body: which of them count, bool (D, H, W).
+        fine, coarse: standard deviations in voxels, one an axis.
+
+    Returns:
+        (D, H, W) float32 in the unit of the scores; 0 where no body is near.
+    """
+    weights = body.float()
+    parts = torch.stack([torch.where(body, scores.float(), 0), weights])[None]
+
+    def mean(sigma: Sequence[float]) -> torch.Tensor:
+        total, near = gaussian_smooth(parts, sigma)[0]
+        return torch.where(near > 1e-6, total / near.clamp_min(1e-6), 0)
+
+    return mean(fine) - mean(coarse)
