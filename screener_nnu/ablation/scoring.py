@@ -26,9 +26,8 @@ from screener_nnu.errors import ScreenerError, some
 from screener_nnu.evaluation.baselines import BASELINES, BaselineInput, HuHistogram
 from screener_nnu.files import file_sha256
 from screener_nnu.inference.map_store import MapStore, maps_folder
-from screener_nnu.inference.sliding_window import cells_to_voxels
 from screener_nnu.inference.tiles import needed_cells
-from screener_nnu.inference.volume import ScanScores, as_planned, cells_in_body, score_scan
+from screener_nnu.inference.volume import ScanScores, cells_in_body, map_of_cells, score_scan
 from screener_nnu.sampling.spread import spread
 
 _SCANS = 20
@@ -132,9 +131,8 @@ def _of_positions(
         inside = cells_in_body(counted, counted.shape, teacher.cell).to(device)
         needed = torch.from_numpy(needed_cells(counted, teacher.cell, 0)).to(device)
         cells = teacher.score(y, c, needed)[0]
-        voxels = cells_to_voxels(cells, teacher.cell, (0, 0, 0), counted.shape)
-        found = as_planned(voxels, plan, counted).cpu().numpy()
-        return {plans_name: ScanScores(found, teacher.vector_scores(y, inside))}
+        voxels = map_of_cells(cells, teacher.cell, counted.shape, plan, counted)
+        return {plans_name: ScanScores(voxels, teacher.vector_scores(y, inside))}
 
     return scores
 

@@ -62,4 +62,4 @@ class LoadedDetector(NamedTuple):
         if not self.plan.settings.inference.contrast_mm:
             return self.statistics
         mean = self.statistics["mean"]
-        return {**{k: v - mean for k, v in self.statistics.items()}, "std": self.statistics["std"]}
+        return {k: v if k == "std" else v - mean for k, v in self.statistics.items()}

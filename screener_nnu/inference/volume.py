@@ -248,27 +248,33 @@ def score_scan(
             mask = body_cells(body, (z, y, x), (1, 1, 1))[None, None].to(device) > 0.5
             image = as_batch(_image_for(scorer, images, plan)[0])
             found = found._replace(image_scores=scorer.image_scores(image, mask))
-    scores = cells_to_voxels(found.scores, scorer.cell, (0, 0, 0), (z, y, x))
-    return found._replace(scores=as_planned(scores, plan, body).cpu().numpy())
+    return found._replace(scores=map_of_cells(found.scores, scorer.cell, (z, y, x), plan, body))
 
 
-def as_planned(scores: torch.Tensor, plan: Plan, body: np.ndarray | None) -> torch.Tensor:
-    """Scores (D, H, W) of the plan's grid, or their contrast where the plan asks for it.
+def map_of_cells(
+    cells: torch.Tensor, cell: Shape, grid_shape: Shape, plan: Plan, body: np.ndarray | None
+) -> np.ndarray:
+    """The map (D, H, W), float32, of scores on a detector's cell grid.
+
+    It holds the scores of the voxels, or their contrast where the plan asks for it.
 
     Args:
-        scores: of a detector.
+        cells: scores (d, h, w).
+        cell: voxels of a cell per axis.
+        grid_shape: of the plan's grid.
         plan: see `InferenceSettings.contrast_mm`.
         body: mask on any grid over the same box; all voxels without one.
     """
+    scores = cells_to_voxels(cells, cell, (0, 0, 0), grid_shape)
     widths = plan.settings.inference.contrast_mm
-    if not widths:
-        return scores
-    inside = torch.ones_like(scores, dtype=torch.bool)
-    if body is not None:
-        inside = cells_in_body(body, scores.shape, (1, 1, 1)).to(scores.device)
-    spacing = plan.settings.preprocessing.spacing
-    fine, coarse = ([width / edge for edge in spacing] for width in widths)
-    return local_contrast(scores, inside, fine, coarse)
+    if widths:
+        inside = torch.ones_like(scores, dtype=torch.bool)
+        if body is not None:
+            inside = cells_in_body(body, grid_shape, (1, 1, 1)).to(scores.device)
+        spacing = plan.settings.preprocessing.spacing
+        fine, coarse = ([width / edge for edge in spacing] for width in widths)
+        scores = local_contrast(scores, inside, fine, coarse)
+    return scores.cpu().numpy()
 
 
 def _scores_of_positions(

@@ -179,16 +179,25 @@ def test_without_a_student_the_command_to_train_is_named(world: Any, tmp_path: P
         export_network(NetworkRequest("901", "ScreenerPlans", ("torch_export",)), tmp_path)
 
 
-def test_a_student_of_other_images_is_refused(students: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "group", "setting", "message"),
+    [
+        ("Mr", "preprocessing", {"modality": "mr"}, "planned for MR, .* is for CT alone"),
+        ("Near", "inference", {"contrast_mm": [8.0, 32.0]}, "maps of Near are contrasts"),
+    ],
+)
+def test_a_student_of_other_images_or_maps_is_refused(
+    students: Any, tmp_path: Path, name: str, group: str, setting: dict[str, Any], message: str
+) -> None:
     path = students.stage("distillation", "Fine") / "checkpoint_final.pth"
     checkpoint = torch.load(path, weights_only=True)
-    checkpoint["plan"]["screener"]["preprocessing"]["modality"] = "mr"
-    path = students.stage("distillation", "Mr") / "checkpoint_final.pth"
+    checkpoint["plan"]["screener"][group].update(setting)
+    path = students.stage("distillation", name) / "checkpoint_final.pth"
     path.parent.mkdir(parents=True)
     torch.save(checkpoint, path)
-    (students.preprocessed / "Mr.json").write_text(json.dumps(checkpoint["plan"]))
-    with pytest.raises(ScreenerError, match="planned for MR, .* is for CT alone"):
-        export_network(NetworkRequest("901", "Mr", ("torch_export",)), tmp_path / "network")
+    (students.preprocessed / f"{name}.json").write_text(json.dumps(checkpoint["plan"]))
+    with pytest.raises(ScreenerError, match=message):
+        export_network(NetworkRequest("901", name, ("torch_export",)), tmp_path / "network")
     assert not (tmp_path / "network").exists()
 
 
