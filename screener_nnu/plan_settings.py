@@ -240,6 +240,7 @@ class DensitySettings:
 
 #: What a student may learn.
 TEACHER, RARITY = "teacher", "hu_rarity"
+RANDOM, OF_DESCRIPTOR = "random", "descriptor"
 
 
 @dataclass(frozen=True)
@@ -258,6 +259,9 @@ class DistillationSettings:
             over their voxels, as stock fine-tuning will do with its labels.
         jitter: change the contrast of the student's images as the plan's `jitter` says, and not
             their targets.
+        init: `random` weights (paper), or those of the teacher's `descriptor`, all but its output
+            layers.
+        air_weight: how much a voxel outside the body counts, against 1 in it (paper: 1).
         max_scans: training scans at most, spread evenly over the list; 0 for all. The teacher
             scores each of them once.
         density_plans: plan whose teacher is distilled; empty for this plan.
@@ -274,6 +278,8 @@ class DistillationSettings:
     descriptor_weight: NotNegative = 0.0
     deep_supervision: bool = False
     jitter: bool = False
+    init: Annotated[str, OneOf(RANDOM, OF_DESCRIPTOR)] = RANDOM
+    air_weight: Annotated[float, Within(at_least=0, at_most=1)] = 1.0
     max_scans: CountOrNone = 0
     density_plans: str = ""
     target: Annotated[str, OneOf(TEACHER, RARITY)] = TEACHER

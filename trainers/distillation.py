@@ -11,21 +11,25 @@ from torch import nn
 
 from screener_nnu.detectors import STUDENT, ModelRef
 from screener_nnu.detectors import TEACHER as DETECTOR_TEACHER
+from screener_nnu.errors import ScreenerError
 from screener_nnu.files import file_sha256
-from screener_nnu.finetuning.checkpoint import stock_checkpoint
+from screener_nnu.finetuning.checkpoint import load_weights, stock_checkpoint
+from screener_nnu.inference.models import trained_stages
 from screener_nnu.inference.sliding_window import cells_to_voxels
 from screener_nnu.inference.volume import normalised
 from screener_nnu.losses.distillation import distillation_loss
 from screener_nnu.networks.outputs import join_outputs, split_outputs
 from screener_nnu.networks.unet import build_unet
-from screener_nnu.paths import finished_checkpoint
+from screener_nnu.paths import finished_checkpoint, plan_file
 from screener_nnu.plans import (
+    OF_DESCRIPTOR,
     RARITY,
     TEACHER,
     DistillationSettings,
     OptimiserSettings,
     Plan,
     ScreenerSettings,
+    read_plan,
 )
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.preprocessing.modality import modality_of
@@ -51,9 +55,11 @@ class DistillationTrainer(ScreenerTrainer):
     """Regresses the standardised, tail-clipped score with a plain mean squared error (paper).
 
     Settings that are off unless asked for change what is learned for the sake of fine-tuning:
-    `descriptor_weight` adds the teacher's descriptors as further outputs, which are dropped from
-    the student, `tail_weight` counts high scores more, `deep_supervision` trains the decoder's
-    coarser outputs as well, and `jitter` changes the student's images and not their targets.
+    `init` starts from the weights of the teacher's descriptor, `descriptor_weight` adds its
+    descriptors as further outputs, which are dropped from the student, `tail_weight` counts high
+    scores more and `air_weight` what lies outside the body less, `deep_supervision` trains the
+    decoder's coarser outputs as well, and `jitter` changes the student's images and not their
+    targets.
     """
 
     stage = "distillation"
@@ -100,9 +106,29 @@ class DistillationTrainer(ScreenerTrainer):
             self.settings.seed + 2,
             deep_supervision=self.distillation.deep_supervision,
         )
+        if self.distillation.init == OF_DESCRIPTOR:
+            self._take_descriptor(network)
         if self._do_i_compile():
             network.compile()
         return network
+
+    def _take_descriptor(self, network: nn.Module) -> None:
+        """Gives a network the weights of the teacher's descriptor, but for its output layers."""
+        own = self.teacher_plans == self.plan.name
+        plan = self.plan if own else read_plan(plan_file(self.plan.dataset, self.teacher_plans))
+        owner = dict(trained_stages(self.teacher_plans, plan.settings)).get("descriptor")
+        if owner is None:
+            raise ScreenerError(
+                f"the teacher of {self.teacher_plans} has no trained descriptor to start from: set "
+                "distillation.init=random"
+            )
+        try:
+            load_weights(network, finished_checkpoint(self.plan.dataset, "descriptor", owner))
+        except RuntimeError as error:
+            raise ScreenerError(
+                f"the descriptor of {owner} is another network than the student of "
+                f"{self.plan.name}: set distillation.init=random"
+            ) from error
 
     def _descriptor_channels(self) -> int:
         if not self.distillation.descriptor_weight:
@@ -207,41 +233,41 @@ class DistillationTrainer(ScreenerTrainer):
         inside = sample.body.to(self.device) > 0
         return cells_to_voxels(y, self.targets.cell, shift, size) * inside  # type: ignore[arg-type]
 
-    def _batch(self, samples: list[DistillationSample]) -> tuple[torch.Tensor, torch.Tensor]:
-        """HU images (B, C, ...) and targets (B, 1 + d, ...)."""
+    def _batch(self, samples: list[DistillationSample]) -> tuple[torch.Tensor, ...]:
+        """HU images (B, C, ...), targets (B, 1 + d, ...) and body masks (B, 1, ...)."""
         images = [as_batch(s.hu.to(self.device))[0] for s in samples]
         targets = [self.target(s)[None] for s in samples]
         if self.descriptors:
             more = [self.descriptor_target(s) for s in samples]
             targets = [torch.cat(pair) for pair in zip(targets, more, strict=True)]
-        return torch.stack(images), torch.stack(targets)
+        bodies = [s.body.to(self.device)[None] > 0 for s in samples]
+        return torch.stack(images), torch.stack(targets), torch.stack(bodies)
 
     def compute_loss(
         self, batch: list[DistillationSample], step: int
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Mean squared error; image and target are mirrored together, per crop and axis."""
+        """Mean squared error; image, target and body are mirrored together, per crop and axis."""
         changed = [
-            self._changed(*self._batch([sample]), generator)
+            self._changed(self._batch([sample]), generator)
             for sample, generator in zip(batch, self.sample_generators(step), strict=True)
         ]
-        images, targets = (torch.cat(part) for part in zip(*changed, strict=True))
+        images, targets, bodies = (torch.cat(part) for part in zip(*changed, strict=True))
         with self.autocast():
             outputs = self.network(normalised(images, self.plan))
         if self.distillation.deep_supervision:
             outputs = [output.float() for output in outputs]
         else:
             outputs = outputs.float()
-        return distillation_loss(outputs, targets, self.distillation)
+        return distillation_loss(outputs, targets, bodies, self.distillation)
 
     def _changed(
-        self, images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Image and target, mirrored together; the image jittered."""
-        if self.distillation.mirror:
-            images, targets = mirrored((images, targets), generator)
+        self, batch: tuple[torch.Tensor, ...], generator: torch.Generator
+    ) -> tuple[torch.Tensor, ...]:
+        """A batch, mirrored as one; the images jittered."""
+        images, *others = mirrored(batch, generator) if self.distillation.mirror else batch
         if self.distillation.jitter:
             images = jittered_hu(images, self.plan, generator)
-        return images, targets
+        return images, *others
 
     @torch.no_grad()
     def validation_figure(self) -> float:
@@ -251,13 +277,12 @@ class DistillationTrainer(ScreenerTrainer):
         pairs = []
         for index in range(_VALIDATION_CROPS):
             sample = reader[index]
-            images, targets = self._batch([sample])
+            images, targets, bodies = self._batch([sample])
             with self.autocast():
                 outputs = self.model(normalised(images, self.plan))
             finest = outputs[0] if self.distillation.deep_supervision else outputs
             scores = finest.float()[:, :1]
-            inside = sample.body.to(self.device)[None, None] > 0
-            pairs.append(torch.stack([scores[inside], targets[:, :1][inside]]))
+            pairs.append(torch.stack([scores[bodies], targets[:, :1][bodies]]))
         return float(torch.corrcoef(torch.cat(pairs, dim=1).cpu().double())[0, 1])
 
     def calibrate(self) -> None:

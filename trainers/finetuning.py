@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from screener_nnu.finetuning.checkpoint import SEGMENTATION_HEADS, unwrap
 from screener_nnu.finetuning.settings import FineTuningSettings
@@ -19,7 +20,7 @@ _POWER = 0.9
 
 
 class FineTuningTrainer(StockNamedTrainer):
-    """Warm-up, lower learning rates for transferred layers, freezing; see `FineTuningSettings`.
+    """Warm-up, lower rates for transferred layers, freezing, averaging; see `FineTuningSettings`.
 
     Whether weights were transferred is seen by comparing the network with its random start, so that
     the trainer also serves `nnUNetv2_train -pretrained_weights`. A network that was not given any
@@ -44,6 +45,7 @@ class FineTuningTrainer(StockNamedTrainer):
         self.transferred = False
         self._random: dict[str, torch.Tensor] = {}
         self._step_of_epoch = 0
+        self._average: AveragedModel | None = None
 
     def initialize(self) -> None:
         """Builds the network, and remembers its random weights."""
@@ -99,9 +101,25 @@ class FineTuningTrainer(StockNamedTrainer):
         self._step_of_epoch += 1
         return super().train_step(batch)
 
+    def on_epoch_end(self) -> None:
+        """Adds the weights of one of the last epochs to their mean, before a checkpoint is written."""
+        if self.current_epoch >= round((1 - self.fine_tuning.averaged) * self.num_epochs):
+            if self._average is None:
+                self._average = AveragedModel(unwrap(self.network))
+            self._average.update_parameters(unwrap(self.network))
+        super().on_epoch_end()
+
+    def on_train_end(self) -> None:
+        """Takes the mean, if there is one; the final checkpoint holds it."""
+        if self._average is not None:
+            unwrap(self.network).load_state_dict(self._average.module.state_dict())
+            self._average = None
+        super().on_train_end()
+
     def more_values(self) -> dict[str, Any]:
-        """Whether there were weights to start from."""
-        return {"transferred": self.transferred}
+        """Whether there were weights to start from, and the mean of the last epochs so far."""
+        mean = {} if self._average is None else {"average": self._average.state_dict()}
+        return {"transferred": self.transferred, **mean}
 
     def went_astray(self, reason: str) -> str:
         """What is said of weights that are no numbers."""
@@ -112,8 +130,11 @@ class FineTuningTrainer(StockNamedTrainer):
         )
 
     def take_up(self, checkpoint: dict[str, Any]) -> None:
-        """Whether there were weights to start from."""
+        """Whether there were weights to start from, and the mean so far."""
         self.transferred = bool(checkpoint.get("transferred", True))
+        if "average" in checkpoint:
+            self._average = AveragedModel(unwrap(self.network))
+            self._average.load_state_dict(checkpoint["average"])
 
 
 class PartSchedule:

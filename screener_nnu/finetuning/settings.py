@@ -98,6 +98,8 @@ class FineTuningSettings(TrainerSettings):
             layers starts to rise when they are no longer frozen.
         frozen: part of the training, from its start, in which transferred layers stay as they are.
         transfer_decoder: take the decoder over as well; without it, it starts anew.
+        averaged: part of the training, at its end, over whose epochs the weights are averaged; 0
+            keeps those of the last step.
         weight_decay: as nnU-Net's unless changed.
     """
 
@@ -112,6 +114,7 @@ class FineTuningSettings(TrainerSettings):
     warmup: float = 0.05
     frozen: float = 0.0
     transfer_decoder: bool = True
+    averaged: float = 0.0
     weight_decay: float = 3e-5
 
     def __post_init__(self) -> None:
@@ -132,6 +135,8 @@ class FineTuningSettings(TrainerSettings):
             raise ScreenerError(
                 "warmup and frozen are parts of the training: from 0 on, and together below 1"
             )
+        if not 0 <= self.averaged <= 1:
+            raise ScreenerError("averaged is a part of the training: 0 to 1")
 
     def to_plan(self) -> dict[str, Any]:
         """For the plan: a budget only where it was changed, since commands record their own."""

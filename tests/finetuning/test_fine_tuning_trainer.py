@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from screener_nnu.errors import ScreenerError
 from screener_nnu.finetuning.plan import read_source_plan, target_plan, write_target_plan
@@ -170,6 +171,45 @@ def test_checkpoint_is_stock_and_resumes(world: Any) -> None:
     assert not moved(weights_of(trainer), weights_of(resumed))
 
 
+def test_weights_of_the_last_epochs_are_averaged(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the training was killed between two of them."""
+    run = tuned_run(world, "averaged=0.5")
+    latest, final = (run.folder / f"checkpoint_{name}.pth" for name in ("latest", "final"))
+
+    def next_epoch(trainer: Any) -> None:
+        trainer.save_checkpoint(str(latest))
+        trainer.current_epoch += 1
+
+    monkeypatch.setattr(nnUNetTrainer, "on_epoch_end", next_epoch)
+    monkeypatch.setattr(nnUNetTrainer, "on_train_end", lambda t: t.save_checkpoint(str(final)))
+
+    def one_epoch(trainer: Any) -> dict[str, torch.Tensor]:
+        trainer._step_of_epoch = 0
+        trainer.train_step(batch_for(trainer))
+        weights = weights_of(trainer)
+        trainer.on_epoch_end()
+        return weights
+
+    trainer = make_trainer(run, "cpu", resume=False)
+    trainer.take_over()
+    seen = [one_epoch(trainer) for _ in range(3)]
+    resumed = make_trainer(run, "cpu", resume=True)
+    one_epoch(resumed)
+    resumed.on_train_end()
+    seen.append(one_epoch(trainer))
+    trainer.on_train_end()
+    saved = torch.load(final, weights_only=False)
+    assert "average" not in saved
+    for name, value in weights_of(trainer).items():
+        mean = np.mean([weights[name].numpy() for weights in seen[EPOCHS // 2 :]], axis=0)
+        np.testing.assert_allclose(value.numpy(), mean, rtol=1e-5, atol=1e-7)
+        assert torch.equal(saved["network_weights"][name], value)
+    assert not moved(weights_of(trainer), weights_of(resumed))
+    assert moved(weights_of(trainer), seen[-1])
+
+
 def test_weights_that_are_no_numbers_are_not_written(world: Any) -> None:
     run = tuned_run(world)
     trainer = make_trainer(run, "cpu", resume=False)
@@ -195,8 +235,6 @@ def test_a_torn_checkpoint_is_said_in_one_sentence(world: Any) -> None:
 
 def test_stock_checkpoint_has_the_keys_of_nnunet(world: Any, tmp_path: Path) -> None:
     """So that a newer nnU-Net that writes more of them is noticed."""
-    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-
     trainer = make_trainer(tuned_run(world), "cpu", resume=False)
     own, stock = tmp_path / "own.pth", tmp_path / "stock.pth"
     trainer.save_checkpoint(str(own))
@@ -215,6 +253,7 @@ def test_stock_checkpoint_has_the_keys_of_nnunet(world: Any, tmp_path: Path) -> 
         ("transfer_decoder=1", "true or false"),
         ("encoder_factor=-1", "not negative"),
         ("frozen=0.97", "together below 1"),
+        ("averaged=1.1", "0 to 1"),
         ("learning_rate=NaN", "finite"),
         ("encoder_factor=Infinity", "finite"),
         ("depth=3", "known: epochs, iterations"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -173,7 +174,7 @@ def test_jitter_changes_the_images_alone(trained: Any, monkeypatch: pytest.Monke
     seen: list[torch.Tensor] = []
     wanted: list[torch.Tensor] = []
 
-    def note(outputs: torch.Tensor, targets: torch.Tensor, settings: Any) -> tuple[Any, dict]:
+    def note(outputs: torch.Tensor, targets: torch.Tensor, *_: Any) -> tuple[Any, dict]:
         wanted.append(targets.clone())
         return outputs.sum(), {}
 
@@ -223,6 +224,69 @@ def whole_descriptors(trainer: Any, case: str) -> np.ndarray:
     ]
     grid = np.stack(np.meshgrid(*places, indexing="ij"))
     return np.stack([map_coordinates(m, grid, order=1, mode="nearest") for m in (y - mean) / std])
+
+
+def test_body_and_target_are_mirrored_together(
+    trained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = prepared(trained)
+    trainer.network = lambda images: images
+    monkeypatch.setattr(trainer, "target", lambda sample: sample.body.float())
+    seen: list[torch.Tensor] = []
+
+    def compare(outputs: torch.Tensor, targets: torch.Tensor, bodies: torch.Tensor, _: Any) -> Any:
+        torch.testing.assert_close(targets, bodies.float())
+        seen.append(bodies)
+        return outputs.sum(), {}
+
+    monkeypatch.setattr("screener_nnu.trainers.distillation.distillation_loss", compare)
+    batch = next(trainer.training_batches(0))
+    for step in range(6):
+        trainer.compute_loss(batch, step)
+    assert any(not torch.equal(seen[0], other) for other in seen[1:])
+
+
+def test_starts_from_the_descriptor_of_its_teacher(trained: Any) -> None:
+    """Also under a plan whose density takes the descriptor of another one."""
+    stages = [f"density.{s}_plans=ScreenerPlans" for s in ("descriptor", "condition")]
+    trained.train("density", "-p", "Other", *[w for s in stages for w in ("-o", s)])
+    descriptor = torch.load(trained.stage("descriptor") / "checkpoint_final.pth", weights_only=True)
+    start, of_other = "distillation.init=descriptor", "distillation.density_plans=Other"
+    for plans, more in (("ScreenerPlans", ()), ("Other", ()), ("ScreenerPlans", (of_other,))):
+        fresh = trained.trainer("distillation", *more, plans=plans).model.state_dict()
+        trainer = trained.trainer("distillation", start, *more, plans=plans)
+        for name, value in trainer.model.state_dict().items():
+            heads = "seg_layers" in name
+            expected = fresh if heads else descriptor["network_weights"]
+            assert torch.equal(value, expected[name]), name
+    trained.train("distillation", "--restart", "-o", start)
+    resumed = trained.trainer("distillation", start)
+    resumed.load_checkpoint(str(student_file(trained)))
+    learned = torch.load(student_file(trained), weights_only=True)["network_weights"]
+    for name, value in resumed.model.state_dict().items():
+        assert torch.equal(value, learned[name])
+    assert any(
+        not torch.equal(learned[name], value)
+        for name, value in descriptor["network_weights"].items()
+        if "seg_layers" not in name
+    )
+
+
+def test_teachers_without_a_descriptor_to_start_from(trained: Any) -> None:
+    start = "distillation.init=descriptor"
+    with pytest.raises(ScreenerError, match="random or descriptor, but is student"):
+        trained.trainer("distillation", "distillation.init=student")
+    of_other = "distillation.density_plans=ScreenerPlans"
+    with pytest.raises(ScreenerError, match="no trained descriptor to start from: set"):
+        trained.trainer("distillation", start, "density.descriptor=filters")
+    wide = trained.plan().to_dict()
+    wide["plans_name"] = "Wide"
+    architecture = wide["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
+    architecture["features_per_stage"] = [2 * n for n in architecture["features_per_stage"]]
+    (trained.preprocessed / "Wide.json").write_text(json.dumps(wide))
+    trained.trainer("distillation", of_other, plans="Wide")
+    with pytest.raises(ScreenerError, match="of ScreenerPlans is another network than the student"):
+        trained.trainer("distillation", start, of_other, plans="Wide")
 
 
 def test_descriptor_target_is_the_map_of_the_descriptor(trained: Any) -> None:
