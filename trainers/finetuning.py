@@ -102,7 +102,7 @@ class FineTuningTrainer(StockNamedTrainer):
         return super().train_step(batch)
 
     def on_epoch_end(self) -> None:
-        """Adds the weights of one of the last epochs to their mean, before a checkpoint is written."""
+        """Adds weights of one of the last epochs to their mean, before a checkpoint is written."""
         if self.current_epoch >= round((1 - self.fine_tuning.averaged) * self.num_epochs):
             if self._average is None:
                 self._average = AveragedModel(unwrap(self.network))
