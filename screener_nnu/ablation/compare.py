@@ -19,7 +19,7 @@ from screener_nnu.ablation.failures import Failures
 from screener_nnu.ablation.figures import Drawn, Draws, averaged, less, row_of
 from screener_nnu.ablation.run import refuse_other_base, train_planned
 from screener_nnu.ablation.schedules import planned_schedule
-from screener_nnu.ablation.scoring import judge_detector
+from screener_nnu.ablation.scoring import counts_file, judge_detector
 from screener_nnu.ablation.slices_figure import SlicesFigure
 from screener_nnu.detectors import ModelRef
 from screener_nnu.errors import ScreenerError
@@ -152,18 +152,18 @@ class _Judged:
     def add(self, model: ModelRef) -> None:
         """Judges one more run of a detector; kept where all of it succeeds."""
         loaded, counts = model.load(self.device), self.folder / "counts"
-        found = {
-            store.family: Drawn.of(judge_detector(model, loaded, store, self.device, counts))
+        judged = {
+            store.family: judge_detector(model, loaded, store, self.device, counts)
             for store in self.stores
         }
         name, first = model.detector, self.stores[0]
         if name not in self.drawn:
-            cost = costs_of(model, loaded, first.cases, first.names, self.device)
-            self.slices.add(model, loaded, self.device)
-            self.costs[name] = cost
-            self.drawn[name] = {family: [] for family in found}
-        for family, one in found.items():
-            self.drawn[name][family].append(one)
+            kept = counts_file(counts, model, first).with_suffix(".json")
+            self.costs[name] = costs_of(model, loaded, first.cases, first.names, self.device, kept)
+            self.slices.add(name, judged)
+            self.drawn[name] = {family: [] for family in judged}
+        for family, one in judged.items():
+            self.drawn[name][family].append(Drawn.of(one))
 
     def drop(self, name: str) -> None:
         """Forgets a detector one of whose runs failed."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,7 +18,7 @@ from screener_nnu.detectors.base import LoadedDetector
 from screener_nnu.inference.models import trained_stages
 from screener_nnu.inference.volume import score_map
 from screener_nnu.paths import finished_checkpoint, plan_file
-from screener_nnu.plans import TEACHER, read_plan
+from screener_nnu.plans import TEACHER, read_plan, write_json
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.trainers.stage_logger import training_seconds
 
@@ -49,8 +51,9 @@ def costs_of(
     cases: CaseFolder,
     names: Sequence[str],
     device: torch.device,
+    kept: Path,
 ) -> Costs:
-    """Measures a detector on a few prepared scans.
+    """Measures a detector on a few prepared scans, once.
 
     Args:
         model: which it is.
@@ -58,7 +61,10 @@ def costs_of(
         cases: folder of the scans.
         names: of scans; the first three are scored.
         device: of the detector.
+        kept: file of the seconds that were measured.
     """
+    if not kept.is_file():
+        write_json(kept, {"seconds": _seconds(loaded, cases, names, device)})
     steps, spent = {}, []
     for stage, plans in made_of(model):
         checkpoint = read_checkpoint(finished_checkpoint(model.dataset, stage, plans))
@@ -66,7 +72,7 @@ def costs_of(
         spent.append(training_seconds(checkpoint["logging"]["values"]))
     known = [one for one in spent if one is not None]
     return Costs(
-        _seconds(loaded, cases, names, device),
+        json.loads(kept.read_text(encoding="utf-8"))["seconds"],
         sum(v.numel() * v.element_size() for v in loaded.module.state_dict().values()) / 1e6,
         sum(p.numel() for p in loaded.module.parameters()),
         sum(known) if len(known) == len(spent) else None,

@@ -1,4 +1,4 @@
-"""What is kept of a method's scores on synthetic anomalies: counts, not maps."""
+"""What is kept of a method's scores on synthetic anomalies: counts, and one slice a kind."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from screener_nnu.evaluation.froc import FrocCounts
 
 _COUNTS, _OVERLAPS, _FROC, _SCORES = "counts_", "overlaps_", "froc_", "score_"
-_CHANGES = "changes_"
+_CHANGES, _SLICES = "changes_", "slice_"
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Judged:
         froc: anomalies found and false positives of each scan, by kind.
         changes: annotated voxels a bin by how much they have changed, see `counting.CHANGES`,
             (scans, classes, K), by kind.
+        slices: one of the first scan (H, W), by kind, see `slices_figure.shown_slice`.
     """
 
     cases: tuple[str, ...]
@@ -37,6 +38,7 @@ class Judged:
     overlaps: dict[str, np.ndarray] = field(default_factory=dict)
     froc: dict[str, tuple[FrocCounts, ...]] = field(default_factory=dict)
     changes: dict[str, np.ndarray] = field(default_factory=dict)
+    slices: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -51,6 +53,7 @@ class Judged:
         arrays |= {f"{_OVERLAPS}{kind}": values for kind, values in self.overlaps.items()}
         arrays |= {f"{_FROC}{kind}": _table(scans) for kind, scans in self.froc.items()}
         arrays |= {f"{_CHANGES}{kind}": values for kind, values in self.changes.items()}
+        arrays |= {f"{_SLICES}{kind}": values for kind, values in self.slices.items()}
         arrays |= {f"{_SCORES}{name}": values for name, values in self.case_scores.items()}
         np.savez_compressed(buffer, **arrays)
         return buffer.getvalue()
@@ -71,6 +74,7 @@ class Judged:
                 {key.removeprefix(_OVERLAPS): stored[key] for key in known(_OVERLAPS)},
                 {key.removeprefix(_FROC): _scans(stored[key]) for key in known(_FROC)},
                 {key.removeprefix(_CHANGES): stored[key] for key in known(_CHANGES)},
+                {key.removeprefix(_SLICES): stored[key] for key in known(_SLICES)},
             )
 
 

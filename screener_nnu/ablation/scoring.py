@@ -18,6 +18,7 @@ from tqdm import tqdm
 from screener_nnu.ablation.anomaly_store import NONE, AnomalyStore
 from screener_nnu.ablation.counting import Bins, Counts, ScanVoxels, count_scan
 from screener_nnu.ablation.judged import Judged
+from screener_nnu.ablation.slices_figure import shown_slice
 from screener_nnu.case_score import IMAGE, case_score
 from screener_nnu.checkpoints import write_bytes
 from screener_nnu.detectors import TEACHER, ModelRef
@@ -33,7 +34,7 @@ from screener_nnu.sampling.spread import spread
 _SCANS = 20
 
 #: Of stored counts; raised with every change of what they hold.
-_VERSION = 4
+_VERSION = 5
 #: The case score that is made of a map, beside those of `vector_scores` and `image_scores`.
 CASE_SCORE = "case_score"
 
@@ -62,7 +63,7 @@ def judge_teacher(
 ) -> Judged:
     """Counts of the teacher of a plan; those of the same weights are read from `folder`."""
     model = ModelRef(dataset, plans_name, TEACHER)
-    path = _counts_file(folder, model, anomalies)
+    path = counts_file(folder, model, anomalies)
     if path.is_file():
         return Judged.from_file(path)
     return judge_detector(model, model.load(device), anomalies, device, folder)
@@ -76,23 +77,16 @@ def judge_detector(
     folder: Path,
 ) -> Judged:
     """Counts of a trained detector; those of the same weights are read from `folder`."""
-    path = _counts_file(folder, model, anomalies)
+    path = counts_file(folder, model, anomalies)
     if not path.is_file():
         name = model.trained_plans
-        scores = score_function(model, loaded, anomalies, device)
-        _keep(path, _judge(name, anomalies, scores)[name])
+        score = _of_positions if loaded.module.by_position else _of_images
+        _keep(path, _judge(name, anomalies, score(name, loaded, anomalies, device))[name])
     return Judged.from_file(path)
 
 
-def score_function(
-    model: ModelRef, loaded: LoadedDetector, anomalies: AnomalyStore, device: torch.device
-) -> ScoreFunction:
-    """Scores of a trained detector, which stand under the name of its plan."""
-    score = _of_positions if loaded.module.by_position else _of_images
-    return score(model.trained_plans, loaded, anomalies, device)
-
-
-def _counts_file(folder: Path, model: ModelRef, anomalies: AnomalyStore) -> Path:
+def counts_file(folder: Path, model: ModelRef, anomalies: AnomalyStore) -> Path:
+    """Where the counts of a trained detector are kept."""
     weights = file_sha256(model.file)[:12]
     kind = "" if model.stage == "density" else f"_{model.detector}"
     return folder / f"{model.trained_plans}{kind}_{weights}_{anomalies.identity}_{_VERSION}.npz"
@@ -159,6 +153,7 @@ def _judge(title: str, anomalies: AnomalyStore, scores: ScoreFunction) -> dict[s
     """
     of_cases: dict[str, list[list[dict[str, float]]]] = {}
     counted: dict[str, dict[str, list[Counts]]] = {}
+    slices: dict[str, dict[str, np.ndarray]] = {}
     names = anomalies.names
 
     def voxels_of(case: str, kind: str) -> _Found:
@@ -187,6 +182,8 @@ def _judge(title: str, anomalies: AnomalyStore, scores: ScoreFunction) -> dict[s
                     of_method = counted.setdefault(method, {}).setdefault(kind, [])
                     with _naming(method, case, kind):
                         of_method.append(count_scan(voxels, scan, bins[method]))
+                    if case == names[0]:
+                        slices.setdefault(method, {})[kind] = shown_slice(voxels, scan)
     return {
         method: Judged(
             names,
@@ -195,6 +192,7 @@ def _judge(title: str, anomalies: AnomalyStore, scores: ScoreFunction) -> dict[s
             {kind: np.stack([one.overlap for one in of]) for kind, of in kinds.items()},
             {kind: tuple(one.froc for one in of) for kind, of in kinds.items()},
             {kind: np.stack([one.changes for one in of]) for kind, of in kinds.items()},
+            slices[method],
         )
         for method, kinds in counted.items()
     }

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
 from screener_nnu.ablation.anomaly_store import AnomalyStore
-from screener_nnu.ablation.scoring import score_function
-from screener_nnu.detectors import ModelRef
-from screener_nnu.detectors.base import LoadedDetector
+from screener_nnu.ablation.counting import ScanVoxels
+from screener_nnu.ablation.judged import Judged
 from screener_nnu.synthetic.painting_scale import PaintingScale
 
 # Shares of the voxels with a higher score, from dark to bright.
@@ -24,10 +22,8 @@ _WIDTH = 2.0
 class _Panel:
     """A slice (H, W) of a scan with anomalies of a kind, and the maps of detectors on it."""
 
-    store: AnomalyStore
+    family: str
     kind: str
-    case: str
-    slice: int
     image: np.ndarray
     mask: np.ndarray
     shape: float
@@ -37,9 +33,6 @@ class _Panel:
 class SlicesFigure:
     """Gathers one slice a kind from every detector, and draws them.
 
-    The slice is the one with most anomalous voxels in the first scan. A map shows for each voxel
-    of the body how few of this scan score higher, so that units do not matter.
-
     Args:
         stores: anomalies of each family.
     """
@@ -48,24 +41,10 @@ class SlicesFigure:
         """Paints the scans again."""
         self.panels = [_panel(store, kind) for store in stores for kind in store.kinds]
 
-    def add(self, model: ModelRef, loaded: LoadedDetector, device: torch.device) -> None:
-        """Scores the scans by one more detector."""
-        functions = {
-            store.family: score_function(model, loaded, store, device)
-            for store in {one.store.family: one.store for one in self.panels}.values()
-        }
-        maps = []
+    def add(self, detector: str, judged: Mapping[str, Judged]) -> None:
+        """Takes the slices of one more detector, by family."""
         for panel in self.panels:
-            _, counted = panel.store.masks(panel.case, panel.kind)
-            found = functions[panel.store.family](panel.case, panel.kind, counted)
-            scores = found[model.trained_plans].scores
-            shown, inside = scores[panel.slice], counted[panel.slice]
-            values = np.full(shown.shape, np.nan)
-            values[inside] = brightness_of(shown[inside], scores[counted])
-            maps.append(values)
-        # All or none: a detector that fails has no column.
-        for panel, values in zip(self.panels, maps, strict=True):
-            panel.maps[model.detector] = values
+            panel.maps[detector] = judged[panel.family].slices[panel.kind]
 
     def draw(self, names: Sequence[str]) -> bytes:
         """The picture, a row a kind and a column for each of some detectors."""
@@ -105,6 +84,28 @@ class SlicesFigure:
         return buffer.getvalue()
 
 
+def shown_slice(scores: np.ndarray, scan: ScanVoxels) -> np.ndarray:
+    """The slice (H, W) of a map with most anomalous voxels, float32, NaN where no voxel counts.
+
+    It shows for each voxel how few of this scan score higher, so that units do not matter.
+
+    Args:
+        scores: of the voxels of the scan that count (n,).
+        scan: which they are.
+    """
+    mask, whole = np.zeros(scan.counted.shape, bool), np.zeros(scan.counted.shape)
+    mask[scan.counted], whole[scan.counted] = scan.annotated, scores
+    middle = _middle(mask)
+    inside = scan.counted[middle]
+    shown = np.full(inside.shape, np.nan, np.float32)
+    shown[inside] = brightness_of(whole[middle][inside], scores)
+    return shown
+
+
+def _middle(mask: np.ndarray) -> int:
+    return int(mask.sum(axis=(1, 2)).argmax())
+
+
 def brightness_of(shown: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Minus the decimal logarithm of the share of scores that are as high as each shown one.
 
@@ -120,15 +121,13 @@ def brightness_of(shown: np.ndarray, scores: np.ndarray) -> np.ndarray:
 def _panel(store: AnomalyStore, kind: str) -> _Panel:
     case = store.names[0]
     made, (mask, _) = store.paint(case, kind), store.masks(case, kind)
-    middle = int(mask.sum(axis=(1, 2)).argmax())
+    middle = _middle(mask)
     scale = PaintingScale.of(made.hu, store.settings.preprocessing)
     low, high = scale.painted_window
     image = (scale.painted(made.hu)[middle].astype(np.float32) - low) / (high - low)
     return _Panel(
-        store,
+        store.family,
         kind,
-        case,
-        middle,
         image.clip(0, 1),
         mask[middle],
         scale.spacing[1] / scale.spacing[2],

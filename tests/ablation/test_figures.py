@@ -15,6 +15,7 @@ from screener_nnu.ablation.counting import CHANGE_CLASSES, Bins, ScanVoxels, cou
 from screener_nnu.ablation.figures import FURTHER, change_draws, draws_of, table_row
 from screener_nnu.ablation.judged import Judged
 from screener_nnu.ablation.report import write_ablation
+from screener_nnu.ablation.slices_figure import shown_slice
 from screener_nnu.synthetic.anomalies import KINDS
 
 LEVELS = 40
@@ -241,3 +242,24 @@ def found_at_one(scans: list[tuple[np.ndarray, np.ndarray]]) -> float:
         if wrong / len(scans) <= 1:
             best = max(best, found / lesions)
     return best
+
+
+def test_slice_shows_how_few_voxels_score_higher(tmp_path: Path) -> None:
+    """Of the scan's voxels that count, on the slice with most anomalous ones; kept with counts."""
+    rng = np.random.default_rng(2)
+    mask, counted = np.zeros((2, 4, 5, 6), bool)
+    mask[1, :2], mask[2, 1:] = rng.random((2, 6)) < 0.4, True
+    counted[:] = rng.random(counted.shape) < 0.7
+    counted |= mask
+    scores = rng.integers(0, 20, counted.sum()).astype(np.float32)
+    scan = ScanVoxels(counted, mask[counted], None, 1, np.zeros(0))  # type: ignore[arg-type]
+    shown = shown_slice(scores, scan)
+    whole = np.full(counted.shape, np.nan)
+    whole[counted] = scores
+    expected = np.full((5, 6), np.nan)
+    for place in np.argwhere(counted[2]):
+        expected[tuple(place)] = -np.log10((scores >= whole[2][tuple(place)]).mean())
+    np.testing.assert_allclose(shown, expected, rtol=1e-5, atol=1e-7)
+    path = tmp_path / "judged.npz"
+    path.write_bytes(Judged(("a",), {}, slices={"pasted": shown}).to_bytes())
+    np.testing.assert_array_equal(Judged.from_file(path).slices["pasted"], shown)
