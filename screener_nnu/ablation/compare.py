@@ -158,7 +158,7 @@ class _Judged:
         }
         name, first = model.detector, self.stores[0]
         if name not in self.drawn:
-            kept = counts_file(counts, model, first).with_suffix(".json")
+            kept = counts / f"{counts_file(counts, model, first).stem}_seconds.json"
             self.costs[name] = costs_of(model, loaded, first.cases, first.names, self.device, kept)
             self.slices.add(name, judged)
             self.drawn[name] = {family: [] for family in judged}
