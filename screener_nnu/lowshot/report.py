@@ -42,6 +42,8 @@ _COLUMNS = (
 )
 _NOTE = (
     "Means over cases, each averaged over folds and seeds; 95 % bootstrap intervals over cases. "
+    "Scratch is stock nnU-Net's training of random weights; where it is not among the starts, a "
+    "start is compared with random weights that are trained as it is, if there are some. "
     "p: Wilcoxon signed-rank test in pairs of cases, two-sided; Holm: corrected for all "
     "comparisons of a table. Effect: matched-pairs rank-biserial correlation, -1 to 1. Epochs: "
     "until the pseudo Dice, a mean over a tenth of the training, is as high as that of scratch in "
@@ -122,9 +124,9 @@ def markdown(
     lines = [
         f"# Low-shot benchmark of {settings['dataset']}",
         "",
-        f"Folds: {settings['folds']}; seeds: {settings['seeds']}; {settings['epochs']} epochs of "
-        f"{settings['iterations']} iterations from every start; source {settings['source']}, "
-        f"{settings['plans']}. {settings['finished']} of {runs} trainings are finished.",
+        f"Folds: {settings['folds']}; seeds: {settings['seeds']}; {_budget(summary, settings)}; "
+        f"source {settings['source']}, {settings['plans']}. {settings['finished']} of {runs} "
+        "trainings are finished.",
         *settings["notes"],
     ]
     titles = {
@@ -137,6 +139,12 @@ def markdown(
     if failures:
         lines += ["", "## Failed", "", *(f"- {name}: {why}" for name, why in failures.items())]
     return "\n".join(lines) + "\n"
+
+
+def _budget(summary: Summary, settings: Mapping[str, Any]) -> str:
+    if summary.curves and not any(curve.values.size for curve in summary.curves):
+        return "heads on frozen networks, which take no epochs"
+    return f"{settings['epochs']} epochs of {settings['iterations']} iterations from every start"
 
 
 def _tolerance(settings: Mapping[str, Any]) -> str:

@@ -34,7 +34,7 @@ class Row:
         start: name of the start, or of a floor.
         mean: over cases.
         seeds: mean of each seed.
-        against_scratch: the comparison, but for scratch itself and floors.
+        against_scratch: the comparison with `control_of`, but for scratch itself and floors.
     """
 
     num_cases: int
@@ -108,12 +108,27 @@ def _rows(tables: Mapping[int, CaseTable]) -> list[Row]:
     rows = []
     for size, table in tables.items():
         for start, seeds in zip(table.starts, table.by_seed, strict=True):
-            against = None
-            if start != SCRATCH and SCRATCH in table.starts:
-                against = compare(table.row(start), table.row(SCRATCH))
+            control, against = control_of(start, table.starts), None
+            if control is not None:
+                against = compare(table.row(start), table.row(control))
             mean = estimate(table.row(start))
             rows.append(Row(size, start, mean, tuple(map(float, seeds)), against))
     return _corrected(rows)
+
+
+def control_of(start: str, starts: Sequence[str]) -> str | None:
+    """Random weights that a start is compared with; None where there are none among the starts.
+
+    They are trained by stock nnU-Net, or without such a start by what trains this one.
+
+    Example:
+        >>> control_of("student-probe", ["scratch-probe", "student-probe"])
+        'scratch-probe'
+    """
+    if SCRATCH in starts:
+        return SCRATCH if start != SCRATCH else None
+    alike = (s for s in starts if s.startswith(f"{SCRATCH}-") and s != start)
+    return next((s for s in alike if start.endswith(s.removeprefix(SCRATCH))), None)
 
 
 def _corrected(rows: Sequence[Row]) -> list[Row]:

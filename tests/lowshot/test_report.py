@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,28 @@ def test_without_an_end_of_scratch_there_are_no_epochs_to_it(
     text = write_report(tmp_path, summary, SETTINGS, runs, records, ball, {})
     (line, _) = (line for line in text.splitlines() if line.startswith("| 2 | student"))
     assert line.rstrip(" |").split("|")[-1].strip() != "never"
+
+
+def test_probes_are_compared_with_the_probe_of_random_weights(
+    make_runs: Runs, made_up: Made, tmp_path: Path
+) -> None:
+    """Unless stock training from random weights is there; a probe has no epochs."""
+    probes = ("scratch-probe", "student-probe")
+    for starts, control in (((*probes, "student"), probes[0]), ((*probes, "scratch"), "scratch")):
+        runs = make_runs(Design((2,), 3, 2, 20, 5), starts)
+        better = {"student-probe": 1.1}
+        made = made_up(runs)
+        records = [replace(r, dice=r.dice * better.get(r.start, 1)) for r in made]
+        curves = {run.name: np.zeros(0) for run in runs}
+        summary = summarise(runs, records, {}, curves)
+        compared = {row.start: row.against_scratch for row in summary.rows["dice"]}
+        own, other = means(records, "student-probe", 2), means(records, control, 2)
+        found = compared.pop("student-probe")
+        assert found is not None and found.difference.value == pytest.approx((own - other).mean())
+        assert found.p == pytest.approx(wilcoxon(own, other).pvalue)
+        assert {s for s, one in compared.items() if one is not None} == {*starts[:1]} - {control}
+        text = write_report(tmp_path, summary, SETTINGS, runs, records, {}, {})
+        assert "; heads on frozen networks, which take no epochs; source" in text
 
 
 def test_files_hold_every_figure(written: tuple[str, Path, list[Record]]) -> None:
