@@ -49,12 +49,8 @@ def check_settings(plan: Plan) -> None:
         )
     if settings.pretext.backbone == UNET:
         _check_crop(size, plan.divisor, "pretext.patch" if settings.pretext.patch else _CROP)
-    distillation = settings.distillation
-    if distillation.target == RARITY and (distillation.descriptor_weight or distillation.painted):
-        raise ScreenerError(
-            f"{RARITY} has no descriptors and no teacher that scores painted scans: set "
-            "distillation.descriptor_weight=0 and distillation.painted=0"
-        )
+    if settings.distillation.target == RARITY and settings.distillation.descriptor_weight:
+        raise ScreenerError(f"{RARITY} has no descriptors: set distillation.descriptor_weight=0")
 
 
 def _check_descriptor(density: DensitySettings) -> None:

@@ -262,9 +262,6 @@ class DistillationSettings:
         init: `random` weights (paper), or those of the teacher's `descriptor`, all but its output
             layers.
         air_weight: how much a voxel outside the body counts, against 1 in it (paper: 1).
-        painted: share of the crops that are of training scans with synthetic anomalies, as the
-            teacher scores them; 0 for none (paper). Normal scans alone do not tell a student what
-            its teacher says of what neither of them has seen.
         max_scans: training scans at most, spread evenly over the list; 0 for all. The teacher
             scores each of them once.
         density_plans: plan whose teacher is distilled; empty for this plan.
@@ -283,7 +280,6 @@ class DistillationSettings:
     jitter: bool = False
     init: Annotated[str, OneOf(RANDOM, OF_DESCRIPTOR)] = RANDOM
     air_weight: Annotated[float, Within(at_least=0, at_most=1)] = 1.0
-    painted: Fraction = 0.0
     max_scans: CountOrNone = 0
     density_plans: str = ""
     target: Annotated[str, OneOf(TEACHER, RARITY)] = TEACHER

@@ -36,16 +36,13 @@ from screener_nnu.preprocessing.modality import modality_of
 from screener_nnu.sampling.crops import as_batch
 from screener_nnu.sampling.mirroring import mirrored
 from screener_nnu.sampling.spread import at_most
-from screener_nnu.scoring.teacher import Teacher
 from screener_nnu.stage_checkpoint import finished_stage
 from screener_nnu.trainers.base import ScreenerTrainer
 from screener_nnu.trainers.distillation_reading import (
     DistillationReader,
     DistillationSample,
-    MixedReader,
     TargetFiles,
 )
-from screener_nnu.trainers.painted_copies import MOST_COPIES, PaintedCopies
 from screener_nnu.trainers.rarity_target import RarityTarget
 from screener_nnu.trainers.storing import Networks
 from screener_nnu.trainers.student_images import jittered_hu
@@ -60,16 +57,14 @@ class DistillationTrainer(ScreenerTrainer):
     Settings that are off unless asked for change what is learned for the sake of fine-tuning:
     `init` starts from the weights of the teacher's descriptor, `descriptor_weight` adds its
     descriptors as further outputs, which are dropped from the student, `tail_weight` counts high
-    scores more and `air_weight` what lies outside the body less, `painted` adds scans with
-    synthetic anomalies, `deep_supervision` trains the decoder's coarser outputs as well, and
-    `jitter` changes the student's images and not their targets.
+    scores more and `air_weight` what lies outside the body less, `deep_supervision` trains the
+    decoder's coarser outputs as well, and `jitter` changes the student's images and not their
+    targets.
     """
 
     stage = "distillation"
     figure_name = "correlation with the teacher"
     targets: TargetFiles | None = None
-    copies: PaintedCopies
-    of_copies: TargetFiles | None = None
     rarity: RarityTarget | None = None
 
     @classmethod
@@ -77,9 +72,8 @@ class DistillationTrainer(ScreenerTrainer):
         """The teacher scores every scan that is learned from or held out."""
         held_out = len(settings.split.validation)
         calibrated = min(settings.calibration.max_scans, held_out)
-        learned_from = len(cls.scans_to_learn_from(settings))
-        painted = min(learned_from, MOST_COPIES) if settings.distillation.painted else 0
-        return {"make_ready": learned_from + held_out + painted, "calibrate": calibrated}
+        scored = len(cls.scans_to_learn_from(settings)) + held_out
+        return {"make_ready": scored, "calibrate": calibrated}
 
     @classmethod
     def scans_to_learn_from(cls, settings: ScreenerSettings) -> tuple[str, ...]:
@@ -173,7 +167,7 @@ class DistillationTrainer(ScreenerTrainer):
         return folder / self.upstream_identity
 
     def _store_teacher_scores(self) -> None:
-        """Makes the targets, of painted copies too; shared among the processes."""
+        """Makes the targets, shared among the processes."""
         model = ModelRef(self.plan.dataset, self.teacher_plans, DETECTOR_TEACHER)
         teacher, plan, self.score_statistics = model.load(self.device)
         self._y_scale = teacher.density.y_mean.clone(), teacher.density.y_std.clone()
@@ -187,30 +181,13 @@ class DistillationTrainer(ScreenerTrainer):
         trained = self.upstream_identity
         networks = Networks.of(self.plan.dataset, self.teacher_plans, trained, self.device)
         store.fill(names, networks)
-        if self.distillation.painted:
-            self._paint(teacher, plan)
         if self.is_ddp:
             torch.distributed.barrier()
 
-    def _paint(self, teacher: Teacher, plan: Plan) -> None:
-        """Paints copies of training scans, and scores them."""
-        names = self.scans_to_learn_from(self.settings)
-        copies = PaintedCopies(self.cases_folder, self.settings, names)
-        ranks = torch.distributed.get_world_size() if self.is_ddp else 1
-        own = copies.names[self.local_rank :: ranks]
-        copies.fill(own)
-        folder = copies.folder
-        scores = folder.with_name(f"{folder.name}_scores") / self.upstream_identity
-        store = TeacherTargets(teacher, plan, folder, scores, self.device, self.descriptors > 0)
-        store.fill([name for name in own if name in CaseFolder(folder).finished()])
-        self.copies, self.of_copies = copies, store.files
-
-    def _reader(
-        self, names: tuple[str, ...], stage: str, painted: bool = False
-    ) -> DistillationReader:
+    def _reader(self, names: tuple[str, ...], stage: str) -> DistillationReader:
         return DistillationReader(
-            self.copies.folder if painted else self.cases_folder,
-            self.of_copies if painted else self.targets,
+            self.cases_folder,
+            self.targets,
             names,
             self.settings.seed,
             stage,
@@ -221,17 +198,7 @@ class DistillationTrainer(ScreenerTrainer):
     def training_batches(self, first_step: int) -> Iterator[list[DistillationSample]]:
         """Crops of this process."""
         reader = self._reader(self.scans_to_learn_from(self.settings), self.stage)
-        if not self.distillation.painted:
-            return self.batches(reader, first_step)
-        # After the barrier: other processes have painted theirs.
-        names = tuple(CaseFolder(self.copies.folder).finished())
-        if not names:
-            raise ScreenerError(
-                "synthetic anomalies cannot be painted into any training scan: set "
-                "distillation.painted=0"
-            )
-        painted = self._reader(names, f"{self.stage} painted", painted=True)
-        return self.batches(MixedReader(reader, painted, self.distillation.painted), first_step)
+        return self.batches(reader, first_step)
 
     def target(self, sample: DistillationSample) -> torch.Tensor:
         """Standardised score of each voxel of a crop, (D, H, W); outside the body the lowest one.

@@ -12,7 +12,6 @@ from screener_nnu.errors import CaseError
 from screener_nnu.inference.map_store import MapFiles
 from screener_nnu.plans import Shape
 from screener_nnu.sampling.crops import Box
-from screener_nnu.sampling.randomness import numpy_generator
 from screener_nnu.trainers.reading import (
     CaseReader,
     Pinnable,
@@ -55,26 +54,6 @@ class DistillationSample(Pinnable):
     start: Shape
     y: torch.Tensor
     y_start: Shape
-
-
-class MixedReader(CaseReader[DistillationSample]):
-    """Samples of one reader, and a share of another one's.
-
-    Args:
-        plain: the first.
-        other: the second.
-        share: of its samples.
-    """
-
-    def __init__(self, plain: DistillationReader, other: DistillationReader, share: float) -> None:
-        """Keeps both."""
-        super().__init__(plain.folder, plain.names, plain.seed, plain.stage)
-        self.plain, self.other, self.share = plain, other, share
-
-    def __getitem__(self, index: int) -> DistillationSample:
-        """Which reader a sample is of is a function of seed, stage and number."""
-        drawn = numpy_generator(self.seed, f"{self.stage} mixed", index).random()
-        return (self.other if drawn < self.share else self.plain)[index]
 
 
 class DistillationReader(CaseReader[DistillationSample]):

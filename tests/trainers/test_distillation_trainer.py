@@ -15,20 +15,11 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from scipy.ndimage import map_coordinates, zoom
 
 from screener_nnu.detectors import ModelRef
-from screener_nnu.errors import CaseError, ScreenerError
+from screener_nnu.errors import ScreenerError
 from screener_nnu.evaluation.baselines import training_histogram
-from screener_nnu.inference.volume import (
-    images_of,
-    normalised,
-    score_map,
-    stitched_maps,
-    teacher_cells,
-)
+from screener_nnu.inference.volume import normalised, score_map, stitched_maps
 from screener_nnu.preprocessing.case_files import CaseFolder
-from screener_nnu.synthetic.anomalies import KINDS
-from screener_nnu.synthetic.cases import anomalous_case
 from screener_nnu.trainers import score_statistics
-from screener_nnu.trainers.distillation_reading import MixedReader
 
 CPU = torch.device("cpu")
 
@@ -298,83 +289,6 @@ def test_teachers_without_a_descriptor_to_start_from(trained: Any) -> None:
         trained.trainer("distillation", start, of_other, plans="Wide")
 
 
-def test_painted_copies_are_scored_by_the_teacher(trained: Any) -> None:
-    """Each has one kind of anomaly; copies and scores are made once, and anew for a newer scan."""
-    overrides = "distillation.painted=0.5", "distillation.descriptor_weight=0.5"
-    trainer = prepared(trained, *overrides)
-    settings, copies = trainer.settings, trainer.copies
-    cases, painted = CaseFolder(trainer.cases_folder), CaseFolder(copies.folder)
-    names = settings.split.train
-    assert painted.finished() == sorted(names) and copies.names == names
-    teacher, plan, _ = ModelRef("901", "ScreenerPlans", "teacher").load(CPU)
-    for number, name in enumerate(names):
-        kind = KINDS[number % len(KINDS)]
-        made = anomalous_case(cases, name, names, kind, settings.preprocessing, settings.seed)
-        hu, equalised = (painted.read(name, image) for image in ("hu", "equalised"))
-        np.testing.assert_array_equal(hu, np.rint(made.hu))
-        np.testing.assert_allclose(equalised, made.equalised, atol=1e-3)
-        assert (hu != cases.read(name, "hu"))[made.mask].any()
-        np.testing.assert_array_equal(painted.read(name, "body") > 0, made.body)
-        cells = teacher_cells(teacher, images_of(painted, name), CPU, plan).scores
-        stored = np.load(trainer.of_copies.scores / f"{name}.npy")
-        np.testing.assert_allclose(stored, cells.numpy(), rtol=1e-3, atol=1e-3)
-    files = sorted(
-        p for folder in (copies.folder, trainer.of_copies.scores) for p in folder.iterdir()
-    )
-    stamps = [file.stat().st_mtime_ns for file in files]
-    prepared(trained, *overrides)
-    assert stamps == [file.stat().st_mtime_ns for file in files]
-    marker = trainer.cases_folder / f"{names[0]}.json"
-    marker.touch()
-    prepared(trained, *overrides)
-    newer = {f.stem for f, s in zip(files, stamps, strict=True) if f.stat().st_mtime_ns != s}
-    assert newer == {names[0], *(f"{names[0]}_{kind}" for kind in ("hu", "equalised", "body"))}
-
-
-def test_a_share_of_the_crops_is_of_painted_copies(trained: Any) -> None:
-    trainer = prepared(trained, "distillation.painted=0.5")
-    readers = []
-    trainer.batches = lambda reader, _: readers.append(reader)
-    trainer.training_batches(0)
-    reader = readers[0]
-    painted = 0
-    for index in range(40):
-        sample, plain, other = reader[index], reader.plain[index], reader.other[index]
-        assert not torch.equal(plain.hu, other.hu)
-        same = torch.equal(sample.hu, other.hu)
-        painted += same
-        assert torch.equal(sample.hu, (other if same else plain).hu)
-        assert torch.equal(sample.cells, (other if same else plain).cells)
-    assert 10 <= painted <= 30
-    # Figures are of scans as they are, and so are all crops of a plan that does not ask for copies.
-    assert not isinstance(trainer._reader(trainer.settings.split.validation, "v"), MixedReader)
-    assert trainer.scans_of_phases(trainer.settings)["make_ready"] == 2 * len(
-        trainer.settings.split.train
-    ) + len(trainer.settings.split.validation)
-
-
-def test_a_scan_that_cannot_be_painted_is_left_out(
-    trained: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    from screener_nnu.trainers import painted_copies
-
-    real, bad = painted_copies.anomalous_case, trained.plan().settings.split.train[1]
-
-    def refuse(cases: Any, case: str, *rest: Any) -> Any:
-        if case == bad:
-            raise CaseError(case, "there is no place")
-        return real(cases, case, *rest)
-
-    monkeypatch.setattr(painted_copies, "anomalous_case", refuse)
-    trainer = prepared(trained, "distillation.painted=0.5")
-    assert bad not in CaseFolder(trainer.copies.folder).finished()
-    assert f"left out of the painted copies: {bad}: there is no place" in caplog.text
-    trainer.training_batches(0)
-    shutil.rmtree(trainer.copies.folder)
-    with pytest.raises(ScreenerError, match="into any training scan: set distillation.painted=0"):
-        trainer.training_batches(0)
-
-
 def test_descriptor_target_is_the_map_of_the_descriptor(trained: Any) -> None:
     trainer = prepared(trained, "distillation.descriptor_weight=0.5")
     reader = trainer._reader(trainer.settings.split.train, "distillation")
@@ -488,8 +402,6 @@ def test_targets_that_cannot_be(trained: Any) -> None:
         trained.trainer(
             "distillation", "distillation.target=hu_rarity", "distillation.descriptor_weight=1"
         )
-    with pytest.raises(ScreenerError, match="no teacher that scores painted scans"):
-        trained.trainer("distillation", "distillation.target=hu_rarity", "distillation.painted=1")
 
 
 def student_file(world: Any) -> Path:
