@@ -19,10 +19,10 @@ from screener_nnu.inference.sliding_window import cells_to_voxels
 from screener_nnu.inference.volume import normalised
 from screener_nnu.losses.distillation import distillation_loss
 from screener_nnu.networks.outputs import join_outputs, split_outputs
-from screener_nnu.networks.unet import build_unet
+from screener_nnu.networks.student import build_student
 from screener_nnu.paths import finished_checkpoint, plan_file
 from screener_nnu.plans import (
-    OF_DESCRIPTOR,
+    HEAD,
     RARITY,
     TEACHER,
     DistillationSettings,
@@ -49,15 +49,17 @@ from screener_nnu.trainers.student_images import jittered_hu
 from screener_nnu.trainers.teacher_targets import TeacherTargets
 
 _VALIDATION_CROPS = 24
+# Of a crop, which a head learns from in a step: neighbours say nearly the same.
+_VOXELS = 8192
 
 
 class DistillationTrainer(ScreenerTrainer):
     """Regresses the standardised, tail-clipped score with a plain mean squared error (paper).
 
-    Settings that are off unless asked for change what is learned for the sake of fine-tuning:
-    `init` starts from the weights of the teacher's descriptor, `descriptor_weight` adds its
-    descriptors as further outputs, which are dropped from the student, `tail_weight` counts high
-    scores more and `air_weight` what lies outside the body less, `deep_supervision` trains the
+    With `learns=head` the student is the teacher's descriptor with a head on all its levels, which
+    alone learns. Other settings that are off unless asked for change what is learned for the sake
+    of fine-tuning: `descriptor_weight` adds the teacher's descriptors as further outputs, which are
+    dropped from the student, `tail_weight` counts high scores more, `deep_supervision` trains the
     decoder's coarser outputs as well, and `jitter` changes the student's images and not their
     targets.
     """
@@ -96,17 +98,16 @@ class DistillationTrainer(ScreenerTrainer):
         return self.distillation.volumes_per_step
 
     def build_model(self) -> nn.Module:
-        """The student: the plan's UNet with one linear output, and in training the descriptors."""
+        """The student, see `build_student`; in training it may give the descriptors as well."""
         self.teacher_plans = self.distillation.density_plans or self.plan.name
         self.descriptors = self._descriptor_channels()
-        network = build_unet(
+        network = build_student(
             self.plan,
-            self.plan.channels,
             1 + self.descriptors,
             self.settings.seed + 2,
-            deep_supervision=self.distillation.deep_supervision,
+            self.distillation.deep_supervision,
         )
-        if self.distillation.init == OF_DESCRIPTOR:
+        if self.distillation.learns == HEAD:
             self._take_descriptor(network)
         if self._do_i_compile():
             network.compile()
@@ -119,15 +120,15 @@ class DistillationTrainer(ScreenerTrainer):
         owner = dict(trained_stages(self.teacher_plans, plan.settings)).get("descriptor")
         if owner is None:
             raise ScreenerError(
-                f"the teacher of {self.teacher_plans} has no trained descriptor to start from: set "
-                "distillation.init=random"
+                f"the teacher of {self.teacher_plans} has no trained descriptor that a head could "
+                "learn from: set distillation.learns=network"
             )
         try:
             load_weights(network, finished_checkpoint(self.plan.dataset, "descriptor", owner))
         except RuntimeError as error:
             raise ScreenerError(
                 f"the descriptor of {owner} is another network than the student of "
-                f"{self.plan.name}: set distillation.init=random"
+                f"{self.plan.name}: set distillation.learns=network"
             ) from error
 
     def _descriptor_channels(self) -> int:
@@ -233,41 +234,65 @@ class DistillationTrainer(ScreenerTrainer):
         inside = sample.body.to(self.device) > 0
         return cells_to_voxels(y, self.targets.cell, shift, size) * inside  # type: ignore[arg-type]
 
-    def _batch(self, samples: list[DistillationSample]) -> tuple[torch.Tensor, ...]:
-        """HU images (B, C, ...), targets (B, 1 + d, ...) and body masks (B, 1, ...)."""
+    def _batch(self, samples: list[DistillationSample]) -> tuple[torch.Tensor, torch.Tensor]:
+        """HU images (B, C, ...) and targets (B, 1 + d, ...)."""
         images = [as_batch(s.hu.to(self.device))[0] for s in samples]
         targets = [self.target(s)[None] for s in samples]
         if self.descriptors:
             more = [self.descriptor_target(s) for s in samples]
             targets = [torch.cat(pair) for pair in zip(targets, more, strict=True)]
-        bodies = [s.body.to(self.device)[None] > 0 for s in samples]
-        return torch.stack(images), torch.stack(targets), torch.stack(bodies)
+        return torch.stack(images), torch.stack(targets)
 
     def compute_loss(
         self, batch: list[DistillationSample], step: int
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Mean squared error; image, target and body are mirrored together, per crop and axis."""
+        """Mean squared error; image and target are mirrored together, per crop and axis."""
         changed = [
-            self._changed(self._batch([sample]), generator)
+            self._changed(*self._batch([sample]), generator)
             for sample, generator in zip(batch, self.sample_generators(step), strict=True)
         ]
-        images, targets, bodies = (torch.cat(part) for part in zip(*changed, strict=True))
+        images, targets = (torch.cat(part) for part in zip(*changed, strict=True))
+        images = normalised(images, self.plan)
+        if self.distillation.learns == HEAD:
+            places = self._places(batch, step)
+            targets = targets.flatten(2).gather(2, places[:, None])[..., None, None]
+            with self.autocast():
+                return distillation_loss(
+                    self.network(images, places).float(), targets, self.distillation
+                )
         with self.autocast():
-            outputs = self.network(normalised(images, self.plan))
+            outputs = self.network(images)
         if self.distillation.deep_supervision:
             outputs = [output.float() for output in outputs]
         else:
             outputs = outputs.float()
-        return distillation_loss(outputs, targets, bodies, self.distillation)
+        return distillation_loss(outputs, targets, self.distillation)
+
+    def _places(self, batch: list[DistillationSample], step: int) -> torch.Tensor:
+        """Flat indices (B, n) of the voxels that a head learns from, drawn in the bodies of crops.
+
+        Air, two thirds of a crop, would take most of what a small head can tell apart; maps do not
+        show it. A crop of nothing else gives any voxels.
+        """
+        drawn = []
+        for sample, generator in zip(batch, self.sample_generators(step), strict=True):
+            inside = sample.body.to(self.device).flatten().nonzero()[:, 0]
+            if not len(inside):
+                inside = torch.arange(sample.body.numel(), device=self.device)
+            chosen = torch.randint(len(inside), (_VOXELS,), generator=generator, device=self.device)
+            drawn.append(inside[chosen])
+        return torch.stack(drawn)
 
     def _changed(
-        self, batch: tuple[torch.Tensor, ...], generator: torch.Generator
-    ) -> tuple[torch.Tensor, ...]:
-        """A batch, mirrored as one; the images jittered."""
-        images, *others = mirrored(batch, generator) if self.distillation.mirror else batch
+        self, images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Image and target, mirrored together; the image jittered."""
+        # A descriptor that stays as it is has never seen a mirrored body.
+        if self.distillation.mirror and self.distillation.learns != HEAD:
+            images, targets = mirrored((images, targets), generator)
         if self.distillation.jitter:
             images = jittered_hu(images, self.plan, generator)
-        return images, *others
+        return images, targets
 
     @torch.no_grad()
     def validation_figure(self) -> float:
@@ -277,12 +302,13 @@ class DistillationTrainer(ScreenerTrainer):
         pairs = []
         for index in range(_VALIDATION_CROPS):
             sample = reader[index]
-            images, targets, bodies = self._batch([sample])
+            images, targets = self._batch([sample])
             with self.autocast():
                 outputs = self.model(normalised(images, self.plan))
             finest = outputs[0] if self.distillation.deep_supervision else outputs
             scores = finest.float()[:, :1]
-            pairs.append(torch.stack([scores[bodies], targets[:, :1][bodies]]))
+            inside = sample.body.to(self.device)[None, None] > 0
+            pairs.append(torch.stack([scores[inside], targets[:, :1][inside]]))
         return float(torch.corrcoef(torch.cat(pairs, dim=1).cpu().double())[0, 1])
 
     def calibrate(self) -> None:
