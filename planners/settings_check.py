@@ -8,7 +8,7 @@ from screener_nnu.densities import DENSITIES
 from screener_nnu.descriptors import DENSE, DESCRIPTORS, descriptor_class
 from screener_nnu.errors import ScreenerError
 from screener_nnu.losses import LOSSES
-from screener_nnu.plans import HEAD, RARITY, DensitySettings, Plan, Shape
+from screener_nnu.plans import RARITY, DensitySettings, Plan, Shape
 from screener_nnu.pretext_settings import UNET
 from screener_nnu.starts import OPTIONS as START_OPTIONS
 from screener_nnu.starts import crop_size as start_crop
@@ -49,16 +49,8 @@ def check_settings(plan: Plan) -> None:
         )
     if settings.pretext.backbone == UNET:
         _check_crop(size, plan.divisor, "pretext.patch" if settings.pretext.patch else _CROP)
-    distillation = settings.distillation
-    if distillation.target == RARITY and distillation.descriptor_weight:
+    if settings.distillation.target == RARITY and settings.distillation.descriptor_weight:
         raise ScreenerError(f"{RARITY} has no descriptors: set distillation.descriptor_weight=0")
-    if distillation.learns == HEAD:
-        for name in ("descriptor_weight", "deep_supervision"):
-            if getattr(distillation, name):
-                raise ScreenerError(
-                    f"distillation.{name} is of a network that learns, and distillation.learns="
-                    f"{HEAD} leaves it as it is: set it to 0 or false, or learns=network"
-                )
 
 
 def _check_descriptor(density: DensitySettings) -> None:

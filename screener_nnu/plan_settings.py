@@ -240,7 +240,6 @@ class DensitySettings:
 
 #: What a student may learn.
 TEACHER, RARITY = "teacher", "hu_rarity"
-NETWORK, HEAD = "network", "head"
 
 
 @dataclass(frozen=True)
@@ -250,7 +249,7 @@ class DistillationSettings:
     Attributes:
         crop_size, volumes_per_step: crops of a step (voxels of the plan's grid), and how many.
         clip_sigma: scores are clipped at so many standard deviations.
-        mirror: mirror crops along every axis, image and target together; not those of a head.
+        mirror: mirror crops along every axis, image and target together.
         tail_weight: how much more a high score counts: a voxel of standardised score t weighs
             1 + tail_weight * max(t, 0). The paper's plain squared error is 0.
         descriptor_weight: weight of the teacher's standardised descriptors as further targets, for
@@ -259,10 +258,6 @@ class DistillationSettings:
             over their voxels, as stock fine-tuning will do with its labels.
         jitter: change the contrast of the student's images as the plan's `jitter` says, and not
             their targets.
-        learns: the whole `network`, from random weights (paper), or a `head`: the teacher's
-            descriptor stays as it is, and a perceptron of one hidden layer learns the score from
-            the maps of all its stages.
-        hidden: width of that layer.
         max_scans: training scans at most, spread evenly over the list; 0 for all. The teacher
             scores each of them once.
         density_plans: plan whose teacher is distilled; empty for this plan.
@@ -279,8 +274,6 @@ class DistillationSettings:
     descriptor_weight: NotNegative = 0.0
     deep_supervision: bool = False
     jitter: bool = False
-    learns: Annotated[str, OneOf(NETWORK, HEAD)] = NETWORK
-    hidden: Count = 64
     max_scans: CountOrNone = 0
     density_plans: str = ""
     target: Annotated[str, OneOf(TEACHER, RARITY)] = TEACHER

@@ -11,25 +11,21 @@ from torch import nn
 
 from screener_nnu.detectors import STUDENT, ModelRef
 from screener_nnu.detectors import TEACHER as DETECTOR_TEACHER
-from screener_nnu.errors import ScreenerError
 from screener_nnu.files import file_sha256
-from screener_nnu.finetuning.checkpoint import load_weights, stock_checkpoint
-from screener_nnu.inference.models import trained_stages
+from screener_nnu.finetuning.checkpoint import stock_checkpoint
 from screener_nnu.inference.sliding_window import cells_to_voxels
 from screener_nnu.inference.volume import normalised
 from screener_nnu.losses.distillation import distillation_loss
 from screener_nnu.networks.outputs import join_outputs, split_outputs
-from screener_nnu.networks.student import build_student
-from screener_nnu.paths import finished_checkpoint, plan_file
+from screener_nnu.networks.unet import build_unet
+from screener_nnu.paths import finished_checkpoint
 from screener_nnu.plans import (
-    HEAD,
     RARITY,
     TEACHER,
     DistillationSettings,
     OptimiserSettings,
     Plan,
     ScreenerSettings,
-    read_plan,
 )
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.preprocessing.modality import modality_of
@@ -49,19 +45,15 @@ from screener_nnu.trainers.student_images import jittered_hu
 from screener_nnu.trainers.teacher_targets import TeacherTargets
 
 _VALIDATION_CROPS = 24
-# Of a crop, which a head learns from in a step: neighbours say nearly the same.
-_VOXELS = 8192
 
 
 class DistillationTrainer(ScreenerTrainer):
     """Regresses the standardised, tail-clipped score with a plain mean squared error (paper).
 
-    With `learns=head` the student is the teacher's descriptor with a head on all its levels, which
-    alone learns. Other settings that are off unless asked for change what is learned for the sake
-    of fine-tuning: `descriptor_weight` adds the teacher's descriptors as further outputs, which are
-    dropped from the student, `tail_weight` counts high scores more, `deep_supervision` trains the
-    decoder's coarser outputs as well, and `jitter` changes the student's images and not their
-    targets.
+    Settings that are off unless asked for change what is learned for the sake of fine-tuning:
+    `descriptor_weight` adds the teacher's descriptors as further outputs, which are dropped from
+    the student, `tail_weight` counts high scores more, `deep_supervision` trains the decoder's
+    coarser outputs as well, and `jitter` changes the student's images and not their targets.
     """
 
     stage = "distillation"
@@ -98,38 +90,19 @@ class DistillationTrainer(ScreenerTrainer):
         return self.distillation.volumes_per_step
 
     def build_model(self) -> nn.Module:
-        """The student, see `build_student`; in training it may give the descriptors as well."""
+        """The student: the plan's UNet with one linear output, and in training the descriptors."""
         self.teacher_plans = self.distillation.density_plans or self.plan.name
         self.descriptors = self._descriptor_channels()
-        network = build_student(
+        network = build_unet(
             self.plan,
+            self.plan.channels,
             1 + self.descriptors,
             self.settings.seed + 2,
-            self.distillation.deep_supervision,
+            deep_supervision=self.distillation.deep_supervision,
         )
-        if self.distillation.learns == HEAD:
-            self._take_descriptor(network)
         if self._do_i_compile():
             network.compile()
         return network
-
-    def _take_descriptor(self, network: nn.Module) -> None:
-        """Gives a network the weights of the teacher's descriptor, but for its output layers."""
-        own = self.teacher_plans == self.plan.name
-        plan = self.plan if own else read_plan(plan_file(self.plan.dataset, self.teacher_plans))
-        owner = dict(trained_stages(self.teacher_plans, plan.settings)).get("descriptor")
-        if owner is None:
-            raise ScreenerError(
-                f"the teacher of {self.teacher_plans} has no trained descriptor that a head could "
-                "learn from: set distillation.learns=network"
-            )
-        try:
-            load_weights(network, finished_checkpoint(self.plan.dataset, "descriptor", owner))
-        except RuntimeError as error:
-            raise ScreenerError(
-                f"the descriptor of {owner} is another network than the student of "
-                f"{self.plan.name}: set distillation.learns=network"
-            ) from error
 
     def _descriptor_channels(self) -> int:
         if not self.distillation.descriptor_weight:
@@ -252,43 +225,19 @@ class DistillationTrainer(ScreenerTrainer):
             for sample, generator in zip(batch, self.sample_generators(step), strict=True)
         ]
         images, targets = (torch.cat(part) for part in zip(*changed, strict=True))
-        images = normalised(images, self.plan)
-        if self.distillation.learns == HEAD:
-            places = self._places(batch, step)
-            targets = targets.flatten(2).gather(2, places[:, None])[..., None, None]
-            with self.autocast():
-                return distillation_loss(
-                    self.network(images, places).float(), targets, self.distillation
-                )
         with self.autocast():
-            outputs = self.network(images)
+            outputs = self.network(normalised(images, self.plan))
         if self.distillation.deep_supervision:
             outputs = [output.float() for output in outputs]
         else:
             outputs = outputs.float()
         return distillation_loss(outputs, targets, self.distillation)
 
-    def _places(self, batch: list[DistillationSample], step: int) -> torch.Tensor:
-        """Flat indices (B, n) of the voxels that a head learns from, drawn in the bodies of crops.
-
-        Air, two thirds of a crop, would take most of what a small head can tell apart; maps do not
-        show it. A crop of nothing else gives any voxels.
-        """
-        drawn = []
-        for sample, generator in zip(batch, self.sample_generators(step), strict=True):
-            inside = sample.body.to(self.device).flatten().nonzero()[:, 0]
-            if not len(inside):
-                inside = torch.arange(sample.body.numel(), device=self.device)
-            chosen = torch.randint(len(inside), (_VOXELS,), generator=generator, device=self.device)
-            drawn.append(inside[chosen])
-        return torch.stack(drawn)
-
     def _changed(
         self, images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Image and target, mirrored together; the image jittered."""
-        # A descriptor that stays as it is has never seen a mirrored body.
-        if self.distillation.mirror and self.distillation.learns != HEAD:
+        if self.distillation.mirror:
             images, targets = mirrored((images, targets), generator)
         if self.distillation.jitter:
             images = jittered_hu(images, self.plan, generator)

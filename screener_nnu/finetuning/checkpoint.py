@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.networks.probed import LEVEL_HEAD, backbone_of
+from screener_nnu.networks.probed import backbone_of
 from screener_nnu.plans import StockPlan
 from screener_nnu.stage_checkpoint import check_finite
 
@@ -115,7 +115,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
-    """Gives a network, or that of a probe, all weights of a checkpoint but those of its heads.
+    """Gives a network, or that of a probe, all weights of a checkpoint but those of the heads.
 
     The result is that of `nnunetv2.run.load_pretrained_weights`, which reads files with
     `weights_only=False` and to the device that they were saved on, be it there or not.
@@ -127,11 +127,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
     weights = read_checkpoint(path)["network_weights"]
     inner = backbone_of(unwrap(network))
     own = inner.state_dict()
-    heads = {
-        name: tensor
-        for name, tensor in own.items()
-        if SEGMENTATION_HEADS in name or name.startswith(LEVEL_HEAD)
-    }
+    heads = {name: tensor for name, tensor in own.items() if SEGMENTATION_HEADS in name}
     inner.load_state_dict({**{name: weights[name] for name in own if name in weights}, **heads})
 
 

@@ -16,7 +16,6 @@ from screener_nnu.descriptors.image_encoder import ImageEncoder, build_image_enc
 from screener_nnu.detectors import ModelRef
 from screener_nnu.detectors.base import LoadedDetector
 from screener_nnu.errors import ScreenerError
-from screener_nnu.networks.student import build_student
 from screener_nnu.networks.unet import build_unet
 from screener_nnu.plans import Plan, ScreenerSettings
 from screener_nnu.scoring.student import Student
@@ -162,7 +161,7 @@ def load_student(model: ModelRef, device: torch.device) -> LoadedDetector:
     checkpoint = file.read()
     plan: Plan = checkpoint["plan"]
     statistics = checkpoint["score_statistics"]
-    network = build_student(plan)
+    network = build_unet(plan, plan.channels, 1)
     file.fill(network, checkpoint["network_weights"])
     low_precision_cpu = plan.settings.low_precision_cpu
     student = Student(network, statistics["mean"], statistics["std"], low_precision_cpu)

@@ -1,4 +1,4 @@
-"""A frozen UNet with a light head on the maps of all its stages: `ProbedUNet`, and `LevelHead`."""
+"""`ProbedUNet`: a frozen UNet with a light head on the maps of all its stages."""
 
 from __future__ import annotations
 
@@ -10,112 +10,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from screener_nnu.networks.levels import OUTPUT, levels_of, run_levels
-from screener_nnu.networks.planes import is_of_planes
 from screener_nnu.plans import Shape
 
-#: Begins the names of the weights of a student's head, see `networks.student`.
-LEVEL_HEAD = "level_head"
 
+class ProbedUNet(nn.Module):
+    """A UNet of nnU-Net that stays as it is, and a perceptron of one hidden layer, voxel by voxel.
 
-class LevelHead(nn.Module):
-    """A perceptron of one hidden layer, voxel by voxel, on the maps of all stages of a UNet.
-
-    It sees the maps of encoder and decoder, interpolated linearly to the image. Its first layer is
-    applied to each map at the resolution of the map, which gives the same: both are linear, and
-    weights of the interpolation sum to one.
-
-    Args:
-        network: UNet of nnU-Net, of volumes or planes.
-        outputs: of the head.
-        hidden: width of the hidden layer.
-    """
-
-    def __init__(self, network: nn.Module, outputs: int, hidden: int) -> None:
-        """Builds the layers; the network is not kept."""
-        super().__init__()
-        of_planes = is_of_planes(network)
-        convolution = nn.Conv2d if of_planes else nn.Conv3d
-        levels = levels_of(network)
-        self.names = tuple(name for name in levels if name != OUTPUT)
-        self.widths = tuple(levels[name].channels for name in self.names)
-        self._strides = {name: levels[name].stride for name in self.names}
-        self.lifts = nn.ModuleDict(
-            {
-                name: convolution(width, hidden, 1, bias=False)
-                for name, width in zip(self.names, self.widths, strict=True)
-            }
-        )
-        self.bias = nn.Parameter(torch.zeros(hidden))
-        self.act = nn.GELU()
-        self.out = convolution(hidden, outputs, 1)
-        self._mode = "bilinear" if of_planes else "trilinear"
-
-    def run(self, network: nn.Module, image: torch.Tensor) -> torch.Tensor:
-        """Outputs (B, outputs, ...) of images (B, C, ...), volumes or planes, by a network."""
-        shape = image.shape[2:]
-        sums: dict[Shape, torch.Tensor] = {}
-
-        def take(name: str, maps: torch.Tensor) -> None:
-            if name != OUTPUT:
-                lifted, stride = self.lifts[name](maps), self._strides[name]
-                sums[stride] = sums[stride] + lifted if stride in sums else lifted
-
-        run_levels(network, image, take)
-        # Maps of one resolution are spread together.
-        total = sum(self._spread(maps, shape) for maps in sums.values())
-        outputs: torch.Tensor = self.out(
-            self.act(total + self.bias.view(1, -1, *(1 for _ in shape)))
-        )
-        return outputs
-
-    @torch.no_grad()
-    def features_of(
-        self, network: nn.Module, images: torch.Tensor, places: torch.Tensor
-    ) -> torch.Tensor:
-        """Maps (B, n, sum of `widths`), float32, at some voxels of images.
-
-        Args:
-            network: that gives them.
-            images: (B, C, ...), volumes or planes.
-            places: flat indices (B, n) of their voxels.
-        """
-        shape = images.shape[2:]
-        found: dict[str, torch.Tensor] = {}
-        # Centres of the voxels, -1 to 1 along each axis, x first.
-        indices = torch.unravel_index(places, tuple(shape))
-        centres = [(2 * i + 1) / n - 1 for i, n in zip(indices, shape, strict=True)]
-        grid = torch.stack(centres[::-1], dim=2)
-        grid = grid.view(*places.shape, *(1 for _ in shape[1:]), len(shape))
-
-        def take(name: str, maps: torch.Tensor) -> None:
-            if name == OUTPUT:
-                return
-            if maps.shape[2:] == shape:
-                chosen = places[:, None].expand(-1, maps.shape[1], -1)
-                found[name] = maps.flatten(2).gather(2, chosen).mT.float()
-                return
-            # What `_spread` gives there, without the map of all voxels.
-            at = F.grid_sample(maps.float(), grid, padding_mode="border", align_corners=False)
-            found[name] = at.flatten(2).mT
-
-        run_levels(network, images, take)
-        return torch.cat([found[name] for name in self.names], dim=2)
-
-    def of_features(self, features: torch.Tensor) -> torch.Tensor:
-        """Outputs (B, n, outputs) of `features_of`."""
-        lifts: list[Any] = [self.lifts[name] for name in self.names]
-        first = torch.cat([lift.weight.flatten(1) for lift in lifts], dim=1)
-        hidden = self.act(F.linear(features, first, self.bias))
-        return F.linear(hidden, self.out.weight.flatten(1), self.out.bias)
-
-    def _spread(self, maps: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-        if maps.shape[2:] == shape:
-            return maps
-        return F.interpolate(maps, tuple(shape), mode=self._mode, align_corners=False)
-
-
-class ProbedUNet(LevelHead):
-    """A UNet of nnU-Net that stays as it is, and a head on its levels.
+    The perceptron sees the maps of all stages of encoder and decoder, interpolated linearly to the
+    image. Its first layer is applied to each map at the resolution of the map, which gives the
+    same: both are linear, and weights of the interpolation sum to one.
 
     nnU-Net builds it as any network that a plan names, so its commands predict with it wherever
     screener_nnu is installed.
@@ -138,18 +41,47 @@ class ProbedUNet(LevelHead):
         **arguments: Any,
     ) -> None:
         """Builds the UNet, with the initial weights that nnU-Net gives it, and the head."""
+        super().__init__()
         made: Any = locate(unet)
-        network = made(
+        self.unet = made(
             input_channels=input_channels, num_classes=1, deep_supervision=False, **arguments
         )
-        if hasattr(network, "initialize"):
-            network.apply(network.initialize)
-        super().__init__(network, num_classes, hidden)
-        self.unet = network.requires_grad_(False)
+        if hasattr(self.unet, "initialize"):
+            self.unet.apply(self.unet.initialize)
+        self.unet.requires_grad_(False)
+        convolution = arguments["conv_op"]
+        levels = levels_of(self.unet)
+        self.names = tuple(name for name in levels if name != OUTPUT)
+        self.widths = tuple(levels[name].channels for name in self.names)
+        self._strides = {name: levels[name].stride for name in self.names}
+        self.lifts = nn.ModuleDict(
+            {
+                name: convolution(width, hidden, 1, bias=False)
+                for name, width in zip(self.names, self.widths, strict=True)
+            }
+        )
+        self.bias = nn.Parameter(torch.zeros(hidden))
+        self.act = nn.GELU()
+        self.out = convolution(hidden, num_classes, 1)
+        self._mode = {5: "trilinear", 4: "bilinear"}[self.out.weight.ndim]
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Logits (B, classes, ...) of images (B, C, ...), volumes or pictures."""
-        return self.run(self.unet, image)
+        shape = image.shape[2:]
+        sums: dict[Shape, torch.Tensor] = {}
+
+        def take(name: str, maps: torch.Tensor) -> None:
+            if name != OUTPUT:
+                lifted, stride = self.lifts[name](maps), self._strides[name]
+                sums[stride] = sums[stride] + lifted if stride in sums else lifted
+
+        run_levels(self.unet, image, take)
+        # Maps of one resolution are spread together.
+        total = sum(self._spread(maps, shape) for maps in sums.values())
+        logits: torch.Tensor = self.out(
+            self.act(total + self.bias.view(1, -1, *(1 for _ in shape)))
+        )
+        return logits
 
     @torch.no_grad()
     def features(self, image: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
@@ -159,7 +91,25 @@ class ProbedUNet(LevelHead):
             image: one, (1, C, ...).
             places: flat indices (n,) of its voxels.
         """
-        return self.features_of(self.unet, image, places[None])[0]
+        shape = image.shape[2:]
+        found: dict[str, torch.Tensor] = {}
+        # Centres of the voxels, -1 to 1 along each axis, x first.
+        indices = torch.unravel_index(places, tuple(shape))
+        centres = [(2 * i + 1) / n - 1 for i, n in zip(indices, shape, strict=True)]
+        grid = torch.stack(centres[::-1], dim=1).view(1, len(places), *(1 for _ in shape[1:]), -1)
+
+        def take(name: str, maps: torch.Tensor) -> None:
+            if name == OUTPUT:
+                return
+            if maps.shape[2:] == shape:
+                found[name] = maps[0].flatten(1)[:, places].T.float()
+                return
+            # What `_spread` gives there, without the map of all voxels.
+            at = F.grid_sample(maps.float(), grid, padding_mode="border", align_corners=False)
+            found[name] = at[0].flatten(1).T
+
+        run_levels(self.unet, image, take)
+        return torch.cat([found[name] for name in self.names], dim=1)
 
     @torch.no_grad()
     def set_head(self, first: nn.Linear, last: nn.Linear) -> None:
@@ -169,9 +119,13 @@ class ProbedUNet(LevelHead):
             lift: Any = self.lifts[name]
             lift.weight.copy_(piece.view_as(lift.weight))
         self.bias.copy_(first.bias)
-        out: Any = self.out
-        out.weight.copy_(last.weight.view_as(out.weight))
-        out.bias.copy_(last.bias)
+        self.out.weight.copy_(last.weight.view_as(self.out.weight))
+        self.out.bias.copy_(last.bias)
+
+    def _spread(self, maps: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+        if maps.shape[2:] == shape:
+            return maps
+        return F.interpolate(maps, tuple(shape), mode=self._mode, align_corners=False)
 
 
 def backbone_of(network: nn.Module) -> nn.Module:

@@ -56,11 +56,11 @@ def build_unet(
     *lower, output = network.decoder.seg_layers
     for head in lower:
         head.requires_grad_(deep_supervision)
-    compute_in_float32(output)
+    _compute_in_float32(output)
     return take_depth(network) if is_of_planes(network) else network
 
 
-def compute_in_float32(layer: nn.Module) -> None:
+def _compute_in_float32(layer: nn.Module) -> None:
     """Keeps a layer out of mixed precision: in bfloat16 a score would have some 200 values.
 
     The state dictionary stays nnU-Net's.

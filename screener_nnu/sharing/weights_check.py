@@ -19,7 +19,6 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.finetuning.checkpoint import STOCK_TRAINER
 from screener_nnu.inference.igd import empty_igd
 from screener_nnu.inference.models import stage_unet
-from screener_nnu.networks.student import build_student
 from screener_nnu.networks.unet import build_unet
 from screener_nnu.plans import DensitySettings, Plan
 from screener_nnu.sharing.manifest import StageFile
@@ -154,9 +153,7 @@ def _network(checkpoint: Mapping[str, Any], stage: str) -> dict[str, torch.Tenso
         return _method(checkpoint, plan).state_dict()
     # Names and shapes alone: no memory is taken and nothing is initialised.
     with torch.device("meta"):
-        if stage == "distillation":
-            return build_student(plan).state_dict()
-        if stage == "start":
+        if stage in ("distillation", "start"):
             return build_unet(plan, plan.channels, 1).state_dict()
         if stage == "igd":
             return empty_igd(plan).state_dict()

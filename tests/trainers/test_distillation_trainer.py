@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -224,93 +223,6 @@ def whole_descriptors(trainer: Any, case: str) -> np.ndarray:
     ]
     grid = np.stack(np.meshgrid(*places, indexing="ij"))
     return np.stack([map_coordinates(m, grid, order=1, mode="nearest") for m in (y - mean) / std])
-
-
-def test_a_head_learns_and_the_descriptor_stays(trained: Any) -> None:
-    """Also under a plan whose density takes the descriptor of another one."""
-    stages = [f"density.{s}_plans=ScreenerPlans" for s in ("descriptor", "condition")]
-    trained.train("density", "-p", "Other", *[w for s in stages for w in ("-o", s)])
-    descriptor = torch.load(trained.stage("descriptor") / "checkpoint_final.pth", weights_only=True)
-    head = "distillation.learns=head"
-    first = trained.trainer("distillation", head).model.state_dict()
-    for plans, more in (("Other", ()), ("ScreenerPlans", ("distillation.density_plans=Other",))):
-        state = trained.trainer("distillation", head, *more, plans=plans).model.state_dict()
-        assert all(torch.equal(state[name], value) for name, value in first.items())
-    trained.train("distillation", "--restart", "-o", head)
-    checkpoint = torch.load(student_file(trained), weights_only=True)
-    learned = checkpoint["network_weights"]
-    assert set(learned) == set(first)
-    for name, value in learned.items():
-        if name.startswith("level_head."):
-            assert not torch.equal(value, first[name]), name
-        elif "seg_layers" not in name:
-            assert torch.equal(value, descriptor["network_weights"][name]), name
-    resumed = trained.trainer("distillation", head)
-    resumed.load_checkpoint(str(student_file(trained)))
-    student, plan, statistics = ModelRef("901", "ScreenerPlans").load(CPU)
-    image = torch.randn(1, 1, 12, 16, 16)
-    with torch.no_grad():
-        raw = resumed.model.eval()(image)[:, 0]
-    found = student(image, torch.zeros(1, 3), torch.zeros(1, 3))
-    torch.testing.assert_close(found, raw * statistics["std"] + statistics["mean"])
-    assert raw.std() > 0
-    # What stock fine-tuning starts from is the descriptor.
-    block = plan.architecture
-    network = get_network_from_plans(
-        block["network_class_name"],
-        block["arch_kwargs"],
-        block["_kw_requires_import"],
-        1,
-        3,
-        allow_init=True,
-        deep_supervision=True,
-    )
-    load_pretrained_weights(network, str(student_file(trained)))
-    for name, value in network.state_dict().items():
-        if "seg_layers" not in name:
-            assert torch.equal(value, descriptor["network_weights"][name]), name
-
-
-def test_loss_of_a_head_is_that_of_its_voxels(
-    trained: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from screener_nnu.trainers import distillation
-
-    trainer = prepared(trained, "distillation.learns=head")
-    batch = next(trainer.training_batches(0))
-    images, targets = trainer._batch(batch)
-    with torch.no_grad():
-        outputs = trainer.model(normalised(images, trainer.plan))
-    places = trainer._places(batch, 3)
-    assert all(b.body.flatten()[p].all() for b, p in zip(batch, places, strict=True))
-    expected = (outputs - targets).flatten(2).gather(2, places[:, None]).square().mean()
-    torch.testing.assert_close(trainer.compute_loss(batch, 3)[0].detach(), expected)
-    assert not torch.equal(places[0], places[1])
-    monkeypatch.setattr(distillation, "_VOXELS", 7)
-    assert trainer._places(batch, 4).shape == (len(batch), 7)
-    # A crop without a body teaches that its voxels score lowest.
-    batch[0].body.zero_()
-    assert trainer._places(batch, 4).max() < batch[0].body.numel()
-
-
-def test_what_a_head_cannot_learn_from(trained: Any) -> None:
-    head = "distillation.learns=head"
-    with pytest.raises(ScreenerError, match="network or head, but is tail"):
-        trained.trainer("distillation", "distillation.learns=tail")
-    with pytest.raises(ScreenerError, match="no trained descriptor that a head could learn from"):
-        trained.trainer("distillation", head, "density.descriptor=filters")
-    for more in ("descriptor_weight=1", "deep_supervision=true"):
-        with pytest.raises(ScreenerError, match=f"{more.split('=')[0]} is of a network that"):
-            trained.trainer("distillation", head, f"distillation.{more}")
-    wide = trained.plan().to_dict()
-    wide["plans_name"] = "Wide"
-    architecture = wide["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
-    architecture["features_per_stage"] = [2 * n for n in architecture["features_per_stage"]]
-    (trained.preprocessed / "Wide.json").write_text(json.dumps(wide))
-    of_other = "distillation.density_plans=ScreenerPlans"
-    trained.trainer("distillation", of_other, plans="Wide")
-    with pytest.raises(ScreenerError, match="of ScreenerPlans is another network than the student"):
-        trained.trainer("distillation", head, of_other, plans="Wide")
 
 
 def test_descriptor_target_is_the_map_of_the_descriptor(trained: Any) -> None:
