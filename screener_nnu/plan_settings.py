@@ -238,16 +238,24 @@ class DensitySettings:
     descriptor_options: dict[str, Any] = field(default_factory=dict, hash=False)
 
 
-#: What a student may learn.
+#: Whose score a student may learn.
 TEACHER, RARITY = "teacher", "hu_rarity"
+#: What of its teacher a student may learn.
+SCORE, CONDITION = "score", "condition"
 
 
 @dataclass(frozen=True)
 class DistillationSettings:
-    """The student: one UNet that regresses the teacher's standardised, tail-clipped score.
+    """The student: one UNet in place of descriptor, condition and density.
 
     Attributes:
-        crop_size, volumes_per_step: crops of a step (voxels of the plan's grid), and how many.
+        learns: `score`: the UNet regresses the teacher's standardised, tail-clipped score (paper).
+            `condition`: the student keeps descriptor and density of its teacher, and a head learns
+            to read the condition off all stages of the descriptor, from crops of the density's
+            size. What else is set here of crops and targets belongs to `score`.
+        hidden: width of that head.
+        volumes_per_step: crops of a step.
+        crop_size: of a crop (voxels of the plan's grid).
         clip_sigma: scores are clipped at so many standard deviations.
         mirror: mirror crops along every axis, image and target together.
         tail_weight: how much more a high score counts: a voxel of standardised score t weighs
@@ -267,6 +275,8 @@ class DistillationSettings:
 
     optimiser: OptimiserSettings
     crop_size: Size
+    learns: Annotated[str, OneOf(SCORE, CONDITION)] = SCORE
+    hidden: Count = 256
     volumes_per_step: Count = 8
     clip_sigma: Positive = 5.0
     mirror: bool = True
@@ -277,6 +287,11 @@ class DistillationSettings:
     max_scans: CountOrNone = 0
     density_plans: str = ""
     target: Annotated[str, OneOf(TEACHER, RARITY)] = TEACHER
+
+    @property
+    def reads_condition(self) -> bool:
+        """Whether the student learns to read a condition; a control without teacher has none."""
+        return self.learns == CONDITION and self.target == TEACHER
 
 
 @dataclass(frozen=True)

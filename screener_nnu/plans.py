@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 from screener_nnu.errors import ScreenerError
 from screener_nnu.files import replacing
 from screener_nnu.plan_settings import (  # noqa: F401 - they are imported from here
+    CONDITION,
     RARITY,
+    SCORE,
     TEACHER,
     BaselineSettings,
     CalibrationSettings,

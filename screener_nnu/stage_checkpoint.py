@@ -17,6 +17,10 @@ from screener_nnu.paths import finished_checkpoint, train_command
 from screener_nnu.plans import Plan
 from screener_nnu.stages import STAGES, trainer_name
 
+#: Entries of a student that reads its condition: its head, its density, and what that is.
+HEAD, DENSITY, OF_TEACHER = "reading_head_weights", "density_weights", "teacher"
+#: State dictionaries that decide scores.
+WEIGHTS = ("network_weights", HEAD, DENSITY)
 _STATISTICS = {"mean", "std", "lowest", "highest"}
 _NEEDED = {
     "density": ("channels", "score_statistics"),

@@ -18,6 +18,7 @@ from screener_nnu.detectors import ModelRef
 from screener_nnu.errors import ScreenerError
 from screener_nnu.files import replacing
 from screener_nnu.plans import Plan
+from screener_nnu.stage_checkpoint import OF_TEACHER, WEIGHTS
 
 logger = logging.getLogger(__name__)
 
@@ -39,14 +40,17 @@ def model_identity(checkpoint: Mapping[str, Any]) -> str:
     whether maps are contrasts.
     """
     digest = hashlib.sha256()
-    for name, value in sorted(checkpoint["network_weights"].items()):
-        digest.update(name.encode())
-        digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    for weights in (checkpoint[key] for key in WEIGHTS if key in checkpoint):
+        for name, value in sorted(weights.items()):
+            digest.update(name.encode())
+            digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     rest = [checkpoint.get("features"), checkpoint.get("score_statistics")]
     plan = checkpoint.get("plan", {})  # read already, or plain values
     values = plan.to_dict() if isinstance(plan, Plan) else plan
     contrast = values.get("screener", {}).get("inference", {}).get("contrast_mm")
-    rest += [list(contrast)] if contrast else []  # models without keep the hash that they had
+    # Models without keep the hash that they had.
+    rest += [list(contrast)] if contrast else []
+    rest += [checkpoint[OF_TEACHER]] if OF_TEACHER in checkpoint else []
     digest.update(json.dumps(rest, sort_keys=True).encode())
     return digest.hexdigest()[:16]
 

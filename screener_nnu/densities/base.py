@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from screener_nnu.errors import ScreenerError
+from screener_nnu.networks.unet import in_full_precision
 from screener_nnu.plans import DensitySettings
 from screener_nnu.setting_values import parse
 
@@ -93,7 +94,7 @@ class ConditionalDensity(nn.Module, ABC):
             ValueError: the maps do not have those shapes.
         """
         y, c = self._checked(y, c)
-        with torch.autocast(y.device.type, enabled=False):
+        with in_full_precision(y.device.type):
             return self._log_prob(y, c)
 
     @torch.no_grad()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from screener_nnu.densities.base import ConditionalDensity
 from screener_nnu.densities.glow import GlowStep, stacked_matrices
-from screener_nnu.densities.glow_pass import glow_pass
+from screener_nnu.densities.glow_pass import glow_pass, plain_glow_pass
 from screener_nnu.errors import ScreenerError
 from screener_nnu.plans import DensitySettings
 
@@ -65,7 +66,10 @@ class FlowDensity(ConditionalDensity):
         """Maps vectors (M, d), given (M, d_cond), to the base, (M, d), and log|det|, (M,)."""
         matrices, constant = stacked_matrices(list(self.steps))  # type: ignore[arg-type]
         columns = None if c is None else c.T
-        z, logabsdet = glow_pass(y.T, columns, matrices, recompute=self.checkpointing)
+        if torch.compiler.is_compiling():
+            z, logabsdet = plain_glow_pass(y.T, columns, matrices)
+        else:
+            z, logabsdet = glow_pass(y.T, columns, matrices, recompute=self.checkpointing)
         return z.T, logabsdet + constant
 
     def _log_prob(self, y: Tensor, c: Tensor | None) -> Tensor:

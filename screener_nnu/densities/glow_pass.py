@@ -104,6 +104,22 @@ def glow_pass(
     return _GlowPass.apply(y, c, recompute, *matrices)
 
 
+def plain_glow_pass(y: Tensor, c: Tensor | None, matrices: GlowMatrices) -> tuple[Tensor, Tensor]:
+    """The same, voxels all at once and in plain operations: what a tracer can write down."""
+    ones = torch.ones_like(y[:1])
+    known = ones if c is None else torch.cat([ones, c])
+    kept = matrices.split - matrices.start
+    logabsdet = torch.zeros_like(y[0])
+    for affine, first, second, last in zip(*matrices, strict=True):
+        y = affine @ torch.cat([known, y])
+        hidden = F.relu(first @ torch.cat([known, y[:kept]]))
+        hidden = F.relu(second @ torch.cat([ones, hidden]))
+        shift, raw = (last @ torch.cat([ones, hidden])).chunk(2)
+        y = torch.cat([y[:kept], torch.sigmoid(raw) * y[kept:] + shift])
+        logabsdet = logabsdet + F.logsigmoid(raw).sum(dim=0)
+    return y, logabsdet
+
+
 class _GlowPass(torch.autograd.Function):
     @staticmethod
     def forward(

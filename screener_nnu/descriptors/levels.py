@@ -79,7 +79,7 @@ class LevelsDescriptor(Descriptor):
         self.network = freeze(network)
         self.levels = tuple(levels)
         self.divisor = deepest_stride(network)
-        self._widths = widths
+        self._widths, self._some = widths, len(kept) < sum(widths)
         self._strides = {name: known[name].stride for name in levels}
         self.register_buffer("kept", kept)
 
@@ -91,12 +91,15 @@ class LevelsDescriptor(Descriptor):
     def pooled(self, image: torch.Tensor, pooling: Shape) -> torch.Tensor:
         """See `Descriptor.pooled`; each level is pooled as soon as it is there."""
         d, h, w = image.shape[2:]
-        channels = dict(zip(self.levels, of_each_map(self.kept, self._widths), strict=True))
+        # A selection of all would copy them.
+        chosen = of_each_map(self.kept, self._widths) if self._some else [None] * len(self.levels)
+        channels = dict(zip(self.levels, chosen, strict=True))
         found: dict[str, torch.Tensor] = {}
 
         def take(name: str, maps: torch.Tensor) -> None:
             if name in channels:
-                maps = maps[:, channels[name]].float()
+                some = channels[name]
+                maps = (maps if some is None else maps[:, some]).float()
                 found[name] = average_cells(maps, self._strides[name], (d, h, w), pooling)
 
         self._run(padded_to(image, self.divisor), take)

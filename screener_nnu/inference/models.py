@@ -16,11 +16,19 @@ from screener_nnu.descriptors.image_encoder import ImageEncoder, build_image_enc
 from screener_nnu.detectors import ModelRef
 from screener_nnu.detectors.base import LoadedDetector
 from screener_nnu.errors import ScreenerError
+from screener_nnu.inference.reading_student import StudentParts
 from screener_nnu.networks.unet import build_unet
 from screener_nnu.plans import Plan, ScreenerSettings
+from screener_nnu.scoring.reading_student import ReadingStudent
 from screener_nnu.scoring.student import Student
 from screener_nnu.scoring.teacher import FeatureExtractor, Teacher
-from screener_nnu.stage_checkpoint import StageCheckpoint, finished_stage
+from screener_nnu.stage_checkpoint import (
+    DENSITY,
+    HEAD,
+    OF_TEACHER,
+    StageCheckpoint,
+    finished_stage,
+)
 
 UNTRAINED = "untrained"
 
@@ -161,8 +169,29 @@ def load_student(model: ModelRef, device: torch.device) -> LoadedDetector:
     checkpoint = file.read()
     plan: Plan = checkpoint["plan"]
     statistics = checkpoint["score_statistics"]
+    if plan.settings.distillation.reads_condition:
+        student: nn.Module = _reading_student(file, checkpoint, plan)
+        return LoadedDetector(student.to(device).eval(), plan, statistics)
     network = build_unet(plan, plan.channels, 1)
     file.fill(network, checkpoint["network_weights"])
     low_precision_cpu = plan.settings.low_precision_cpu
     student = Student(network, statistics["mean"], statistics["std"], low_precision_cpu)
     return LoadedDetector(student.to(device).eval(), plan, statistics)
+
+
+def _reading_student(
+    file: StageCheckpoint, checkpoint: dict[str, Any], plan: Plan
+) -> ReadingStudent:
+    lacks = [key for key in (OF_TEACHER, HEAD, DENSITY) if key not in checkpoint]
+    if lacks:
+        raise file.refusal(f"it lacks {lacks[0]}, which a student that reads its condition has")
+    try:
+        parts = StudentParts(plan, checkpoint[OF_TEACHER])
+    except ScreenerError as error:
+        raise file.refusal(str(error)) from error
+    weights = checkpoint[HEAD], checkpoint[DENSITY]
+    density = parts.density(weights[1])
+    file.fill(parts.unet, checkpoint["network_weights"])
+    file.fill(parts.head, weights[0])
+    file.fill(density, weights[1])
+    return parts.joined(density, plan)

@@ -75,6 +75,7 @@ class NetworkModel:
         checkpoint_sha256: of the file that the weights come from.
         license: terms of the weights.
         fixed: shape of the only input that the graph takes; None when its axes are open.
+        equalised: whether it reads the images of its teacher, windowed to [0, 1].
     """
 
     dataset: str
@@ -84,6 +85,7 @@ class NetworkModel:
     checkpoint_sha256: str
     license: str | None
     fixed: Shape | None
+    equalised: bool = False
 
 
 def describe(
@@ -111,7 +113,7 @@ def describe(
         "files": files,
         "axes": ["z", "y", "x"],
         "steps": [f"{i}. {text}" for i, text in enumerate(_STEPS, start=1)],
-        "preprocessing": _preprocessing(model.plan),
+        "preprocessing": _preprocessing(model),
         "resampling": _RESAMPLING,
         "network": _network(model),
         "tiles": _tiles(model),
@@ -130,8 +132,23 @@ def describe(
     }
 
 
-def _preprocessing(plan: Plan) -> dict[str, Any]:
-    settings, intensities = plan.settings.preprocessing, plan.intensities
+def _normalisation(model: NetworkModel) -> dict[str, Any]:
+    """From HU to what the network sees."""
+    rule = "(min(max(hu, clip_hu[0]), clip_hu[1]) - mean_hu) / std_hu"
+    if model.equalised:
+        low, high = model.plan.settings.preprocessing.hu_window
+        name, numbers = "window to [0, 1]", (low, high, low, high - low)
+    else:
+        values = model.plan.intensities
+        name = "CTNormalization of nnU-Net"
+        numbers = values.low, values.high, values.mean, max(values.std, 1e-8)
+    clip, mean, std = list(numbers[:2]), *numbers[2:]
+    return {"name": name, "rule": rule, "clip_hu": clip, "mean_hu": mean, "std_hu": std}
+
+
+def _preprocessing(model: NetworkModel) -> dict[str, Any]:
+    settings = model.plan.settings.preprocessing
+    clip = settings.hu_window if model.equalised else settings.hu_clip
     return {
         "orientation": {
             "code": CANONICAL,
@@ -143,14 +160,8 @@ def _preprocessing(plan: Plan) -> dict[str, Any]:
             "block_mm": settings.body_block_mm,
             "rule": "body_box() of body.py",
         },
-        "image": {"clip_hu": list(settings.hu_clip), "spacing_mm": list(settings.spacing)},
-        "normalisation": {
-            "name": "CTNormalization of nnU-Net",
-            "rule": "(min(max(hu, clip_hu[0]), clip_hu[1]) - mean_hu) / std_hu",
-            "clip_hu": [intensities.low, intensities.high],
-            "mean_hu": intensities.mean,
-            "std_hu": max(intensities.std, 1e-8),
-        },
+        "image": {"clip_hu": list(clip), "spacing_mm": list(settings.spacing)},
+        "normalisation": _normalisation(model),
         "body_mask": {
             "clip_hu": list(settings.hu_window),
             "spacing_mm": list(settings.storage_spacing),
@@ -182,10 +193,13 @@ def _network(model: NetworkModel) -> dict[str, Any]:
 
 def _tiles(model: NetworkModel) -> dict[str, Any]:
     inference = model.plan.settings.inference
+    pad = 0.0
+    if not model.equalised:
+        pad = float(normalised(torch.full((1, 1, 1, 1, 1), _AIR_HU), model.plan))
     return {
         "largest": list(model.fixed or inference.student_tile),
         "overlap": inference.overlap,
-        "pad_value": float(normalised(torch.full((1, 1, 1, 1, 1), _AIR_HU), model.plan)),
+        "pad_value": pad,
         "pad_hu": _AIR_HU,
         "average": "equal weights",
         "rule": list(_TILE_RULE),

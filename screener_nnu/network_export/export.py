@@ -13,20 +13,20 @@ from typing import Any
 
 import torch
 
+from screener_nnu.descriptors.base import EQUALISED
 from screener_nnu.descriptors.network_files import load_network
 from screener_nnu.detectors import ModelRef
 from screener_nnu.errors import ScreenerError
 from screener_nnu.files import file_sha256, replacing
 from screener_nnu.network_export.agreement import check_agreement
 from screener_nnu.network_export.description import NetworkModel, describe
-from screener_nnu.network_export.graph import torch_export_bytes, trace
+from screener_nnu.network_export.graph import AnyStudent, torch_export_bytes, trace
 from screener_nnu.network_export.onnx_file import OPSET, onnx_bytes, require_onnx
 from screener_nnu.ownership import own_folder
 from screener_nnu.paths import dataset_name, finished_checkpoint
 from screener_nnu.plans import Plan, Shape
 from screener_nnu.preprocessing import body
 from screener_nnu.preprocessing.modality import CT, MODALITIES
-from screener_nnu.scoring.student import Student
 
 JSON_NAME = "network.json"
 FILES = {"onnx": "network.onnx", "torch_export": "network.pt2"}
@@ -75,6 +75,8 @@ def export_network(request: NetworkRequest, folder: Path) -> dict[str, Any]:
             f"maps of {request.plans_name} are contrasts of scores (inference.contrast_mm), which "
             "a graph of the network does not give: export a plan without it"
         )
+    if student.reads == EQUALISED:
+        _require_plain_images(plan, student.cell)
     model = NetworkModel(
         dataset,
         request.plans_name,
@@ -83,6 +85,7 @@ def export_network(request: NetworkRequest, folder: Path) -> dict[str, Any]:
         file_sha256(checkpoint),
         request.license,
         None if request.dynamic else _whole_tile(plan),
+        student.reads == EQUALISED,
     )
     contents = _graphs(student, model, request.formats)
     files = {
@@ -107,6 +110,23 @@ def _require_ct(plan: Plan) -> None:
         )
 
 
+def _require_plain_images(plan: Plan, cell: Shape) -> None:
+    """Refuses a student of images that one clipping and scaling does not make, or of odd cells."""
+    settings = plan.settings.preprocessing
+    reasons = []
+    if settings.equalisation != "none":
+        reasons.append(f"the contrast of its images is equalised ({settings.equalisation})")
+    if settings.storage_spacing != settings.spacing:
+        reasons.append("they are kept at another voxel size than that of the network")
+    if any(n % c for n, c in zip(plan.divisor, cell, strict=True)):
+        reasons.append(f"its positions of {list(cell)} voxels do not fit the network's strides")
+    if reasons:
+        raise ScreenerError(
+            f"the student of {plan.name} reads its teacher's images, and {', and '.join(reasons)}, "
+            "which no graph holds: export a student of distillation.learns=score"
+        )
+
+
 def _whole_tile(plan: Plan) -> Shape:
     """The plan's tile, as large as the network's strides allow."""
     tile = plan.settings.inference.student_tile
@@ -114,7 +134,7 @@ def _whole_tile(plan: Plan) -> Shape:
     return z, y, x
 
 
-def _graphs(student: Student, model: NetworkModel, formats: tuple[str, ...]) -> dict[str, bytes]:
+def _graphs(student: AnyStudent, model: NetworkModel, formats: tuple[str, ...]) -> dict[str, bytes]:
     program = trace(student, model.plan.divisor, model.fixed)
     contents = {}
     if "torch_export" in formats:
@@ -130,12 +150,13 @@ def _graphs(student: Student, model: NetworkModel, formats: tuple[str, ...]) -> 
 
 
 def _file_values(
-    kind: str, content: bytes, student: Student, model: NetworkModel
+    kind: str, content: bytes, student: AnyStudent, model: NetworkModel
 ) -> dict[str, Any]:
     """What the JSON says of a file, after it was read back and run."""
     network = load_network(Path(FILES[kind]), content)
     divisor = model.plan.divisor
-    agreement = check_agreement(network, student, divisor, model.fixed, FILES[kind])
+    std = model.statistics["std"]
+    agreement = check_agreement(network, student, divisor, model.fixed, FILES[kind], std)
     values: dict[str, Any] = {
         "file": FILES[kind],
         "bytes": len(content),

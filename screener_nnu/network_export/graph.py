@@ -6,37 +6,45 @@ import io
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from screener_nnu.plans import Shape
+from screener_nnu.scoring.reading_student import ReadingStudent
 from screener_nnu.scoring.student import Student
 
+AnyStudent = Student | ReadingStudent
 INPUT_NAME = "image"
 OUTPUT_NAME = "score"
 _AXES = ("z", "y", "x")
 
 
 class ScoreNetwork(nn.Module):
-    """The student without mixed precision, and without the arguments that it does not use.
+    """A student without mixed precision, and without the arguments that it does not use.
 
     Args:
         student: what is exported; its weights are shared.
     """
 
-    def __init__(self, student: Student) -> None:
-        """Keeps the network and the scale of its output."""
+    def __init__(self, student: AnyStudent) -> None:
+        """Keeps the student."""
         super().__init__()
-        self.network = student.network
-        self.score_mean = student.score_mean
-        self.score_std = student.score_std
+        self.student = student
         self.eval()
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Scores (B, D, H, W) in nats, float32, of normalised images (B, 1, D, H, W)."""
-        return self.network(image)[:, 0] * self.score_std + self.score_mean
+        """Scores (B, D, H, W) in nats, float32, of images (B, 1, D, H, W) as the student reads."""
+        student = self.student
+        if isinstance(student, Student):
+            return student.network(image)[:, 0] * student.score_std + student.score_mean
+        cells = student.scores(image)
+        # Between the centres of cells as `cells_to_voxels` has it.
+        return F.interpolate(cells[:, None], image.shape[2:], mode="trilinear")[:, 0]
 
 
-def trace(student: Student, divisor: Shape, fixed: Shape | None = None) -> Any:
+# Without gradients: a tracer writes down where they are turned off.
+@torch.no_grad()
+def trace(student: AnyStudent, divisor: Shape, fixed: Shape | None = None) -> Any:
     """The graph as a `torch.export.ExportedProgram`.
 
     Args:

@@ -49,6 +49,11 @@ def levels_of(network: nn.Module) -> dict[str, Level]:
     return levels | {OUTPUT: Level(output, strides[0])}
 
 
+def stages_of(network: nn.Module) -> dict[str, Level]:
+    """The same without the output: the levels of encoder and decoder."""
+    return {name: level for name, level in levels_of(network).items() if name != OUTPUT}
+
+
 def deepest_stride(network: Any) -> Shape:
     """Of a UNet: edges of images that it takes are multiples of it."""
     return levels_of(network)[f"encoder_{len(network.encoder.stages) - 1}"].stride

@@ -1,7 +1,8 @@
-"""`ProbedUNet`: a frozen UNet with a light head on the maps of all its stages."""
+"""A light head on the maps of all stages of a frozen UNet, and `ProbedUNet`, which has one."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pydoc import locate
 from typing import Any
 
@@ -9,16 +10,61 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from screener_nnu.networks.levels import OUTPUT, levels_of, run_levels
+from screener_nnu.networks.levels import OUTPUT, run_levels, stages_of
 from screener_nnu.plans import Shape
 
 
-class ProbedUNet(nn.Module):
-    """A UNet of nnU-Net that stays as it is, and a perceptron of one hidden layer, voxel by voxel.
+class LevelPerceptron(nn.Module):
+    """A perceptron of one hidden layer on the maps of all stages of a UNet, place by place.
 
-    The perceptron sees the maps of all stages of encoder and decoder, interpolated linearly to the
-    image. Its first layer is applied to each map at the resolution of the map, which gives the
-    same: both are linear, and weights of the interpolation sum to one.
+    Its first layer is applied to each map by itself, and what comes of them is added: that may be
+    done at the resolution of each map before they are brought to one.
+
+    Args:
+        levels: channels of each map, by name.
+        outputs: of the perceptron.
+        hidden: width of the hidden layer.
+        convolution: class of its layers, `nn.Conv3d` for maps of volumes.
+    """
+
+    def __init__(
+        self,
+        levels: Mapping[str, int],
+        outputs: int,
+        hidden: int,
+        convolution: Any = nn.Conv3d,
+    ) -> None:
+        """Builds the layers."""
+        super().__init__()
+        self.names, self.widths = tuple(levels), tuple(levels.values())
+        self.lifts = nn.ModuleDict(
+            {
+                name: convolution(width, hidden, 1, bias=False)
+                for name, width in zip(self.names, self.widths, strict=True)
+            }
+        )
+        self.bias = nn.Parameter(torch.zeros(hidden))
+        self.act = nn.GELU()
+        self.out = convolution(hidden, outputs, 1)
+
+    def of_lifted(self, total: torch.Tensor) -> torch.Tensor:
+        """Outputs (B, outputs, ...) of the sum of all lifted maps (B, hidden, ...)."""
+        bias = self.bias.view(1, -1, *(1 for _ in total.shape[2:]))
+        outputs: torch.Tensor = self.out(self.act(total + bias))
+        return outputs
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Outputs of maps (B, sum of `widths`, ...) that have one resolution already."""
+        parts = zip(self.names, maps.split(self.widths, dim=1), strict=True)
+        return self.of_lifted(torch.stack([self.lifts[name](part) for name, part in parts]).sum(0))
+
+
+class ProbedUNet(LevelPerceptron):
+    """A UNet of nnU-Net that stays as it is, and a perceptron on the maps of all its stages.
+
+    The perceptron sees the maps of encoder and decoder, interpolated linearly to the image. Its
+    first layer works before the interpolation, which gives the same: both are linear, and weights
+    of the interpolation sum to one.
 
     nnU-Net builds it as any network that a plan names, so its commands predict with it wherever
     screener_nnu is installed.
@@ -41,28 +87,17 @@ class ProbedUNet(nn.Module):
         **arguments: Any,
     ) -> None:
         """Builds the UNet, with the initial weights that nnU-Net gives it, and the head."""
-        super().__init__()
         made: Any = locate(unet)
-        self.unet = made(
+        network = made(
             input_channels=input_channels, num_classes=1, deep_supervision=False, **arguments
         )
-        if hasattr(self.unet, "initialize"):
-            self.unet.apply(self.unet.initialize)
-        self.unet.requires_grad_(False)
-        convolution = arguments["conv_op"]
-        levels = levels_of(self.unet)
-        self.names = tuple(name for name in levels if name != OUTPUT)
-        self.widths = tuple(levels[name].channels for name in self.names)
-        self._strides = {name: levels[name].stride for name in self.names}
-        self.lifts = nn.ModuleDict(
-            {
-                name: convolution(width, hidden, 1, bias=False)
-                for name, width in zip(self.names, self.widths, strict=True)
-            }
-        )
-        self.bias = nn.Parameter(torch.zeros(hidden))
-        self.act = nn.GELU()
-        self.out = convolution(hidden, num_classes, 1)
+        if hasattr(network, "initialize"):
+            network.apply(network.initialize)
+        levels = stages_of(network)
+        widths = {name: level.channels for name, level in levels.items()}
+        super().__init__(widths, num_classes, hidden, arguments["conv_op"])
+        self.unet = network.requires_grad_(False)
+        self._strides = {name: level.stride for name, level in levels.items()}
         self._mode = {5: "trilinear", 4: "bilinear"}[self.out.weight.ndim]
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -77,11 +112,8 @@ class ProbedUNet(nn.Module):
 
         run_levels(self.unet, image, take)
         # Maps of one resolution are spread together.
-        total = sum(self._spread(maps, shape) for maps in sums.values())
-        logits: torch.Tensor = self.out(
-            self.act(total + self.bias.view(1, -1, *(1 for _ in shape)))
-        )
-        return logits
+        spread = [self._spread(maps, shape) for maps in sums.values()]
+        return self.of_lifted(sum(spread[1:], spread[0]))
 
     @torch.no_grad()
     def features(self, image: torch.Tensor, places: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from types import MethodType
+from typing import Any
 
 import torch
 from torch import nn
@@ -75,6 +77,11 @@ def _float32_forward(layer: nn.Module, features: torch.Tensor) -> torch.Tensor:
         return type(layer).forward(layer, features)
     with torch.autocast(kind, enabled=False):
         return type(layer).forward(layer, features.float())
+
+
+def in_full_precision(kind: str) -> AbstractContextManager[Any]:
+    """Turns mixed precision off, where it is on: a tracer would write the switch down."""
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def low_precision(device: torch.device, allow_cpu: bool) -> torch.autocast:

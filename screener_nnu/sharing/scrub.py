@@ -13,11 +13,13 @@ import torch
 from screener_nnu.errors import ScreenerError
 from screener_nnu.plans import Plan, SplitSettings
 from screener_nnu.pretext_settings import PACKAGE
+from screener_nnu.stage_checkpoint import OF_TEACHER, WEIGHTS
 
 # Everything else of a checkpoint serves to go on training: optimiser, generators, head, log, and
 # the hash of an earlier stage's file, which is another file now.
 KEPT = (
-    "network_weights",
+    *WEIGHTS,
+    OF_TEACHER,
     "trainer_name",
     "inference_allowed_mirroring_axes",
     "nnssl_adaptation_plan",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,20 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.finetuning.checkpoint import STOCK_TRAINER
 from screener_nnu.inference.igd import empty_igd
 from screener_nnu.inference.models import stage_unet
+from screener_nnu.inference.reading_student import StudentParts, read_entry
 from screener_nnu.networks.unet import build_unet
 from screener_nnu.plans import DensitySettings, Plan
 from screener_nnu.sharing.manifest import StageFile
 from screener_nnu.sharing.plan_check import check_plan, same_values
 from screener_nnu.sharing.scrub import KEPT
-from screener_nnu.stage_checkpoint import check_statistics, check_weights
+from screener_nnu.stage_checkpoint import (
+    DENSITY,
+    HEAD,
+    OF_TEACHER,
+    WEIGHTS,
+    check_statistics,
+    check_weights,
+)
 from screener_nnu.stages import trainer_name
 
 _MAX_CHANNELS = 4096
@@ -41,12 +49,12 @@ def read_stage(path: Path, file: StageFile) -> dict[str, Any]:
     try:
         _check_container(path)
         checkpoint = _load(path)
-        _check_amount({k: v for k, v in checkpoint.items() if k != "network_weights"})
+        _check_amount({k: v for k, v in checkpoint.items() if k not in WEIGHTS})
         _check_entries(checkpoint, file)
         checkpoint["plan"] = check_plan(checkpoint["plan"], file.plans_name)
         _check_plain_parts(checkpoint, file)
-        network = _network(checkpoint, file.stage)
-        check_weights(checkpoint["network_weights"], network)
+        for key, network in _networks(checkpoint, file.stage).items():
+            check_weights(checkpoint[key], network)
     except ScreenerError as error:
         raise ScreenerError(f"{file.member}: {error}") from error
     except Exception as error:  # whatever nonsense makes of networks and comparisons
@@ -103,6 +111,12 @@ def _check_entries(checkpoint: Mapping[Any, Any], file: StageFile) -> None:
         "baseline": {"score_statistics"},
         "distillation": {"score_statistics"},
     }.get(file.stage, set())
+    # A student that reads its condition has all three of them, any other none.
+    read = {HEAD, DENSITY, OF_TEACHER}
+    if file.stage == "distillation" and read & set(checkpoint):
+        needed |= read
+    else:
+        known -= read
     odd = sorted(str(key) for key in (set(checkpoint) - known) | (needed - set(checkpoint)))
     if odd:
         raise ScreenerError(f"entries {', '.join(odd[:5])} are missing or do not belong there")
@@ -144,11 +158,31 @@ def _check_scales(values: Any, plan: Plan) -> None:
         raise ScreenerError(f"its scales are no two numbers above 0 of {', '.join(sorted(names))}")
 
 
+def _networks(checkpoint: Mapping[str, Any], stage: str) -> dict[str, dict[str, torch.Tensor]]:
+    """State dictionaries that prediction will fill, by the key of the weights."""
+    plan: Plan = checkpoint["plan"]
+    reads = plan.settings.distillation.reads_condition
+    if stage == "distillation" and reads != (OF_TEACHER in checkpoint):
+        raise ScreenerError("is another kind of student than its plan says")
+    if OF_TEACHER not in checkpoint:
+        return {"network_weights": _network(checkpoint, stage)}
+    settings, channels = read_entry(checkpoint[OF_TEACHER])
+    _check_channels(channels)
+    # Names and shapes alone.
+    with torch.device("meta"):
+        parts = StudentParts(plan, checkpoint[OF_TEACHER])
+    density = _density(checkpoint[DENSITY], channels, settings)
+    made = {"network_weights": parts.unet, HEAD: parts.head, DENSITY: density}
+    return {key: network.state_dict() for key, network in made.items()}
+
+
 def _network(checkpoint: Mapping[str, Any], stage: str) -> dict[str, torch.Tensor]:
     """State dictionary that prediction will fill from these weights."""
     plan: Plan = checkpoint["plan"]
     if stage == "density":
-        return _density(checkpoint, plan.settings.density).state_dict()
+        channels = checkpoint["channels"]
+        _check_channels(channels)
+        return _density(checkpoint["network_weights"], channels, plan.settings.density).state_dict()
     if stage == "baseline":
         return _method(checkpoint, plan).state_dict()
     # Names and shapes alone: no memory is taken and nothing is initialised.
@@ -168,28 +202,35 @@ def _method(checkpoint: Mapping[str, Any], plan: Plan) -> nn.Module:
     if kind.builds_on_meta:
         with torch.device("meta"):
             return build_method(plan, empty=True)
-    if kind.least_numbers(kind.options(baseline.options, OPTIONS)) > _held(checkpoint):
+    held = _held(checkpoint["network_weights"])
+    if kind.least_numbers(kind.options(baseline.options, OPTIONS)) > held:
         raise ScreenerError(f"its {baseline.method} is smaller than its plan says")
     return build_method(plan, empty=True)
 
 
-def _held(checkpoint: Mapping[str, Any]) -> int:
+def _held(weights: Mapping[str, Any]) -> int:
     """Numbers in the weights of a file; no more are built where building takes memory."""
-    return sum(t.numel() for t in checkpoint["network_weights"].values() if torch.is_tensor(t))
+    return sum(t.numel() for t in weights.values() if torch.is_tensor(t))
 
 
-def _density(checkpoint: Mapping[str, Any], density: DensitySettings) -> nn.Module:
-    channels = checkpoint["channels"]
+def _check_channels(channels: Any) -> None:
+    """Refuses what are no widths of descriptor and condition."""
+    channels = list(channels) if isinstance(channels, tuple) else channels
     plain = isinstance(channels, list) and [type(n) for n in channels] == [int, int]
     if not plain or not (1 < channels[0] <= _MAX_CHANNELS and 0 <= channels[1] <= _MAX_CHANNELS):
         raise ScreenerError(f"its density has the channels {channels!r}")
+
+
+def _density(
+    weights: Mapping[str, Any], channels: Sequence[int], density: DensitySettings
+) -> nn.Module:
     if density.kind != "flow":
         with torch.device("meta"):
             made = new_density(density, *channels)
-            made.resize_to(checkpoint["network_weights"])
+            made.resize_to(weights)
             return made
     # A flow draws its start by factorising matrices, which has to be done in earnest; each of its
     # steps has a matrix of hidden x hidden, so no more is built than the file holds.
-    if not 0 < density.flow_steps * density.hidden**2 <= _held(checkpoint):
+    if not 0 < density.flow_steps * density.hidden**2 <= _held(weights):
         raise ScreenerError("its density is smaller than its plan says")
     return new_density(density, *channels)

@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 
 def prepared(world: Any, *overrides: str, plans: str = "ScreenerPlans") -> Any:
     trainer = world.trainer("distillation", *overrides, plans=plans)
-    trainer._store_teacher_scores()
+    trainer.lesson.make_ready()
     return trainer
 
 
@@ -55,16 +55,16 @@ def test_target_is_the_map_of_the_teacher(trained: Any, plans: str, crop: str) -
     limits = "distillation.clip_sigma=1.5", f"distillation.crop_size={crop}"
     trainer = prepared(trained, *limits, plans=plans)
     lowest = float(
-        (trainer.score_statistics["lowest"] - trainer.score_statistics["mean"])
-        / trainer.score_statistics["std"]
+        (trainer.lesson.score_statistics["lowest"] - trainer.lesson.score_statistics["mean"])
+        / trainer.lesson.score_statistics["std"]
     )
-    reader = trainer._reader(trainer.settings.split.train, "distillation")
+    reader = trainer.lesson.reader(trainer.settings.split.train, "distillation")
     clipped, outside = 0, 0
     for index in range(4):
         case = trainer.settings.split.train[index]
         sample = reader.read(case, np.random.default_rng(index))
         whole = whole_target(trainer, case, plans)
-        target = trainer.target(sample).numpy()
+        target = trainer.lesson.target(sample).numpy()
         assert target.shape == trainer.distillation.crop_size
         beyond = np.pad(whole, [(0, 50)] * 3, constant_values=max(lowest, -1.5))
         window = tuple(slice(a, a + n) for a, n in zip(sample.start, target.shape, strict=True))
@@ -81,41 +81,41 @@ def test_target_of_a_finer_store(trained: Any) -> None:
     stages = [f"density.{s}_plans=ScreenerPlans" for s in ("descriptor", "condition")]
     trained.train("density", "-p", "Fine", *[w for s in stages for w in ("-o", s)])
     trainer = prepared(trained, plans="Fine")
-    reader = trainer._reader(trainer.settings.split.train, "distillation")
+    reader = trainer.lesson.reader(trainer.settings.split.train, "distillation")
     case = trainer.settings.split.train[0]
     assert reader.cases.shape(case, "body") != reader.cases.shape(case, "hu")
     whole = whole_target(trainer, case, "Fine")
     sample = reader.read(case, np.random.default_rng(0))
     window = tuple(slice(a, a + 12 + 4 * (i > 0)) for i, a in enumerate(sample.start))
     # Masks may be sampled a voxel apart at the border of the body.
-    difference = np.abs(trainer.target(sample).numpy() - whole[window])
+    difference = np.abs(trainer.lesson.target(sample).numpy() - whole[window])
     assert (difference > 1e-3).mean() < 0.05
 
 
 def test_stored_scores_are_used_again(trained: Any) -> None:
     trainer = prepared(trained)
-    files = sorted(trainer.targets.scores.iterdir())
+    files = sorted(trainer.lesson.targets.scores.iterdir())
     split = trainer.settings.split
     assert [f.name for f in files] == sorted(f"{c}.npy" for c in (*split.train, *split.validation))
-    assert trainer.targets.scores.parent.name == "ScreenerPlans_screener_scores"
+    assert trainer.lesson.targets.scores.parent.name == "ScreenerPlans_screener_scores"
     assert all(np.load(f).dtype == np.float32 for f in files)
     stamps = [f.stat().st_mtime_ns for f in files]
     lost, torn = files[1].read_bytes(), files[2].read_bytes()
     files[1].unlink()
     files[2].write_bytes(torn[: len(torn) // 2])
     again = prepared(trained)
-    assert again.targets.scores == trainer.targets.scores
+    assert again.lesson.targets.scores == trainer.lesson.targets.scores
     assert files[1].read_bytes() == lost and files[2].read_bytes() == torn
     changed = [i for i, f in enumerate(files) if f.stat().st_mtime_ns != stamps[i]]
     assert changed == [1, 2]
 
 
 def test_fewer_scans_are_scored_and_learned_from(trained: Any) -> None:
-    shutil.rmtree(prepared(trained).targets.scores)
+    shutil.rmtree(prepared(trained).lesson.targets.scores)
     trainer = prepared(trained, "distillation.max_scans=2")
     split = trainer.settings.split
     few = split.train[0], split.train[-1]
-    found = {file.stem for file in trainer.targets.scores.iterdir()}
+    found = {file.stem for file in trainer.lesson.targets.scores.iterdir()}
     assert found == {*few, *split.validation} and len(split.train) > 2
     assert trainer.scans_to_learn_from(trainer.settings) == few
     trainer.batches = lambda reader, _: reader.names
@@ -124,9 +124,9 @@ def test_fewer_scans_are_scored_and_learned_from(trained: Any) -> None:
 
 
 def test_another_teacher_has_scores_of_its_own(trained: Any) -> None:
-    folder = prepared(trained).targets.scores
+    folder = prepared(trained).lesson.targets.scores
     trained.train("density", "--restart", "-o", "density.optimiser.learning_rate=0.01")
-    other = prepared(trained).targets.scores
+    other = prepared(trained).lesson.targets.scores
     assert other != folder and other.parent == folder.parent
     name = sorted(p.name for p in other.iterdir())[0]
     assert not np.allclose(np.load(other / name), np.load(folder / name))
@@ -145,10 +145,10 @@ def test_image_and_target_are_mirrored_together(
     trainer.network = repeat
     # Were one mirrored without the other, the two would differ.
     monkeypatch.setattr(
-        trainer, "target", lambda s: normalised(s.hu[None, None], trainer.plan)[0, 0]
+        trainer.lesson, "target", lambda s: normalised(s.hu[None, None], trainer.plan)[0, 0]
     )
     batch = next(trainer.training_batches(0))
-    plain = normalised(trainer._batch(batch)[0], trainer.plan)
+    plain = normalised(trainer.lesson._batch(batch)[0], trainer.plan)
     orders = set()
     for step in range(12):
         loss, _ = trainer.compute_loss(batch, step)
@@ -177,7 +177,7 @@ def test_jitter_changes_the_images_alone(trained: Any, monkeypatch: pytest.Monke
         wanted.append(targets.clone())
         return outputs.sum(), {}
 
-    monkeypatch.setattr("screener_nnu.trainers.distillation.distillation_loss", note)
+    monkeypatch.setattr("screener_nnu.trainers.distilled_score.distillation_loss", note)
     for overrides in ((), ("distillation.jitter=true",)):
         trainer = prepared(trained, *overrides)
         trainer.network = lambda images: seen.append(images.clone()) or images
@@ -227,7 +227,7 @@ def whole_descriptors(trainer: Any, case: str) -> np.ndarray:
 
 def test_descriptor_target_is_the_map_of_the_descriptor(trained: Any) -> None:
     trainer = prepared(trained, "distillation.descriptor_weight=0.5")
-    reader = trainer._reader(trainer.settings.split.train, "distillation")
+    reader = trainer.lesson.reader(trainer.settings.split.train, "distillation")
     for index in range(3):
         case = trainer.settings.split.train[index]
         sample = reader.read(case, np.random.default_rng(index))
@@ -235,7 +235,7 @@ def test_descriptor_target_is_the_map_of_the_descriptor(trained: Any) -> None:
         assert sample.y.numel() < whole.size  # not more than is needed of a large scan
         window = tuple(slice(a, a + n) for a, n in zip(sample.start, (12, 16, 16), strict=True))
         expected = whole[(slice(None), *window)]
-        found = trainer.descriptor_target(sample).numpy()
+        found = trainer.lesson.descriptor_target(sample).numpy()
         inside = sample.body.numpy() > 0
         assert found.shape[0] == 4 and inside.any()
         cropped = tuple(slice(0, n) for n in expected.shape[1:])
@@ -249,23 +249,23 @@ def test_descriptor_target_is_the_map_of_the_descriptor(trained: Any) -> None:
 
 def test_scores_are_the_same_with_descriptors(trained: Any) -> None:
     plain = prepared(trained)
-    before = {f.name: np.load(f) for f in plain.targets.scores.iterdir()}
-    for file in plain.targets.scores.iterdir():
+    before = {f.name: np.load(f) for f in plain.lesson.targets.scores.iterdir()}
+    for file in plain.lesson.targets.scores.iterdir():
         file.unlink()
     again = prepared(trained, "distillation.descriptor_weight=0.5")
-    assert again.targets.scores == plain.targets.scores
+    assert again.lesson.targets.scores == plain.lesson.targets.scores
     for name, scores in before.items():
         np.testing.assert_allclose(
-            np.load(again.targets.scores / name), scores, rtol=1e-4, atol=1e-4
+            np.load(again.lesson.targets.scores / name), scores, rtol=1e-4, atol=1e-4
         )
 
 
 def test_maps_of_the_density_are_used_again(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The scores are the same, and the networks do not run."""
     plain = prepared(trained)
-    before = {f.name: np.load(f) for f in plain.targets.scores.iterdir()}
+    before = {f.name: np.load(f) for f in plain.lesson.targets.scores.iterdir()}
     prepared(trained, "distillation.descriptor_weight=0.5")  # stores maps, as a density does
-    for file in plain.targets.scores.iterdir():
+    for file in plain.lesson.targets.scores.iterdir():
         file.unlink()
 
     def never(*_: Any) -> None:
@@ -275,7 +275,7 @@ def test_maps_of_the_density_are_used_again(trained: Any, monkeypatch: pytest.Mo
     again = prepared(trained)
     for name, scores in before.items():
         np.testing.assert_allclose(
-            np.load(again.targets.scores / name), scores, rtol=1e-4, atol=1e-4
+            np.load(again.lesson.targets.scores / name), scores, rtol=1e-4, atol=1e-4
         )
 
 
@@ -304,9 +304,11 @@ def test_rarity_of_hu_in_place_of_a_teacher(trained: Any) -> None:
     """The control needs no teacher; its target is the baseline's, standardised and clipped."""
     for stage in ("density", "descriptor", "condition"):
         shutil.rmtree(trained.stage(stage))
-    trained.train("distillation", "--restart", "-o", "distillation.target=hu_rarity")
-    trainer = trained.trainer("distillation", "distillation.target=hu_rarity")
-    trainer._measure_rarity()
+    # A control without teacher has no condition to read.
+    control = "distillation.learns=condition", "distillation.target=hu_rarity"
+    trained.train("distillation", "--restart", *[w for s in control for w in ("-o", s)])
+    trainer = trained.trainer("distillation", *control)
+    trainer.lesson.make_ready()
     histogram = training_histogram("901")
     probability = (histogram.counts + 1) / (histogram.counts + 1).sum()
     table = -np.log(probability / np.diff(histogram.edges))
@@ -319,15 +321,15 @@ def test_rarity_of_hu_in_place_of_a_teacher(trained: Any) -> None:
     names = trainer.settings.split.train
     inside = [rarity(cases.read(n, "hu"))[cases.read(n, "body") > 0] for n in names]
     pooled = np.concatenate(inside)
-    statistics = trainer.score_statistics
+    statistics = trainer.lesson.score_statistics
     found = [statistics[key] for key in ("mean", "std", "lowest", "highest")]
     expected = [pooled.mean(), pooled.std(ddof=1), pooled.min(), pooled.max()]
     np.testing.assert_allclose(found, expected, rtol=1e-5)
-    sample = trainer._reader(names, "distillation").read(names[0], np.random.default_rng(1))
+    sample = trainer.lesson.reader(names, "distillation").read(names[0], np.random.default_rng(1))
     body = sample.body.numpy() > 0
     scores = np.where(body, rarity(sample.hu.numpy()), pooled.min())
     target = np.clip((scores - pooled.mean()) / pooled.std(ddof=1), -5, 5)
-    np.testing.assert_allclose(trainer.target(sample).numpy(), target, atol=1e-4)
+    np.testing.assert_allclose(trainer.lesson.target(sample).numpy(), target, atol=1e-4)
     assert ModelRef("901", "ScreenerPlans").load(CPU)[2] == statistics
 
 
@@ -390,11 +392,11 @@ def test_student_gives_its_output_in_nats(trained: Any) -> None:
 def test_figure_is_the_correlation_in_the_body(
     trained: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from screener_nnu.trainers import distillation
+    from screener_nnu.trainers import distilled_score
 
-    monkeypatch.setattr(distillation, "_VALIDATION_CROPS", 3)
+    monkeypatch.setattr(distilled_score, "_VALIDATION_CROPS", 3)
     trainer = prepared(trained)
-    reader = trainer._reader(trainer.settings.split.validation, "distillation validation")
+    reader = trainer.lesson.reader(trainer.settings.split.validation, "distillation validation")
     values: list[list[np.ndarray]] = [[], []]
     for index in range(3):
         sample = reader[index]
@@ -402,6 +404,6 @@ def test_figure_is_the_correlation_in_the_body(
         inside = sample.body.numpy() > 0
         with torch.no_grad():
             values[0].append(trainer.model.eval()(image)[0, 0].numpy()[inside])
-        values[1].append(trainer.target(sample).numpy()[inside])
+        values[1].append(trainer.lesson.target(sample).numpy()[inside])
     expected = np.corrcoef(np.concatenate(values[0]), np.concatenate(values[1]))[0, 1]
     assert trainer.validation_figure() == pytest.approx(expected, abs=1e-5)

@@ -68,7 +68,7 @@ def test_rarity_cannot_give_a_scale_without_numbers(
         RarityTarget, "scores", lambda self, hu: torch.full(tuple(hu.shape), math.nan)
     )
     with pytest.raises(ScreenerError, match="give no scale"):
-        trainer._measure_rarity()
+        trainer.lesson.make_ready()
 
 
 def test_the_anomaly_check_names_the_scan(trained: Any) -> None:
@@ -115,7 +115,7 @@ def test_maps_of_crops_without_numbers_name_the_scan(trained: Any) -> None:
 @pytest.mark.parametrize("weight", [0, 1])
 def test_targets_of_a_student_name_the_scan(trained: Any, weight: int) -> None:
     trainer = trained.trainer("distillation", f"distillation.descriptor_weight={weight}")
-    trainer._store_teacher_scores()
+    trainer.lesson.make_ready()
     from screener_nnu.trainers.teacher_targets import TeacherTargets
 
     teacher, plan, _ = ModelRef("901", "ScreenerPlans", "teacher").load(CPU)
