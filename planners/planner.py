@@ -17,6 +17,7 @@ from screener_nnu.planners.presets import Preset, preset_named
 from screener_nnu.planners.split import split_cases
 from screener_nnu.planners.volumes import VolumePlanning, usable_width
 from screener_nnu.plans import (
+    CONDITION,
     PICTURES,
     BaselineSettings,
     CalibrationSettings,
@@ -205,6 +206,7 @@ class ScreenerPlanner:
             distillation=DistillationSettings(
                 optimiser=preset.distillation,
                 crop_size=student_crop,
+                learns=preset.student,
                 volumes_per_step=preset.distillation_volumes,
                 max_scans=preset.distillation_scans,
             ),
@@ -280,12 +282,19 @@ class ScreenerPlanner:
             "pooling": self.kind.why_pooling(fit),
             "volumes_per_step": f"{fit.preset.volumes} pairs a step, as many as memory and the "
             "paper's number of voxels a step allow",
-            "student_crop": f"{list(student_crop)} voxels, {fit.preset.distillation_volumes} a "
-            f"step; predictions use tiles of {list(tile)} at most",
+            "student": _why_student(fit.preset, tile, student_crop),
             "hu_clip": self.kind.why_clip(),
             "split": f"{len(split.train)} scans to train on{known}; {100 * share:.0f} % (1 to "
             f"{most}) to validate; {self.num_test} kept for evaluation",
         }
+
+
+def _why_student(preset: Preset, tile: Shape, crop: Shape) -> str:
+    size = list(tile if preset.student == CONDITION else crop)
+    return (
+        f"learns the teacher's {preset.student} from crops of at most {size} voxels, "
+        f"{preset.distillation_volumes} a step; predictions use tiles of {list(tile)} at most"
+    )
 
 
 def _channels(preset: Preset) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from screener_nnu.errors import ScreenerError
-from screener_nnu.plans import IgdSettings, JitterSettings, OptimiserSettings
+from screener_nnu.plans import CONDITION, SCORE, IgdSettings, JitterSettings, OptimiserSettings
 
 PAPER_CROP_VOXELS = 96 * 96 * 64
 PAPER_VOLUMES = 8
@@ -29,6 +29,7 @@ class Preset:
         igd: optimiser of the auto-encoder of normal images.
         baseline: optimiser of methods of other groups, detectors and starts of fine-tuning.
         baseline_crops: crops of a step of such a detector.
+        student: what the student learns, see `DistillationSettings`.
         distillation_factor, distillation_volumes: edge of the student's crops, in crops, and how
             many of them are in a step.
         distillation_scans: that crops are taken from (0: all); the teacher scores each of them.
@@ -57,6 +58,7 @@ class Preset:
     hidden: int
     flow_steps: int
     tile_factor: int
+    student: str
     distillation_factor: float
     pooled_mm: float
     descriptor: OptimiserSettings
@@ -132,6 +134,7 @@ def _accelerator(name: str, memory_gb: float, steps: tuple[int, int, int]) -> Pr
         hidden=512,
         flow_steps=64,
         tile_factor=1,
+        student=SCORE,
         distillation_factor=1.0,
         pooled_mm=4.5,
         descriptor=_paper_steps(contrast),
@@ -184,6 +187,8 @@ PRESETS = {
         hidden=64,
         flow_steps=8,
         tile_factor=3,
+        # In few steps a head learns the condition, and no UNet the score: see results.md.
+        student=CONDITION,
         # One crop of 64^3 in place of four of 40^3: instance normalisation sees more of what it
         # sees in the tiles of a prediction.
         distillation_factor=1.6,
@@ -193,7 +198,7 @@ PRESETS = {
         position=_cpu_steps(400, 2e-3),
         # The flow gains for long, and its step takes a twentieth of one of the descriptor's.
         density_steps=_cpu_steps(4000, 4e-3, 500),
-        distillation=_cpu_steps(1000, 2e-3),
+        distillation=_cpu_steps(300, 2e-3),
         pretext=_pretext_steps(400, 50),
         igd=_igd_steps(400, 20),
         baseline=_cpu_steps(1200, 1e-3),

@@ -169,6 +169,18 @@ def test_crops_of_the_student(
     assert not any(n % d for n, d in zip(crop, plan.divisor, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("preset", "learns", "size"),
+    [("cpu", "condition", "density"), ("balanced", "score", "distillation")],
+)
+def test_what_the_student_learns(preset: str, learns: str, size: str) -> None:
+    """A processor has no time to teach a UNet the score, and the others follow the paper."""
+    _, settings = make(THIN, preset=preset)
+    assert settings.distillation.learns == learns
+    crop = list(getattr(settings, size).crop_size)
+    assert f"the teacher's {learns} from crops of at most {crop}" in settings.reasons["student"]
+
+
 def test_what_gave_way_stands_in_the_plan() -> None:
     _, settings = make(THIN, preset="paper", memory_gb=8.0)
     assert (
@@ -178,7 +190,7 @@ def test_what_gave_way_stands_in_the_plan() -> None:
     _, untouched = make(THIN, preset="paper")
     assert "nothing had to give way" in untouched.reasons["memory"]
     for key in (
-        "spacing", "crop_size", "pooling", "volumes_per_step", "student_crop", "hu_clip", "split",
+        "spacing", "crop_size", "pooling", "volumes_per_step", "student", "hu_clip", "split",
     ):  # fmt: skip
         assert len(untouched.reasons[key].split()) > 5
 

@@ -55,7 +55,8 @@ def planned(kind: str) -> Plan:
         "modality": modality,
         "highest": 255.0,
     }
-    return ScreenerPlanner(fingerprint, "Dataset901_Tiny", preset="cpu", width=4).plan()
+    plan = ScreenerPlanner(fingerprint, "Dataset901_Tiny", preset="cpu", width=4).plan()
+    return plan.with_settings(plan.settings.override(["distillation.learns=score"]))
 
 
 def checkpoint_of(plan: Plan, folder: Path) -> Path:
