@@ -172,7 +172,7 @@ class ScreenerPlanner:
         groups = {case: group for case, group in self.groups.items() if case in usable}
         split = split_cases(usable, self.num_test, self.seed, groups, *self.kind.held_out)
         split = with_normal_cases(split, self.normal)
-        contrast = self._contrast(preset)
+        contrast, reads = self._contrast(preset), preset.student == CONDITION
         tile, student_crop = self.kind.tile(fit), self.kind.student_crop(fit)
         return ScreenerSettings(
             preset=preset.name,
@@ -207,8 +207,9 @@ class ScreenerPlanner:
                 optimiser=preset.distillation,
                 crop_size=student_crop,
                 learns=preset.student,
-                volumes_per_step=preset.distillation_volumes,
-                max_scans=preset.distillation_scans,
+                # A head sees positions, as the density does.
+                volumes_per_step=preset.density_volumes if reads else preset.distillation_volumes,
+                max_scans=preset.max_scans if reads else preset.distillation_scans,
             ),
             pretext=self.kind.pretext(fit),
             igd=self.kind.igd(fit),
@@ -290,10 +291,12 @@ class ScreenerPlanner:
 
 
 def _why_student(preset: Preset, tile: Shape, crop: Shape) -> str:
-    size = list(tile if preset.student == CONDITION else crop)
+    learns = f"{list(crop)} voxels, {preset.distillation_volumes} a step"
+    if preset.student == CONDITION:
+        learns = f"at most {list(tile)} voxels, one a scan"
     return (
-        f"learns the teacher's {preset.student} from crops of at most {size} voxels, "
-        f"{preset.distillation_volumes} a step; predictions use tiles of {list(tile)} at most"
+        f"learns the teacher's {preset.student} from crops of {learns}; predictions use tiles of "
+        f"{list(tile)} at most"
     )
 
 

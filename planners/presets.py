@@ -31,8 +31,8 @@ class Preset:
         baseline_crops: crops of a step of such a detector.
         student: what the student learns, see `DistillationSettings`.
         distillation_factor, distillation_volumes: edge of the student's crops, in crops, and how
-            many of them are in a step.
-        distillation_scans: that crops are taken from (0: all); the teacher scores each of them.
+            many of them are in a step, where it learns the score.
+        distillation_scans: that these are taken from (0: all); the teacher scores each of them.
         pooled_mm: edge of a position of the density grid.
         whole_scans, max_scans, scan_positions: fit densities to stored maps of so many whole scans
             and so many positions of a scan in a step (0: all), not to random crops.
@@ -198,7 +198,7 @@ PRESETS = {
         position=_cpu_steps(400, 2e-3),
         # The flow gains for long, and its step takes a twentieth of one of the descriptor's.
         density_steps=_cpu_steps(4000, 4e-3, 500),
-        distillation=_cpu_steps(300, 2e-3),
+        distillation=_cpu_steps(1500, 3e-3, 100),
         pretext=_pretext_steps(400, 50),
         igd=_igd_steps(400, 20),
         baseline=_cpu_steps(1200, 1e-3),

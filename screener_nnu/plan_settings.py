@@ -251,10 +251,12 @@ class DistillationSettings:
     Attributes:
         learns: `score`: the UNet regresses the teacher's standardised, tail-clipped score (paper).
             `condition`: the student keeps descriptor and density of its teacher, and a head learns
-            to read the condition off all stages of the descriptor, from crops of the density's
-            size. What else is set here of crops and targets belongs to `score`.
+            to read the condition off all stages of the descriptor, which see a crop of the
+            density's size of each scan. What else is set here of crops and targets, from
+            `crop_size` to `jitter`, belongs to `score`.
         hidden: width of that head.
-        volumes_per_step: crops of a step.
+        volumes_per_step, positions: crops of a step; where the condition is learned scans, of each
+            of which so many positions are drawn.
         crop_size: of a crop (voxels of the plan's grid).
         clip_sigma: scores are clipped at so many standard deviations.
         mirror: mirror crops along every axis, image and target together.
@@ -277,6 +279,7 @@ class DistillationSettings:
     crop_size: Size
     learns: Annotated[str, OneOf(SCORE, CONDITION)] = SCORE
     hidden: Count = 256
+    positions: Count = 512
     volumes_per_step: Count = 8
     clip_sigma: Positive = 5.0
     mirror: bool = True

@@ -53,6 +53,7 @@ TINY = (
     "density.flow_steps=2",
     "distillation.learns=score",
     "distillation.hidden=8",
+    "distillation.positions=200",
     "distillation.crop_size=[12, 16, 16]",
     "distillation.volumes_per_step=2",
     "baseline.crops_per_step=2",

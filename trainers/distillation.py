@@ -39,13 +39,13 @@ class DistillationTrainer(ScreenerTrainer):
 
     @classmethod
     def scans_of_phases(cls, settings: ScreenerSettings) -> dict[str, int]:
-        """The teacher scores every scan that a score is learned from, or that is held out."""
+        """Networks see every scan that is learned from; for a score those held out, too."""
         held_out = len(settings.split.validation)
         calibrated = min(settings.calibration.max_scans, held_out)
-        if settings.distillation.reads_condition:
-            return {"calibrate": calibrated}
-        scored = len(cls.scans_to_learn_from(settings)) + held_out
-        return {"make_ready": scored, "calibrate": calibrated}
+        seen = len(cls.scans_to_learn_from(settings))
+        if not settings.distillation.reads_condition:
+            seen += held_out
+        return {"make_ready": seen, "calibrate": calibrated}
 
     @classmethod
     def scans_to_learn_from(cls, settings: ScreenerSettings) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from functools import cached_property
 from typing import Any
 
@@ -11,20 +13,24 @@ from torch import nn
 
 from screener_nnu.descriptors.student_features import StudentFeatures
 from screener_nnu.detectors import TEACHER, ModelRef
-from screener_nnu.errors import ScreenerError
+from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.inference.reading_student import teacher_entry
 from screener_nnu.networks.levels import levels_of
 from screener_nnu.networks.probed import LevelPerceptron
 from screener_nnu.scoring.reading_student import condition_of
 from screener_nnu.scoring.teacher import FeatureExtractor
 from screener_nnu.stage_checkpoint import DENSITY, HEAD, OF_TEACHER
-from screener_nnu.trainers.density_maps import CropReader, CropSource
+from screener_nnu.trainers.condition_rows import (
+    KEPT_POSITIONS,
+    RowReader,
+    RowSample,
+    RowStore,
+    positions_in_body,
+)
+from screener_nnu.trainers.density_maps import CropSource
 from screener_nnu.trainers.lesson import Lesson
-from screener_nnu.trainers.reading import CropSample
 
-_VALIDATION_CROPS, _POSITIONS = 24, 2000
-# Of stages, y and c: rows (1, channels, n, 1, 1).
-_Rows = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+_VALIDATION_CROPS, _POSITIONS = 12, 2000
 
 
 class ConditionLesson(Lesson):
@@ -33,8 +39,9 @@ class ConditionLesson(Lesson):
     What a UNet that regresses the score lacks is mainly the condition: its crop does not say where
     it lies, and few steps do not teach what takes a network of its own. Descriptor and density are
     there already. So a student keeps both, and a head on all stages of the descriptor learns the
-    rest. Crops are those of the density, as large as tiles of a prediction in the presets:
-    instance normalisation then sees the same.
+    rest, at positions of many scans in every step. The networks see a crop of each scan, once; it
+    is one of the density, as large as a tile of a prediction in the presets, for instance
+    normalisation then sees the same.
     """
 
     def build(self) -> nn.Module:
@@ -58,8 +65,11 @@ class ConditionLesson(Lesson):
         pooled = FeatureExtractor(
             self.features, extractor.condition, extractor.pooling, extractor.low_precision_cpu
         )
-        folder = self.trainer.cases_folder
-        self.source = CropSource(folder, pooled, self.teacher_plan, self.device)
+        cases = self.trainer.cases_folder
+        self.source = CropSource(cases, pooled, self.teacher_plan, self.device)
+        folder = cases.with_name(f"{cases.name}_rows") / self._identity
+        stages = sum(self.features.stages.values())
+        self.store = RowStore(folder, self.source, stages, self.settings.seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed + 2)
             channels, hidden = extractor.condition.channels, self.distillation.hidden
@@ -75,32 +85,40 @@ class ConditionLesson(Lesson):
                 "add -o distillation.learns=score, or leave it out"
             )
 
+    @property
+    def _identity(self) -> str:
+        """Of the networks and of the crops that they see."""
+        crop = self.teacher_plan.settings.density.crop_size
+        values = [self.trainer.upstream_identity, crop, self.settings.seed, KEPT_POSITIONS]
+        return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
+
     def make_ready(self) -> None:
-        """Nothing is stored: the networks see each crop as it comes."""
+        """Stores positions of the scans, shared among the processes; stored ones are used again."""
+        names = self.trainer.scans_to_learn_from(self.settings)
+        ranks = torch.distributed.get_world_size() if self.trainer.is_ddp else 1
+        self.store.fill(names[self.trainer.local_rank :: ranks])
+        if self.trainer.is_ddp:
+            torch.distributed.barrier()
 
-    def reader(self, names: tuple[str, ...], stage: str) -> CropReader:
-        """Reads crops of the density's size."""
-        return self.source.reader(names, self.settings.seed, stage)
-
-    def _rows(self, sample: CropSample) -> _Rows:
-        """Maps at the positions in the body of a crop, at all of them where none is."""
-        maps, c, inside = self.source.maps(sample, [])
-        assert c is not None
-        inside = inside[0].flatten()
-        places = (inside if inside.any() else torch.ones_like(inside)).nonzero()[:, 0]
-        taken, condition = (m.flatten(2)[:, :, places, None, None] for m in (maps, c))
-        return *self.features.parted(taken), condition
+    def reader(self, names: tuple[str, ...], stage: str) -> RowReader:
+        """Reads positions of scans."""
+        folders = self.trainer.cases_folder, self.store.folder
+        positions = self.distillation.positions
+        return RowReader(*folders, names, self.settings.seed, stage, positions)
 
     def loss(
-        self, batch: list[CropSample], step: int
+        self, batch: list[RowSample], step: int
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Every position of the crops counts the same."""
-        rows = [self._rows(sample) for sample in batch]
-        stages, _, condition = (torch.cat(part, dim=2) for part in zip(*rows, strict=True))
+        """Mean squared error of the standardised condition."""
+        rows = torch.cat([sample.rows.to(self.device) for sample in batch])
+        stages, condition = (_as_map(part) for part in rows.split(self._widths, dim=1))
         density = self.teacher.density
         mean, std = (v.view(1, -1, 1, 1, 1) for v in (density.c_mean, density.c_std))
-        read = self.trainer.network(stages)
-        return F.mse_loss(read, (condition - mean) / std), {}
+        return F.mse_loss(self.trainer.network(stages), (condition - mean) / std), {}
+
+    @property
+    def _widths(self) -> list[int]:
+        return [self.store.stages, int(self.teacher.features.condition.channels)]
 
     @cached_property
     def _validation(self) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
@@ -108,13 +126,16 @@ class ConditionLesson(Lesson):
 
         All networks but the head stay as they are, so they see these crops once.
         """
-        reader = self.reader(self.settings.split.validation, f"{self.trainer.stage} validation")
-        found = []
+        names, stage = self.settings.split.validation, f"{self.trainer.stage} validation"
+        reader, found = self.source.reader(names, self.settings.seed, stage), []
         for index in range(_VALIDATION_CROPS):
-            rows = self._rows(reader[index])
-            step = -(-rows[0].shape[2] // _POSITIONS)
-            stages, y, c = (part[:, :, ::step] for part in rows)
-            found.append((stages, y, -self.teacher.density.log_prob(y, c)))
+            try:
+                maps, c = positions_in_body(self.source, reader[index])
+            except CaseError:
+                continue
+            step = -(-len(maps) // _POSITIONS)
+            stages, y = self.features.parted(_as_map(maps[::step]))
+            found.append((stages, y, -self.teacher.density.log_prob(y, _as_map(c[::step]))))
         return found
 
     def figure(self) -> float:
@@ -150,3 +171,8 @@ class ConditionLesson(Lesson):
         channels = extractor.descriptor_channels, int(extractor.condition.channels)
         entry = teacher_entry(self.teacher_plan.settings.density, channels)
         return {**super().extra_state(), OF_TEACHER: entry}
+
+
+def _as_map(rows: torch.Tensor) -> torch.Tensor:
+    """(n, channels) -> (1, channels, n, 1, 1)."""
+    return rows.T[None, :, :, None, None]

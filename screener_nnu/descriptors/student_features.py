@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
@@ -12,6 +10,7 @@ from screener_nnu.descriptors.levels import LevelsDescriptor
 from screener_nnu.descriptors.with_filters import DescriptorWithFilters, FiltersOfEqualised
 from screener_nnu.errors import ScreenerError
 from screener_nnu.networks.levels import OUTPUT, stages_of
+from screener_nnu.plans import Shape
 
 
 class StudentFeatures(Descriptor):
@@ -64,7 +63,7 @@ class StudentFeatures(Descriptor):
         return self.pooled(image, (1, 1, 1))
 
     @torch.no_grad()
-    def pooled(self, image: torch.Tensor, pooling: Any) -> torch.Tensor:
+    def pooled(self, image: torch.Tensor, pooling: Shape) -> torch.Tensor:
         """See `Descriptor.pooled`."""
         maps = self.levels.pooled(image, pooling)
         if self.filters is None:

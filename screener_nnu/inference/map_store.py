@@ -54,7 +54,7 @@ def is_current(path: Path, newer_than: float) -> bool:
     try:
         if path.stat().st_mtime < newer_than:
             return False
-        _mapped(path)
+        np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError):  # not there yet, or damaged
         return False
     return True

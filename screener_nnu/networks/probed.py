@@ -56,7 +56,8 @@ class LevelPerceptron(nn.Module):
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Outputs of maps (B, sum of `widths`, ...) that have one resolution already."""
         parts = zip(self.names, maps.split(self.widths, dim=1), strict=True)
-        return self.of_lifted(torch.stack([self.lifts[name](part) for name, part in parts]).sum(0))
+        first, *others = (self.lifts[name](part) for name, part in parts)
+        return self.of_lifted(sum(others, first))
 
 
 class ProbedUNet(LevelPerceptron):
