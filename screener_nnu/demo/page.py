@@ -12,7 +12,7 @@ from screener_nnu.demo.report import CONTROL, SCREENER, MethodRow, Picture, Repo
 from screener_nnu.demo.terminal import broken_command, duration
 
 _EXPLANATIONS = {
-    "student": "one UNet that has learned the teacher's map",
+    "student": "the descriptor's UNet, which has learned to read the condition, and the density",
     "teacher": "descriptor, condition and density",
     CONTROL: "control: a density on networks with their initial weights",
     "hu_deviation": "distance of the HU value to the mean of the body",

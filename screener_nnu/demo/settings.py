@@ -11,7 +11,7 @@ LABELLED = "Dataset902_DemoLesions"
 NORMAL_CASE = "normal_0000"
 _STEPS_PER_EPOCH = 20
 # Steps of a density are short, and each epoch ends with a check on synthetic anomalies.
-_DENSITY_STEPS_PER_EPOCH = 100
+_QUICK_STEPS_PER_EPOCH = 100
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class DemoSize:
     descriptor: int = 220
     condition: int = 180
     density: int = 500
-    distillation: int = 140
+    distillation: int = 600
     epochs: int = 4
     iterations: int = 20
     planning: tuple[str, ...] = ()
@@ -59,7 +59,8 @@ class DemoSize:
 
 def _schedule(stage: str, steps: int) -> dict[str, int]:
     """A stage trains whole epochs; short ones, so that the curves of the page have points."""
-    epoch = _DENSITY_STEPS_PER_EPOCH if stage == "density" else _STEPS_PER_EPOCH
+    quick = stage in ("density", "distillation")
+    epoch = _QUICK_STEPS_PER_EPOCH if quick else _STEPS_PER_EPOCH
     return {
         "steps": steps,
         "steps_per_epoch": min(epoch, steps),

@@ -112,7 +112,7 @@ def _use(model: ModelRef, teacher_plans: str | None, configuration: str) -> str:
     if model.detector == STUDENT:
         source = model.command("finetune").removeprefix("screener_finetune -d ")
         lines.append(f"screener_finetune -d 502 --source {source} -f 0")
-        end = f"\n\nThe student is nnU-Net's network of `{configuration}`, with one output."
+        end = f"\n\nThe student's UNet is nnU-Net's network of `{configuration}`."
     return "\n".join(f"    {line}" for line in lines) + end
 
 
