@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from screener_nnu.errors import ScreenerError
+from screener_nnu.stage_checkpoint import HEAD
 from screener_nnu.trainers.base import ScreenerTrainer
 from screener_nnu.trainers.processes import spawn_processes
 from screener_nnu.trainers.run import _train
@@ -53,9 +54,12 @@ def write_plan(world: Any, *settings: str) -> None:
     (world.preprocessed / "ScreenerPlans.json").write_text(json.dumps(plan))
 
 
-def weights(world: Any, stage: str) -> dict[str, torch.Tensor]:
-    path = world.stage(stage) / "checkpoint_final.pth"
-    return torch.load(path, weights_only=True)["network_weights"]
+def weights(
+    world: Any, stage: str, plans: str = "ScreenerPlans", key: str = "network_weights"
+) -> dict[str, torch.Tensor]:
+    path = world.stage(stage, plans) / "checkpoint_final.pth"
+    found: dict[str, torch.Tensor] = torch.load(path, weights_only=True)[key]
+    return found
 
 
 def train_alone(world: Any, stage: str) -> None:
@@ -82,6 +86,14 @@ def test_two_train_what_one_trains(world: Any, tmp_path: Path) -> None:
     train_alone(alone, "chain")
     for stage in CHAIN:
         assert_close(weights(world, stage), weights(alone, stage), 1e-3)
+    # A student that reads its condition, of one teacher: by two, and by one.
+    reads = "distillation.learns=condition", "distillation.density_plans=ScreenerPlans"
+    options = [word for setting in reads for word in ("-o", setting)]
+    for processes in (2, 1):
+        plans = ["-p", f"Reads{processes}", "--from_plans", "ScreenerPlans"]
+        output_of(world, processes, "distillation", *plans, *options)
+    two, one = (weights(world, "distillation", f"Reads{n}", HEAD) for n in (2, 1))
+    assert_close(two, one, 1e-4)
     # What is fitted in one pass is fitted by the first of them.
     assert "fit:" in output_of(world, 2, "padim")
     assert (world.stage("density", "ScreenerPlans_padim") / "checkpoint_final.pth").is_file()
