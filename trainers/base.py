@@ -219,11 +219,16 @@ class ScreenerTrainer(StageState):
         """Mixed precision for the UNets."""
         return low_precision(self.device, self.settings.low_precision_cpu)
 
+    @property
+    def ranks(self) -> int:
+        """Processes that train together."""
+        return dist.get_world_size() if self.is_ddp else 1
+
     def share_of_rank(self) -> tuple[int, int]:
         """First sample and number of samples of this process in a step."""
         if not self.is_ddp:
             return 0, self.volumes_per_step
-        ranks = dist.get_world_size()
+        ranks = self.ranks
         if self.volumes_per_step % ranks:
             raise ScreenerError(
                 f"{self.volumes_per_step} samples a step cannot be shared by {ranks} devices: "

@@ -12,12 +12,11 @@ import torch
 
 from screener_nnu.checkpoints import write_array
 from screener_nnu.errors import CaseError
-from screener_nnu.inference.map_store import is_current
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.sampling.randomness import numpy_generator
 from screener_nnu.trainers.density_maps import CropSource
 from screener_nnu.trainers.reading import CaseReader, CropSample, Pinnable
-from screener_nnu.trainers.storing import remove_half_maps, store_all
+from screener_nnu.trainers.storing import is_stored, remove_half_maps, store_all
 
 #: Positions that are kept of a scan, of one crop of it.
 KEPT_POSITIONS = 3000
@@ -60,8 +59,12 @@ class RowStore:
         """Makes what is missing or older than its case; a broken case is reported and left out."""
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_half_maps(self.folder)
-        wanted = {name: None for name in names if not self._is_current(name)}
+        missing = [name for name in names if not is_stored(self.cases, name, [self._path(name)])]
+        wanted = dict.fromkeys(missing)
         store_all(wanted, lambda case, _: self._store(case), "positions", "left out")
+
+    def _path(self, case: str) -> Path:
+        return self.folder / f"{case}.npy"
 
     def _store(self, case: str) -> None:
         key = zlib.crc32(case.encode())
@@ -72,14 +75,7 @@ class RowStore:
         count = min(KEPT_POSITIONS, len(joined))
         kept = np.sort(generator.permutation(len(joined))[:count])
         values = joined[torch.from_numpy(kept).to(joined.device)].half().cpu().numpy()
-        write_array(self.folder / f"{case}.npy", values)
-
-    def _is_current(self, case: str) -> bool:
-        try:
-            changed = self.cases.changed(case)
-        except CaseError:
-            return False
-        return is_current(self.folder / f"{case}.npy", changed)
+        write_array(self._path(case), values)
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,7 @@ class DensityTrainer(ScreenerTrainer):
 
     def make_ready(self) -> None:
         """Computes the maps that are kept on disk; those of an earlier run are used again."""
-        ranks = torch.distributed.get_world_size() if self.is_ddp else 1
+        ranks = self.ranks
         trained = self.upstream_identity
         networks = Networks.of(self.plan.dataset, self.plan.name, trained, self.device)
         if isinstance(self.source, ScanSource):

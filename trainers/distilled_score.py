@@ -26,7 +26,7 @@ from screener_nnu.trainers.distillation_reading import (
     DistillationSample,
     TargetFiles,
 )
-from screener_nnu.trainers.lesson import Lesson
+from screener_nnu.trainers.lesson import Lesson, correlation
 from screener_nnu.trainers.rarity_target import RarityTarget
 from screener_nnu.trainers.storing import Networks
 from screener_nnu.trainers.student_images import jittered_hu
@@ -112,7 +112,7 @@ class ScoreLesson(Lesson):
         )
         self.targets = store.files
         wanted = (*self.trainer.scans_to_learn_from(self.settings), *self.settings.split.validation)
-        ranks = torch.distributed.get_world_size() if self.trainer.is_ddp else 1
+        ranks = self.trainer.ranks
         names = list(dict.fromkeys(wanted))[self.trainer.local_rank :: ranks]
         trained = self.trainer.upstream_identity
         networks = Networks.of(self.plan.dataset, self.trainer.teacher_plans, trained, self.device)
@@ -216,7 +216,7 @@ class ScoreLesson(Lesson):
             scores = finest.float()[:, :1]
             inside = sample.body.to(self.device)[None, None] > 0
             pairs.append(torch.stack([scores[inside], targets[:, :1][inside]]))
-        return float(torch.corrcoef(torch.cat(pairs, dim=1).cpu().double())[0, 1])
+        return correlation(pairs)
 
     @property
     def unet(self) -> nn.Module:

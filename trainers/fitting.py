@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from screener_nnu.densities import StandardisedDensity
+from screener_nnu.densities.standardised import as_map
 from screener_nnu.errors import ScreenerError
 from screener_nnu.preprocessing.memory import free_memory
 
@@ -77,7 +78,7 @@ def fit_to_stream(model: StandardisedDensity, scans: Callable[[], Iterable[ScanR
 def _accumulated(model: StandardisedDensity, scans: Iterable[ScanRows]) -> Iterator[ScanRows]:
     """The scans, whose statistics the model has when all are through."""
     for rows in scans:
-        model.accumulate(*(None if m is None else m.T[None, :, :, None, None] for m in rows))  # type: ignore[arg-type]
+        model.accumulate(*(None if m is None else as_map(m) for m in rows))  # type: ignore[arg-type]
         yield rows
     model.finish_statistics()
 

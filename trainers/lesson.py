@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -83,3 +84,8 @@ class Lesson(ABC):
     def extra_state(self) -> dict[str, Any]:
         """More plain values for the checkpoint, which prediction needs."""
         return {"score_statistics": self.score_statistics}
+
+
+def correlation(pairs: Sequence[torch.Tensor]) -> float:
+    """Pearson correlation of pairs of values, (2, n) of each part."""
+    return float(torch.corrcoef(torch.cat(list(pairs), dim=1).cpu().double())[0, 1])

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from screener_nnu.densities.standardised import as_map
 from screener_nnu.descriptors.student_features import StudentFeatures
 from screener_nnu.detectors import TEACHER, ModelRef
 from screener_nnu.errors import CaseError, ScreenerError
@@ -28,7 +29,7 @@ from screener_nnu.trainers.condition_rows import (
     positions_in_body,
 )
 from screener_nnu.trainers.density_maps import CropSource
-from screener_nnu.trainers.lesson import Lesson
+from screener_nnu.trainers.lesson import Lesson, correlation
 
 _VALIDATION_CROPS, _POSITIONS = 12, 2000
 
@@ -95,8 +96,7 @@ class ConditionLesson(Lesson):
     def make_ready(self) -> None:
         """Stores positions of the scans, shared among the processes; stored ones are used again."""
         names = self.trainer.scans_to_learn_from(self.settings)
-        ranks = torch.distributed.get_world_size() if self.trainer.is_ddp else 1
-        self.store.fill(names[self.trainer.local_rank :: ranks])
+        self.store.fill(names[self.trainer.local_rank :: self.trainer.ranks])
         if self.trainer.is_ddp:
             torch.distributed.barrier()
 
@@ -111,14 +111,9 @@ class ConditionLesson(Lesson):
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Mean squared error of the standardised condition."""
         rows = torch.cat([sample.rows.to(self.device) for sample in batch])
-        stages, condition = (_as_map(part) for part in rows.split(self._widths, dim=1))
-        density = self.teacher.density
-        mean, std = (v.view(1, -1, 1, 1, 1) for v in (density.c_mean, density.c_std))
-        return F.mse_loss(self.trainer.network(stages), (condition - mean) / std), {}
-
-    @property
-    def _widths(self) -> list[int]:
-        return [self.store.stages, int(self.teacher.features.condition.channels)]
+        stages, condition = rows[:, : self.store.stages], rows[:, self.store.stages :]
+        wanted = self.teacher.density.standardised_conditions(condition)
+        return F.mse_loss(self.trainer.network(as_map(stages)), as_map(wanted)), {}
 
     @cached_property
     def _validation(self) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
@@ -134,8 +129,8 @@ class ConditionLesson(Lesson):
             except CaseError:
                 continue
             step = -(-len(maps) // _POSITIONS)
-            stages, y = self.features.parted(_as_map(maps[::step]))
-            found.append((stages, y, -self.teacher.density.log_prob(y, _as_map(c[::step]))))
+            stages, y = self.features.parted(as_map(maps[::step]))
+            found.append((stages, y, -self.teacher.density.log_prob(y, as_map(c[::step]))))
         return found
 
     def figure(self) -> float:
@@ -146,7 +141,7 @@ class ConditionLesson(Lesson):
             c = condition_of(head, stages, density.c_mean, density.c_std)
             own = -density.log_prob(y, c)
             pairs.append(torch.stack([own.flatten(), scores.flatten()]))
-        return float(torch.corrcoef(torch.cat(pairs, dim=1).cpu().double())[0, 1])
+        return correlation(pairs)
 
     def weights(self) -> dict[str, dict[str, torch.Tensor]]:
         """Of the UNet, the head and the density: the student needs no other file."""
@@ -171,8 +166,3 @@ class ConditionLesson(Lesson):
         channels = extractor.descriptor_channels, int(extractor.condition.channels)
         entry = teacher_entry(self.teacher_plan.settings.density, channels)
         return {**super().extra_state(), OF_TEACHER: entry}
-
-
-def _as_map(rows: torch.Tensor) -> torch.Tensor:
-    """(n, channels) -> (1, channels, n, 1, 1)."""
-    return rows.T[None, :, :, None, None]

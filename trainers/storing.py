@@ -16,7 +16,7 @@ from screener_nnu.detectors import TEACHER, ModelRef
 from screener_nnu.devices import asked_of_workers, choose_device
 from screener_nnu.errors import CaseError
 from screener_nnu.files import OLD_SECONDS, remove_half_written
-from screener_nnu.inference.map_store import MapStore, maps_folder
+from screener_nnu.inference.map_store import MapStore, is_current, maps_folder
 from screener_nnu.inference.models import load_features
 from screener_nnu.inference.volume import images_of
 from screener_nnu.paths import cases_folder, plan_file
@@ -92,6 +92,15 @@ def _attempt(store: Store[Item], case: str, item: Item) -> CaseError | str | Non
     except CaseError as error:
         return error
     return None
+
+
+def is_stored(cases: CaseFolder, case: str, paths: Iterable[Path]) -> bool:
+    """Whether arrays of a case are there, whole, and not of before it was prepared."""
+    try:
+        changed = cases.changed(case)
+    except CaseError:
+        return False
+    return all(is_current(path, changed) for path in paths)
 
 
 def remove_half_maps(*folders: Path | None) -> None:

@@ -9,15 +9,20 @@ from pathlib import Path
 import torch
 
 from screener_nnu.checkpoints import write_array
-from screener_nnu.errors import CaseError
-from screener_nnu.inference.map_store import MapStore, is_current, maps_folder
+from screener_nnu.inference.map_store import MapStore, maps_folder
 from screener_nnu.inference.volume import images_of
 from screener_nnu.plans import Plan
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.scoring.teacher import Teacher
 from screener_nnu.trainers.distillation_reading import TargetFiles
 from screener_nnu.trainers.score_statistics import case_scores
-from screener_nnu.trainers.storing import Networks, remove_half_maps, scores_elsewhere, store_all
+from screener_nnu.trainers.storing import (
+    Networks,
+    is_stored,
+    remove_half_maps,
+    scores_elsewhere,
+    store_all,
+)
 
 
 class TeacherTargets:
@@ -84,11 +89,7 @@ class TeacherTargets:
         return case_scores(self.teacher, self.store, self.cases, case)[0]
 
     def _is_current(self, case: str) -> bool:
-        try:
-            changed = self.cases.changed(case)
-        except CaseError:
-            return False
         files = [self.files.scores / f"{case}.npy"]
         if self.files.maps is not None:
             files.append(self.files.maps.y_folder / f"{case}.npy")
-        return all(is_current(path, changed) for path in files)
+        return is_stored(self.cases, case, files)

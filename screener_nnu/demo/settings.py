@@ -10,7 +10,7 @@ PRETRAINING = "Dataset901_DemoCT"
 LABELLED = "Dataset902_DemoLesions"
 NORMAL_CASE = "normal_0000"
 _STEPS_PER_EPOCH = 20
-# Steps of a density are short, and each epoch ends with a check on synthetic anomalies.
+# Steps of a density, and of a student's head, are short; each epoch ends with a figure that is not.
 _QUICK_STEPS_PER_EPOCH = 100
 
 

@@ -167,7 +167,9 @@ class StandardisedDensity(nn.Module):
             ScreenerError: see `FittedDensity.fit`.
         """
         assert isinstance(self.density, FittedDensity)
-        self.density.fit(self._rows(y), None if c is None else self._conditions(c), generator)
+        self.density.fit(
+            self._rows(y), None if c is None else self.standardised_conditions(c), generator
+        )
 
     @property
     def streams(self) -> bool:
@@ -181,12 +183,12 @@ class StandardisedDensity(nn.Module):
     def begin(self, c: Tensor | None) -> None:
         """Begins a fit part by part, see `StreamedDensity`; `c` as the network gives it."""
         assert isinstance(self.density, StreamedDensity)
-        self.density.begin(None if c is None else self._conditions(c))
+        self.density.begin(None if c is None else self.standardised_conditions(c))
 
     def add(self, y: Tensor, c: Tensor | None) -> None:
         """Adds a part of the rows (N, d) and (N, d_cond), as `fit` takes them."""
         assert isinstance(self.density, StreamedDensity)
-        self.density.add(self._rows(y), None if c is None else self._conditions(c))
+        self.density.add(self._rows(y), None if c is None else self.standardised_conditions(c))
 
     def finish(self) -> None:
         """Computes the state of the density from what was added."""
@@ -213,11 +215,12 @@ class StandardisedDensity(nn.Module):
         """Scores of scans together by their mean descriptors (n, d), see `ConditionalDensity`."""
         return self.density.cohort_scores(self._rows(vectors), names, **changes)
 
-    def _conditions(self, rows: Tensor) -> Tensor:
-        return _as_rows(_scale(_as_map(rows), self.c_mean, self.c_std))
+    def standardised_conditions(self, rows: Tensor) -> Tensor:
+        """Conditions (N, d_cond) as the density sees them, of rows as the network gives them."""
+        return _as_rows(_scale(as_map(rows), self.c_mean, self.c_std))
 
     def _rows(self, vectors: Tensor) -> Tensor:
-        return _as_rows(self._standardised(_as_map(vectors), None, False, None)[0])
+        return _as_rows(self._standardised(as_map(vectors), None, False, None)[0])
 
     def _standardised(
         self, y: Tensor, c: Tensor | None, noisy: bool, generator: NoiseSource
@@ -232,7 +235,7 @@ class StandardisedDensity(nn.Module):
         return y, c
 
 
-def _as_map(rows: Tensor) -> Tensor:
+def as_map(rows: Tensor) -> Tensor:
     """(N, k) -> (1, k, N, 1, 1)."""
     return rows.T[None, :, :, None, None]
 

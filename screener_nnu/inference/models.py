@@ -16,7 +16,7 @@ from screener_nnu.descriptors.image_encoder import ImageEncoder, build_image_enc
 from screener_nnu.detectors import ModelRef
 from screener_nnu.detectors.base import LoadedDetector
 from screener_nnu.errors import ScreenerError
-from screener_nnu.inference.reading_student import StudentParts
+from screener_nnu.inference.reading_student import StudentParts, read_entry
 from screener_nnu.networks.unet import build_unet
 from screener_nnu.plans import Plan, ScreenerSettings
 from screener_nnu.scoring.reading_student import ReadingStudent
@@ -186,7 +186,7 @@ def _reading_student(
     if lacks:
         raise file.refusal(f"it lacks {lacks[0]}, which a student that reads its condition has")
     try:
-        parts = StudentParts(plan, checkpoint[OF_TEACHER])
+        parts = StudentParts(plan, *read_entry(checkpoint[OF_TEACHER]))
     except ScreenerError as error:
         raise file.refusal(str(error)) from error
     weights = checkpoint[HEAD], checkpoint[DENSITY]

@@ -36,20 +36,15 @@ class StudentParts:
 
     Args:
         plan: of the student.
-        entry: see `teacher_entry`.
+        settings: of the density.
+        channels: of descriptor and condition, see `read_entry`.
 
     Attributes:
         unet, filters, head: of the student; no filters where its teacher has none.
-        settings: of the density.
-        channels: of descriptor and condition.
-
-    Raises:
-        ScreenerError: the entry is none of ours.
     """
 
-    def __init__(self, plan: Plan, entry: Any) -> None:
+    def __init__(self, plan: Plan, settings: DensitySettings, channels: list[int]) -> None:
         """Builds UNet and head; `density` builds the rest."""
-        settings, channels = read_entry(entry)
         self.settings, self.channels = settings, channels
         self.filters = None
         if settings.descriptor == WITH_FILTERS:
@@ -75,7 +70,7 @@ class StudentParts:
         return ReadingStudent(self.features, self.head, density, pooling, bfloat16)  # type: ignore[arg-type]
 
 
-def read_entry(entry: Any) -> tuple[DensitySettings, tuple[int, int]]:
+def read_entry(entry: Any) -> tuple[DensitySettings, list[int]]:
     """Settings and channels of `teacher_entry`.
 
     Raises:
@@ -89,4 +84,4 @@ def read_entry(entry: Any) -> tuple[DensitySettings, tuple[int, int]]:
     settings: DensitySettings = parse(DensitySettings, entry["density"], "teacher.density")
     if settings.descriptor not in (DENSE, WITH_FILTERS):
         raise ScreenerError(f"no student has the descriptor '{settings.descriptor}'")
-    return settings, (channels[0], channels[1])
+    return settings, channels

@@ -170,7 +170,7 @@ def _networks(checkpoint: Mapping[str, Any], stage: str) -> dict[str, dict[str, 
     _check_channels(channels)
     # Names and shapes alone.
     with torch.device("meta"):
-        parts = StudentParts(plan, checkpoint[OF_TEACHER])
+        parts = StudentParts(plan, settings, channels)
     density = _density(checkpoint[DENSITY], channels, settings)
     made = {"network_weights": parts.unet, HEAD: parts.head, DENSITY: density}
     return {key: network.state_dict() for key, network in made.items()}
@@ -215,7 +215,6 @@ def _held(weights: Mapping[str, Any]) -> int:
 
 def _check_channels(channels: Any) -> None:
     """Refuses what are no widths of descriptor and condition."""
-    channels = list(channels) if isinstance(channels, tuple) else channels
     plain = isinstance(channels, list) and [type(n) for n in channels] == [int, int]
     if not plain or not (1 < channels[0] <= _MAX_CHANNELS and 0 <= channels[1] <= _MAX_CHANNELS):
         raise ScreenerError(f"its density has the channels {channels!r}")
