@@ -131,6 +131,12 @@ class ConditionLesson(Lesson):
             step = -(-len(maps) // _POSITIONS)
             stages, y = self.features.parted(as_map(maps[::step]))
             found.append((stages, y, -self.teacher.density.log_prob(y, as_map(c[::step]))))
+        if not found:
+            raise ScreenerError(
+                f"none of {_VALIDATION_CROPS} crops of validation scans ({', '.join(names)}) holds "
+                "body, so that nothing tells how well the student learns: plan with other scans to "
+                "validate on, or with a larger density.crop_size"
+            )
         return found
 
     def figure(self) -> float:

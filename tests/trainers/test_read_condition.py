@@ -12,7 +12,7 @@ from torch import nn
 from screener_nnu.calibration.store import model_identity
 from screener_nnu.descriptors.student_features import StudentFeatures
 from screener_nnu.detectors import ModelRef
-from screener_nnu.errors import ScreenerError
+from screener_nnu.errors import CaseError, ScreenerError
 from screener_nnu.finetuning.checkpoint import load_weights
 from screener_nnu.networks.unet import build_unet
 from screener_nnu.scoring.reading_student import ReadingStudent
@@ -171,3 +171,15 @@ def test_what_has_nothing_to_read_is_refused(trained: Any) -> None:
     trained.train("density", "-p", "Levels", *words(*levels))
     with pytest.raises(ScreenerError, match="LevelsDescriptor: set distillation.learns=score"):
         trained.trainer("distillation", READS, plans="Levels")
+
+
+def test_crops_of_air_tell_nothing(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nothing can be measured on is said, and no figure is made up."""
+    trainer = trained.trainer("distillation", READS)
+
+    def of_air(source: Any, sample: Any) -> Any:
+        raise CaseError(sample.case, "air")
+
+    monkeypatch.setattr("screener_nnu.trainers.read_condition.positions_in_body", of_air)
+    with pytest.raises(ScreenerError, match="none of 12 crops.*holds body.*density.crop_size"):
+        trainer.validation_figure()
