@@ -133,6 +133,18 @@ class Descriptor(nn.Module, ABC):
         super()._load_from_state_dict(state, prefix, *rest)
 
 
+class CellDescriptor(Descriptor):
+    """A descriptor that pools as it goes; the map of voxels is that of cells of one voxel."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """See `Descriptor`."""
+        return self.pooled(image, (1, 1, 1))
+
+    @abstractmethod
+    def pooled(self, image: torch.Tensor, pooling: Shape) -> torch.Tensor:
+        """See `Descriptor`; the map of all voxels is not made."""
+
+
 def freeze(network: nn.Module) -> nn.Module:
     """Puts a network into evaluation mode and turns its gradients off."""
     return network.requires_grad_(False).eval()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from screener_nnu.descriptors.base import EQUALISED, HU, Descriptor
+from screener_nnu.descriptors.base import EQUALISED, HU, CellDescriptor
 from screener_nnu.descriptors.cells import average_cells, padded_to
 from screener_nnu.descriptors.kept_channels import draw_channels
 from screener_nnu.descriptors.network_card import DTYPES, card_path, read_card
@@ -37,7 +37,7 @@ class FileSettings:
     seed: CountOrNone = 0
 
 
-class FileDescriptor(Descriptor):
+class FileDescriptor(CellDescriptor):
     """A network from a TorchScript (`.pt`), exported (`.pt2`) or ONNX file.
 
     What it expects stands in a JSON beside it, see `NetworkCard`. Both are checked, and the network
@@ -88,10 +88,6 @@ class FileDescriptor(Descriptor):
             self._try()
         except ScreenerError as error:
             raise ScreenerError(f"{path} and {card_path(path).name}: {error}") from error
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """The map (B, channels, D, H, W) of images (B, 1, D, H, W); see `reads`."""
-        return self.pooled(image, (1, 1, 1))
 
     @torch.no_grad()
     def pooled(self, image: torch.Tensor, pooling: Shape) -> torch.Tensor:

@@ -10,7 +10,7 @@ from typing import Annotated
 import torch
 
 from screener_nnu.descriptors.backbone import HEAD, LEVELS, Backbone, load_backbone
-from screener_nnu.descriptors.base import Descriptor
+from screener_nnu.descriptors.base import CellDescriptor
 from screener_nnu.descriptors.cells import padded_to
 from screener_nnu.descriptors.kept_channels import draw_channels, of_each_map
 from screener_nnu.descriptors.slices import pooled_slices
@@ -45,7 +45,7 @@ class ImageNetSettings:
     maps: Annotated[str, OneOf(LEVELS, HEAD)] = LEVELS
 
 
-class SliceFeatures(Descriptor):
+class SliceFeatures(CellDescriptor):
     """Slice by slice through a frozen two-dimensional network: its maps, concatenated.
 
     The colours that the network sees are a slice and its two neighbours, of a colour picture its
@@ -86,10 +86,6 @@ class SliceFeatures(Descriptor):
         self.register_buffer("kept", kept)
         self.register_buffer("mean", torch.tensor(backbone.mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(backbone.std).view(3, 1, 1))
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """The map (B, channels, D, H, W) of equalised images (B, C, D, H, W)."""
-        return self.pooled(image, (1, 1, 1))
 
     @torch.no_grad()
     def pooled(self, image: torch.Tensor, pooling: Shape) -> torch.Tensor:

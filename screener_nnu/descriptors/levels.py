@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from screener_nnu.descriptors.base import Descriptor, freeze
+from screener_nnu.descriptors.base import CellDescriptor, freeze
 from screener_nnu.descriptors.cells import average_cells, padded_to
 from screener_nnu.descriptors.kept_channels import draw_channels, of_each_map
 from screener_nnu.errors import ScreenerError
@@ -34,7 +34,7 @@ class LevelsSettings:
     seed: CountOrNone = 0
 
 
-class LevelsDescriptor(Descriptor):
+class LevelsDescriptor(CellDescriptor):
     """Stages of a UNet of nnU-Net, concatenated.
 
     `encoder_0` is the encoder's stage at input resolution, `encoder_1` the next coarser one, and so
@@ -82,10 +82,6 @@ class LevelsDescriptor(Descriptor):
         self._widths, self._some = widths, len(kept) < sum(widths)
         self._strides = {name: known[name].stride for name in levels}
         self.register_buffer("kept", kept)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """The map (B, channels, D, H, W) of equalised images (B, C, D, H, W)."""
-        return self.pooled(image, (1, 1, 1))
 
     @torch.no_grad()
     def pooled(self, image: torch.Tensor, pooling: Shape) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from screener_nnu.descriptors.base import Descriptor
+from screener_nnu.descriptors.base import CellDescriptor, Descriptor
 from screener_nnu.descriptors.levels import LevelsDescriptor
 from screener_nnu.descriptors.with_filters import DescriptorWithFilters, FiltersOfEqualised
 from screener_nnu.errors import ScreenerError
@@ -13,7 +13,7 @@ from screener_nnu.networks.levels import OUTPUT, stages_of
 from screener_nnu.plans import Shape
 
 
-class StudentFeatures(Descriptor):
+class StudentFeatures(CellDescriptor):
     """The maps of all stages of a UNet, then the channels of the descriptor, in one pass.
 
     Args:
@@ -57,10 +57,6 @@ class StudentFeatures(Descriptor):
     def described(self) -> int:
         """Channels of the descriptor."""
         return self.channels - sum(self.stages.values())
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """The map (B, channels, D, H, W) of equalised images (B, C, D, H, W)."""
-        return self.pooled(image, (1, 1, 1))
 
     @torch.no_grad()
     def pooled(self, image: torch.Tensor, pooling: Shape) -> torch.Tensor:

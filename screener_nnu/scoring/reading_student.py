@@ -7,7 +7,7 @@ from torch import nn
 
 from screener_nnu.conditions.positional import NoCondition
 from screener_nnu.densities.standardised import StandardisedDensity
-from screener_nnu.descriptors.base import Descriptor
+from screener_nnu.descriptors.base import CellDescriptor
 from screener_nnu.descriptors.student_features import StudentFeatures
 from screener_nnu.networks.probed import LevelPerceptron
 from screener_nnu.networks.unet import in_full_precision
@@ -47,7 +47,7 @@ class ReadingStudent(Teacher):
         return -self.density.log_prob(self.features.descriptor.pooled(image, self.cell))  # type: ignore[operator]
 
 
-class _DescriptorAndCondition(Descriptor):
+class _DescriptorAndCondition(CellDescriptor):
     """Channels of y, and behind them those of c."""
 
     c_mean: torch.Tensor
@@ -62,10 +62,6 @@ class _DescriptorAndCondition(Descriptor):
         # Of the density, and here once more: maps that are stored are found by a hash of these.
         self.register_buffer("c_mean", density.c_mean.clone())
         self.register_buffer("c_std", density.c_std.clone())
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """The map (B, channels, D, H, W) of equalised images (B, C, D, H, W)."""
-        return self.pooled(image, (1, 1, 1))
 
     @torch.no_grad()
     def pooled(self, image: torch.Tensor, pooling: Shape) -> torch.Tensor:
