@@ -13,13 +13,12 @@ from torch.optim.swa_utils import AveragedModel
 
 from screener_nnu.finetuning.checkpoint import SEGMENTATION_HEADS, unwrap
 from screener_nnu.finetuning.settings import FineTuningSettings
-from screener_nnu.trainers.stock_named import StockNamedTrainer
+from screener_nnu.trainers.stock_named import SteppedTrainer, risen_and_fallen
 
 HEADS, DECODER, ENCODER = "heads", "decoder", "encoder"
-_POWER = 0.9
 
 
-class FineTuningTrainer(StockNamedTrainer):
+class FineTuningTrainer(SteppedTrainer):
     """Warm-up, lower rates for transferred layers, freezing, averaging; see `FineTuningSettings`.
 
     Whether weights were transferred is seen by comparing the network with its random start, so that
@@ -44,7 +43,6 @@ class FineTuningTrainer(StockNamedTrainer):
         self.weight_decay = self.fine_tuning.weight_decay
         self.transferred = False
         self._random: dict[str, torch.Tensor] = {}
-        self._step_of_epoch = 0
         self._average: AveragedModel | None = None
 
     def initialize(self) -> None:
@@ -88,18 +86,6 @@ class FineTuningTrainer(StockNamedTrainer):
             for name, value in network.named_parameters():
                 if part_of(name) == DECODER:
                     value.copy_(self._random[name])
-
-    def on_train_epoch_start(self) -> None:
-        """The learning rate changes with each iteration from here on."""
-        super().on_train_epoch_start()
-        self._step_of_epoch = 0
-
-    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """One iteration of nnU-Net with the learning rates of this step."""
-        step = self.current_epoch * self.num_iterations_per_epoch + self._step_of_epoch
-        self.lr_scheduler.set_step(step)
-        self._step_of_epoch += 1
-        return super().train_step(batch)
 
     def on_epoch_end(self) -> None:
         """Adds weights of one of the last epochs to their mean, before a checkpoint is written."""
@@ -183,8 +169,7 @@ def part_learning_rate(settings: FineTuningSettings, part: str, step: int, total
     if step < begin:
         return 0.0
     warm = round(settings.warmup * total)
-    rise = min(1.0, (step - begin + 1) / (warm + 1))
-    return settings.learning_rate * factors[part] * rise * (1 - step / total) ** _POWER
+    return settings.learning_rate * factors[part] * risen_and_fallen(step, total, warm, begin)
 
 
 def part_of(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -42,10 +42,12 @@ class ProbeTrainer(StockNamedTrainer):
 
     dataset_class: Any
 
+    settings_class: ClassVar[type[ProbeSettings]] = ProbeSettings
+
     @cached_property
     def probe(self) -> ProbeSettings:
         """Settings, which the plan holds."""
-        return ProbeSettings.of_plan(self.plans_manager.plans)
+        return self.settings_class.of_plan(self.plans_manager.plans)
 
     def initialize(self) -> None:
         """Builds the network, which has one output."""
@@ -77,12 +79,16 @@ class ProbeTrainer(StockNamedTrainer):
         if not self.was_initialized:
             self.initialize()
         self._write_descriptions()
+        self.fit()
+        self.save_checkpoint(str(Path(self.output_folder) / "checkpoint_final.pth"))
+
+    def fit(self) -> None:
+        """Draws voxels and fits the head."""
         network = self.probed.eval()
         voxels, exclusive = self._voxels(network), not self.label_manager.has_regions
         seed = int(torch.randint(1 << 31, (1,)))
         self.print_to_log_file(f"fitting the head on {len(voxels.features)} voxels")
         network.set_head(*fit_head(voxels, self.probe, exclusive, seed))
-        self.save_checkpoint(str(Path(self.output_folder) / "checkpoint_final.pth"))
 
     def went_astray(self, reason: str) -> str:
         """What is said of weights that are no numbers."""

@@ -12,6 +12,8 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.finetuning.checkpoint import STOCK_TRAINER, read_checkpoint, unwrap
 from screener_nnu.stage_checkpoint import check_finite
 
+_POWER = 0.9
+
 
 class StockNamedTrainer(nnUNetTrainer):
     """Writes checkpoints that stock nnU-Net predicts with; what trains them stays with us."""
@@ -57,3 +59,40 @@ class StockNamedTrainer(nnUNetTrainer):
 
     def take_up(self, checkpoint: dict[str, Any]) -> None:
         """Reads what `more_values` has added."""
+
+
+class SteppedTrainer(StockNamedTrainer):
+    """Learning rates change with each iteration, not with each epoch.
+
+    Its schedule has `set_step(step)`, which sets those of an iteration, counted from the start of
+    the training, and no state, so that a resumed training needs none.
+    """
+
+    _step_of_epoch = 0
+
+    def on_train_epoch_start(self) -> None:
+        """Counts the iterations of the epoch."""
+        super().on_train_epoch_start()
+        self._step_of_epoch = 0
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """One iteration of nnU-Net with the learning rates of this step."""
+        step = self.current_epoch * self.num_iterations_per_epoch + self._step_of_epoch
+        self.lr_scheduler.set_step(step)
+        self._step_of_epoch += 1
+        return super().train_step(batch)
+
+
+def risen_and_fallen(step: int, total: int, warm: int, begin: int = 0) -> float:
+    """Factor on a learning rate: nnU-Net's polynomial decay, after a rise over `warm` iterations.
+
+    Args:
+        step, total: iteration, from 0 on, and number of iterations.
+        warm: iterations of the rise.
+        begin: iteration that it begins at.
+
+    Example:
+        >>> [round(risen_and_fallen(step, 10, 1), 3) for step in (0, 1, 9)]
+        [0.5, 0.91, 0.126]
+    """
+    return min(1.0, (step - begin + 1) / (warm + 1)) * (1 - step / total) ** _POWER

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 FINE_TUNING_TRAINER, PROBE_TRAINER = "FineTuningTrainer", "ProbeTrainer"
+PROBE_TUNING_TRAINER = "ProbeTuningTrainer"
 # Of a plan that was moved into a labelled dataset: where it comes from, and these settings.
 PROVENANCE = "screener_finetuning"
 #: How nnU-Net finds the network of a probe.
@@ -194,9 +195,37 @@ class ProbeSettings(TrainerSettings):
         return {**planned, "network_class_name": PROBED_UNET, "arch_kwargs": arguments}
 
 
+@dataclass(frozen=True)
+class ProbeTuningSettings(ProbeSettings):
+    """A probe whose network and head are then trained on together, see `ProbeTuningTrainer`.
+
+    Attributes:
+        tuning_rate: learning rate of SGD; polynomial decay, as nnU-Net.
+        tuning_warmup: part of the training over which it rises from 0.
+    """
+
+    trainer: ClassVar[str] = PROBE_TUNING_TRAINER
+    word: ClassVar[str] = "lpft"
+
+    tuning_rate: float = 1e-3
+    tuning_warmup: float = 0.05
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be trained with.
+
+        Raises:
+            ScreenerError: a number is out of its range.
+        """
+        super().__post_init__()
+        if not 0 < self.tuning_rate < math.inf:
+            raise ScreenerError("tuning_rate must be above 0")
+        if not 0 <= self.tuning_warmup < 1:
+            raise ScreenerError("tuning_warmup is a part of the training: from 0 on, and below 1")
+
+
 #: Settings by the word that asks for their trainer.
 SETTINGS: dict[str, type[TrainerSettings]] = {
-    one.word: one for one in (FineTuningSettings, ProbeSettings)
+    one.word: one for one in (FineTuningSettings, ProbeSettings, ProbeTuningSettings)
 }
 
 

@@ -16,6 +16,7 @@ import torch
 from screener_nnu.commands._finetuning import require_writable
 from screener_nnu.commands.finetune import build_parser, main
 from screener_nnu.errors import ScreenerError
+from screener_nnu.finetuning.settings import SETTINGS
 
 _made = runpy.run_path(str(Path(__file__).parents[1] / "finetuning" / "conftest.py"))
 _kinds = runpy.run_path(str(Path(__file__).parents[1] / "finetuning" / "other_kinds.py"))
@@ -263,6 +264,23 @@ def test_a_probe_segments_what_its_frozen_network_shows(world: Any, tmp_path: Pa
     assert label.shape == (30, 32, 34) and label.any()
 
 
+@pytest.mark.slow
+def test_a_probe_is_trained_on_with_its_network(world: Any, tmp_path: Path) -> None:
+    """What the head found is not lost, the network moves, and stock nnU-Net predicts with both."""
+    settings = ("--epochs", "2", "--iterations", "3", "-o", "patches=24", "-o", "steps=400")
+    plans, fold = _probed(world, *settings, word="lpft")
+    summary = json.loads((fold / "validation" / "summary.json").read_text())
+    assert summary["foreground_mean"]["Dice"] > 0.3  # six iterations from random heads have 0
+    saved = torch.load(fold / "checkpoint_final.pth", weights_only=False)["network_weights"]
+    student = torch.load(world.student, weights_only=False)["network_weights"]
+    first = next(n for n in student if n.endswith("conv.weight"))
+    change = (saved[f"unet.{first}"] - student[first]).abs().max()
+    assert 0 < change < 0.5 * student[first].abs().max()
+    names = {"start": plans.removeprefix("Screener901_"), "trainer": "-tr ProbeTuningTrainer"}
+    label = _stock_prediction(world, tmp_path, "0", without_us=False, **names)
+    assert label.shape == (30, 32, 34) and label.any()
+
+
 @pytest.mark.long
 @pytest.mark.slow
 def test_a_killed_validation_of_a_probe_is_made_up_for(world: Any) -> None:
@@ -275,12 +293,13 @@ def test_a_killed_validation_of_a_probe_is_made_up_for(world: Any) -> None:
     assert (fold / "checkpoint_final.pth").stat().st_mtime_ns == before  # not fitted again
 
 
-def _probed(world: Any, *settings: str) -> tuple[str, Path]:
+def _probed(world: Any, *settings: str, word: str = "probe") -> tuple[str, Path]:
     """Plan and fold of a probe that the command has fitted."""
-    done = finetune(world, "-f", "0", "--init", "student:probe", *settings)
+    done = finetune(world, "-f", "0", "--init", f"student:{word}", *settings)
     assert done.returncode == 0, done.stdout + done.stderr
-    plans = next(p.stem for p in world.preprocessed.glob("Screener901_student-probe-*.json"))
-    return plans, world.results / f"ProbeTrainer__{plans}__3d_fullres" / "fold_0"
+    plans = next(p.stem for p in world.preprocessed.glob(f"Screener901_student-{word}-*.json"))
+    trainer = SETTINGS[word].trainer
+    return plans, world.results / f"{trainer}__{plans}__3d_fullres" / "fold_0"
 
 
 @pytest.mark.long

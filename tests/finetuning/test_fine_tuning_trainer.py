@@ -12,19 +12,21 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from screener_nnu.errors import ScreenerError
+from screener_nnu.finetuning.checkpoint import read_checkpoint
 from screener_nnu.finetuning.plan import read_source_plan, target_plan, write_target_plan
 from screener_nnu.finetuning.settings import FINE_TUNING_TRAINER, FineTuningSettings
 from screener_nnu.finetuning.starts import make_start
 from screener_nnu.finetuning.training import FineTuningRun, make_trainer
 from screener_nnu.trainers.finetuning import part_learning_rate, part_of
+from screener_nnu.trainers.probe_tuning import ProbeTuningTrainer
 
 SOURCE, TARGET = "Dataset901_Trunk", "Dataset502_Lesions"
 EPOCHS, ITERATIONS = 4, 5
 
 
-def tuned_run(world: Any, *settings: str) -> FineTuningRun:
+def tuned_run(world: Any, *settings: str, word: str = "tuned") -> FineTuningRun:
     """A run whose plan is there; the trainer is built, so cases need only a file's ending."""
-    start = make_start("student", world.student, "tuned", settings)
+    start = make_start("student", world.student, word, settings)
     source = read_source_plan(SOURCE, "ScreenerPlans")
     plan = target_plan(
         source,
@@ -208,6 +210,41 @@ def test_weights_of_the_last_epochs_are_averaged(
         assert torch.equal(saved["network_weights"][name], value)
     assert not moved(weights_of(trainer), weights_of(resumed))
     assert moved(weights_of(trainer), seen[-1])
+
+
+def test_a_fitted_head_and_its_network_are_trained_on_together(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LP-FT: the head is fitted first, once; all learn then, at a rate that rises and falls."""
+    fitted: list[Any] = []
+    monkeypatch.setattr(ProbeTuningTrainer, "fit", lambda trainer: fitted.append(trainer))
+    monkeypatch.setattr(nnUNetTrainer, "run_training", lambda trainer: None)
+    run = tuned_run(world, "tuning_rate=0.004", "tuning_warmup=0.1", word="lpft")
+    trainer = make_trainer(run, "cpu", resume=False)
+    trainer.run_training()
+    assert fitted == [trainer]
+    student = read_checkpoint(world.student)["network_weights"]
+    before = weights_of(trainer)
+    kept = [n for n in student if ".seg_layers." not in n and f"unet.{n}" in before]
+    assert kept and all(torch.equal(before[f"unet.{n}"], student[n]) for n in kept)
+    data = torch.randn(2, 1, 16, 16, 16, generator=torch.Generator().manual_seed(5))
+    batch = {"data": data, "target": (data > 0.5).float()}
+    rates = []
+    for _ in range(ITERATIONS):
+        trainer.train_step(batch)
+        rates.append({group["lr"] for group in trainer.optimizer.param_groups})
+    total = EPOCHS * ITERATIONS
+    rise = [min(1, (i + 1) / 3) * 0.004 * (1 - i / total) ** 0.9 for i in range(ITERATIONS)]
+    assert [len(r) for r in rates] == [1] * ITERATIONS
+    np.testing.assert_allclose([r.pop() for r in rates], rise)
+    # The UNet's own output is passed by.
+    still = {n for n, value in weights_of(trainer).items() if torch.equal(value, before[n])}
+    assert all(".seg_layers." in n or n.endswith("conv.bias") for n in still)
+    trainer.save_checkpoint(str(run.folder / "checkpoint_latest.pth"))
+    resumed = make_trainer(run, "cpu", resume=True)
+    resumed.run_training()
+    assert fitted == [trainer] and resumed.current_epoch == 1
+    assert not moved(weights_of(trainer), weights_of(resumed))
 
 
 def test_weights_that_are_no_numbers_are_not_written(world: Any) -> None:
