@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -27,11 +27,23 @@ class ProbeTuningTrainer(SteppedTrainer, ProbeTrainer):
 
     settings_class = ProbeTuningSettings
 
+    @property
+    def tuning(self) -> ProbeTuningSettings:
+        """Settings, which the plan holds."""
+        return cast(ProbeTuningSettings, self.probe)
+
     def initialize(self) -> None:
         """Builds the network, all of which learns in the end."""
-        self.initial_lr = cast(ProbeTuningSettings, self.probe).tuning_rate
+        self.initial_lr = self.tuning.tuning_rate
         super().initialize()
         self.probed.requires_grad_(True)
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:  # noqa: N802 - nnU-Net's
+        """nnU-Net's augmentation, mirrored only if the settings say so."""
+        *others, axes = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        if not self.tuning.mirroring:
+            axes = self.inference_allowed_mirroring_axes = None
+        return *others, axes
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, TuningSchedule]:
         """nnU-Net's SGD, at a rate that rises first."""
@@ -73,7 +85,7 @@ class TuningSchedule:
 
     def set_step(self, step: int) -> None:
         """The learning rate of an iteration, counted from the start of the training."""
-        settings = cast(ProbeTuningSettings, self.trainer.probe)
+        settings = self.trainer.tuning
         total = self.trainer.num_epochs * self.trainer.num_iterations_per_epoch
         factor = risen_and_fallen(step, total, round(settings.tuning_warmup * total))
         for group in self.optimiser.param_groups:

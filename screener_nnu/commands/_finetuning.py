@@ -92,7 +92,7 @@ def fine_tuning_settings(add: Callable[..., Any]) -> None:
         default=[],
         metavar="KEY=VALUE",
         help="a setting of FineTuningTrainer (starts with :tuned), for instance "
-        "encoder_factor=0.1, or of ProbeTrainer (with :probe), for instance hidden=128",
+        "encoder_factor=0.1, or of ProbeTrainer (with :probe, or :lpft), for instance hidden=128",
     )
 
 
@@ -109,8 +109,8 @@ def check_settings_used(starts: Iterable[Start], settings: Sequence[str]) -> Non
         key = word.partition("=")[0]
         if not trainers:
             raise ScreenerError(
-                f"-o {word} is a setting of FineTuningTrainer or ProbeTrainer, which no start asks "
-                "for: write --init student:tuned or student:probe, or leave -o out"
+                f"-o {word} is a setting of trainers that no start asks for: write --init "
+                "student:tuned, student:probe or student:lpft, or leave -o out"
             )
         if key not in known:
             listed = "; ".join(f"{name}: {', '.join(keys)}" for name, keys in trainers.items())

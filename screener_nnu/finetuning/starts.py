@@ -71,11 +71,12 @@ def find_start(
             pre-training), `shuffled` (the student with the values of each tensor in a random order:
             a control), a method of `screener_nnu.starts` (trained under a plan of its own), `start`
             (the stage of that name of the plan itself), or the path of a checkpoint; with `:tuned`
-            at the end it is trained by `FineTuningTrainer`, with `:probe` by `ProbeTrainer`.
+            at the end it is trained by `FineTuningTrainer`, with `:probe` by `ProbeTrainer`, with
+            `:lpft` by `ProbeTuningTrainer`.
         source: pre-trained dataset.
         plans_name: its plan.
         plan: the same, read.
-        settings: `key=value` of these trainers; those of the other one are passed over.
+        settings: `key=value` of these trainers; those of the others are passed over.
 
     Raises:
         ScreenerError: the stage has not been trained, or of another network than the plan's UNet; a
