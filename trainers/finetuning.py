@@ -45,6 +45,11 @@ class FineTuningTrainer(SteppedTrainer):
         self._random: dict[str, torch.Tensor] = {}
         self._average: AveragedModel | None = None
 
+    @property
+    def mirrors(self) -> bool:
+        """As the settings say."""
+        return self.fine_tuning.mirroring
+
     def initialize(self) -> None:
         """Builds the network, and remembers its random weights."""
         super().initialize()

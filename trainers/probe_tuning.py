@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -38,12 +38,10 @@ class ProbeTuningTrainer(SteppedTrainer, ProbeTrainer):
         super().initialize()
         self.probed.requires_grad_(True)
 
-    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:  # noqa: N802 - nnU-Net's
-        """nnU-Net's augmentation, mirrored only if the settings say so."""
-        *others, axes = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        if not self.tuning.mirroring:
-            axes = self.inference_allowed_mirroring_axes = None
-        return *others, axes
+    @property
+    def mirrors(self) -> bool:
+        """As the settings say."""
+        return self.tuning.mirroring
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, TuningSchedule]:
         """nnU-Net's SGD, at a rate that rises first."""

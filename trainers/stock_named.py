@@ -62,13 +62,25 @@ class StockNamedTrainer(nnUNetTrainer):
 
 
 class SteppedTrainer(StockNamedTrainer):
-    """Learning rates change with each iteration, not with each epoch.
+    """Learning rates change with each iteration, not with each epoch; mirroring is a setting.
 
     Its schedule has `set_step(step)`, which sets those of an iteration, counted from the start of
     the training, and no state, so that a resumed training needs none.
     """
 
     _step_of_epoch = 0
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether batches and predictions are mirrored, as nnU-Net does."""
+        raise NotImplementedError
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:  # noqa: N802 - nnU-Net's
+        """nnU-Net's augmentation, mirrored only if the settings say so."""
+        *others, axes = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        if not self.mirrors:
+            axes = self.inference_allowed_mirroring_axes = None
+        return *others, axes
 
     def on_train_epoch_start(self) -> None:
         """Counts the iterations of the epoch."""

@@ -29,10 +29,13 @@ class TrainerSettings:
     Attributes:
         trainer: class that they belong to.
         word: what asks for it at the end of a start's name, `student:<word>`.
+        later: settings that came later; with their defaults they stand in no plan and no name, so
+            that trainings of before are found again.
     """
 
     trainer: ClassVar[str]
     word: ClassVar[str]
+    later: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def keys(cls) -> list[str]:
@@ -72,7 +75,12 @@ class TrainerSettings:
 
     def to_plan(self) -> dict[str, Any]:
         """For the plan."""
-        return asdict(self)
+        default = type(self)()
+        return {
+            key: value
+            for key, value in asdict(self).items()
+            if key not in self.later or value != getattr(default, key)
+        }
 
     def architecture(self, planned: Mapping[str, Any]) -> dict[str, Any]:
         """The network of the plan, as the trainer trains it."""
@@ -83,7 +91,7 @@ class TrainerSettings:
         """What sets a plan with these settings apart: empty for the defaults, else a hash."""
         if self == type(self)():
             return ""
-        text = json.dumps(asdict(self), sort_keys=True)
+        text = json.dumps(TrainerSettings.to_plan(self), sort_keys=True)
         return f"-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
@@ -102,10 +110,13 @@ class FineTuningSettings(TrainerSettings):
         averaged: part of the training, at its end, over whose epochs the weights are averaged; 0
             keeps those of the last step.
         weight_decay: as nnU-Net's unless changed.
+        mirroring: of batches and predictions. Without it left and right may be told apart, and a
+            prediction takes an eighth of the time.
     """
 
     trainer: ClassVar[str] = FINE_TUNING_TRAINER
     word: ClassVar[str] = "tuned"
+    later: ClassVar[tuple[str, ...]] = ("mirroring",)
 
     epochs: int = 250
     iterations: int = 250
@@ -117,6 +128,7 @@ class FineTuningSettings(TrainerSettings):
     transfer_decoder: bool = True
     averaged: float = 0.0
     weight_decay: float = 3e-5
+    mirroring: bool = True
 
     def __post_init__(self) -> None:
         """Refuses what cannot be trained with.
@@ -142,7 +154,7 @@ class FineTuningSettings(TrainerSettings):
     def to_plan(self) -> dict[str, Any]:
         """For the plan: a budget only where it was changed, since commands record their own."""
         default = FineTuningSettings()
-        values = asdict(self)
+        values = super().to_plan()
         for key in ("epochs", "iterations"):
             if values[key] == getattr(default, key):
                 del values[key]
@@ -202,8 +214,7 @@ class ProbeTuningSettings(ProbeSettings):
     Attributes:
         tuning_rate: learning rate of SGD; polynomial decay, as nnU-Net.
         tuning_warmup: part of the training over which it rises from 0.
-        mirroring: of batches and predictions. Without it left and right may be told apart, and a
-            prediction takes an eighth of the time.
+        mirroring: see `FineTuningSettings`.
     """
 
     trainer: ClassVar[str] = PROBE_TUNING_TRAINER

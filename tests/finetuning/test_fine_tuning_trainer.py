@@ -247,6 +247,21 @@ def test_a_fitted_head_and_its_network_are_trained_on_together(
     assert not moved(weights_of(trainer), weights_of(resumed))
 
 
+@pytest.mark.parametrize("mirroring", [False, True])
+@pytest.mark.parametrize("word", ["lpft", "tuned"])
+def test_mirroring_of_batches_and_predictions(world: Any, word: str, mirroring: bool) -> None:
+    words = (f"mirroring={str(mirroring).lower()}",)
+    trainer: Any = make_trainer(tuned_run(world, *words, word=word), "cpu", resume=False)
+    *_, axes = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+    assert axes == trainer.inference_allowed_mirroring_axes == ((0, 1, 2) if mirroring else None)
+
+
+@pytest.mark.parametrize("word", ["tuning_rate=0.0", "tuning_warmup=1.0", "mirroring=1"])
+def test_settings_of_a_probe_that_is_trained_on_are_checked(word: str) -> None:
+    with pytest.raises(ScreenerError, match=word.partition("=")[0]):
+        make_start("student", None, "lpft", [word])
+
+
 def test_weights_that_are_no_numbers_are_not_written(world: Any) -> None:
     run = tuned_run(world)
     trainer = make_trainer(run, "cpu", resume=False)
@@ -307,7 +322,9 @@ def test_names_tell_settings_apart() -> None:
 
     assert name() == name("epochs=250") == "student-tuned"
     other = name("frozen=0.1")
-    assert other.startswith("student-tuned-") and other == name("frozen=1e-1")
+    # As it was before there was `mirroring`: trainings of then are found again.
+    assert other == name("frozen=1e-1") == "student-tuned-0a1772"
+    assert name("mirroring=false") not in (name(), other)
     assert len({other, name("frozen=0.2"), name("epochs=7"), name()}) == 4
     assert make_start("student", None).name == "student"
 
