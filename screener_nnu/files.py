@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -154,6 +154,20 @@ def remove_half_written(folder: Path, names: str, older: float = 0.0) -> None:
         with suppress(FileNotFoundError):
             if half.fullmatch(path.name) and time.time() - path.stat().st_mtime >= older:
                 path.unlink()
+
+
+def remove_half_written_of(paths: Iterable[Path], *more: Path) -> None:
+    """Removes what killed runs were writing in place of some files, unless it is still young.
+
+    Args:
+        paths: of the files; they and their folders need not be there.
+        more: folders of any `.npz` files of ours.
+    """
+    names: dict[Path, list[str]] = {folder: [r".+\.npz"] for folder in more}
+    for path in paths:
+        names.setdefault(path.parent, []).append(re.escape(path.name))
+    for folder, own in names.items():
+        remove_half_written(folder, "|".join(own), OLD_SECONDS)
 
 
 def bytes_below(folder: Path) -> int:

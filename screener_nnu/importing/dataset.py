@@ -17,7 +17,7 @@ from screener_nnu.dicom.records import Found, Series
 from screener_nnu.dicom.stacking import Stack
 from screener_nnu.dicom.volume import check_series, read_series
 from screener_nnu.errors import MEMORY_RAN_OUT, CaseError, printable
-from screener_nnu.files import remove_half_written
+from screener_nnu.files import remove_half_written, remove_half_written_of
 from screener_nnu.importing.report import (
     KEPT,
     PLANNED,
@@ -88,6 +88,7 @@ def _own_dataset(folder: Path, earlier: dict[str, Row]) -> None:
         images = (folder / "imagesTr" / f"{row.case}{ENDING}" for row in earlier.values())
         owned.adopt([*reports, folder / "dataset.json", *images])
     owned.refuse_foreign(reports)
+    remove_half_written_of([*reports, folder / "dataset.json"])
 
 
 def _outcomes(request: ImportRequest, found: Found, earlier: dict[str, Row]) -> Iterator[Row]:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from screener_nnu.errors import ScreenerError, printable, some
-from screener_nnu.files import remove_half_written
+from screener_nnu.files import remove_half_written, remove_half_written_of
 from screener_nnu.importing.contents import Pictures
 from screener_nnu.importing.layouts import RAW_DATA_SET, Layout, recognise
 from screener_nnu.importing.leaks import refuse_few_normals
@@ -44,7 +44,9 @@ def import_pictures(request: ImportRequest, pictures: Pictures) -> Iterator[Pict
     layout = recognise(pictures, request.group_regex)
     _say(layout, request)
     if not request.dry_run:
-        own_folder(request.folder).refuse_foreign(own_files(request.folder))
+        files = own_files(request.folder)
+        own_folder(request.folder).refuse_foreign(files)
+        remove_half_written_of(files)
         for name in (*IMAGE_FOLDERS.values(), MASK_FOLDER):
             remove_half_written(request.folder / name, f".*{re.escape(_FILE_ENDING)}.*")
     rows, form = plan_rows(request, pictures.root, layout.entries, report)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from screener_nnu.checkpoints import write_bytes
 from screener_nnu.errors import ScreenerError
+from screener_nnu.files import remove_half_written_of
 from screener_nnu.finetuning.starts import SCRATCH
 from screener_nnu.lowshot.curves import smooth
 from screener_nnu.lowshot.design import LowShotRun, Setting
@@ -106,6 +107,7 @@ def _take_over(folder: Path) -> None:
         for path in (folder / name for name in _FILES):
             if path.is_file():
                 owned.record(path)
+    remove_half_written_of(folder / name for name in _FILES)
 
 
 def _is_report(folder: Path) -> bool:

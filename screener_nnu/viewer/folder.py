@@ -12,7 +12,7 @@ import SimpleITK as sitk  # noqa: N813
 from tqdm import tqdm
 
 from screener_nnu.errors import CaseError, ScreenerError
-from screener_nnu.files import OutputError
+from screener_nnu.files import OutputError, remove_half_written_of
 from screener_nnu.inference.images import find_images, kind_of
 from screener_nnu.map_kind import PICTURES, SCANS, MapKind
 from screener_nnu.ownership import own_folder
@@ -154,7 +154,9 @@ def own_pages(folder: Path, pages: Sequence[Path] | None = None) -> None:
     ours = [page for page in there if page.is_file() and _MARK in page.read_bytes()[:_HEAD]]
     owned.adopt([*ours, *(page.with_suffix(".png") for page in ours)])
     wanted = [folder / INDEX] if pages is None else list(pages)
-    owned.refuse_foreign([*wanted, *(page.with_suffix(".png") for page in pages or ())])
+    wanted += [page.with_suffix(".png") for page in pages or ()]
+    owned.refuse_foreign(wanted)
+    remove_half_written_of(wanted)
 
 
 def view_folder(
