@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from screener_nnu.finetuning.checkpoint import SEGMENTATION_HEADS, unwrap
 from screener_nnu.finetuning.settings import FineTuningSettings
-from screener_nnu.trainers.stock_named import SteppedTrainer, risen_and_fallen
+from screener_nnu.trainers.stock_named import SteppedTrainer, StepSchedule, risen_and_fallen
 
 HEADS, DECODER, ENCODER = "heads", "decoder", "encoder"
 
@@ -128,28 +128,13 @@ class FineTuningTrainer(SteppedTrainer):
             self._average.load_state_dict(checkpoint["average"])
 
 
-class PartSchedule:
-    """Sets the learning rate of each part; has no state, so that a resumed training needs none.
-
-    Args:
-        trainer: whose settings, budget and kind of start decide.
-        optimiser: with a `part` in each group.
-    """
-
-    def __init__(self, trainer: FineTuningTrainer, optimiser: torch.optim.Optimizer) -> None:
-        """Keeps both."""
-        self.trainer = trainer
-        self.optimiser = optimiser
-
-    def step(self, epoch: int) -> None:
-        """What nnU-Net calls before an epoch."""
-        self.set_step(epoch * self.trainer.num_iterations_per_epoch)
+class PartSchedule(StepSchedule):
+    """A rate for each part: the optimiser has a `part` in each group."""
 
     def set_step(self, step: int) -> None:
-        """Learning rates of an iteration, counted from the start of the training."""
-        trainer = self.trainer
-        settings, transferred = trainer.fine_tuning, trainer.transferred
-        total = trainer.num_epochs * trainer.num_iterations_per_epoch
+        """See `StepSchedule`."""
+        settings, transferred = self.trainer.fine_tuning, self.trainer.transferred
+        total = self.total
         for group in self.optimiser.param_groups:
             part = group["part"] if transferred else HEADS
             if part == DECODER and not settings.transfer_decoder:

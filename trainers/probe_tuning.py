@@ -9,7 +9,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from screener_nnu.finetuning.settings import ProbeTuningSettings
 from screener_nnu.trainers.probe import ProbeTrainer
-from screener_nnu.trainers.stock_named import SteppedTrainer, risen_and_fallen
+from screener_nnu.trainers.stock_named import SteppedTrainer, StepSchedule, risen_and_fallen
 
 
 class ProbeTuningTrainer(SteppedTrainer, ProbeTrainer):
@@ -64,27 +64,13 @@ class ProbeTuningTrainer(SteppedTrainer, ProbeTrainer):
         )
 
 
-class TuningSchedule:
-    """Sets the learning rate of all layers.
-
-    Args:
-        trainer: whose settings and budget decide.
-        optimiser: of all layers.
-    """
-
-    def __init__(self, trainer: ProbeTuningTrainer, optimiser: torch.optim.Optimizer) -> None:
-        """Keeps both."""
-        self.trainer = trainer
-        self.optimiser = optimiser
-
-    def step(self, epoch: int) -> None:
-        """What nnU-Net calls before an epoch."""
-        self.set_step(epoch * self.trainer.num_iterations_per_epoch)
+class TuningSchedule(StepSchedule):
+    """One rate for all layers."""
 
     def set_step(self, step: int) -> None:
-        """The learning rate of an iteration, counted from the start of the training."""
+        """See `StepSchedule`."""
         settings = self.trainer.tuning
-        total = self.trainer.num_epochs * self.trainer.num_iterations_per_epoch
-        factor = risen_and_fallen(step, total, round(settings.tuning_warmup * total))
+        warm = round(settings.tuning_warmup * self.total)
+        rate = settings.tuning_rate * risen_and_fallen(step, self.total, warm)
         for group in self.optimiser.param_groups:
-            group["lr"] = settings.tuning_rate * factor
+            group["lr"] = rate

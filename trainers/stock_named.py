@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
+import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from screener_nnu.checkpoints import write_checkpoint
@@ -64,8 +66,7 @@ class StockNamedTrainer(nnUNetTrainer):
 class SteppedTrainer(StockNamedTrainer):
     """Learning rates change with each iteration, not with each epoch; mirroring is a setting.
 
-    Its schedule has `set_step(step)`, which sets those of an iteration, counted from the start of
-    the training, and no state, so that a resumed training needs none.
+    `configure_optimizers` of a subclass gives a `StepSchedule`.
     """
 
     _step_of_epoch = 0
@@ -93,6 +94,33 @@ class SteppedTrainer(StockNamedTrainer):
         self.lr_scheduler.set_step(step)
         self._step_of_epoch += 1
         return super().train_step(batch)
+
+
+class StepSchedule(ABC):
+    """Sets the learning rates of iterations; has no state, so that a resumed training needs none.
+
+    Args:
+        trainer: whose settings and budget decide.
+        optimiser: whose rates are set.
+    """
+
+    def __init__(self, trainer: Any, optimiser: torch.optim.Optimizer) -> None:
+        """Keeps both."""
+        self.trainer = trainer
+        self.optimiser = optimiser
+
+    @property
+    def total(self) -> int:
+        """Iterations of the training."""
+        return int(self.trainer.num_epochs * self.trainer.num_iterations_per_epoch)
+
+    def step(self, epoch: int) -> None:
+        """What nnU-Net calls before an epoch."""
+        self.set_step(epoch * self.trainer.num_iterations_per_epoch)
+
+    @abstractmethod
+    def set_step(self, step: int) -> None:
+        """Learning rates of an iteration, counted from the start of the training."""
 
 
 def risen_and_fallen(step: int, total: int, warm: int, begin: int = 0) -> float:

@@ -283,6 +283,17 @@ def test_a_probe_is_trained_on_with_its_network(world: Any, tmp_path: Path) -> N
 
 @pytest.mark.long
 @pytest.mark.slow
+def test_a_probe_of_pictures_is_trained_on(tmp_path: Path) -> None:
+    world = _kinds["make_world"](tmp_path, "colours")
+    words = ("--epochs", "2", "--iterations", "3", "-o", "patches=24", "-o", "steps=400")
+    done = finetune(world, "-f", "0", "--init", "student:lpft", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = next(world.results.glob("ProbeTuningTrainer__*__2d/fold_0/validation/summary.json"))
+    assert json.loads(summary.read_text())["foreground_mean"]["Dice"] > 0.5
+
+
+@pytest.mark.long
+@pytest.mark.slow
 def test_a_killed_validation_of_a_probe_is_made_up_for(world: Any) -> None:
     settings = ("-o", "patches=2", "-o", "steps=4")
     _, fold = _probed(world, *settings)
