@@ -156,18 +156,9 @@ def remove_half_written(folder: Path, names: str, older: float = 0.0) -> None:
                 path.unlink()
 
 
-def remove_half_written_of(paths: Iterable[Path], *more: Path) -> None:
-    """Removes what killed runs were writing in place of some files, unless it is still young.
-
-    Args:
-        paths: of the files; they and their folders need not be there.
-        more: folders of any `.npz` files of ours.
-    """
-    names: dict[Path, list[str]] = {folder: [r".+\.npz"] for folder in more}
-    for path in paths:
-        names.setdefault(path.parent, []).append(re.escape(path.name))
-    for folder, own in names.items():
-        remove_half_written(folder, "|".join(own), OLD_SECONDS)
+def remove_half_written_of(folder: Path, names: Iterable[str]) -> None:
+    """Removes what killed runs were writing in place of files of some names, if it is old."""
+    remove_half_written(folder, "|".join(map(re.escape, names)), OLD_SECONDS)
 
 
 def bytes_below(folder: Path) -> int:

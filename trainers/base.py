@@ -382,7 +382,7 @@ class ScreenerTrainer(StageState):
         if self.is_ddp:
             for value in means.values():
                 dist.all_reduce(value)
-                value /= dist.get_world_size()
+                value /= self.ranks
         plain = {key: float(value) for key, value in means.items()}
         if not math.isfinite(plain["loss"]):
             spoilt = [not torch.isfinite(output["loss"]) for output in train_outputs]

@@ -76,14 +76,14 @@ class ProbeTrainer(StockNamedTrainer):
 
     def run_training(self) -> None:
         """Draws voxels, fits the head and writes the final checkpoint."""
-        if not self.was_initialized:
-            self.initialize()
         self._write_descriptions()
         self.fit()
         self.save_checkpoint(str(Path(self.output_folder) / "checkpoint_final.pth"))
 
     def fit(self) -> None:
         """Draws voxels and fits the head."""
+        if not self.was_initialized:
+            self.initialize()
         network = self.probed.eval()
         voxels, exclusive = self._voxels(network), not self.label_manager.has_regions
         seed = int(torch.randint(1 << 31, (1,)))

@@ -50,8 +50,6 @@ class ProbeTuningTrainer(SteppedTrainer, ProbeTrainer):
 
     def run_training(self) -> None:
         """Fits the head, unless a training goes on, and trains all."""
-        if not self.was_initialized:
-            self.initialize()
         if self.current_epoch == 0:
             self.fit()
         nnUNetTrainer.run_training(self)

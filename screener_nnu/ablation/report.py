@@ -14,7 +14,7 @@ from typing import Any
 
 from screener_nnu.ablation.figures import MEAN, Row
 from screener_nnu.checkpoints import write_bytes
-from screener_nnu.files import remove_half_written_of
+from screener_nnu.files import OLD_SECONDS, remove_half_written, remove_half_written_of
 from screener_nnu.ownership import own_folder
 from screener_nnu.plans import write_json
 
@@ -41,7 +41,9 @@ def own_report(folder: Path, report: Sequence[Path]) -> None:
         if {"settings", "rows"} <= set(json.loads(report[0].read_text(encoding="utf-8"))):
             owned.adopt([*report, *folder.glob("anomalies/*.npz"), *folder.glob("counts/*.npz")])
     owned.refuse_foreign(report)
-    remove_half_written_of(report, folder / "anomalies", folder / "counts")
+    remove_half_written_of(folder, [path.name for path in report])
+    for name in ("anomalies", "counts"):
+        remove_half_written(folder / name, r".+\.npz", OLD_SECONDS)
 
 
 def write_ablation(

@@ -17,7 +17,7 @@ from screener_nnu.evaluation.plots import plot_curves
 from screener_nnu.evaluation.records import HISTOGRAMS
 from screener_nnu.evaluation.summarise import PAPER, figure_names
 from screener_nnu.evaluation.tables import MOST_NAMED, aligned, cell, named, summarised, undefined
-from screener_nnu.files import remove_half_written_of
+from screener_nnu.files import OLD_SECONDS, remove_half_written, remove_half_written_of
 from screener_nnu.ownership import own_folder
 from screener_nnu.plans import write_json
 
@@ -41,7 +41,9 @@ def own_evaluation(folder: Path) -> None:
         Bins.load(folder / BINS_FILE)
         owned.adopt([*written, *(folder / HISTOGRAMS).rglob("*.npz")])
     owned.refuse_foreign(written)
-    remove_half_written_of(written, *(folder / HISTOGRAMS).glob("*"))
+    remove_half_written_of(folder, (*_FILES, BINS_FILE))
+    for method in (folder / HISTOGRAMS).glob("*"):
+        remove_half_written(method, r".+\.npz", OLD_SECONDS)
 
 
 def write_report(

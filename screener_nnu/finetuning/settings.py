@@ -75,11 +75,15 @@ class TrainerSettings:
 
     def to_plan(self) -> dict[str, Any]:
         """For the plan."""
+        return self._told(self.later)
+
+    def _told(self, silent: Sequence[str]) -> dict[str, Any]:
+        """All settings but those of `silent` that have their defaults."""
         default = type(self)()
         return {
             key: value
             for key, value in asdict(self).items()
-            if key not in self.later or value != getattr(default, key)
+            if key not in silent or value != getattr(default, key)
         }
 
     def architecture(self, planned: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,7 +95,7 @@ class TrainerSettings:
         """What sets a plan with these settings apart: empty for the defaults, else a hash."""
         if self == type(self)():
             return ""
-        text = json.dumps(TrainerSettings.to_plan(self), sort_keys=True)
+        text = json.dumps(self._told(self.later), sort_keys=True)
         return f"-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
@@ -153,12 +157,7 @@ class FineTuningSettings(TrainerSettings):
 
     def to_plan(self) -> dict[str, Any]:
         """For the plan: a budget only where it was changed, since commands record their own."""
-        default = FineTuningSettings()
-        values = super().to_plan()
-        for key in ("epochs", "iterations"):
-            if values[key] == getattr(default, key):
-                del values[key]
-        return values
+        return self._told((*self.later, "epochs", "iterations"))
 
 
 @dataclass(frozen=True)

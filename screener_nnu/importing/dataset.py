@@ -88,7 +88,7 @@ def _own_dataset(folder: Path, earlier: dict[str, Row]) -> None:
         images = (folder / "imagesTr" / f"{row.case}{ENDING}" for row in earlier.values())
         owned.adopt([*reports, folder / "dataset.json", *images])
     owned.refuse_foreign(reports)
-    remove_half_written_of([*reports, folder / "dataset.json"])
+    remove_half_written_of(folder, (REPORT, TABLE, "dataset.json"))
 
 
 def _outcomes(request: ImportRequest, found: Found, earlier: dict[str, Row]) -> Iterator[Row]:

@@ -46,7 +46,7 @@ def import_pictures(request: ImportRequest, pictures: Pictures) -> Iterator[Pict
     if not request.dry_run:
         files = own_files(request.folder)
         own_folder(request.folder).refuse_foreign(files)
-        remove_half_written_of(files)
+        remove_half_written_of(request.folder, [file.name for file in files])
         for name in (*IMAGE_FOLDERS.values(), MASK_FOLDER):
             remove_half_written(request.folder / name, f".*{re.escape(_FILE_ENDING)}.*")
     rows, form = plan_rows(request, pictures.root, layout.entries, report)

@@ -107,7 +107,7 @@ def _take_over(folder: Path) -> None:
         for path in (folder / name for name in _FILES):
             if path.is_file():
                 owned.record(path)
-    remove_half_written_of(folder / name for name in _FILES)
+    remove_half_written_of(folder, _FILES)
 
 
 def _is_report(folder: Path) -> bool:

@@ -156,7 +156,7 @@ def own_pages(folder: Path, pages: Sequence[Path] | None = None) -> None:
     wanted = [folder / INDEX] if pages is None else list(pages)
     wanted += [page.with_suffix(".png") for page in pages or ()]
     owned.refuse_foreign(wanted)
-    remove_half_written_of(wanted)
+    remove_half_written_of(folder, [path.name for path in wanted])
 
 
 def view_folder(
