@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from screener_nnu.checkpoints import write_array
+from screener_nnu.descriptors.student_features import StudentFeatures
 from screener_nnu.errors import CaseError
 from screener_nnu.preprocessing.case_files import CaseFolder
 from screener_nnu.sampling.randomness import numpy_generator
@@ -38,7 +39,7 @@ def positions_in_body(source: CropSource, sample: CropSample) -> tuple[torch.Ten
 
 
 class RowStore:
-    """Maps of all stages and the condition at positions here and there, float16, a file a scan.
+    """What is read and the condition at positions here and there, float16, a file a scan.
 
     The networks see a crop of each scan once; a step then draws positions of many scans, which a
     step of one crop would not mix.
@@ -46,13 +47,15 @@ class RowStore:
     Args:
         folder: of exactly these networks' rows.
         source: of crops and their maps.
-        stages: channels of the maps that are kept.
+        features: that these maps are of.
         seed: of the crops and positions.
     """
 
-    def __init__(self, folder: Path, source: CropSource, stages: int, seed: int) -> None:
+    def __init__(
+        self, folder: Path, source: CropSource, features: StudentFeatures, seed: int
+    ) -> None:
         """Keeps what a file is made with."""
-        self.folder, self.source, self.stages, self.seed = folder, source, stages, seed
+        self.folder, self.source, self.features, self.seed = folder, source, features, seed
         self.cases = CaseFolder(source.folder)
 
     def fill(self, names: Iterable[str]) -> None:
@@ -71,7 +74,8 @@ class RowStore:
         generator = numpy_generator(self.seed, "condition rows", key)
         reader = self.source.reader((case,), self.seed, "condition rows")
         rows, condition = positions_in_body(self.source, reader.read(case, generator))
-        joined = torch.cat([rows[:, : self.stages], condition], dim=1)
+        read, _ = self.features.parted(rows)
+        joined = torch.cat([read, condition], dim=1)
         count = min(KEPT_POSITIONS, len(joined))
         kept = np.sort(generator.permutation(len(joined))[:count])
         values = joined[torch.from_numpy(kept).to(joined.device)].half().cpu().numpy()

@@ -283,7 +283,8 @@ class DensityTrainer(ScreenerTrainer):
         figures = self.check.auroc(
             Teacher(self.features, self.model).score, self.model.density.reach
         )
-        likely = self.model.density.unit == "nats"
+        density = self.model.density
+        likely = density.unit == "nats" and not density.settles
         self.validation_terms = {**({"NLL": self._held_out_nll()} if likely else {}), **figures}
         return figures["mean"]
 

@@ -1,4 +1,4 @@
-"""A student that learns to read its teacher's condition off the stages of their descriptor."""
+"""A student that learns to read its teacher's condition off the maps of their descriptor."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class ConditionLesson(Lesson):
 
     What a UNet that regresses the score lacks is mainly the condition: its crop does not say where
     it lies, and few steps do not teach what takes a network of its own. Descriptor and density are
-    there already. So a student keeps both, and a head on all stages of the descriptor learns the
-    rest, at positions of many scans in every step. The networks see a crop of each scan, once; it
-    is one of the density, as large as a tile of a prediction in the presets, for instance
-    normalisation then sees the same.
+    there already. So a student keeps both, and a head on all stages of the descriptor, and on its
+    filters where it has some, learns the rest, at positions of many scans in every step. The
+    networks see a crop of each scan, once; it is one of the density, as large as a tile of a
+    prediction in the presets, for instance normalisation then sees the same.
     """
 
     def build(self) -> nn.Module:
@@ -62,6 +62,7 @@ class ConditionLesson(Lesson):
                 f"{self.plan.name}: train its student under a plan that is derived from its own"
             )
         self.features = StudentFeatures.of_descriptor(extractor.descriptor).to(self.device)
+        self.features.standardise_filters(self.teacher.density.y_mean, self.teacher.density.y_std)
         self.outputs = levels_of(self.unet)["output"].channels
         pooled = FeatureExtractor(
             self.features, extractor.condition, extractor.pooling, extractor.low_precision_cpu
@@ -69,12 +70,11 @@ class ConditionLesson(Lesson):
         cases = self.trainer.cases_folder
         self.source = CropSource(cases, pooled, self.teacher_plan, self.device)
         folder = cases.with_name(f"{cases.name}_rows") / self._identity
-        stages = sum(self.features.stages.values())
-        self.store = RowStore(folder, self.source, stages, self.settings.seed)
+        self.store = RowStore(folder, self.source, self.features, self.settings.seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed + 2)
             channels, hidden = extractor.condition.channels, self.distillation.hidden
-            return LevelPerceptron(self.features.stages, channels, hidden)
+            return LevelPerceptron(self.features.read, channels, hidden)
 
     def _refuse_targets(self) -> None:
         """Refuses settings of the score's targets, which nothing here would heed."""
@@ -87,10 +87,17 @@ class ConditionLesson(Lesson):
             )
 
     @property
+    def _widths(self) -> list[int]:
+        """Channels that are read, and those of the condition."""
+        condition: Any = self.teacher.features.condition
+        return [sum(self.features.read.values()), condition.channels]
+
+    @property
     def _identity(self) -> str:
         """Of the networks and of the crops that they see."""
         crop = self.teacher_plan.settings.density.crop_size
-        values = [self.trainer.upstream_identity, crop, self.settings.seed, KEPT_POSITIONS]
+        trained, seed = self.trainer.upstream_identity, self.settings.seed
+        values = [trained, crop, seed, KEPT_POSITIONS, self._widths[0]]
         return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
 
     def make_ready(self) -> None:
@@ -111,13 +118,13 @@ class ConditionLesson(Lesson):
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Mean squared error of the standardised condition."""
         rows = torch.cat([sample.rows.to(self.device) for sample in batch])
-        stages, condition = rows[:, : self.store.stages], rows[:, self.store.stages :]
+        read, condition = rows.split(self._widths, dim=1)
         wanted = self.teacher.density.standardised_conditions(condition)
-        return F.mse_loss(self.trainer.network(as_map(stages)), as_map(wanted)), {}
+        return F.mse_loss(self.trainer.network(as_map(read)), as_map(wanted)), {}
 
     @cached_property
     def _validation(self) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """Of fixed validation crops, at positions here and there: stages, y, the teacher's scores.
+        """Of fixed validation crops, here and there: what is read, y, the teacher's scores.
 
         All networks but the head stay as they are, so they see these crops once.
         """
@@ -129,8 +136,8 @@ class ConditionLesson(Lesson):
             except CaseError:
                 continue
             step = -(-len(maps) // _POSITIONS)
-            stages, y = self.features.parted(as_map(maps[::step]))
-            found.append((stages, y, -self.teacher.density.log_prob(y, as_map(c[::step]))))
+            read, y = self.features.parted(as_map(maps[::step]))
+            found.append((read, y, -self.teacher.density.log_prob(y, as_map(c[::step]))))
         if not found:
             raise ScreenerError(
                 f"none of {_VALIDATION_CROPS} crops of validation scans ({', '.join(names)}) holds "
@@ -143,8 +150,8 @@ class ConditionLesson(Lesson):
         """See `Lesson.figure`."""
         head: Any = self.trainer.model
         density, pairs = self.teacher.density, []
-        for stages, y, scores in self._validation:
-            c = condition_of(head, stages, density.c_mean, density.c_std)
+        for read, y, scores in self._validation:
+            c = condition_of(head, read, density.c_mean, density.c_std)
             own = -density.log_prob(y, c)
             pairs.append(torch.stack([own.flatten(), scores.flatten()]))
         return correlation(pairs)

@@ -31,7 +31,8 @@ class ConditionalDensity(nn.Module, ABC):
     Attributes:
         reach: how many positions beyond a position its log-density depends on, per axis.
         fitted: whether it is computed from rows in one pass, see `FittedDensity`, and not trained.
-        settles: whether its scores need `settle`.
+        settles: whether its scores need `settle`; they are no normalised likelihoods then.
+        builds_on_meta: whether it can be built of names and shapes alone, without memory.
         unit: of its score; `nats` of a likelihood, `none` of a distance.
         Settings: class of its own settings, `density.options` in a plan; its fields are arguments
             of the density.
@@ -44,6 +45,7 @@ class ConditionalDensity(nn.Module, ABC):
     reach: int = 0
     fitted: ClassVar[bool] = False
     settles: ClassVar[bool] = False
+    builds_on_meta: ClassVar[bool] = True
     unit: ClassVar[str] = "nats"
     Settings: ClassVar[type] = NoSettings
     initialised: Tensor

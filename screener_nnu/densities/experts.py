@@ -1,8 +1,8 @@
-"""Two experts: a flow of learned features and one of filters, whose standardised scores add up."""
+"""Two experts: a flow of learned features and one of filters, scores weighed and added."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,8 +18,11 @@ class ExpertsDensity(ConditionalDensity):
     """A flow of the learned channels and one of the filters behind them.
 
     In one flow, the expert that is surer of what is usual drowns the other one. Here each learns by
-    itself, from its own likelihood, and a score is the sum of both negative log-likelihoods, each
-    less its mean and divided by its deviation over the bodies of training scans (`settle`).
+    itself, from its own likelihood. A score is that of the learned channels plus `weight` times
+    that of the filters. The weight makes both vary alike over the bodies of training scans
+    (`settle`). So a score is, up to a constant, -log of a product of experts (Hinton, Training
+    Products of Experts by Minimizing Contrastive Divergence, 2002) whose second one is raised to a
+    power.
 
     Args:
         dim: channels of both, those of the filters last.
@@ -31,10 +34,9 @@ class ExpertsDensity(ConditionalDensity):
         ScreenerError: one of them has less than two channels.
     """
 
-    unit: ClassVar[str] = "none"
-    settles: ClassVar[bool] = True
-    means: Tensor
-    deviations: Tensor
+    settles = True
+    builds_on_meta = False
+    weight: Tensor
 
     def __init__(self, dim: int, cond_dim: int = 0, filters: int = 2, **flow: Any) -> None:
         """Builds both."""
@@ -47,8 +49,7 @@ class ExpertsDensity(ConditionalDensity):
         self.sizes = dim - filters, filters
         self.learned = FlowDensity(self.sizes[0], cond_dim, **flow)
         self.made = FlowDensity(self.sizes[1], cond_dim, **flow)
-        self.register_buffer("means", torch.zeros(2))
-        self.register_buffer("deviations", torch.ones(2))
+        self.register_buffer("weight", torch.tensor(1.0))
 
     @classmethod
     def options(cls, settings: DensitySettings) -> dict[str, Any]:
@@ -63,19 +64,14 @@ class ExpertsDensity(ConditionalDensity):
 
     @torch.no_grad()
     def settle(self, y: Tensor, c: Tensor | None) -> None:
-        """Measures mean and deviation of both over maps of training scans."""
-        for index, values in enumerate(self.each(*self._checked(y, c))):
-            self.means[index] = values.mean()
-            self.deviations[index] = values.std().clamp(min=1e-6)
+        """Measures over maps of training scans how far each expert's scores spread."""
+        learned, made = (values.std().clamp(min=1e-6) for values in self.each(*self._checked(y, c)))
+        self.weight.copy_(learned / made)
 
     def _log_prob(self, y: Tensor, c: Tensor | None) -> Tensor:
-        """In training the sum in nats, whose experts learn apart; else of standardised ones."""
-        found = self.each(y, c)
-        if self.training:
-            return found[0] + found[1]
-        parts = zip(found, self.means, self.deviations, strict=True)
-        learned, made = ((values - mean) / deviation for values, mean, deviation in parts)
-        return learned + made
+        """In training the plain sum, of which each expert learns its own part."""
+        learned, made = self.each(y, c)
+        return learned + (made if self.training else self.weight * made)
 
     def _initialise(self, y: Tensor, c: Tensor | None) -> None:
         learned, made = y.split(self.sizes, dim=1)

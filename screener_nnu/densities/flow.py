@@ -37,6 +37,9 @@ class FlowDensity(ConditionalDensity):
         ScreenerError: d < 2, which leaves a coupling nothing to split, or no steps.
     """
 
+    # It draws its start by factorising matrices.
+    builds_on_meta = False
+
     def __init__(
         self,
         dim: int,

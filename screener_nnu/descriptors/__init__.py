@@ -32,6 +32,8 @@ TRAINED_BY = {
     WITH_FILTERS: "descriptor",
     PRETEXT: "pretext",
 }
+#: Descriptor that a kind of density is made for; the others take any.
+MADE_FOR = {"experts": WITH_FILTERS}
 
 
 def descriptor_class(name: str) -> type[Descriptor]:

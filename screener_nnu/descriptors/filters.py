@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 
 from screener_nnu.descriptors.base import HU, Descriptor
+from screener_nnu.networks.unet import in_full_precision
 from screener_nnu.plans import PreprocessingSettings, Range
 from screener_nnu.preprocessing.modality import CT, DEVIATIONS, MR
 from screener_nnu.sampling.smoothing import gaussian_smooth
@@ -78,13 +79,15 @@ class FilterBank(Descriptor):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """The map (B, channels, D, H, W) of images (B, C, D, H, W)."""
         # A variance is a small difference, which 8 bits do not hold.
-        with torch.autocast(image.device.type, enabled=False):
+        with in_full_precision(image.device.type):
             values = image.float().mean(1, keepdim=True)
             low, high = self.windows.T[..., None, None, None]
             unit = ((values - low) / (high - low)).clamp(0, 1)
             square = unit.square()
-            maps = [unit, *(gaussian_smooth(unit, sigma) for sigma in self.sigmas)]
+            scales = dict.fromkeys((*self.sigmas, *self.variance_sigmas))
+            smooth = {sigma: gaussian_smooth(unit, sigma) for sigma in scales}
+            maps = [unit, *(smooth[sigma] for sigma in self.sigmas)]
             for sigma in self.variance_sigmas:
-                variance = gaussian_smooth(square, sigma) - gaussian_smooth(unit, sigma).square()
+                variance = gaussian_smooth(square, sigma) - smooth[sigma].square()
                 maps.append(variance.clamp_min(_LEAST_VARIANCE).log())
             return torch.cat(maps, dim=1)

@@ -1,4 +1,4 @@
-"""What a student that reads its condition sees: all stages of the teacher's descriptor, and y."""
+"""What a student that reads its condition sees: its teacher's UNet, stage by stage, and y."""
 
 from __future__ import annotations
 
@@ -12,14 +12,22 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.networks.levels import OUTPUT, stages_of
 from screener_nnu.plans import Shape
 
+_FILTERS = "filters"
+
 
 class StudentFeatures(CellDescriptor):
     """The maps of all stages of a UNet, then the channels of the descriptor, in one pass.
+
+    Filters of the descriptor are read for the condition, too, once `standardise_filters` has said
+    how: smoothed wide enough, a value tells where it lies.
 
     Args:
         network: UNet of the descriptor; it is frozen, not copied.
         filters: that stand behind its channels, if the descriptor has some.
     """
+
+    means: torch.Tensor
+    deviations: torch.Tensor
 
     def __init__(self, network: nn.Module, filters: FiltersOfEqualised | None = None) -> None:
         """Joins both."""
@@ -29,8 +37,14 @@ class StudentFeatures(CellDescriptor):
         super().__init__(levels.channels + more, "student features")
         self.levels, self.filters = levels, filters
         self.divisor = levels.divisor
-        #: Channels of each stage, which stand before those of the descriptor.
-        self.stages = {name: stage.channels for name, stage in stages.items()}
+        self._stages = sum(stage.channels for stage in stages.values())
+        #: Channels of each map that the condition is read off.
+        self.read = {name: stage.channels for name, stage in stages.items()}
+        if filters:
+            self.read[_FILTERS] = filters.channels
+        # Of the filters; kept with the module, so that a hash of it knows them.
+        self.register_buffer("means", torch.zeros(more))
+        self.register_buffer("deviations", torch.ones(more))
 
     @classmethod
     def of_descriptor(cls, descriptor: nn.Module) -> StudentFeatures:
@@ -48,6 +62,16 @@ class StudentFeatures(CellDescriptor):
             )
         return cls(descriptor)
 
+    def standardise_filters(self, mean: torch.Tensor, std: torch.Tensor) -> None:
+        """Takes the scale of the filters from that of the descriptor.
+
+        Args:
+            mean, std: of its channels (`described`,).
+        """
+        first = self.described - len(self.means)
+        self.means.copy_(mean[first:])
+        self.deviations.copy_(std[first:])
+
     @property
     def unet(self) -> nn.Module:
         """The UNet."""
@@ -56,7 +80,7 @@ class StudentFeatures(CellDescriptor):
     @property
     def described(self) -> int:
         """Channels of the descriptor."""
-        return self.channels - sum(self.stages.values())
+        return self.channels - self._stages
 
     @torch.no_grad()
     def pooled(self, image: torch.Tensor, pooling: Shape) -> torch.Tensor:
@@ -67,6 +91,10 @@ class StudentFeatures(CellDescriptor):
         return torch.cat([maps, self.filters.pooled(image, pooling)], dim=1)
 
     def parted(self, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Maps of the stages (B, n, ...), and y (B, `described`, ...)."""
-        stages, y = maps.split([self.channels - self.described, self.described], dim=1)
-        return stages, y
+        """What the condition is read off (B, n, ...), and y (B, `described`, ...)."""
+        stages, y = maps.split([self._stages, self.described], dim=1)
+        if self.filters is None:
+            return stages, y
+        shape = -1, *(1 for _ in y.shape[2:])
+        filters = y[:, -self.filters.channels :] - self.means.view(shape)
+        return torch.cat([stages, filters / self.deviations.view(shape)], dim=1), y

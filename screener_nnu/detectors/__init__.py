@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from screener_nnu.descriptors import DENSE, LEVELS, PRETEXT, WITH_FILTERS
+from screener_nnu.descriptors import DENSE, LEVELS, MADE_FOR, PRETEXT
 from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import (
     configuration_of,
@@ -83,9 +83,8 @@ def _fitted(
     return DetectorSpec(title, "density", _TEACHER, overrides, unit, of_pictures)
 
 
-# On descriptors of which each detector of this kind exists.
-_OF_POSITIONS = {
-    TEACHER: DetectorSpec("descriptor, condition and density of the plan", "density", _TEACHER),
+# Densities that are fitted.
+_FITTED = {
     "padim": _fitted(
         "Gaussian of each place in the body (PaDiM)",
         "full_gaussian",
@@ -100,6 +99,25 @@ _OF_POSITIONS = {
     ),
     "msde": _fitted("mean-shift density enhancement", "msde", unit="none", options=("bank=2000",)),
 }
+
+_FLOW = DetectorSpec(
+    "one flow of the plan's descriptor, given its condition",
+    "density",
+    _TEACHER,
+    ("density.options={}", *_ON_THE_PLANS_DESCRIPTOR, "density.kind=flow"),
+)
+_EXPERTS = DetectorSpec(
+    "two experts: flows of the plan's descriptor and of filters made by hand, scores added",
+    "density",
+    _TEACHER,
+    (
+        "density.options={}",
+        "density.kind=experts",
+        "density.descriptor_options={}",
+        f"density.descriptor={MADE_FOR['experts']}",
+    ),
+)
+
 #: Other descriptors than the plan's, by the end of a detector's name: title and settings.
 OTHER_DESCRIPTORS: dict[str, tuple[str, tuple[str, ...]]] = {
     "levels": (
@@ -127,10 +145,10 @@ OTHER_DESCRIPTORS: dict[str, tuple[str, tuple[str, ...]]] = {
 # Vectors of whole images: the mean of the last map of a network of photographs. The cells of its
 # stride would not fill the sides of all pictures, which are multiples of 16; half ones do.
 _POOLED = replace(
-    _OF_POSITIONS["msde"],
+    _FITTED["msde"],
     title="`msde` of vectors of whole images (ImageNet)",
     overrides=(
-        *_OF_POSITIONS["msde"].overrides,
+        *_FITTED["msde"].overrides,
         # Of 1280 numbers each: the map is beside the point here.
         "density.options.bank=200",
         "density.options.needs_vectors=true",
@@ -149,19 +167,6 @@ _POOLED_PRETEXT = replace(
         f"density.descriptor={PRETEXT}",
         "density.pooling=[8,8,8]",
     ),
-)
-
-_EXPERTS = DetectorSpec(
-    "two experts: flows of the plan's descriptor and of filters made by hand, scores added",
-    "density",
-    _TEACHER,
-    (
-        "density.options={}",
-        "density.kind=experts",
-        "density.descriptor_options={}",
-        f"density.descriptor={WITH_FILTERS}",
-    ),
-    unit="none",
 )
 
 _IGD = DetectorSpec(
@@ -218,14 +223,17 @@ DETECTORS: dict[str, DetectorSpec] = {
     STUDENT: DetectorSpec(
         "distilled UNet", "distillation", "screener_nnu.inference.models:load_student"
     ),
-    **_OF_POSITIONS,
+    TEACHER: DetectorSpec("descriptor, condition and density of the plan", "density", _TEACHER),
+    **_FITTED,
     **{
         f"{name}_{end}": replace(
             spec, title=f"`{name}` {where}", overrides=(*spec.overrides, *settings)
         )
         for end, (where, settings) in OTHER_DESCRIPTORS.items()
-        for name, spec in _OF_POSITIONS.items()
+        # A teacher of two experts has no filters there: on other descriptors it is one flow.
+        for name, spec in {TEACHER: _FLOW, **_FITTED}.items()
     },
+    "flow": _FLOW,
     "experts": _EXPERTS,
     "msde_pooled": _POOLED,
     IGD: _IGD,

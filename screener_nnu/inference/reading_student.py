@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from torch import nn
-
 from screener_nnu.densities import StandardisedDensity, new_density
 from screener_nnu.descriptors import DENSE, WITH_FILTERS
 from screener_nnu.descriptors.filters import FiltersSettings
@@ -55,7 +53,7 @@ class StudentParts:
         self.unet = build_unet(plan, plan.channels, outputs)
         self.features = StudentFeatures(self.unet, self.filters)
         hidden = plan.settings.distillation.hidden
-        self.head = LevelPerceptron(self.features.stages, channels[1], hidden)
+        self.head = LevelPerceptron(self.features.read, channels[1], hidden)
 
     def density(self, weights: Mapping[str, Any]) -> StandardisedDensity:
         """The density, of the size that these weights have."""
@@ -63,11 +61,12 @@ class StudentParts:
         density.resize_to(weights)
         return density
 
-    def joined(self, density: nn.Module, plan: Plan) -> ReadingStudent:
+    def joined(self, density: StandardisedDensity, plan: Plan) -> ReadingStudent:
         """The student of these parts."""
+        self.features.standardise_filters(density.y_mean, density.y_std)
         bfloat16 = plan.settings.low_precision_cpu
         pooling = self.settings.pooling
-        return ReadingStudent(self.features, self.head, density, pooling, bfloat16)  # type: ignore[arg-type]
+        return ReadingStudent(self.features, self.head, density, pooling, bfloat16)
 
 
 def read_entry(entry: Any) -> tuple[DensitySettings, list[int]]:

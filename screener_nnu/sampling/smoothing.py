@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
+
+from screener_nnu.networks.unet import in_full_precision
 
 _REACH = 3
 
@@ -30,23 +33,31 @@ def gaussian_smooth(
     images = images.float()
     # Products with a band matrix: a convolution on a GPU may round to 10 bits, and variances are
     # small differences.
-    with torch.autocast(images.device.type, enabled=False):
+    with in_full_precision(images.device.type):
         for axis, width in zip((2, 3, 4), sigmas, strict=True):
             if images.shape[axis] > 1 and width > 0:
                 radius = max(1, math.ceil(_REACH * width)) if reach is None else reach
-                band = _band(images.shape[axis], width, radius, images.device)
+                length = images.shape[axis]
+                # A tracer knows no length, and a matrix that is kept would be of one.
+                make = _kept_band if isinstance(length, int) else _band
+                band = make(length, width, radius, images.device)
                 images = (images.movedim(axis, -1) @ band).movedim(-1, axis)
     return images
 
 
-@lru_cache(maxsize=64)
 def _band(length: int, sigma: float, radius: int, device: torch.device) -> torch.Tensor:
     """(length, length), whose column i holds the Gaussian weights of the voxels around i."""
     offsets = torch.arange(-radius, radius + 1, device=device)
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel = kernel / kernel.sum()
     places = torch.arange(length, device=device)
-    rows = (places + offsets[:, None]).clamp(0, length - 1)
-    band = torch.zeros(length, length, device=device)
-    for weight, row in zip(kernel / kernel.sum(), rows, strict=True):
-        band[row, places] += weight
-    return band
+    apart = places[:, None] - places
+    weights = kernel[(apart + radius).clamp(0, 2 * radius)] * (apart.abs() <= radius)
+    # What lies beyond a border counts as the voxel at it.
+    beyond = F.pad(kernel.cumsum(0), (1, 0))
+    below, above = (beyond[(radius - n).clamp(min=0)] for n in (places, length - 1 - places))
+    first, last = (places == 0).float(), (places == length - 1).float()
+    return weights + torch.outer(first, below) + torch.outer(last, above)
+
+
+_kept_band = lru_cache(maxsize=64)(_band)

@@ -16,7 +16,7 @@ from screener_nnu.scoring.teacher import FeatureExtractor, Teacher
 
 
 class ReadingStudent(Teacher):
-    """Anomaly score -log q(y | c) in nats, where c is what a head makes of the UNet's stages.
+    """Anomaly score -log q(y | c) in nats, where c is what a head makes of the features.
 
     One pass of one network gives y and c. Where the teacher asks for the place in the scan, or for
     the map of a second network, the student needs neither.
@@ -66,9 +66,9 @@ class _DescriptorAndCondition(CellDescriptor):
     @torch.no_grad()
     def pooled(self, image: torch.Tensor, pooling: Shape) -> torch.Tensor:
         """See `Descriptor.pooled`."""
-        stages, y = self.features.parted(self.features.pooled(image, pooling))
+        read, y = self.features.parted(self.features.pooled(image, pooling))
         with in_full_precision(image.device.type):
-            c = condition_of(self.head, stages, self.c_mean, self.c_std)
+            c = condition_of(self.head, read, self.c_mean, self.c_std)
         return torch.cat([y, c], dim=1)
 
 
@@ -93,14 +93,14 @@ class _OfBoth(nn.Module):
 
 
 def condition_of(
-    head: nn.Module, stages: torch.Tensor, mean: torch.Tensor, std: torch.Tensor
+    head: nn.Module, features: torch.Tensor, mean: torch.Tensor, std: torch.Tensor
 ) -> torch.Tensor:
     """The condition (B, d_cond, ...) as the teacher's networks would give it.
 
     Args:
         head: gives it standardised.
-        stages: maps (B, n, ...) of all stages.
+        features: maps (B, n, ...) that it reads, see `StudentFeatures.parted`.
         mean, std: of the conditions (d_cond,) that the density was trained with.
     """
-    read: torch.Tensor = head(stages)
+    read: torch.Tensor = head(features)
     return read * std.view(1, -1, 1, 1, 1) + mean.view(1, -1, 1, 1, 1)

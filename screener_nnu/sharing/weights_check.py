@@ -13,7 +13,7 @@ from torch import nn
 
 from screener_nnu.baselines import OPTIONS, method_class
 from screener_nnu.baselines.base import build_method
-from screener_nnu.densities import new_density
+from screener_nnu.densities import density_class, new_density
 from screener_nnu.descriptors.image_encoder import build_image_encoder
 from screener_nnu.errors import ScreenerError
 from screener_nnu.finetuning.checkpoint import STOCK_TRAINER
@@ -223,13 +223,13 @@ def _check_channels(channels: Any) -> None:
 def _density(
     weights: Mapping[str, Any], channels: Sequence[int], density: DensitySettings
 ) -> nn.Module:
-    if density.kind != "flow":
+    if density_class(density.kind).builds_on_meta:
         with torch.device("meta"):
             made = new_density(density, *channels)
             made.resize_to(weights)
             return made
-    # A flow draws its start by factorising matrices, which has to be done in earnest; each of its
-    # steps has a matrix of hidden x hidden, so no more is built than the file holds.
+    # A flow is built in earnest; each of its steps has a matrix of hidden x hidden, so no more is
+    # built than the file holds.
     if not 0 < density.flow_steps * density.hidden**2 <= _held(weights):
         raise ScreenerError("its density is smaller than its plan says")
     return new_density(density, *channels)

@@ -31,11 +31,15 @@ def reading(trained: Any) -> Any:
     return trained
 
 
+@pytest.mark.parametrize("kind", ["flow", "experts"])
 def test_graph_and_program_give_its_maps(
-    reading: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, reading: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_experts: list[str]
 ) -> None:
     import onnxruntime
 
+    if kind == "experts":
+        reading.train("density", "--restart", *two_experts)
+        reading.train("distillation", "--restart", "-o", "distillation.learns=condition")
     words = ["--format", "onnx", "torch_export"]
     export(["-d", "901", "-o", str(tmp_path / "network"), *words])
     student, plan, statistics = ModelRef("901", "ScreenerPlans").load(CPU)

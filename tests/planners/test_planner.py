@@ -149,6 +149,19 @@ def test_golden_plans(
 
 
 @pytest.mark.parametrize(
+    ("preset", "kind", "descriptor"),
+    [
+        ("cpu", "experts", "dense_with_filters"),
+        ("balanced", "flow", "dense"),
+        ("paper", "flow", "dense"),
+    ],
+)
+def test_kind_of_the_density(preset: str, kind: str, descriptor: str) -> None:
+    density = make(THIN, preset=preset)[1].density
+    assert (density.kind, density.descriptor, density.descriptor_options) == (kind, descriptor, {})
+
+
+@pytest.mark.parametrize(
     ("data", "preset", "crop", "volumes"),
     [
         # One crop of about as many voxels as four of the patch (40^3, 32 x 40 x 40, 28 x 48 x 48).

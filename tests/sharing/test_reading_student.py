@@ -22,9 +22,11 @@ from screener_nnu.stage_checkpoint import DENSITY, HEAD, StageCheckpoint
 STUDENT = StageFile("ScreenerPlans", "distillation")
 
 
-@pytest.fixture
-def reading(trained: Any) -> Any:
-    """The tiny chain with such a student."""
+@pytest.fixture(params=["flow", "experts"])
+def reading(trained: Any, two_experts: list[str], request: pytest.FixtureRequest) -> Any:
+    """The tiny chain with such a student, of a teacher of either kind."""
+    if request.param == "experts":
+        trained.train("density", "--restart", *two_experts)
     trained.train("distillation", "--restart", "-o", "distillation.learns=condition")
     return trained
 
@@ -49,7 +51,7 @@ def test_it_gives_the_same_map_elsewhere(
 
 
 def _widen(checkpoint: dict[str, Any]) -> None:
-    checkpoint["teacher"]["channels"] = [4, 10**9]
+    checkpoint["teacher"]["channels"][1] = 10**9
 
 
 def _deepen(checkpoint: dict[str, Any]) -> None:

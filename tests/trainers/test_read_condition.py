@@ -20,9 +20,7 @@ from screener_nnu.stage_checkpoint import DENSITY, HEAD, WEIGHTS
 
 CPU = torch.device("cpu")
 READS = "distillation.learns=condition"
-EXPERTS = (
-    "density.descriptor=dense_with_filters",
-    "density.kind=experts",
+WHOLE = (
     "density.whole_scans=true",
     "density.descriptor_plans=ScreenerPlans",
     "density.condition_plans=ScreenerPlans",
@@ -52,13 +50,16 @@ class Known(nn.Module):
 
 
 @pytest.mark.parametrize("kind", ["flow", "experts"])
-def test_who_reads_the_condition_well_scores_as_the_teacher(trained: Any, kind: str) -> None:
+def test_who_reads_the_condition_well_scores_as_the_teacher(
+    trained: Any, kind: str, two_experts: list[str]
+) -> None:
     plans = "ScreenerPlans"
     if kind == "experts":
         plans = "Experts"
-        trained.train("density", "-p", plans, *words(*EXPERTS))
+        trained.train("density", "-p", plans, *two_experts, *words(*WHOLE))
     teacher, plan, _ = ModelRef("901", plans, "teacher").load(CPU)
     features = StudentFeatures.of_descriptor(teacher.features.descriptor)
+    assert ("filters" in features.read) is (kind == "experts")
     place = torch.tensor([[4, 0, 8]]), torch.tensor([[24, 28, 36]])
     head = Known(teacher, place)
     student = ReadingStudent(features, head, teacher.density, teacher.cell)  # type: ignore[arg-type]
@@ -84,8 +85,11 @@ def test_it_learns_to_read_the_condition(trained: Any) -> None:
     assert log["figures"][-1] > untrained + 0.001
 
 
-def test_its_file_is_enough(trained: Any) -> None:
+@pytest.mark.parametrize("kind", ["flow", "experts"])
+def test_its_file_is_enough(trained: Any, kind: str, two_experts: list[str]) -> None:
     """It loads without its teacher, and gives what the trainer's networks give."""
+    if kind == "experts":
+        trained.train("density", "--restart", *two_experts)
     trained.train("distillation", "--restart", *words(READS))
     trainer = trained.trainer("distillation", READS)
     trainer.load_checkpoint(str(student_file(trained)))
@@ -100,6 +104,24 @@ def test_its_file_is_enough(trained: Any) -> None:
     student, _, own = ModelRef("901", "ScreenerPlans").load(CPU)
     assert own == statistics
     torch.testing.assert_close(student(image, *torch.zeros(2, 1, 3)), expected)
+
+
+def test_filters_are_read_on_the_scale_of_the_density(
+    trained: Any, two_experts: list[str]
+) -> None:
+    trained.train("density", "--restart", *two_experts)
+    lesson = trained.trainer("distillation", READS).lesson
+    features, density = lesson.features, lesson.teacher.density
+    y = torch.randn(1, features.described, 3, 4, 5)
+    stages = torch.randn(1, features.channels - features.described, 3, 4, 5)
+    read, found = features.parted(torch.cat([stages, y], dim=1))
+    assert torch.equal(found, y) and read.shape[1] == sum(features.read.values())
+    torch.testing.assert_close(read[:, : stages.shape[1]], stages)
+    expected = (y - density.y_mean.view(1, -1, 1, 1, 1)) / density.y_std.view(1, -1, 1, 1, 1)
+    torch.testing.assert_close(read[:, stages.shape[1] :], expected[:, -14:])
+    # And of the rows that are stored.
+    rows = torch.cat([stages, y], dim=1)[0].flatten(1).T
+    torch.testing.assert_close(features.parted(rows)[0], read[0].flatten(1).T)
 
 
 def test_a_killed_training_goes_on(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
