@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from screener_nnu.descriptors import DENSE, MADE_FOR
 from screener_nnu.errors import ScreenerError
 from screener_nnu.planners.architecture import feature_elements, plan_architecture
 from screener_nnu.planners.memory import BYTES_PER_ELEMENT, GB, USABLE, Fit, fit_to_memory
@@ -197,7 +196,6 @@ class ScreenerPlanner:
                 pooling=self.kind.pooling(fit),
                 crop_size=tile,
                 kind=preset.density,
-                descriptor=MADE_FOR.get(preset.density, DENSE),
                 hidden=preset.hidden,
                 flow_steps=preset.flow_steps,
                 volumes_per_step=preset.density_volumes,

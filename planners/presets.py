@@ -23,7 +23,7 @@ class Preset:
         channels: channels of descriptor and condition.
         equalisation, jitter: contrast of the images, and how the self-supervised stages change it.
         loss, head_width, volumes, positives: of the dense self-supervised stages.
-        density, hidden, flow_steps: kind and size of the density; the kind says which descriptor.
+        density, hidden, flow_steps: kind and size of the density.
         tile_factor: edge of the density's crops and of the teacher's tiles, in crops.
         pretext: optimiser of the image-level pre-training.
         igd: optimiser of the auto-encoder of normal images.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from screener_nnu.baselines import OPTIONS, image_size, method_class
 from screener_nnu.conditions import CONDITIONS
 from screener_nnu.densities import DENSITIES
-from screener_nnu.descriptors import DENSE, DESCRIPTORS, descriptor_class
+from screener_nnu.descriptors import DENSE, DESCRIPTORS, descriptor_class, descriptor_of
 from screener_nnu.errors import ScreenerError
 from screener_nnu.losses import LOSSES
 from screener_nnu.plans import RARITY, DensitySettings, Plan, Shape
@@ -55,8 +55,9 @@ def check_settings(plan: Plan) -> None:
 
 def _check_descriptor(density: DensitySettings) -> None:
     where = "screener.density.descriptor_options"
-    if density.descriptor != DENSE:
-        descriptor_class(density.descriptor).options(density.descriptor_options, where)
+    name = descriptor_of(density)
+    if name != DENSE:
+        descriptor_class(name).options(density.descriptor_options, where)
     elif density.descriptor_options:
         raise ScreenerError(f"{where} belong to no descriptor: name one in density.descriptor")
 

@@ -212,7 +212,8 @@ class DensitySettings:
             a Gaussian, which looks at neighbours, a block of about so many.
         keep: `best` keeps the epoch with the highest mean AUROC on synthetic anomalies of
             validation scans, `last` the last one.
-        descriptor: a name of `descriptors.DESCRIPTORS`; `dense` is the plan's own, its last layer.
+        descriptor: a name of `descriptors.DESCRIPTORS`; `dense` is the plan's own, its last layer,
+            with filters behind it where `kind` is `experts`.
         descriptor_options: settings of this kind of descriptor alone, see its class.
         descriptor_plans, condition_plans: plan whose trained stage is used; empty for this plan.
     """

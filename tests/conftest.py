@@ -47,7 +47,6 @@ TINY = (
     "condition.kind=masking_invariant",
     # The paper's; two experts have tests of their own.
     "density.kind=flow",
-    "density.descriptor=dense",
     "density.volumes_per_step=2",
     "density.whole_scans=false",
     "density.pooling=[2, 2, 2]",
@@ -238,13 +237,6 @@ def empty_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TinyWorld:
         (world.root / kind).mkdir(parents=True)
     enter(world, monkeypatch)
     return world
-
-
-@pytest.fixture(scope="session")
-def two_experts() -> list[str]:
-    """Arguments `-o key=value` of a density of two experts."""
-    settings = "density.kind=experts", "density.descriptor=dense_with_filters"
-    return [word for setting in settings for word in ("-o", setting)]
 
 
 @pytest.fixture(scope="session")

@@ -8,11 +8,10 @@ from itertools import product
 
 from screener_nnu.conditions import CONDITIONS, TRAINED_BY
 from screener_nnu.densities import DENSITIES
-from screener_nnu.descriptors import DENSE, MADE_FOR
 from screener_nnu.errors import ScreenerError
 from screener_nnu.inference.models import UNTRAINED
 from screener_nnu.losses import LOSSES
-from screener_nnu.plans import DensitySettings, ScreenerSettings
+from screener_nnu.plans import ScreenerSettings
 
 
 @dataclass(frozen=True, order=True)
@@ -111,22 +110,12 @@ def stages_of_cell(cell: Cell, base_name: str, base: ScreenerSettings) -> list[S
     overrides = (
         f"condition.kind={cell.condition}",
         f"density.kind={cell.density}",
-        *_other_descriptor(cell.density, base.density),
         f"density.descriptor_plans={descriptor}",
         f"density.condition_plans={condition}",
         *seed,
     )
     name = "_".join([base_name, cell.loss, cell.condition, cell.density]) + suffix
     return [*stages, StagePlan("density", name, overrides)]
-
-
-def _other_descriptor(kind: str, own: DensitySettings) -> tuple[str, ...]:
-    """Settings of the descriptor, where a density of this kind needs another than the plan's."""
-    usual = DENSE if own.descriptor == MADE_FOR.get(own.kind) else own.descriptor
-    wanted = MADE_FOR.get(kind, usual)
-    if wanted == own.descriptor:
-        return ()
-    return "density.descriptor_options={}", f"density.descriptor={wanted}"
 
 
 def _condition_stage(

@@ -44,7 +44,7 @@ class ExpertsDensity(ConditionalDensity):
         if not 2 <= filters <= dim - 2:
             raise ScreenerError(
                 f"density.kind=experts has {dim} channels, of which {filters} should be filters, "
-                "and needs two of each kind: take density.descriptor=dense_with_filters"
+                "and needs two of each kind: take density.descriptor=dense"
             )
         self.sizes = dim - filters, filters
         self.learned = FlowDensity(self.sizes[0], cond_dim, **flow)

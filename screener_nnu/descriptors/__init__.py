@@ -9,6 +9,7 @@ from screener_nnu.stages import load_object
 
 if TYPE_CHECKING:
     from screener_nnu.descriptors.base import Descriptor
+    from screener_nnu.plans import DensitySettings
 
 #: The last layer of the plan's own trained UNet, several layers of it, and those of an encoder that
 #: image-level pre-training trained.
@@ -32,8 +33,6 @@ TRAINED_BY = {
     WITH_FILTERS: "descriptor",
     PRETEXT: "pretext",
 }
-#: Descriptor that a kind of density is made for; the others take any.
-MADE_FOR = {"experts": WITH_FILTERS}
 
 
 def descriptor_class(name: str) -> type[Descriptor]:
@@ -46,3 +45,9 @@ def descriptor_class(name: str) -> type[Descriptor]:
         raise ScreenerError(f"there is no descriptor '{name}'; known: {', '.join(DESCRIPTORS)}")
     found: type[Descriptor] = load_object(DESCRIPTORS[name])
     return found
+
+
+def descriptor_of(density: DensitySettings) -> str:
+    """Name of the descriptor that a density has: `dense` gets the filters that two experts need."""
+    needs_filters = density.kind == "experts" and density.descriptor == DENSE
+    return WITH_FILTERS if needs_filters else density.descriptor

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from screener_nnu.descriptors import DENSE, LEVELS, MADE_FOR, PRETEXT
+from screener_nnu.descriptors import DENSE, LEVELS, PRETEXT
 from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import (
     configuration_of,
@@ -110,12 +110,7 @@ _EXPERTS = DetectorSpec(
     "two experts: flows of the plan's descriptor and of filters made by hand, scores added",
     "density",
     _TEACHER,
-    (
-        "density.options={}",
-        "density.kind=experts",
-        "density.descriptor_options={}",
-        f"density.descriptor={MADE_FOR['experts']}",
-    ),
+    ("density.options={}", *_ON_THE_PLANS_DESCRIPTOR, "density.kind=experts"),
 )
 
 #: Other descriptors than the plan's, by the end of a detector's name: title and settings.

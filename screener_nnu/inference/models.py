@@ -11,7 +11,7 @@ from screener_nnu import conditions, descriptors
 from screener_nnu.conditions import Condition, build_condition
 from screener_nnu.conditions.ape import POSITION_CHANNELS
 from screener_nnu.densities import new_density
-from screener_nnu.descriptors import DENSE, PRETEXT, descriptor_class
+from screener_nnu.descriptors import DENSE, PRETEXT, descriptor_class, descriptor_of
 from screener_nnu.descriptors.image_encoder import ImageEncoder, build_image_encoder
 from screener_nnu.detectors import ModelRef
 from screener_nnu.detectors.base import LoadedDetector
@@ -83,10 +83,11 @@ def _load_descriptor(dataset: str, plan: Plan) -> nn.Module:
             own = [stage_unet(plan, "descriptor", seed)]
         else:
             own = [_trained_unet(dataset, "descriptor", source)[0]]
-    if settings.descriptor == DENSE:
+    name = descriptor_of(settings)
+    if name == DENSE:
         unet: nn.Module = own[0]
         return unet
-    kind: Any = descriptor_class(settings.descriptor)
+    kind: Any = descriptor_class(name)
     options = kind.options(settings.descriptor_options, "screener.density.descriptor_options")
     descriptor = kind(*own, **options)
     descriptor.check_images(plan.settings.preprocessing)

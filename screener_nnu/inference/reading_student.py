@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from screener_nnu.densities import StandardisedDensity, new_density
-from screener_nnu.descriptors import DENSE, WITH_FILTERS
+from screener_nnu.descriptors import DENSE, WITH_FILTERS, descriptor_of
 from screener_nnu.descriptors.filters import FiltersSettings
 from screener_nnu.descriptors.student_features import StudentFeatures
 from screener_nnu.descriptors.with_filters import FiltersOfEqualised
@@ -45,7 +45,7 @@ class StudentParts:
         """Builds UNet and head; `density` builds the rest."""
         self.settings, self.channels = settings, channels
         self.filters = None
-        if settings.descriptor == WITH_FILTERS:
+        if descriptor_of(settings) == WITH_FILTERS:
             options = parse(FiltersSettings, settings.descriptor_options, "descriptor_options")
             self.filters = FiltersOfEqualised(options.sigmas, options.variance_sigmas)
             self.filters.check_images(plan.settings.preprocessing)

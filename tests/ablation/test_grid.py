@@ -48,21 +48,6 @@ def test_the_plans_own_combination_trains_the_plans_own_networks(base: ScreenerS
     )
 
 
-def test_a_density_gets_the_descriptor_that_it_is_made_for(base: ScreenerSettings) -> None:
-    """And another density none of its filters; a descriptor that somebody chose stays."""
-
-    def chosen(kind: str, *own: str) -> list[str]:
-        cell = Cell("infonce", "masking_invariant", kind)
-        overrides = stages_of_cell(cell, "P", base.override(list(own)))[-1].overrides
-        return [o.partition("=")[2] for o in overrides or () if o.startswith("density.descriptor=")]
-
-    experts = "density.kind=experts", "density.descriptor=dense_with_filters"
-    assert chosen("experts") == ["dense_with_filters"] and chosen("flow") == []
-    assert chosen("experts", *experts) == [] and chosen("gaussian", *experts) == ["dense"]
-    assert chosen("gaussian", "density.descriptor=levels") == []
-    assert chosen("gaussian", experts[1]) == []
-
-
 def test_networks_are_shared_by_loss_condition_and_seed(base: ScreenerSettings) -> None:
     cells = grid_cells(
         ["infonce", "vicreg"],

@@ -33,12 +33,12 @@ def reading(trained: Any) -> Any:
 
 @pytest.mark.parametrize("kind", ["flow", "experts"])
 def test_graph_and_program_give_its_maps(
-    kind: str, reading: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_experts: list[str]
+    kind: str, reading: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import onnxruntime
 
     if kind == "experts":
-        reading.train("density", "--restart", *two_experts)
+        reading.train("density", "--restart", "-o", "density.kind=experts")
         reading.train("distillation", "--restart", "-o", "distillation.learns=condition")
     words = ["--format", "onnx", "torch_export"]
     export(["-d", "901", "-o", str(tmp_path / "network"), *words])

@@ -19,6 +19,7 @@ import torch
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from screener_nnu.descriptors import descriptor_of
 from screener_nnu.errors import ScreenerError
 from screener_nnu.planners.planner import ScreenerPlanner
 from screener_nnu.planners.presets import PRESETS
@@ -157,8 +158,11 @@ def test_golden_plans(
     ],
 )
 def test_kind_of_the_density(preset: str, kind: str, descriptor: str) -> None:
-    density = make(THIN, preset=preset)[1].density
-    assert (density.kind, density.descriptor, density.descriptor_options) == (kind, descriptor, {})
+    """The plan's descriptor, with filters where two experts need them, and only there."""
+    settings = make(THIN, preset=preset)[1]
+    assert (settings.density.kind, descriptor_of(settings.density)) == (kind, descriptor)
+    other = settings.override(["density.kind=gaussian"])
+    assert descriptor_of(other.density) == settings.density.descriptor == "dense"
 
 
 @pytest.mark.parametrize(

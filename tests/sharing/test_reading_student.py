@@ -23,10 +23,10 @@ STUDENT = StageFile("ScreenerPlans", "distillation")
 
 
 @pytest.fixture(params=["flow", "experts"])
-def reading(trained: Any, two_experts: list[str], request: pytest.FixtureRequest) -> Any:
+def reading(trained: Any, request: pytest.FixtureRequest) -> Any:
     """The tiny chain with such a student, of a teacher of either kind."""
     if request.param == "experts":
-        trained.train("density", "--restart", *two_experts)
+        trained.train("density", "--restart", "-o", "density.kind=experts")
     trained.train("distillation", "--restart", "-o", "distillation.learns=condition")
     return trained
 

@@ -50,13 +50,11 @@ class Known(nn.Module):
 
 
 @pytest.mark.parametrize("kind", ["flow", "experts"])
-def test_who_reads_the_condition_well_scores_as_the_teacher(
-    trained: Any, kind: str, two_experts: list[str]
-) -> None:
+def test_who_reads_the_condition_well_scores_as_the_teacher(trained: Any, kind: str) -> None:
     plans = "ScreenerPlans"
     if kind == "experts":
         plans = "Experts"
-        trained.train("density", "-p", plans, *two_experts, *words(*WHOLE))
+        trained.train("density", "-p", plans, "-o", "density.kind=experts", *words(*WHOLE))
     teacher, plan, _ = ModelRef("901", plans, "teacher").load(CPU)
     features = StudentFeatures.of_descriptor(teacher.features.descriptor)
     assert ("filters" in features.read) is (kind == "experts")
@@ -86,10 +84,10 @@ def test_it_learns_to_read_the_condition(trained: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["flow", "experts"])
-def test_its_file_is_enough(trained: Any, kind: str, two_experts: list[str]) -> None:
+def test_its_file_is_enough(trained: Any, kind: str) -> None:
     """It loads without its teacher, and gives what the trainer's networks give."""
     if kind == "experts":
-        trained.train("density", "--restart", *two_experts)
+        trained.train("density", "--restart", "-o", "density.kind=experts")
     trained.train("distillation", "--restart", *words(READS))
     trainer = trained.trainer("distillation", READS)
     trainer.load_checkpoint(str(student_file(trained)))
@@ -106,10 +104,8 @@ def test_its_file_is_enough(trained: Any, kind: str, two_experts: list[str]) -> 
     torch.testing.assert_close(student(image, *torch.zeros(2, 1, 3)), expected)
 
 
-def test_filters_are_read_on_the_scale_of_the_density(
-    trained: Any, two_experts: list[str]
-) -> None:
-    trained.train("density", "--restart", *two_experts)
+def test_filters_are_read_on_the_scale_of_the_density(trained: Any) -> None:
+    trained.train("density", "--restart", "-o", "density.kind=experts")
     lesson = trained.trainer("distillation", READS).lesson
     features, density = lesson.features, lesson.teacher.density
     y = torch.randn(1, features.described, 3, 4, 5)
