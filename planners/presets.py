@@ -194,8 +194,8 @@ PRESETS = {
         # sees in the tiles of a prediction.
         distillation_factor=1.6,
         pooled_mm=8.0,
-        descriptor=_cpu_steps(1100, 2e-3),
-        condition=_cpu_steps(900, 2e-3),
+        descriptor=_cpu_steps(1000, 2e-3),
+        condition=_cpu_steps(850, 2e-3),
         position=_cpu_steps(400, 2e-3),
         # The flow gains for long, and its step takes a twentieth of one of the descriptor's.
         density_steps=_cpu_steps(4000, 4e-3, 500),
