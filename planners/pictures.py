@@ -207,7 +207,6 @@ def of_pictures(preset: Preset, spacing: Spacing) -> Preset:
     return replace(
         preset,
         equalisation="none",
-        density="flow",
         jitter=replace(preset.jitter, blur_sigma_mm=in_plane),
         max_scans=_MORE_PICTURES * preset.max_scans,
         distillation_scans=_MORE_PICTURES * preset.distillation_scans,

@@ -195,7 +195,8 @@ class ScreenerPlanner:
                 optimiser=preset.density_steps,
                 pooling=self.kind.pooling(fit),
                 crop_size=tile,
-                kind=preset.density,
+                # Two experts were measured on CT alone.
+                kind=preset.density if self.modality.name == CT else "flow",
                 hidden=preset.hidden,
                 flow_steps=preset.flow_steps,
                 volumes_per_step=preset.density_volumes,

@@ -23,7 +23,7 @@ class Preset:
         channels: channels of descriptor and condition.
         equalisation, jitter: contrast of the images, and how the self-supervised stages change it.
         loss, head_width, volumes, positives: of the dense self-supervised stages.
-        density, hidden, flow_steps: kind and size of the density.
+        density, hidden, flow_steps: kind, in CT, and size of the density.
         tile_factor: edge of the density's crops and of the teacher's tiles, in crops.
         pretext: optimiser of the image-level pre-training.
         igd: optimiser of the auto-encoder of normal images.
@@ -197,7 +197,7 @@ PRESETS = {
         descriptor=_cpu_steps(1000, 2e-3),
         condition=_cpu_steps(850, 2e-3),
         position=_cpu_steps(400, 2e-3),
-        # The flow gains for long, and its step takes a twentieth of one of the descriptor's.
+        # Flows gain for long, and a step of both takes a tenth of one of the descriptor's.
         density_steps=_cpu_steps(4000, 4e-3, 500),
         distillation=_cpu_steps(1500, 3e-3, 100),
         pretext=_pretext_steps(400, 50),

@@ -50,7 +50,8 @@ def derive_plan(
         if trained and changed != replace(settings, workers=changed.workers):
             raise ScreenerError(
                 f"{plans_name} has other settings and trained stages ({', '.join(trained)}): "
-                "name the variant with -p, for instance -p ScreenerPlans_variant"
+                "name the variant with -p, for instance -p ScreenerPlans_variant, or train it anew "
+                "with --restart"
             )
     variant = plan.with_settings(changed)
     check_settings(variant)

@@ -252,7 +252,7 @@ class DistillationSettings:
     Attributes:
         learns: `score`: the UNet regresses the teacher's standardised, tail-clipped score (paper).
             `condition`: the student keeps descriptor and density of its teacher, and a head learns
-            to read the condition off all stages of the descriptor, which see a crop of the
+            to read the condition off all maps of the descriptor, which see a crop of the
             density's size of each scan. What else is set here of crops and targets, from
             `crop_size` to `jitter`, belongs to `score`.
         hidden: width of that head.

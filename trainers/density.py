@@ -157,9 +157,17 @@ class DensityTrainer(ScreenerTrainer):
     def on_train_start(self) -> None:
         """Says in the log what the figure of the loss is good for."""
         super().on_train_start()
-        self.print_to_log_file(
-            "NLL (nats) compares densities of one descriptor; across descriptors it means nothing"
-        )
+        if self._is_likelihood:
+            self.print_to_log_file(
+                "NLL (nats) compares densities of one descriptor; across descriptors it means "
+                "nothing"
+            )
+
+    @property
+    def _is_likelihood(self) -> bool:
+        """Whether a score is a negative log-likelihood, and no distance or weighted sum."""
+        density = self.model.density
+        return density.unit == "nats" and not density.settles
 
     def _maps_of(self, sample: Any, flips: list[int]) -> Maps:
         """Maps of a sample; all positions count where none lies in the body."""
@@ -283,9 +291,8 @@ class DensityTrainer(ScreenerTrainer):
         figures = self.check.auroc(
             Teacher(self.features, self.model).score, self.model.density.reach
         )
-        density = self.model.density
-        likely = density.unit == "nats" and not density.settles
-        self.validation_terms = {**({"NLL": self._held_out_nll()} if likely else {}), **figures}
+        likelihood = {"NLL": self._held_out_nll()} if self._is_likelihood else {}
+        self.validation_terms = {**likelihood, **figures}
         return figures["mean"]
 
     @torch.no_grad()

@@ -124,7 +124,13 @@ class StageState(nnUNetTrainer):
             )
         if checkpoint.get("upstream", self.upstream_identity) != self.upstream_identity:
             raise ScreenerError(OTHER_UPSTREAM.format(folder=self.output_folder))
-        self.load_weights(checkpoint)
+        try:
+            self.load_weights(checkpoint)
+        except RuntimeError as error:
+            raise ScreenerError(
+                f"{self.output_folder} holds other networks than those of the plan, perhaps of "
+                "another version of this software; add --restart to start anew"
+            ) from error
         self.optimizer.load_state_dict(checkpoint["optimizer_state"])
         self.lr_scheduler.load_state_dict(checkpoint["lr_scheduler_state"])
         if self.grad_scaler is not None and checkpoint["grad_scaler_state"]:

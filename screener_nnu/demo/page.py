@@ -13,8 +13,8 @@ from screener_nnu.demo.terminal import broken_command, duration
 
 _EXPLANATIONS = {
     "student": "the descriptor's UNet, which has learned to read the condition, and the density",
-    "teacher": "descriptor, condition and density",
-    CONTROL: "control: a density on networks with their initial weights",
+    "teacher": "descriptor with filters, condition and density",
+    CONTROL: "control: the same, on networks with their initial weights",
     "hu_deviation": "distance of the HU value to the mean of the body",
     "hu_rarity": "how rare the HU value is in the training scans",
     "smoothed_hu_rarity": "the same after smoothing by 2 mm",

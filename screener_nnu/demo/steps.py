@@ -86,7 +86,7 @@ def _training(size: DemoSize, device: str) -> list[Step]:
         ),
         _command_step(
             "untrained",
-            "Control: a density on networks that have learned nothing",
+            "Control: the same density on networks that have learned nothing",
             "train",
             [*train, "density", "-p", UNTRAINED_PLANS, *control, "-device", device],
         ),

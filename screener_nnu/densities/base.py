@@ -32,7 +32,8 @@ class ConditionalDensity(nn.Module, ABC):
         reach: how many positions beyond a position its log-density depends on, per axis.
         fitted: whether it is computed from rows in one pass, see `FittedDensity`, and not trained.
         settles: whether its scores need `settle`; they are no normalised likelihoods then.
-        builds_on_meta: whether it can be built of names and shapes alone, without memory.
+        builds_on_meta: whether it can be built of names and shapes alone; another density says in
+            `least_numbers` how many numbers it holds at least.
         unit: of its score; `nats` of a likelihood, `none` of a distance.
         Settings: class of its own settings, `density.options` in a plan; its fields are arguments
             of the density.
@@ -77,6 +78,11 @@ class ConditionalDensity(nn.Module, ABC):
             ScreenerError: see `of_plan`.
         """
         return asdict(parse(cls.Settings, settings.options, "screener.density.options"))
+
+    @classmethod
+    def least_numbers(cls, settings: DensitySettings) -> int:
+        """Numbers that one of these settings holds at least, told before it is built."""
+        return 0
 
     def forward(self, y: Tensor, c: Tensor | None = None) -> Tensor:
         """Does what `log_prob` does; data-parallel wrappers need the name."""

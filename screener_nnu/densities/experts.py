@@ -1,4 +1,4 @@
-"""Two experts: a flow of learned features and one of filters, scores weighed and added."""
+"""Two experts: a flow of learned features and one of filters, scores weighted and added."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from screener_nnu.densities.base import ConditionalDensity
 from screener_nnu.densities.flow import FlowDensity
+from screener_nnu.descriptors import WITH_FILTERS, descriptor_of
 from screener_nnu.descriptors.with_filters import filter_channels
 from screener_nnu.errors import ScreenerError
 from screener_nnu.plans import DensitySettings
@@ -20,9 +21,9 @@ class ExpertsDensity(ConditionalDensity):
     In one flow, the expert that is surer of what is usual drowns the other one. Here each learns by
     itself, from its own likelihood. A score is that of the learned channels plus `weight` times
     that of the filters. The weight makes both vary alike over the bodies of training scans
-    (`settle`). So a score is, up to a constant, -log of a product of experts (Hinton, Training
-    Products of Experts by Minimizing Contrastive Divergence, 2002) whose second one is raised to a
-    power.
+    (`settle`). So a score is -log of a product of experts (Hinton, Training Products of Experts by
+    Minimizing Contrastive Divergence, 2002), the second raised to a power. The product is not
+    normalised: a term is missing that depends on the condition alone.
 
     Args:
         dim: channels of both, those of the filters last.
@@ -43,8 +44,9 @@ class ExpertsDensity(ConditionalDensity):
         super().__init__(dim, cond_dim)
         if not 2 <= filters <= dim - 2:
             raise ScreenerError(
-                f"density.kind=experts has {dim} channels, of which {filters} should be filters, "
-                "and needs two of each kind: take density.descriptor=dense"
+                f"density.kind=experts needs two channels of each kind, and has {dim - filters} "
+                f"that were learned and {filters} of filters: plan more of either, or take "
+                "density.kind=flow"
             )
         self.sizes = dim - filters, filters
         self.learned = FlowDensity(self.sizes[0], cond_dim, **flow)
@@ -53,7 +55,16 @@ class ExpertsDensity(ConditionalDensity):
 
     @classmethod
     def options(cls, settings: DensitySettings) -> dict[str, Any]:
-        """Those of the flows, and where the filters begin."""
+        """Those of the flows, and how many channels are filters.
+
+        Raises:
+            ScreenerError: the plan's descriptor has none, or a setting is wrong.
+        """
+        if descriptor_of(settings) != WITH_FILTERS:
+            raise ScreenerError(
+                f"density.kind=experts has its filters beside the plan's own descriptor, and "
+                f"density.descriptor is '{settings.descriptor}': add -o density.kind=flow"
+            )
         own = FlowDensity.options(settings)
         return {**own, "filters": filter_channels(settings.descriptor_options)}
 
@@ -61,6 +72,11 @@ class ExpertsDensity(ConditionalDensity):
         """Log-densities (B, D, H, W) in nats of both experts."""
         learned, made = y.split(self.sizes, dim=1)
         return [self.learned.log_prob(learned, c), self.made.log_prob(made, c)]
+
+    @classmethod
+    def least_numbers(cls, settings: DensitySettings) -> int:
+        """Those of two flows."""
+        return 2 * FlowDensity.least_numbers(settings)
 
     @torch.no_grad()
     def settle(self, y: Tensor, c: Tensor | None) -> None:

@@ -56,6 +56,11 @@ class FlowDensity(ConditionalDensity):
         self.checkpointing = checkpointing
 
     @classmethod
+    def least_numbers(cls, settings: DensitySettings) -> int:
+        """Each step has a matrix of hidden x hidden."""
+        return settings.flow_steps * settings.hidden**2
+
+    @classmethod
     def options(cls, settings: DensitySettings) -> dict[str, Any]:
         """Width and steps, which a plan has among the settings of all densities."""
         return super().options(settings) | {

@@ -18,8 +18,8 @@ _FILTERS = "filters"
 class StudentFeatures(CellDescriptor):
     """The maps of all stages of a UNet, then the channels of the descriptor, in one pass.
 
-    Filters of the descriptor are read for the condition, too, once `standardise_filters` has said
-    how: smoothed wide enough, a value tells where it lies.
+    The condition is read off the filters of the descriptor, too: a widely smoothed value tells
+    where it lies. Call `standardise_filters` first; until then they are read as they are.
 
     Args:
         network: UNet of the descriptor; it is frozen, not copied.

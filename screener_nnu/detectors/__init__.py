@@ -58,6 +58,7 @@ class DetectorSpec:
 _TEACHER = "screener_nnu.inference.models:load_teacher"
 
 
+_UNTRAINED = "untrained"
 _ON_THE_PLANS_DESCRIPTOR = ("density.descriptor_options={}", f"density.descriptor={DENSE}")
 
 
@@ -100,6 +101,7 @@ _FITTED = {
     "msde": _fitted("mean-shift density enhancement", "msde", unit="none", options=("bank=2000",)),
 }
 
+_PLANS_TEACHER = DetectorSpec("descriptor, condition and density of the plan", "density", _TEACHER)
 _FLOW = DetectorSpec(
     "one flow of the plan's descriptor, given its condition",
     "density",
@@ -112,6 +114,15 @@ _EXPERTS = DetectorSpec(
     _TEACHER,
     ("density.options={}", *_ON_THE_PLANS_DESCRIPTOR, "density.kind=experts"),
 )
+
+
+def _of_positions(end: str) -> dict[str, DetectorSpec]:
+    """Detectors that exist on each descriptor.
+
+    Two experts need the plan's UNet, trained or not: elsewhere a teacher is one flow.
+    """
+    return {TEACHER: _PLANS_TEACHER if end == _UNTRAINED else _FLOW, **_FITTED}
+
 
 #: Other descriptors than the plan's, by the end of a detector's name: title and settings.
 OTHER_DESCRIPTORS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -131,9 +142,9 @@ OTHER_DESCRIPTORS: dict[str, tuple[str, tuple[str, ...]]] = {
         "on ImageNet features of slices",
         ("density.descriptor_options={}", "density.descriptor=imagenet"),
     ),
-    "untrained": (
+    _UNTRAINED: (
         "on an untrained UNet",
-        (*_ON_THE_PLANS_DESCRIPTOR, "density.descriptor_plans=untrained"),
+        (*_ON_THE_PLANS_DESCRIPTOR, f"density.descriptor_plans={_UNTRAINED}"),
     ),
 }
 
@@ -218,15 +229,14 @@ DETECTORS: dict[str, DetectorSpec] = {
     STUDENT: DetectorSpec(
         "distilled UNet", "distillation", "screener_nnu.inference.models:load_student"
     ),
-    TEACHER: DetectorSpec("descriptor, condition and density of the plan", "density", _TEACHER),
+    TEACHER: _PLANS_TEACHER,
     **_FITTED,
     **{
         f"{name}_{end}": replace(
             spec, title=f"`{name}` {where}", overrides=(*spec.overrides, *settings)
         )
         for end, (where, settings) in OTHER_DESCRIPTORS.items()
-        # A teacher of two experts has no filters there: on other descriptors it is one flow.
-        for name, spec in {TEACHER: _FLOW, **_FITTED}.items()
+        for name, spec in _of_positions(end).items()
     },
     "flow": _FLOW,
     "experts": _EXPERTS,

@@ -148,8 +148,6 @@ def _window(stored: Stored) -> VOILUTTransformation:
 
 
 def _quantity(unit: str) -> str:
-    if unit == NATS:
-        return "Anomaly score -log q in nats"
     return f"Anomaly score in {unit}" if shown_unit(unit) else "Anomaly score"
 
 
@@ -161,9 +159,7 @@ def _mapping(stored: Stored, unit: str) -> RealWorldValueMapping:
     low, high = stored.values.min(), stored.values.max()
     return hd.pm.RealWorldValueMapping(
         lut_label=shown_unit(unit).upper() or "SCORE",
-        lut_explanation=(
-            "Anomaly score -log q, natural logarithm" if unit == NATS else _quantity(unit)
-        ),
+        lut_explanation=_quantity(unit),
         # A nat is a pure number; UCUM has a code for bits, but none for nats.
         unit=codes.UCUM.HounsfieldUnit if unit == "HU" else codes.UCUM.NoUnits,
         value_range=(int(low), int(high)) if whole else (float(low), float(high)),

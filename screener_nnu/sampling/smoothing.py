@@ -37,10 +37,9 @@ def gaussian_smooth(
         for axis, width in zip((2, 3, 4), sigmas, strict=True):
             if images.shape[axis] > 1 and width > 0:
                 radius = max(1, math.ceil(_REACH * width)) if reach is None else reach
-                length = images.shape[axis]
-                # A tracer knows no length, and a matrix that is kept would be of one.
-                make = _kept_band if isinstance(length, int) else _band
-                band = make(length, width, radius, images.device)
+                # What a tracer computes is no matrix that others could use.
+                make = _band if torch.compiler.is_compiling() else _kept_band
+                band = make(images.shape[axis], width, radius, images.device)
                 images = (images.movedim(axis, -1) @ band).movedim(-1, axis)
     return images
 

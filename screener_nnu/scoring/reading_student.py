@@ -102,5 +102,5 @@ def condition_of(
         features: maps (B, n, ...) that it reads, see `StudentFeatures.parted`.
         mean, std: of the conditions (d_cond,) that the density was trained with.
     """
-    read: torch.Tensor = head(features)
-    return read * std.view(1, -1, 1, 1, 1) + mean.view(1, -1, 1, 1, 1)
+    found: torch.Tensor = head(features)
+    return found * std.view(1, -1, 1, 1, 1) + mean.view(1, -1, 1, 1, 1)

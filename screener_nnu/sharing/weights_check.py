@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -223,13 +224,10 @@ def _check_channels(channels: Any) -> None:
 def _density(
     weights: Mapping[str, Any], channels: Sequence[int], density: DensitySettings
 ) -> nn.Module:
-    if density_class(density.kind).builds_on_meta:
-        with torch.device("meta"):
-            made = new_density(density, *channels)
-            made.resize_to(weights)
-            return made
-    # A flow is built in earnest; each of its steps has a matrix of hidden x hidden, so no more is
-    # built than the file holds.
-    if not 0 < density.flow_steps * density.hidden**2 <= _held(weights):
+    kind = density_class(density.kind)
+    if kind.least_numbers(density) > _held(weights):
         raise ScreenerError("its density is smaller than its plan says")
-    return new_density(density, *channels)
+    with torch.device("meta") if kind.builds_on_meta else nullcontext():
+        made = new_density(density, *channels)
+        made.resize_to(weights)
+        return made

@@ -100,10 +100,18 @@ def test_a_plan_says_where_the_filters_begin() -> None:
     assert filter_channels({}) == 14
     made = ExpertsDensity.of_plan(16 + 14, 3, settings)
     assert made.sizes == (16, 14) and len(made.learned.steps) == 2
+    # What a file has to hold before as much is built.
+    for density in (made, FlowDensity.of_plan(16, 3, replace(settings, kind="flow"))):
+        flows = 2 if density is made else 1
+        least = density.least_numbers(settings)
+        assert least == flows * 2 * 8**2 < sum(p.numel() for p in density.parameters())
     shorter = replace(settings, descriptor_options={"sigmas": [1.0], "variance_sigmas": []})
     assert ExpertsDensity.of_plan(20, 0, shorter).sizes == (16, 4)
-    with pytest.raises(ScreenerError, match="take density.descriptor=dense$"):
-        ExpertsDensity.of_plan(12, 0, settings)
+    with pytest.raises(ScreenerError, match="has 1 that were learned and 14 of filters"):
+        ExpertsDensity.of_plan(15, 0, settings)
+    for name in ("levels", "imagenet", "filters"):
+        with pytest.raises(ScreenerError, match=f"'{name}': add -o density.kind=flow"):
+            ExpertsDensity.options(replace(settings, descriptor=name))
 
 
 @pytest.mark.parametrize("equalisation", ["none", "adaptive"])

@@ -82,7 +82,12 @@ def test_from_training_to_comparison(
     trained.train(name)
     ends = re.findall("(?:density|igd|baseline) finished: .*", capsys.readouterr().out)
     # What is fitted has no state before its training.
-    learned = name in (STUDENT, "experts", *(n for n in DETECTORS if n.startswith("teacher")))
+    learned = name in (
+        STUDENT,
+        "flow",
+        "experts",
+        *(n for n in DETECTORS if n.startswith("teacher")),
+    )
     learned |= DETECTORS[name].stage in (IGD, BASELINE)
     assert (learned or not any("(untrained" in end for end in ends)) and (ends or name in OWN[:2])
     model = ModelRef("901", detector=name)

@@ -140,9 +140,9 @@ def test_other_numbers_of_bits_are_refused(series, tools, tmp_path: Path) -> Non
         (
             {},
             "Anomaly map (nats)",
-            "Anomaly score -log q in nats; research only",
+            "Anomaly score in nats; research only",
             "NATS",
-            "Anomaly score -log q, natural logarithm",
+            "Anomaly score in nats",
             "1",
         ),
         (

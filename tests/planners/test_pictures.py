@@ -161,7 +161,6 @@ def test_presets_are_the_same_beside_what_pictures_need() -> None:
         settings = make(preset=name).settings
         assert settings.preprocessing.equalisation == "none"
         assert settings.descriptor.optimiser == preset.descriptor
-        # Two experts are the preset of scans: see results.md.
         assert (settings.density.kind, settings.density.descriptor) == ("flow", "dense")
         assert settings.density.max_scans == 12 * preset.max_scans
         # A blur of one pixel, as of one voxel.

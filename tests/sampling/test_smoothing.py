@@ -52,6 +52,25 @@ def test_smoothing_is_in_float32_under_autocast() -> None:
     torch.testing.assert_close(found, gaussian_smooth(images, 1.0), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("open_axes", [False, True])
+def test_a_tracer_leaves_nothing_behind(open_axes: bool) -> None:
+    """A traced program smooths as we do, at other sizes, too, and so do we after it."""
+
+    class Smooth(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return gaussian_smooth(images, 1.7)
+
+    example = torch.rand(1, 1, 13, 14, 15)
+    shapes = [(13, 14, 15), *([(9, 21, 4)] if open_axes else [])]
+    axes = {n: torch.export.Dim.DYNAMIC for n in (2, 3, 4)} if open_axes else {}
+    program = torch.export.export(Smooth(), (example,), dynamic_shapes=(axes,)).module()
+    for shape in shapes:
+        images = torch.rand(1, 1, *shape)
+        expected = gaussian_filter(images[0, 0].numpy(), 1.7, mode="nearest", truncate=6 / 1.7)
+        for found in (program(images), gaussian_smooth(images, 1.7)):
+            np.testing.assert_allclose(found[0, 0].numpy(), expected, atol=1e-5)
+
+
 def test_crops_and_masks_are_mirrored_together_and_each_by_itself() -> None:
     images = torch.arange(64 * 27.0).view(64, 1, 3, 3, 3)
     one, other = mirrored((images, -images), torch.Generator().manual_seed(0))

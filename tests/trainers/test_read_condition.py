@@ -120,6 +120,22 @@ def test_filters_are_read_on_the_scale_of_the_density(trained: Any) -> None:
     torch.testing.assert_close(features.parted(rows)[0], read[0].flatten(1).T)
 
 
+def test_two_experts_are_no_likelihood(trained: Any) -> None:
+    """Their weighted sum is not called one, and an older file of theirs is refused."""
+    trained.train("density", "--restart", "-o", "density.kind=experts")
+    path = trained.stage("density") / "checkpoint_final.pth"
+    checkpoint = torch.load(path, weights_only=True)
+    assert checkpoint["nll"] is None and checkpoint["network_weights"]["density.weight"] > 0
+    older = dict(checkpoint["network_weights"])
+    del older["density.weight"]
+    torch.save({**checkpoint, "network_weights": older}, path)
+    with pytest.raises(ScreenerError, match=r"(?s)density.weight.*--restart"):
+        ModelRef("901", detector="teacher").load(CPU)
+    latest = trained.trainer("density", "density.kind=experts")
+    with pytest.raises(ScreenerError, match="another version.*--restart"):
+        latest.load_checkpoint({**checkpoint, "network_weights": older})
+
+
 def test_a_killed_training_goes_on(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from screener_nnu.trainers.distillation import DistillationTrainer
 
