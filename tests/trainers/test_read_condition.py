@@ -133,7 +133,7 @@ def test_two_experts_are_no_likelihood(trained: Any) -> None:
         ModelRef("901", detector="teacher").load(CPU)
     latest = trained.trainer("density", "density.kind=experts")
     with pytest.raises(ScreenerError, match="another version.*--restart"):
-        latest.load_checkpoint({**checkpoint, "network_weights": older})
+        latest.load_checkpoint(str(path))
 
 
 def test_a_killed_training_goes_on(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
