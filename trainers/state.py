@@ -127,6 +127,8 @@ class StageState(nnUNetTrainer):
         try:
             self.load_weights(checkpoint)
         except RuntimeError as error:
+            if "loading state_dict" not in str(error):  # of tensors that do not fit
+                raise
             raise ScreenerError(
                 f"{self.output_folder} holds other networks than those of the plan, perhaps of "
                 "another version of this software; add --restart to start anew"
