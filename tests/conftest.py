@@ -230,6 +230,15 @@ def trained(trained_once: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.fixture
+def reading(trained: TinyWorld, request: pytest.FixtureRequest) -> TinyWorld:
+    """With a student that reads its condition, of one flow or, where asked for, two experts."""
+    if getattr(request, "param", "flow") == "experts":
+        trained.train("density", "--restart", "-o", "density.kind=experts")
+    trained.train("distillation", "--restart", "-o", "distillation.learns=condition")
+    return trained
+
+
+@pytest.fixture
 def empty_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TinyWorld:
     """Folders without a set."""
     world = TinyWorld(tmp_path / "empty")

@@ -8,8 +8,8 @@ from itertools import product
 
 from screener_nnu.conditions import CONDITIONS, TRAINED_BY
 from screener_nnu.densities import DENSITIES
+from screener_nnu.descriptors import UNTRAINED
 from screener_nnu.errors import ScreenerError
-from screener_nnu.inference.models import UNTRAINED
 from screener_nnu.losses import LOSSES
 from screener_nnu.plans import ScreenerSettings
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 DENSE, LEVELS, PRETEXT = "dense", "levels", "pretext"
 #: The plan's own with filters made by hand beside it.
 WITH_FILTERS = "dense_with_filters"
+#: In place of the plan that a network is taken from: its initial weights.
+UNTRAINED = "untrained"
 #: Class of a descriptor by the name that a plan uses, `module:class`; `dense` has none.
 DESCRIPTORS: dict[str, str] = {
     DENSE: "",

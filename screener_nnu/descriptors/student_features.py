@@ -12,8 +12,6 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.networks.levels import OUTPUT, stages_of
 from screener_nnu.plans import Shape
 
-_FILTERS = "filters"
-
 
 class StudentFeatures(CellDescriptor):
     """The maps of all stages of a UNet, then the channels of the descriptor, in one pass.
@@ -41,7 +39,7 @@ class StudentFeatures(CellDescriptor):
         #: Channels of each map that the condition is read off.
         self.read = {name: stage.channels for name, stage in stages.items()}
         if filters:
-            self.read[_FILTERS] = filters.channels
+            self.read["filters"] = filters.channels
         # Of the filters; kept with the module, so that a hash of it knows them.
         self.register_buffer("means", torch.zeros(more))
         self.register_buffer("deviations", torch.ones(more))

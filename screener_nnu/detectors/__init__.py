@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from screener_nnu.descriptors import DENSE, LEVELS, PRETEXT
+from screener_nnu.descriptors import DENSE, LEVELS, PRETEXT, UNTRAINED
 from screener_nnu.errors import ScreenerError
 from screener_nnu.paths import (
     configuration_of,
@@ -58,7 +58,6 @@ class DetectorSpec:
 _TEACHER = "screener_nnu.inference.models:load_teacher"
 
 
-_UNTRAINED = "untrained"
 _ON_THE_PLANS_DESCRIPTOR = ("density.descriptor_options={}", f"density.descriptor={DENSE}")
 
 
@@ -121,7 +120,7 @@ def _of_positions(end: str) -> dict[str, DetectorSpec]:
 
     Two experts need the plan's UNet, trained or not: elsewhere a teacher is one flow.
     """
-    return {TEACHER: _PLANS_TEACHER if end == _UNTRAINED else _FLOW, **_FITTED}
+    return {TEACHER: _PLANS_TEACHER if end == UNTRAINED else _FLOW, **_FITTED}
 
 
 #: Other descriptors than the plan's, by the end of a detector's name: title and settings.
@@ -142,9 +141,9 @@ OTHER_DESCRIPTORS: dict[str, tuple[str, tuple[str, ...]]] = {
         "on ImageNet features of slices",
         ("density.descriptor_options={}", "density.descriptor=imagenet"),
     ),
-    _UNTRAINED: (
+    UNTRAINED: (
         "on an untrained UNet",
-        (*_ON_THE_PLANS_DESCRIPTOR, f"density.descriptor_plans={_UNTRAINED}"),
+        (*_ON_THE_PLANS_DESCRIPTOR, f"density.descriptor_plans={UNTRAINED}"),
     ),
 }
 

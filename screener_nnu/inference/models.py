@@ -11,7 +11,7 @@ from screener_nnu import conditions, descriptors
 from screener_nnu.conditions import Condition, build_condition
 from screener_nnu.conditions.ape import POSITION_CHANNELS
 from screener_nnu.densities import new_density
-from screener_nnu.descriptors import DENSE, PRETEXT, descriptor_class, descriptor_of
+from screener_nnu.descriptors import DENSE, PRETEXT, UNTRAINED, descriptor_class, descriptor_of
 from screener_nnu.descriptors.image_encoder import ImageEncoder, build_image_encoder
 from screener_nnu.detectors import ModelRef
 from screener_nnu.detectors.base import LoadedDetector
@@ -29,8 +29,6 @@ from screener_nnu.stage_checkpoint import (
     StageCheckpoint,
     finished_stage,
 )
-
-UNTRAINED = "untrained"
 
 
 def trained_stages(density_plans: str, settings: ScreenerSettings) -> list[tuple[str, str]]:

@@ -19,18 +19,9 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.inference.sliding_window import cells_to_voxels
 from screener_nnu.network_export.export import NetworkRequest, export_network
 
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def reading(trained: Any, request: pytest.FixtureRequest) -> Any:
-    """The tiny chain with such a student, of one flow or, where a test asks, of two experts."""
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    if getattr(request, "param", "flow") == "experts":
-        trained.train("density", "--restart", "-o", "density.kind=experts")
-    trained.train("distillation", "--restart", "-o", "distillation.learns=condition")
-    return trained
 
 
 @pytest.mark.parametrize("reading", ["flow", "experts"], indirect=True)

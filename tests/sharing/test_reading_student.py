@@ -23,15 +23,6 @@ STUDENT = StageFile("ScreenerPlans", "distillation")
 
 
 @pytest.fixture
-def reading(trained: Any, request: pytest.FixtureRequest) -> Any:
-    """The tiny chain with such a student, of one flow or, where a test asks, of two experts."""
-    if getattr(request, "param", "flow") == "experts":
-        trained.train("density", "--restart", "-o", "density.kind=experts")
-    trained.train("distillation", "--restart", "-o", "distillation.learns=condition")
-    return trained
-
-
-@pytest.fixture
 def sent(reading: Any, predicted: Callable[..., np.ndarray], tmp_path: Path) -> Any:
     """A scan, its map, and the model's file."""
     scan = reading.raw / "imagesTr" / "phantom_0003_0000.nii.gz"
