@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import locale
+import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -246,6 +248,35 @@ def empty_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TinyWorld:
         (world.root / kind).mkdir(parents=True)
     enter(world, monkeypatch)
     return world
+
+
+class _PoolsOfThreads:
+    """A way of starting processes whose pools are threads; all else is the way it stands for."""
+
+    Pool = ThreadPool
+
+    def __init__(self, way: Any) -> None:
+        self._way = way
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._way, name)
+
+
+@pytest.fixture
+def light_nnunet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stock nnU-Net in this process: each of its processes would import torch anew."""
+    from nnunetv2.training.logging.nnunet_logger import LocalLogger
+
+    real = multiprocessing.get_context
+
+    def way(method: str | None = None) -> _PoolsOfThreads:
+        return _PoolsOfThreads(real(method))
+
+    monkeypatch.setattr(multiprocessing, "get_context", way)
+    # A picture of 30 x 54 inches after every epoch.
+    monkeypatch.setattr(LocalLogger, "plot_progress_png", lambda self, folder: None)
+    for name, value in {"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1"}.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from time import time
+from time import monotonic, time
 from typing import Any, ClassVar, NoReturn
 
 import torch
@@ -30,6 +30,9 @@ from screener_nnu.trainers.reading import CaseReader
 from screener_nnu.trainers.stage_logger import StageLogger
 from screener_nnu.trainers.state import StageState
 from screener_nnu.trainers.stopping import StopRequest
+
+# Where epochs are short, a picture of each would take as long as its steps.
+_SECONDS_A_PICTURE = 10
 
 
 class ScreenerTrainer(StageState):
@@ -92,6 +95,7 @@ class ScreenerTrainer(StageState):
         self.validation_terms: dict[str, float] = {}  # what stands beside the figure in the log
         self.final_figure: float | None = None  # where `finish` measures again
         self._progress: tqdm | None = None
+        self._pictured = monotonic()
 
     # What a stage defines.
 
@@ -424,8 +428,7 @@ class ScreenerTrainer(StageState):
         )
         if self._progress is not None:
             self._progress.set_postfix_str(f"loss {loss:.3f}, {self.figure_name} {figure:.3f}")
-        if self.local_rank == 0:
-            self.logger.plot_progress_png(self.output_folder)
+        self._draw_progress()
         folder = Path(self.output_folder)
         sign = 1 if self.higher_is_better else -1
         best = self.best_figure
@@ -434,6 +437,13 @@ class ScreenerTrainer(StageState):
             self.save_checkpoint(str(folder / "checkpoint_best.pth"))
         self.save_checkpoint(str(folder / "checkpoint_latest.pth"))
         self.current_epoch += 1
+
+    def _draw_progress(self) -> None:
+        """Draws the curves at the last epoch, and before it where that takes little of the time."""
+        last = self.current_epoch + 1 == self.num_epochs
+        if self.local_rank == 0 and (last or monotonic() - self._pictured > _SECONDS_A_PICTURE):
+            self.logger.plot_progress_png(self.output_folder)
+            self._pictured = monotonic()
 
     def on_train_end(self) -> None:
         """Writes `checkpoint_final`; its epoch is that of the base class."""

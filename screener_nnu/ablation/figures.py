@@ -136,7 +136,7 @@ def draws_of(run: Judged, names: Sequence[str]) -> dict[str, Draws]:
 
     The counts of a kind are summed over drawn scans once for all figures.
     """
-    weights = _weights(len(run.cases))
+    weights, which = _weights(len(run.cases))
     found: dict[str, Draws] = {name: {} for name in names}
     for kind in run.kinds:
         counts = run.counts[kind].astype(float)
@@ -147,7 +147,7 @@ def draws_of(run: Judged, names: Sequence[str]) -> dict[str, Draws]:
             for name in names:
                 parts[name].append(_FUNCTIONS[name](sums))
         for name in names:
-            found[name][kind] = np.concatenate(parts[name])
+            found[name][kind] = np.concatenate(parts[name])[which]
     return {
         name: {**of_kinds, MEAN: np.mean(list(of_kinds.values()), axis=0)}
         for name, of_kinds in found.items()
@@ -163,7 +163,7 @@ def change_draws(run: Judged) -> tuple[Draws, dict[str, float]]:
     Returns:
         Draws by class, and the share of all anomalous voxels that is in each.
     """
-    weights = _weights(len(run.cases))
+    weights, which = _weights(len(run.cases))
     areas, sizes = np.zeros((2, len(CHANGE_CLASSES), len(weights)))
     for kind, changes in run.changes.items():
         negative = weights @ run.counts[kind][:, 1].astype(float)
@@ -172,9 +172,10 @@ def change_draws(run: Judged) -> tuple[Draws, dict[str, float]]:
             size = positive.sum(axis=1)
             areas[number] += np.where(size > 0, area_under_roc(positive, negative), 0) * size
             sizes[number] += size
-    known = {name: number for number, name in enumerate(CHANGE_CLASSES) if sizes[number, 0]}
-    means = np.divide(areas, sizes, out=np.full_like(areas, np.nan), where=sizes > 0)
-    shares = {name: float(sizes[n, 0] / sizes[:, 0].sum()) for name, n in known.items()}
+    means = np.divide(areas, sizes, out=np.full_like(areas, np.nan), where=sizes > 0)[:, which]
+    of_all = sizes[:, which[0]]
+    known = {name: number for number, name in enumerate(CHANGE_CLASSES) if of_all[number]}
+    shares = {name: float(of_all[n] / of_all.sum()) for name, n in known.items()}
     return {name: means[number] for name, number in known.items()}, shares
 
 
@@ -220,7 +221,7 @@ def _case_figure(runs: Sequence[np.ndarray]) -> Figure:
     if not all(np.isfinite(scores).all() for scores in runs):
         # A scan whose score is not defined has no place in an order.
         return Figure(np.nan, None, None)
-    drawn = _weights(runs[0].shape[1])
+    drawn, which = _weights(runs[0].shape[1])
     none = np.zeros_like(drawn)
     positive, negative = np.hstack([none, drawn]), np.hstack([drawn, none])
     areas = [
@@ -228,14 +229,21 @@ def _case_figure(runs: Sequence[np.ndarray]) -> Figure:
         for scores in runs
         for of_kind in scores[1:]
     ]
-    return figure_of(np.mean(areas, axis=0), runs[0].shape[1])
+    return figure_of(np.mean(areas, axis=0)[which], runs[0].shape[1])
 
 
-def _weights(scans: int) -> np.ndarray:
-    """How often each scan counts: all once, then in each bootstrap sample, (1 + samples, scans)."""
+def _weights(scans: int) -> tuple[np.ndarray, np.ndarray]:
+    """How often each scan counts, of all once and of bootstrap samples; few scans repeat them.
+
+    Returns:
+        Samples that differ (n, scans), and which of them each draw is, (1 + samples,), all scans
+        first.
+    """
     rng = np.random.default_rng(0)
     drawn = rng.multinomial(scans, np.full(scans, 1 / scans), size=_SAMPLES)
-    return np.concatenate([np.ones((1, scans)), drawn])
+    draws = np.concatenate([np.ones((1, scans)), drawn])
+    weights, which = np.unique(draws, axis=0, return_inverse=True)
+    return weights, which.reshape(-1)
 
 
 def less(runs: Sequence[Draws], first: Sequence[Draws], scans: int) -> Figure:

@@ -38,6 +38,8 @@ def area_under_roc(
     Returns:
         Areas `(...)` in [0, 1]. Not the McClish-standardised area of `roc_auc_score(max_fpr=)`.
     """
+    if max_fpr >= 1:
+        return _share_of_ordered_pairs(positive, negative)
     tpr = _rate(cumulate(positive))
     fpr = _rate(cumulate(negative))
     tpr_before = np.concatenate([np.zeros_like(tpr[..., :1]), tpr[..., :-1]], axis=-1)
@@ -48,6 +50,18 @@ def area_under_roc(
     area = np.sum(width * (tpr_before + 0.5 * slope * width), axis=-1) / max_fpr
     defined = np.isfinite(tpr[..., -1]) & np.isfinite(fpr[..., -1])
     return np.where(defined, area, np.nan)
+
+
+def _share_of_ordered_pairs(
+    positive: NDArray[np.number], negative: NDArray[np.number]
+) -> FloatArray:
+    """Of pairs of an annotated and another voxel, those in order; ties are worth a half."""
+    above = cumulate(positive)
+    others = np.asarray(negative[..., ::-1], np.float64)
+    pairs = above[..., -1] * others.sum(axis=-1)
+    above -= 0.5 * np.asarray(positive[..., ::-1], np.float64)
+    ordered = np.einsum("...k,...k->...", above, others)
+    return np.divide(ordered, pairs, out=np.full_like(ordered, np.nan), where=pairs > 0)
 
 
 def _rate(cumulated: FloatArray) -> FloatArray:

@@ -37,13 +37,26 @@ def gaussian_smooth(
         for axis, width in zip((2, 3, 4), sigmas, strict=True):
             if images.shape[axis] > 1 and width > 0:
                 radius = max(1, math.ceil(_REACH * width)) if reach is None else reach
-                # What a tracer computes is no matrix that others could use.
-                make = _band if torch.compiler.is_compiling() else _kept_band
-                band = make(images.shape[axis], width, radius, images.device)
+                if torch.compiler.is_compiling():
+                    images = _convolved(images, axis, width, radius)
+                    continue
+                band = _band(images.shape[axis], width, radius, images.device)
                 images = (images.movedim(axis, -1) @ band).movedim(-1, axis)
     return images
 
 
+def _convolved(images: torch.Tensor, axis: int, sigma: float, radius: int) -> torch.Tensor:
+    """What a band matrix makes, for a traced graph, which would make the matrix at every call."""
+    offsets = torch.arange(-radius, radius + 1, device=images.device)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    channels, shape, padding = images.shape[1], [1, 1, 1], [0] * 6
+    shape[axis - 2] = 2 * radius + 1
+    padding[8 - 2 * axis] = padding[9 - 2 * axis] = radius
+    weight = (kernel / kernel.sum()).reshape(1, 1, *shape).repeat(channels, 1, 1, 1, 1)
+    return F.conv3d(F.pad(images, padding, mode="replicate"), weight, groups=channels)
+
+
+@lru_cache(maxsize=64)
 def _band(length: int, sigma: float, radius: int, device: torch.device) -> torch.Tensor:
     """(length, length), whose column i holds the Gaussian weights of the voxels around i."""
     offsets = torch.arange(-radius, radius + 1, device=device)
@@ -57,6 +70,3 @@ def _band(length: int, sigma: float, radius: int, device: torch.device) -> torch
     below, above = (beyond[(radius - n).clamp(min=0)] for n in (places, length - 1 - places))
     first, last = (places == 0).float(), (places == length - 1).float()
     return weights + torch.outer(first, below) + torch.outer(last, above)
-
-
-_kept_band = lru_cache(maxsize=64)(_band)

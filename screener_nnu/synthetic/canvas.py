@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from enum import IntEnum
 
 import numpy as np
@@ -65,6 +66,9 @@ class Canvas:
             for origin, step, count in zip(start, spacing, counts, strict=True)
         ]
         self.points: list[FloatArray] = list(np.meshgrid(*self.axes, indexing="ij", sparse=True))
+        # Thousands of tubes are painted: their boxes are found among plain numbers.
+        self._unbent = tuple(self.points)
+        self._places: list[list[float]] = [axis.tolist() for axis in self.axes]
         self.image: FloatArray = np.full(counts, -1000, np.float32)
         self.labels: NDArray[np.uint8] = np.zeros(counts, np.uint8)
 
@@ -96,14 +100,16 @@ class Canvas:
         """Fills a straight tube with round ends, in unbent coordinates, touching only its box."""
         margin = radius + self.softness
         box = []
-        for axis, a, b in zip(self.axes, start, end, strict=True):
-            first, last = np.searchsorted(axis, [min(a, b) - margin, max(a, b) + margin])
-            box.append(slice(int(first), int(last)))
-        where = tuple(box)
-        if any(part.start >= part.stop for part in box):
-            return
-        local = np.ix_(*[axis[part] for axis, part in zip(self.axes, box, strict=True)])
-        distance = capsule(local, start, end) - np.float32(radius)
+        for places, a, b in zip(self._places, start, end, strict=True):
+            first = bisect_left(places, min(a, b) - margin)
+            last = bisect_left(places, max(a, b) + margin)
+            if first >= last:
+                return
+            box.append(slice(first, last))
+        where = z, y, x = box[0], box[1], box[2]
+        local = self._unbent[0][z], self._unbent[1][:, y], self._unbent[2][:, :, x]
+        distance = capsule(local, start, end)
+        distance -= np.float32(radius)
         view = self.image[where]
         view += occupancy(distance, self.softness) * (np.float32(hu) - view)
         self.labels[where][distance < 0] = tissue
@@ -111,9 +117,9 @@ class Canvas:
     def index(self, place: Place) -> tuple[int, int, int] | None:
         """Voxel (z, y, x) that holds a place in mm, or None outside the volume."""
         found = []
-        for axis, step, value in zip(self.axes, self.spacing, place, strict=True):
-            i = round((value - float(axis[0])) / step)
-            if not 0 <= i < len(axis):
+        for places, step, value in zip(self._places, self.spacing, place, strict=True):
+            i = round((float(value) - places[0]) / step)
+            if not 0 <= i < len(places):
                 return None
             found.append(i)
         return found[0], found[1], found[2]

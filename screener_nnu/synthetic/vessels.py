@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 import numpy as np
@@ -48,7 +49,7 @@ def _grow(
     rng: np.random.Generator,
 ) -> None:
     """One tree, branch by branch, from thick to thin (Murray's law: r^3 is kept at a fork)."""
-    waiting = deque([(root, direction / np.linalg.norm(direction), rng.uniform(3.2, 4.8), 0)])
+    waiting = deque([(root, _unit(direction), rng.uniform(3.2, 4.8), 0)])
     while waiting:
         start, heading, radius, generation = waiting.popleft()
         end = _free_end(canvas, lung, start, heading, radius, generation, rng)
@@ -57,12 +58,12 @@ def _grow(
         canvas.paint_tube(start, end, radius, hu, Tissue.LUNG_VESSEL)
         if radius < 0.55:
             continue
-        heading = (end - start) / np.linalg.norm(end - start)
+        heading = _unit(end - start)
         share = rng.uniform(0.35, 0.65)
         for part in (share, 1 - share):
-            turned = heading + rng.normal(0, 0.42, 3)
+            turned = _unit(heading + rng.normal(0, 0.42, 3))
             child = radius * float(np.cbrt(part)) * 0.97
-            waiting.append((end, turned / np.linalg.norm(turned), child, generation + 1))
+            waiting.append((end, turned, child, generation + 1))
 
 
 def _free_end(
@@ -79,10 +80,14 @@ def _free_end(
     The first branch of a tree leaves the mediastinum and may end anywhere.
     """
     for attempt in range(5):
-        turned = heading + rng.normal(0, 0.3 * attempt, 3)
-        turned = turned / np.linalg.norm(turned)
-        end = start + turned * rng.uniform(0.7, 1.3) * (10 + 2.6 * radius)
-        where = canvas.index(end)
+        turned = _unit(heading + rng.normal(0, 0.3 * attempt, 3))
+        end: Vector = start + turned * rng.uniform(0.7, 1.3) * (10 + 2.6 * radius)
+        where = canvas.index(end.tolist())
         if where is not None and (generation == 0 or lung[where] < -max(2.5, radius)):
-            return np.asarray(end, np.float64)
+            return end
     return None
+
+
+def _unit(vector: Vector) -> Vector:
+    """Of length 1."""
+    return vector / math.sqrt(vector.dot(vector))

@@ -4,7 +4,6 @@ import csv
 import json
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -329,24 +328,9 @@ def test_folder_names(tmp_path: Path) -> None:
         parse_methods(["x=one", "x=two"])
 
 
-def test_help_answers_at_once_and_imports_nothing_heavy() -> None:
-    code = (
-        "import sys\n"
-        "from screener_nnu.commands.evaluate import main\n"
-        "try:\n    main(['--help'])\n"
-        "except SystemExit:\n    print(sorted({'torch', 'numpy', 'scipy'} & set(sys.modules)))\n"
-    )
-    start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
-    )
-    assert time.perf_counter() - start < 3
-    assert "MAPS" in done.stdout and done.stdout.endswith("[]\n")
-
-
 def test_evaluation_does_not_import_torch() -> None:
     code = (
         "import sys, screener_nnu.evaluation.report\n"
         "assert not {'torch', 'matplotlib'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from screener_nnu.commands._finetuning import require_writable
 from screener_nnu.commands.finetune import build_parser, main
@@ -36,9 +38,9 @@ def call(environment: dict[str, str], *command: str) -> subprocess.CompletedProc
     )
 
 
-def finetune(world: Any, *arguments: str) -> subprocess.CompletedProcess[str]:
-    body = "from screener_nnu.commands.finetune import main; main()"
-    return call(world.environment, "-c", body, *COMMAND, "-np", "1", *arguments)
+def finetune(*arguments: str) -> None:
+    """`screener_finetune` in this process."""
+    main([*COMMAND, "-np", "1", *arguments])
 
 
 def test_help_needs_no_torch() -> None:
@@ -200,48 +202,63 @@ def test_untrained_source_names_the_command(world: Any, capsys: pytest.CaptureFi
 
 
 @pytest.mark.slow
-def test_from_student_to_stock_prediction(world: Any, tmp_path: Path) -> None:
+def test_from_student_to_stock_prediction(
+    world: Any,
+    tmp_path: Path,
+    light_nnunet: None,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     world.preprocessed.mkdir(parents=True)
     own_plan = world.preprocessed / "nnUNetPlans.json"
     own_plan.write_text('{"own": true}')
     budget = ("--epochs", "1", "--iterations", "2", "--num_cases", "2", "--ball_baseline")
-    done = finetune(world, "-f", "0", *budget)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "fold 5 of splits_final.json" in done.stdout
-    assert "central ball: Dice" in done.stdout
+    finetune("-f", "0", *budget)
+    said = capsys.readouterr().out
+    assert "fold 5 of splits_final.json" in said
+    assert "central ball: Dice" in said
     assert own_plan.read_text() == '{"own": true}'
     fold = world.results / "nnUNetTrainer__Screener901_student__3d_fullres" / "fold_5"
     summary = json.loads((fold / "validation" / "summary.json").read_text())
-    assert f"mean validation Dice {summary['foreground_mean']['Dice']:.4f}" in done.stdout
+    assert f"mean validation Dice {summary['foreground_mean']['Dice']:.4f}" in said
     _check_repeat_is_free(world, fold, *budget)
+    assert "finished already" in caplog.text
     assert _stock_prediction(world, tmp_path, "5").shape == (30, 32, 34)
 
 
 @pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["colours", "mr"])
-def test_pictures_and_mr_from_student_to_stock_prediction(kind: str, tmp_path: Path) -> None:
-    world = _kinds["make_world"](tmp_path, kind)
-    done = finetune(world, "-f", "0", "--epochs", "1", "--iterations", "2", "--ball_baseline")
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_pictures_and_mr_from_student_to_stock_prediction(
+    kind: str,
+    tmp_path: Path,
+    light_nnunet: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    world = other_world(tmp_path, kind, monkeypatch)
+    finetune("-f", "0", "--epochs", "1", "--iterations", "2", "--ball_baseline")
+    said = capsys.readouterr().out
     configuration = "3d_fullres" if kind == "mr" else "2d"
     fold = world.results / f"nnUNetTrainer__Screener901_student__{configuration}" / "fold_0"
     summary = json.loads((fold / "validation" / "summary.json").read_text())
-    assert f"mean validation Dice {summary['foreground_mean']['Dice']:.4f}" in done.stdout
-    assert f"-d 502 -c {configuration} -p Screener901_student -f 0" in done.stdout
-    assert ("mm, all" if kind == "mr" else "pixels, all") in done.stdout
+    assert f"mean validation Dice {summary['foreground_mean']['Dice']:.4f}" in said
+    assert f"-d 502 -c {configuration} -p Screener901_student -f 0" in said
+    assert ("mm, all" if kind == "mr" else "pixels, all") in said
     label = _stock_prediction(world, tmp_path, "0", configuration)
     assert label.shape == ((30, 32, 34) if kind == "mr" else (40, 36))
 
 
 @pytest.mark.long
 @pytest.mark.slow
-def test_tuned_start_gives_a_stock_model(world: Any, tmp_path: Path) -> None:
+def test_tuned_start_gives_a_stock_model(
+    world: Any, tmp_path: Path, light_nnunet: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Trained by our trainer, predicted with where there is none of ours; resumed for nothing."""
     budget = ("--epochs", "2", "--iterations", "2", "--init", "student:tuned")
-    done = finetune(world, "-f", "0", *budget)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "-p Screener901_student-tuned -f 0 -tr FineTuningTrainer -device cpu" in done.stdout
+    finetune("-f", "0", *budget)
+    words = "-p Screener901_student-tuned -f 0 -tr FineTuningTrainer -device cpu"
+    assert words in capsys.readouterr().out
     model = "FineTuningTrainer__Screener901_student-tuned__3d_fullres"
     plan = json.loads((world.results / model / "plans.json").read_text())
     assert plan["screener_finetuning"]["settings"]["encoder_factor"] == 0.3
@@ -250,7 +267,7 @@ def test_tuned_start_gives_a_stock_model(world: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_probe_segments_what_its_frozen_network_shows(world: Any, tmp_path: Path) -> None:
+def test_a_probe_segments_what_its_frozen_network_shows(world: Any, light_nnunet: None) -> None:
     """Balls brighter than what is around them, by a few random features; then stock prediction."""
     plans, fold = _probed(world, "-o", "patches=24", "-o", "steps=400")
     summary = json.loads((fold / "validation" / "summary.json").read_text())
@@ -259,13 +276,11 @@ def test_a_probe_segments_what_its_frozen_network_shows(world: Any, tmp_path: Pa
     student = torch.load(world.student, weights_only=False)["network_weights"]
     kept = {k: v for k, v in student.items() if ".seg_layers." not in k}
     assert all(torch.equal(saved["network_weights"][f"unet.{k}"], v) for k, v in kept.items())
-    names = {"start": plans.removeprefix("Screener901_"), "trainer": "-tr ProbeTrainer"}
-    label = _stock_prediction(world, tmp_path, "0", without_us=False, **names)
-    assert label.shape == (30, 32, 34) and label.any()
+    assert _prediction_beside_us(world, fold).any()
 
 
 @pytest.mark.slow
-def test_a_probe_is_trained_on_with_its_network(world: Any, tmp_path: Path) -> None:
+def test_a_probe_is_trained_on_with_its_network(world: Any, light_nnunet: None) -> None:
     """What the head found is not lost, the network moves, and stock nnU-Net predicts with both."""
     settings = ("--epochs", "2", "--iterations", "3", "-o", "patches=24", "-o", "steps=400")
     plans, fold = _probed(world, *settings, word="lpft")
@@ -276,25 +291,24 @@ def test_a_probe_is_trained_on_with_its_network(world: Any, tmp_path: Path) -> N
     first = next(n for n in student if n.endswith("conv.weight"))
     change = (saved[f"unet.{first}"] - student[first]).abs().max()
     assert 0 < change < 0.5 * student[first].abs().max()
-    names = {"start": plans.removeprefix("Screener901_"), "trainer": "-tr ProbeTuningTrainer"}
-    label = _stock_prediction(world, tmp_path, "0", without_us=False, **names)
-    assert label.shape == (30, 32, 34) and label.any()
+    assert _prediction_beside_us(world, fold).any()
 
 
 @pytest.mark.long
 @pytest.mark.slow
-def test_a_probe_of_pictures_is_trained_on(tmp_path: Path) -> None:
-    world = _kinds["make_world"](tmp_path, "colours")
+def test_a_probe_of_pictures_is_trained_on(
+    tmp_path: Path, light_nnunet: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = other_world(tmp_path, "colours", monkeypatch)
     words = ("--epochs", "2", "--iterations", "3", "-o", "patches=24", "-o", "steps=400")
-    done = finetune(world, "-f", "0", "--init", "student:lpft", *words)
-    assert done.returncode == 0, done.stdout + done.stderr
+    finetune("-f", "0", "--init", "student:lpft", *words)
     summary = next(world.results.glob("ProbeTuningTrainer__*__2d/fold_0/validation/summary.json"))
     assert json.loads(summary.read_text())["foreground_mean"]["Dice"] > 0.5
 
 
 @pytest.mark.long
 @pytest.mark.slow
-def test_a_killed_validation_of_a_probe_is_made_up_for(world: Any) -> None:
+def test_a_killed_validation_of_a_probe_is_made_up_for(world: Any, light_nnunet: None) -> None:
     settings = ("-o", "patches=2", "-o", "steps=4")
     _, fold = _probed(world, *settings)
     (fold / "validation" / "summary.json").unlink()
@@ -306,8 +320,7 @@ def test_a_killed_validation_of_a_probe_is_made_up_for(world: Any) -> None:
 
 def _probed(world: Any, *settings: str, word: str = "probe") -> tuple[str, Path]:
     """Plan and fold of a probe that the command has fitted."""
-    done = finetune(world, "-f", "0", "--init", f"student:{word}", *settings)
-    assert done.returncode == 0, done.stdout + done.stderr
+    finetune("-f", "0", "--init", f"student:{word}", *settings)
     plans = next(p.stem for p in world.preprocessed.glob(f"Screener901_student-{word}-*.json"))
     trainer = SETTINGS[word].trainer
     return plans, world.results / f"{trainer}__{plans}__3d_fullres" / "fold_0"
@@ -315,11 +328,10 @@ def _probed(world: Any, *settings: str, word: str = "probe") -> tuple[str, Path]
 
 @pytest.mark.long
 @pytest.mark.slow
-def test_stock_command_finds_the_fine_tuning_trainer(world: Any) -> None:
+def test_stock_command_finds_the_fine_tuning_trainer(world: Any, light_nnunet: None) -> None:
     """`nnUNetv2_train -tr FineTuningTrainer -pretrained_weights`, with settings of the plan."""
     start = ("-f", "0", "--init", "student:tuned", "-o", "epochs=1", "-o", "iterations=2")
-    done = finetune(world, *start, "-o", "transfer_decoder=false")
-    assert done.returncode == 0, done.stdout + done.stderr
+    finetune(*start, "-o", "transfer_decoder=false")
     plans = next(p.stem for p in world.preprocessed.glob("Screener901_student-tuned-*.json"))
     from screener_nnu.paths import trainers_shim_folder
 
@@ -339,9 +351,28 @@ def _check_repeat_is_free(world: Any, fold: Path, *budget: str) -> None:
     checkpoint = fold / "checkpoint_final.pth"
     cases = world.preprocessed / "Screener901_3d_fullres" / "case_0.b2nd"
     before = (checkpoint.stat().st_mtime_ns, cases.stat().st_mtime_ns)
-    again = finetune(world, "-f", "0", *budget)
-    assert again.returncode == 0 and "finished already" in again.stderr
+    finetune("-f", "0", *budget)
     assert (checkpoint.stat().st_mtime_ns, cases.stat().st_mtime_ns) == before
+
+
+def other_world(root: Path, kind: str, patch: pytest.MonkeyPatch) -> Any:
+    """A world of pictures or MR, entered."""
+    world = _kinds["make_world"](root, kind)
+    for name, value in world.environment.items():
+        patch.setenv(name, value)
+    torch.set_num_threads(1)
+    return world
+
+
+def _prediction_beside_us(world: Any, fold: Path) -> np.ndarray:
+    """What nnU-Net's predictor makes of a case where screener_nnu is installed."""
+    predictor = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
+    number = fold.name.removeprefix("fold_")
+    predictor.initialize_from_trained_model_folder(str(fold.parent), [number])
+    image, properties = SimpleITKIO().read_images([str(world.raw / "imagesTr/case_0_0000.nii.gz")])
+    label = predictor.predict_single_npy_array(image, properties)
+    assert label.shape == image.shape[1:] and set(np.unique(label)) <= {0, 1}
+    return label
 
 
 def _stock_prediction(
@@ -351,18 +382,15 @@ def _stock_prediction(
     configuration: str = "3d_fullres",
     start: str = "student",
     trainer: str = "",
-    without_us: bool = True,
 ) -> np.ndarray:
-    """What nnU-Net predicts of a case, where screener_nnu was never installed or with it."""
-    environment = dict(world.environment)
-    if without_us:
-        # Also in nnU-Net's worker processes: a package of our name that cannot be imported.
-        blocked = tmp_path / "blocked" / "screener_nnu"
-        blocked.mkdir(parents=True)
-        body = "raise ImportError('screener_nnu is not installed')\n"
-        (blocked / "__init__.py").write_text(body)
-        environment["PYTHONPATH"] = str(blocked.parent)
-        assert "not installed" in call(environment, "-c", "import screener_nnu").stderr
+    """What nnU-Net predicts of a case, where screener_nnu was never installed."""
+    # Also in nnU-Net's worker processes: a package of our name that cannot be imported.
+    blocked = tmp_path / "blocked" / "screener_nnu"
+    blocked.mkdir(parents=True)
+    body = "raise ImportError('screener_nnu is not installed')\n"
+    (blocked / "__init__.py").write_text(body)
+    environment = {**world.environment, "PYTHONPATH": str(blocked.parent)}
+    assert "not installed" in call(environment, "-c", "import screener_nnu").stderr
     images, out = tmp_path / "images", tmp_path / "out"
     images.mkdir()
     ending = ".png" if configuration == "2d" else ".nii.gz"

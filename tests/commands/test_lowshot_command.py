@@ -2,20 +2,15 @@ from __future__ import annotations
 
 import csv
 import json
-import multiprocessing
 import runpy
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
 import pytest
 import SimpleITK
 import torch
-from nnunetv2.training.logging.nnunet_logger import LocalLogger
 
 from screener_nnu.commands.lowshot import main
-from screener_nnu.finetuning.dataset import read_labelled_dataset
-from screener_nnu.finetuning.dataset_check import check_cases
 from screener_nnu.finetuning.training import FineTuningRun, make_trainer
 
 _made = runpy.run_path(str(Path(__file__).parents[1] / "finetuning" / "conftest.py"))
@@ -87,21 +82,13 @@ def test_files_of_somebody_else_where_the_report_should_go(
     assert theirs.read_text() == "notes" and not world.preprocessed.exists()
 
 
-class Threads:
-    """Stands for a way of starting processes: each of nnU-Net's would import torch anew."""
-
-    Pool = ThreadPool
-
-
 @pytest.mark.slow
 def test_two_starts_on_two_folds(
-    world: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    world: Any,
+    light_nnunet: None,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    check_cases(read_labelled_dataset(502), 0)  # kept, so that it needs no processes below
-    monkeypatch.setattr(multiprocessing, "get_context", lambda method=None: Threads)
-    # A picture of 30 x 54 inches after every epoch.
-    monkeypatch.setattr(LocalLogger, "plot_progress_png", lambda self, folder: None)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     main([*COMMAND, "-np", "1", *TINY])
     said = capsys.readouterr().out
     assert "68 of 72" in said and "4 of 4 trainings are finished" in said

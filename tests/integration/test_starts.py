@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -55,24 +52,10 @@ def add_labelled(world: Any, raw: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("nnUNet_raw", str(raw))
 
 
-def call(world: Any, raw: Path, *arguments: str) -> str:
-    """What `screener_finetune` says."""
-    body = "from screener_nnu.commands.finetune import main; main()"
-    own = {"nnUNet_raw": str(raw), "nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1"}
-    words = ["-d", "502", "--source", "901", "-f", "0", "-device", "cpu", "-np", "1", *arguments]
-    done = subprocess.run(
-        [sys.executable, "-c", body, *words],
-        env={**os.environ, **world.environment, **own, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 def test_from_scans_to_a_fine_tuned_network(
     world: Any,
     tmp_path: Path,
+    light_nnunet: None,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -98,7 +81,9 @@ def test_from_scans_to_a_fine_tuned_network(
     assert checkpoint["best_figure"] == min(figures) and len(figures) == 2
     plan = read_plan(plan_file(SOURCE, "ScreenerPlans"))
     build_unet(plan, 1, 1).load_state_dict(checkpoint["network_weights"])
-    said = call(world, raw, "--init", "masked_autoencoder", "--epochs", "1", "--iterations", "2")
+    budget = ["--epochs", "1", "--iterations", "2", "-np", "1"]
+    finetune([*words, "--init", "masked_autoencoder", *budget])
+    said = capsys.readouterr().out
     assert "segmentation heads" in said and "reset" in said
     assert "note: its encoder and its decoder were trained" in said
     folder = world.root / "results" / TARGET

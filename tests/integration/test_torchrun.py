@@ -62,12 +62,12 @@ def weights(
     return found
 
 
-def train_alone(world: Any, stage: str) -> None:
+def train_alone(world: Any, stage: str, *words: str) -> None:
     """In this process, in the folders of that world."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in world.environment.items():
             patch.setenv(name, value)
-        world.train(stage)
+        world.train(stage, *words)
 
 
 def assert_close(one: Any, other: Any, tolerance: float) -> None:
@@ -89,9 +89,9 @@ def test_two_train_what_one_trains(world: Any, tmp_path: Path) -> None:
     # A student that reads its condition, of one teacher: by two, and by one.
     reads = "distillation.learns=condition", "distillation.density_plans=ScreenerPlans"
     options = [word for setting in reads for word in ("-o", setting)]
-    for processes in (2, 1):
-        plans = ["-p", f"Reads{processes}", "--from_plans", "ScreenerPlans"]
-        output_of(world, processes, "distillation", *plans, *options)
+    two, one = (["-p", f"Reads{n}", "--from_plans", "ScreenerPlans", *options] for n in (2, 1))
+    output_of(world, 2, "distillation", *two)
+    train_alone(world, "distillation", *one)
     two, one = (weights(world, "distillation", f"Reads{n}", HEAD) for n in (2, 1))
     assert_close(two, one, 1e-4)
     # What is fitted in one pass is fitted by the first of them.

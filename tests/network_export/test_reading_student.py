@@ -19,19 +19,48 @@ from screener_nnu.errors import ScreenerError
 from screener_nnu.inference.sliding_window import cells_to_voxels
 from screener_nnu.network_export.export import NetworkRequest, export_network
 
-pytest.importorskip("onnxruntime")
-pytest.importorskip("onnxscript")
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("reading", ["flow", "experts"], indirect=True)
-def test_graphs_give_its_scores(reading: Any, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def exported_once(trained_once: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """World and export of a student of two experts, each a flow, whose tile holds a whole scan."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    root = tmp_path_factory.mktemp("exported")
+    world = trained_once.copy(root / "world")
+    # One tile: the program averages scores of voxels, we those of positions.
+    settings = (
+        *("density.kind=experts", "density.flow_steps=1", "distillation.learns=condition"),
+        'density.descriptor_options={"sigmas": [0.8, 1.6], "variance_sigmas": [1.6]}',
+        "inference.student_tile=[64, 64, 64]",
+    )
+    plan = world.plan(*settings)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in world.environment.items():
+            patch.setenv(name, value)
+        (world.preprocessed / "ScreenerPlans.json").write_text(json.dumps(plan.to_dict()))
+        for stage in ("density", "distillation"):
+            world.train(stage, "--restart")
+        words = ["--format", "onnx", "torch_export"]
+        export(["-d", "901", "-o", str(root / "network"), *words])
+    return world, root / "network"
+
+
+@pytest.fixture
+def exported(exported_once: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The same with its environment."""
+    for name, value in exported_once[0].environment.items():
+        monkeypatch.setenv(name, value)
+    return exported_once
+
+
+def test_graphs_give_its_scores(exported: Any) -> None:
     import onnxruntime
 
-    words = ["--format", "onnx", "torch_export"]
-    export(["-d", "901", "-o", str(tmp_path / "network"), *words])
+    _, network = exported
     student, _, statistics = ModelRef("901", "ScreenerPlans").load(CPU)
-    description = json.loads((tmp_path / "network" / "network.json").read_text())
+    description = json.loads((network / "network.json").read_text())
     rule = description["preprocessing"]["normalisation"]
     assert (rule["clip_hu"], rule["mean_hu"], rule["std_hu"]) == ([-1000, 300], -1000, 1300)
     assert description["tiles"]["pad_value"] == 0
@@ -40,8 +69,8 @@ def test_graphs_give_its_scores(reading: Any, tmp_path: Path) -> None:
     cells = student(torch.from_numpy(image), torch.zeros(1, 3), torch.zeros(1, 3))
     expected = cells_to_voxels(cells, student.cell, (0, 0, 0), tuple(shape)).numpy()  # type: ignore[arg-type]
     assert expected.std() > 0.05 * statistics["std"]
-    session = onnxruntime.InferenceSession(str(tmp_path / "network" / "network.onnx"))
-    module = torch.export.load(tmp_path / "network" / "network.pt2").module()
+    session = onnxruntime.InferenceSession(str(network / "network.onnx"))
+    module = torch.export.load(network / "network.pt2").module()
     with torch.no_grad():
         found = [
             session.run(["score"], {"image": image})[0],
@@ -52,21 +81,15 @@ def test_graphs_give_its_scores(reading: Any, tmp_path: Path) -> None:
 
 
 def test_the_program_makes_its_maps(
-    reading: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    exported: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # One tile holds the scan: the program averages scores of voxels, we those of positions.
-    tile = "inference.student_tile=[64, 64, 64]"
-    whole = reading.plan(tile, "distillation.learns=condition").to_dict()
-    path = reading.stage("distillation") / "checkpoint_final.pth"
-    checkpoint = torch.load(path, weights_only=True)
-    torch.save({**checkpoint, "plan": whole}, path)
-    export(["-d", "901", "-o", str(tmp_path / "whole")])
+    world, network = exported
     _, plan, statistics = ModelRef("901", "ScreenerPlans").load(CPU)
-    scan = reading.raw / "imagesTr" / "phantom_0003_0000.nii.gz"
-    monkeypatch.syspath_prepend(tmp_path / "whole")
-    program = run_path(str(tmp_path / "whole" / "make_map.py"), run_name="make_map")
-    description = program["read_description"](tmp_path / "whole" / "network.json")
-    session = program["open_network"](description, tmp_path / "whole", 1)
+    scan = world.raw / "imagesTr" / "phantom_0003_0000.nii.gz"
+    monkeypatch.syspath_prepend(network)
+    program = run_path(str(network / "make_map.py"), run_name="make_map")
+    description = program["read_description"](network / "network.json")
+    session = program["open_network"](description, network, 1)
     found_map, _ = program["make_map"](sitk.ReadImage(str(scan)), session, description)
     predict(["-d", "901", "-i", str(scan), "-o", str(tmp_path / "ours"), "-device", "cpu"])
     (ours,) = (p for p in (tmp_path / "ours").glob("*.nii.gz") if "_body" not in p.name)
