@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -231,13 +232,37 @@ def trained(trained_once: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyP
     return copy
 
 
+@pytest.fixture(scope="session")
+def reading_once(
+    trained_once: TinyWorld, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], TinyWorld]:
+    """A world by kind of density, with a student that reads its condition."""
+
+    @cache
+    def made(kind: str) -> TinyWorld:
+        world = trained_once.copy(tmp_path_factory.mktemp(f"reading_{kind}") / "world")
+        with pytest.MonkeyPatch.context() as patch:
+            enter(world, patch)
+            if kind == "experts":
+                world.train("density", "--restart", "-o", "density.kind=experts")
+            world.train("distillation", "--restart", "-o", "distillation.learns=condition")
+        return world
+
+    return made
+
+
 @pytest.fixture
-def reading(trained: TinyWorld, request: pytest.FixtureRequest) -> TinyWorld:
+def reading(
+    reading_once: Callable[[str], TinyWorld],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> TinyWorld:
     """With a student that reads its condition, of one flow or, where asked for, two experts."""
-    if getattr(request, "param", "flow") == "experts":
-        trained.train("density", "--restart", "-o", "density.kind=experts")
-    trained.train("distillation", "--restart", "-o", "distillation.learns=condition")
-    return trained
+    kind = getattr(request, "param", "flow")
+    copy = reading_once(kind).copy(tmp_path / "reading")
+    enter(copy, monkeypatch)
+    return copy
 
 
 @pytest.fixture

@@ -88,6 +88,23 @@ def main() -> None:
     if arguments.exact_voxels:
         compare(scores[: arguments.exact_voxels], annotated[: arguments.exact_voxels])
     print(f"AUROC {streamed['auroc']:.4f}, AP {streamed['average_precision']:.4f}")
+    compare_areas(rng)
+
+
+def compare_areas(rng: np.random.Generator, draws: int = 100, bins: int = 5000) -> None:
+    """AUROC of bootstrap samples as a share of pairs, and along the curve up to all but a rate."""
+    positive, negative = rng.integers(0, (5, 50), (draws, bins, 2)).astype(float).transpose(2, 0, 1)
+    found, spent = [], []
+    for max_fpr in (1.0, 1.0 - 1e-12):
+        start = time.process_time()
+        found.append([area_under_roc(positive, negative, max_fpr) for _ in range(10)][0])
+        spent.append(time.process_time() - start)
+    apart = np.abs(found[0] - found[1]).max()
+    print(
+        f"AUROC of {draws} samples: pairs {spent[1] / spent[0]:.1f} times as fast as the curve",
+        end="",
+    )
+    print(f", {apart:.0e} apart")
 
 
 def compare(scores: np.ndarray, annotated: np.ndarray) -> None:

@@ -209,6 +209,7 @@ def test_from_student_to_stock_prediction(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("INFO")
     world.preprocessed.mkdir(parents=True)
     own_plan = world.preprocessed / "nnUNetPlans.json"
     own_plan.write_text('{"own": true}')

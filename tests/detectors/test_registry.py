@@ -41,8 +41,8 @@ OTHERS = [f"{name}_{end}" for name in ("padim",) for end in OTHER_DESCRIPTORS]
 OWN = [name for name in DETECTORS if name.rpartition("_")[2] not in OTHER_DESCRIPTORS]
 # Methods of others are `baseline` with another setting; `tests/baselines` has them all.
 WALKED = [name for name in OWN if name not in OTHER_METHODS or name == "autoencoder"]
-# Fitted in one pass like `padim` and `knn`, which are walked each time.
-ALIKE = ("gaussian", "pca", "msde")
+# Fitted in one pass like `padim` and `knn`, or trained like `experts`, which are walked each time.
+ALIKE = ("gaussian", "pca", "msde", "flow")
 
 
 @pytest.fixture(autouse=True)

@@ -125,7 +125,7 @@ def test_the_command_tells_and_writes_nothing(
         return {path: path.stat().st_mtime_ns for path in files if path.suffix != ".lock"}
 
     before = state()
-    words = ["-d", "901", "--preset", "cpu", "--width", "8", "-np", "1", "--num_test", "1"]
+    words = ["-d", "901", "--preset", "cpu", "--width", "4", "-np", "1", "--num_test", "1"]
     main([*words, *tiny_settings("pretext.images_per_step=2"), "--estimate", "-device", "cpu"])
     said = capsys.readouterr().out
     for name in ("reading", "preparing", "descriptor", "condition", "density", "distillation"):
@@ -154,6 +154,7 @@ def test_another_estimate_is_not_waited_for(world: Any) -> None:
             main(["-d", "901", "--estimate", "-device", "cpu"])
 
 
+@pytest.mark.long
 def test_pictures_are_read_as_what_their_data_set_says(
     empty_world: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

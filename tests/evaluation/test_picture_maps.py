@@ -60,12 +60,13 @@ def pictures(tmp_path: Path) -> dict[str, Picture]:
 
 
 def evaluate(root: Path, *more: str) -> dict:
-    main(["-i", str(root / "maps"), "-r", str(root / "masks"), "-o", str(root / "out"), *more])
+    words = ["-i", str(root / "maps"), "-r", str(root / "masks"), "-o", str(root / "out")]
+    main([*words, "-np", "1", *more])
     return json.loads((root / "out" / "summary.json").read_text())
 
 
 def test_figures_equal_those_of_the_pixels(tmp_path: Path, pictures: dict[str, Picture]) -> None:
-    words = ["--images", str(tmp_path / "images"), "--threshold", str(THRESHOLD), "-np", "1"]
+    words = ["--images", str(tmp_path / "images"), "--threshold", str(THRESHOLD)]
     summary = evaluate(tmp_path, *words)
     assert summary["cases"] == sorted(SIZES) and not summary["skipped"]
     assert list(summary["methods"]) == ["screener", *PICTURE_BASELINES]
@@ -114,7 +115,7 @@ def test_pictures_that_do_not_fit_are_named(tmp_path: Path, pictures: dict[str, 
     (tmp_path / "maps" / "no_body_body.png").unlink()
     (tmp_path / "images" / "no_image_0000.png").unlink()
     save(tmp_path / "masks" / "no_map.png", np.zeros((9, 9), np.uint8))
-    words = ["--images", str(tmp_path / "images"), "--no_bootstrap", "-np", "1"]
+    words = ["--images", str(tmp_path / "images"), "--no_bootstrap"]
     skipped = evaluate(tmp_path, *words)["skipped"]
     expected = {
         "smaller": "differ in size: (52, 39, 1) and (52, 40, 1)",
@@ -156,7 +157,7 @@ def test_remarks_on_many_cases_are_one_line(
 ) -> None:
     for number in range(12):
         Picture("well", SIZES["well"]).write(tmp_path, f"well_{number:02d}")
-    summary = evaluate(tmp_path, "--no_bootstrap", "-np", "1")
+    summary = evaluate(tmp_path, "--no_bootstrap")
     assert len(summary["notes"]) == 13
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note")]
     assert line.startswith("note on 13: well, well_00, ") and "and 3 more: no voxel" in line

@@ -156,7 +156,7 @@ def test_calibration_on_images_of_ones_own(world: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["padim", "knn_imagenet"])
+@pytest.mark.parametrize("name", ["padim", pytest.param("knn_imagenet", marks=pytest.mark.long)])
 def test_further_detectors(world: Path, tmp_path: Path, name: str) -> None:
     train(["905", "3d_fullres", name, "-device", "cpu"])
     path = tmp_path / "mr_0000.nii.gz"

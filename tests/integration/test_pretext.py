@@ -134,6 +134,7 @@ def test_local_patches_and_their_places(pictures: Path) -> None:
     assert checkpoint["head_weights"]["position.2.weight"].shape[0] == 8
 
 
+@pytest.mark.long
 def test_networks_of_timm_are_no_start_for_nnunet(pictures: Path) -> None:
     steps = ("pretext.optimiser.steps=2", "pretext.optimiser.steps_per_epoch=2")
     learned("Timm", "pretext.backbone=test_resnet", "pretext.images_per_step=2", *steps)

@@ -134,7 +134,7 @@ def test_a_stage_that_ends_as_it_is_told_to_is_the_last(
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.long), 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_a_training_that_is_told_to_end_loses_no_step(
     world: Any, tmp_path: Path, processes: int
 ) -> None:

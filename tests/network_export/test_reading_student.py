@@ -22,19 +22,23 @@ from screener_nnu.network_export.export import NetworkRequest, export_network
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def exported_once(trained_once: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """World and export of a student of two experts, each a flow, whose tile holds a whole scan."""
+@pytest.fixture(scope="module", params=["flow", pytest.param("experts", marks=pytest.mark.long)])
+def exported_once(
+    trained_once: Any, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Any:
+    """World and export of a student whose tile holds a whole scan."""
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     root = tmp_path_factory.mktemp("exported")
     world = trained_once.copy(root / "world")
     # One tile: the program averages scores of voxels, we those of positions.
     settings = (
-        *("density.kind=experts", "density.flow_steps=1", "distillation.learns=condition"),
-        'density.descriptor_options={"sigmas": [0.8, 1.6], "variance_sigmas": [1.6]}',
+        *("density.flow_steps=1", "distillation.learns=condition"),
         "inference.student_tile=[64, 64, 64]",
     )
+    if request.param == "experts":
+        filters = '{"sigmas": [0.8, 1.6], "variance_sigmas": [1.6]}'
+        settings += ("density.kind=experts", f"density.descriptor_options={filters}")
     plan = world.plan(*settings)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in world.environment.items():

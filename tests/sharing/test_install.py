@@ -220,11 +220,11 @@ def write_labelled(folder: Path) -> None:
 def test_fine_tuning_from_a_file(
     model_files: dict[str, Path],
     empty_world: Any,
+    light_nnunet: None,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     write_labelled(empty_world.root / "raw" / "Dataset502_Cubes")
-    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
     started: list[Any] = []
 
     def seen(run: Any, *others: Any) -> float:

@@ -83,14 +83,11 @@ def test_it_learns_to_read_the_condition(trained: Any) -> None:
     assert log["figures"][-1] > untrained + 0.001
 
 
-@pytest.mark.parametrize("kind", ["flow", "experts"])
-def test_its_file_is_enough(trained: Any, kind: str) -> None:
+@pytest.mark.parametrize("reading", ["flow", "experts"], indirect=True)
+def test_its_file_is_enough(reading: Any) -> None:
     """It loads without its teacher, and gives what the trainer's networks give."""
-    if kind == "experts":
-        trained.train("density", "--restart", "-o", "density.kind=experts")
-    trained.train("distillation", "--restart", *words(READS))
-    trainer = trained.trainer("distillation", READS)
-    trainer.load_checkpoint(str(student_file(trained)))
+    trainer = reading.trainer("distillation", READS)
+    trainer.load_checkpoint(str(student_file(reading)))
     image = torch.rand(1, 1, 16, 16, 24)
     teacher = trainer.lesson.teacher
     expected = ReadingStudent(
@@ -98,15 +95,15 @@ def test_its_file_is_enough(trained: Any, kind: str) -> None:
     ).scores(image)
     statistics = ModelRef("901", "ScreenerPlans", "teacher").load(CPU)[2]
     for stage in ("density", "descriptor", "condition"):
-        shutil.rmtree(trained.stage(stage))
+        shutil.rmtree(reading.stage(stage))
     student, _, own = ModelRef("901", "ScreenerPlans").load(CPU)
     assert own == statistics
     torch.testing.assert_close(student(image, *torch.zeros(2, 1, 3)), expected)
 
 
-def test_filters_are_read_on_the_scale_of_the_density(trained: Any) -> None:
-    trained.train("density", "--restart", "-o", "density.kind=experts")
-    lesson = trained.trainer("distillation", READS).lesson
+@pytest.mark.parametrize("reading", ["experts"], indirect=True)
+def test_filters_are_read_on_the_scale_of_the_density(reading: Any) -> None:
+    lesson = reading.trainer("distillation", READS).lesson
     features, density = lesson.features, lesson.teacher.density
     y = torch.randn(1, features.described, 3, 4, 5)
     stages = torch.randn(1, features.channels - features.described, 3, 4, 5)
@@ -120,10 +117,10 @@ def test_filters_are_read_on_the_scale_of_the_density(trained: Any) -> None:
     torch.testing.assert_close(features.parted(rows)[0], read[0].flatten(1).T)
 
 
-def test_two_experts_are_no_likelihood(trained: Any) -> None:
+@pytest.mark.parametrize("reading", ["experts"], indirect=True)
+def test_two_experts_are_no_likelihood(reading: Any) -> None:
     """Their weighted sum is not called one, and an older file of theirs is refused."""
-    trained.train("density", "--restart", "-o", "density.kind=experts")
-    path = trained.stage("density") / "checkpoint_final.pth"
+    path = reading.stage("density") / "checkpoint_final.pth"
     checkpoint = torch.load(path, weights_only=True)
     assert checkpoint["nll"] is None and checkpoint["network_weights"]["density.weight"] > 0
     older = dict(checkpoint["network_weights"])
@@ -131,16 +128,15 @@ def test_two_experts_are_no_likelihood(trained: Any) -> None:
     torch.save({**checkpoint, "network_weights": older}, path)
     with pytest.raises(ScreenerError, match=r"(?s)density.weight.*--restart"):
         ModelRef("901", detector="teacher").load(CPU)
-    latest = trained.trainer("density", "density.kind=experts")
+    latest = reading.trainer("density", "density.kind=experts")
     with pytest.raises(ScreenerError, match="another version.*--restart"):
         latest.load_checkpoint(str(path))
 
 
-def test_a_killed_training_goes_on(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_training_goes_on(reading: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from screener_nnu.trainers.distillation import DistillationTrainer
 
-    trained.train("distillation", "--restart", *words(READS))
-    whole = torch.load(student_file(trained), weights_only=True)
+    whole = torch.load(student_file(reading), weights_only=True)
     plain, calls = DistillationTrainer.on_epoch_end, []
 
     def end(self: Any) -> None:
@@ -151,20 +147,19 @@ def test_a_killed_training_goes_on(trained: Any, monkeypatch: pytest.MonkeyPatch
     with monkeypatch.context() as patch:
         patch.setattr(DistillationTrainer, "on_epoch_end", end)
         with pytest.raises((KeyboardInterrupt, SystemExit)):
-            trained.train("distillation", "--restart", *words(READS))
-    assert calls and not student_file(trained).is_file()
-    trained.train("distillation", *words(READS))
-    again = torch.load(student_file(trained), weights_only=True)
+            reading.train("distillation", "--restart", *words(READS))
+    assert calls and not student_file(reading).is_file()
+    reading.train("distillation", *words(READS))
+    again = torch.load(student_file(reading), weights_only=True)
     for key in WEIGHTS:
         for name, value in whole[key].items():
             assert torch.equal(value, again[key][name]), (key, name)
 
 
-def test_stock_fine_tuning_starts_from_the_descriptor(trained: Any) -> None:
-    trained.train("distillation", "--restart", *words(READS))
-    network = build_unet(trained.plan(), 1, 3, seed=5, deep_supervision=True)
-    load_weights(network, student_file(trained))
-    path = trained.stage("descriptor") / "checkpoint_final.pth"
+def test_stock_fine_tuning_starts_from_the_descriptor(reading: Any) -> None:
+    network = build_unet(reading.plan(), 1, 3, seed=5, deep_supervision=True)
+    load_weights(network, student_file(reading))
+    path = reading.stage("descriptor") / "checkpoint_final.pth"
     descriptor = torch.load(path, weights_only=True)["network_weights"]
     moved = [name for name in descriptor if "seg_layers" not in name]
     assert len(moved) > 30
@@ -172,12 +167,11 @@ def test_stock_fine_tuning_starts_from_the_descriptor(trained: Any) -> None:
         assert torch.equal(network.state_dict()[name], descriptor[name]), name
 
 
-def test_another_head_is_another_model(trained: Any) -> None:
+def test_another_head_is_another_model(reading: Any) -> None:
     """A calibration belongs to the head and the density, too."""
-    trained.train("distillation", "--restart", *words(READS))
-    checkpoint = torch.load(student_file(trained), weights_only=True)
+    checkpoint = torch.load(student_file(reading), weights_only=True)
     known = model_identity(checkpoint)
-    assert known == model_identity(torch.load(student_file(trained), weights_only=True))
+    assert known == model_identity(torch.load(student_file(reading), weights_only=True))
     for key in WEIGHTS:
         name = next(n for n, v in checkpoint[key].items() if v.is_floating_point() and v.numel())
         changed = {**checkpoint[key], name: checkpoint[key][name] + 1}
@@ -185,11 +179,10 @@ def test_another_head_is_another_model(trained: Any) -> None:
 
 
 @pytest.mark.parametrize("lost", [HEAD, DENSITY, "teacher"])
-def test_a_file_that_lacks_a_part_is_refused(trained: Any, lost: str) -> None:
-    trained.train("distillation", "--restart", *words(READS))
-    checkpoint = torch.load(student_file(trained), weights_only=True)
+def test_a_file_that_lacks_a_part_is_refused(reading: Any, lost: str) -> None:
+    checkpoint = torch.load(student_file(reading), weights_only=True)
     del checkpoint[lost]
-    torch.save(checkpoint, student_file(trained))
+    torch.save(checkpoint, student_file(reading))
     with pytest.raises(ScreenerError, match=rf"(?s)it lacks {lost}, which .*--restart"):
         ModelRef("901", "ScreenerPlans").load(CPU)
 
