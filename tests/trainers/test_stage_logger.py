@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from matplotlib.image import imread
 
 from screener_nnu.trainers.stage_logger import StageLogger, training_seconds
@@ -38,6 +40,21 @@ def test_plot_shows_the_curves(tmp_path: Path) -> None:
     # Only the panel of the figure has changed.
     changed = np.flatnonzero((one != other).any(axis=(0, 2)))
     assert len(changed) and changed.min() > 0.9 * width and changed.max() < 2.1 * width
+
+
+@pytest.mark.parametrize(("seconds", "drawn"), [(0, [1, 2]), (1e9, [2])])
+def test_short_epochs_are_drawn_at_the_end(
+    world: Any, monkeypatch: pytest.MonkeyPatch, seconds: float, drawn: list[int]
+) -> None:
+    found: list[int] = []
+
+    def plotted(log: StageLogger, folder: str) -> None:
+        found.append(len(log.my_fantastic_logging["figures"]))
+
+    monkeypatch.setattr(StageLogger, "plot_progress_png", plotted)
+    monkeypatch.setattr("screener_nnu.trainers.base._SECONDS_A_PICTURE", seconds)
+    world.train("descriptor")
+    assert found == drawn
 
 
 def test_one_epoch_and_an_unknown_reference_can_be_plotted(tmp_path: Path) -> None:
