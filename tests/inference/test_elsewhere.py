@@ -104,6 +104,7 @@ def test_parts_join_in_one_table(scans: Path, expected: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_plan_and_prediction_on_a_cluster_of_this_machine(
     trained: Any, scans: Path, expected: Path, tmp_path: Path
 ) -> None:

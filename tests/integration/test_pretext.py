@@ -85,6 +85,7 @@ def test_it_learns_to_see_pasted_patches(pictures: Path) -> None:
     assert checkpoint["best_figure"] > max(reference + 0.1, 0.77)
 
 
+@pytest.mark.long
 def test_a_detector_finds_what_no_texture_has(pictures: Path, tmp_path: Path) -> None:
     learned("Short", "pretext.optimiser.steps=20", "pretext.images_per_step=4")
     train([NUMBER, "2d", "knn_pretext", "-p", "Short"])

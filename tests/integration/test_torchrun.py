@@ -86,17 +86,23 @@ def test_two_train_what_one_trains(world: Any, tmp_path: Path) -> None:
     train_alone(alone, "chain")
     for stage in CHAIN:
         assert_close(weights(world, stage), weights(alone, stage), 1e-3)
-    # A student that reads its condition, of one teacher: by two, and by one.
-    reads = "distillation.learns=condition", "distillation.density_plans=ScreenerPlans"
+
+
+@pytest.mark.long
+def test_two_read_the_condition_and_fit_as_one_does(trained: Any) -> None:
+    reads = (
+        *("distillation.learns=condition", "distillation.density_plans=ScreenerPlans"),
+        *("distillation.volumes_per_step=4", "distillation.optimiser.eps=1e-4"),
+    )
     options = [word for setting in reads for word in ("-o", setting)]
     two, one = (["-p", f"Reads{n}", "--from_plans", "ScreenerPlans", *options] for n in (2, 1))
-    output_of(world, 2, "distillation", *two)
-    train_alone(world, "distillation", *one)
-    two, one = (weights(world, "distillation", f"Reads{n}", HEAD) for n in (2, 1))
+    output_of(trained, 2, "distillation", *two)
+    train_alone(trained, "distillation", *one)
+    two, one = (weights(trained, "distillation", f"Reads{n}", HEAD) for n in (2, 1))
     assert_close(two, one, 1e-4)
     # What is fitted in one pass is fitted by the first of them.
-    assert "fit:" in output_of(world, 2, "padim")
-    assert (world.stage("density", "ScreenerPlans_padim") / "checkpoint_final.pth").is_file()
+    assert "fit:" in output_of(trained, 2, "padim")
+    assert (trained.stage("density", "ScreenerPlans_padim") / "checkpoint_final.pth").is_file()
 
 
 def test_an_error_of_the_user_is_one_sentence(world: Any) -> None:
