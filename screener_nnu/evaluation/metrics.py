@@ -56,12 +56,11 @@ def _share_of_ordered_pairs(
     positive: NDArray[np.number], negative: NDArray[np.number]
 ) -> FloatArray:
     """Of pairs of an annotated and another voxel, those in order; ties are worth a half."""
-    above = cumulate(positive)
-    others = np.asarray(negative[..., ::-1], np.float64)
-    pairs = above[..., -1] * others.sum(axis=-1)
-    above -= 0.5 * np.asarray(positive[..., ::-1], np.float64)
-    ordered = np.einsum("...k,...k->...", above, others)
-    return np.divide(ordered, pairs, out=np.full_like(ordered, np.nan), where=pairs > 0)
+    above, below = (np.asarray(counts, np.float64) for counts in (positive, negative))
+    # Whole counts stay whole up to the division.
+    ordered = np.einsum("...k,...k->...", above, np.cumsum(below, axis=-1) - below / 2)
+    pairs = above.sum(axis=-1) * below.sum(axis=-1)
+    return np.divide(ordered, pairs, out=np.full_like(pairs, np.nan), where=pairs > 0)
 
 
 def _rate(cumulated: FloatArray) -> FloatArray:
@@ -92,10 +91,7 @@ def weighted_auroc(
         np.add.reduceat(np.asarray(counts, np.float64)[..., order], first, axis=-1)
         for counts in (positive, negative)
     )
-    # Whole counts stay whole up to the division. Half of the pairs of a tie are in the right order.
-    ordered_pairs = (above * (np.cumsum(below, axis=-1) - below / 2)).sum(axis=-1)
-    pairs = above.sum(axis=-1) * below.sum(axis=-1)
-    return np.divide(ordered_pairs, pairs, out=np.full_like(pairs, np.nan), where=pairs > 0)
+    return area_under_roc(above, below)
 
 
 def average_precision(positive: NDArray[np.number], negative: NDArray[np.number]) -> FloatArray:

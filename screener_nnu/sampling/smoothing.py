@@ -47,21 +47,25 @@ def gaussian_smooth(
 
 def _convolved(images: torch.Tensor, axis: int, sigma: float, radius: int) -> torch.Tensor:
     """What a band matrix makes, for a traced graph, which would make the matrix at every call."""
-    offsets = torch.arange(-radius, radius + 1, device=images.device)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
     channels, shape, padding = images.shape[1], [1, 1, 1], [0] * 6
     shape[axis - 2] = 2 * radius + 1
     padding[8 - 2 * axis] = padding[9 - 2 * axis] = radius
-    weight = (kernel / kernel.sum()).reshape(1, 1, *shape).repeat(channels, 1, 1, 1, 1)
+    kernel = _kernel(sigma, radius, images.device).reshape(1, 1, *shape)
+    weight = kernel.repeat(channels, 1, 1, 1, 1)
     return F.conv3d(F.pad(images, padding, mode="replicate"), weight, groups=channels)
+
+
+def _kernel(sigma: float, radius: int, device: torch.device) -> torch.Tensor:
+    """Gaussian weights (2 * radius + 1,) that sum to 1."""
+    offsets = torch.arange(-radius, radius + 1, device=device)
+    weights = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    return weights / weights.sum()
 
 
 @lru_cache(maxsize=64)
 def _band(length: int, sigma: float, radius: int, device: torch.device) -> torch.Tensor:
     """(length, length), whose column i holds the Gaussian weights of the voxels around i."""
-    offsets = torch.arange(-radius, radius + 1, device=device)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel = kernel / kernel.sum()
+    kernel = _kernel(sigma, radius, device)
     places = torch.arange(length, device=device)
     apart = places[:, None] - places
     weights = kernel[(apart + radius).clamp(0, 2 * radius)] * (apart.abs() <= radius)

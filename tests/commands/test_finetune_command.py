@@ -270,7 +270,7 @@ def test_tuned_start_gives_a_stock_model(
 @pytest.mark.slow
 def test_a_probe_segments_what_its_frozen_network_shows(world: Any, light_nnunet: None) -> None:
     """Balls brighter than what is around them, by a few random features; then stock prediction."""
-    plans, fold = _probed(world, "-o", "patches=24", "-o", "steps=400")
+    fold = _probed(world, "-o", "patches=24", "-o", "steps=400")
     summary = json.loads((fold / "validation" / "summary.json").read_text())
     assert summary["foreground_mean"]["Dice"] > 0.3  # a central ball has .13
     saved = torch.load(fold / "checkpoint_final.pth", weights_only=False)
@@ -284,7 +284,7 @@ def test_a_probe_segments_what_its_frozen_network_shows(world: Any, light_nnunet
 def test_a_probe_is_trained_on_with_its_network(world: Any, light_nnunet: None) -> None:
     """What the head found is not lost, the network moves, and stock nnU-Net predicts with both."""
     settings = ("--epochs", "2", "--iterations", "3", "-o", "patches=24", "-o", "steps=400")
-    plans, fold = _probed(world, *settings, word="lpft")
+    fold = _probed(world, *settings, word="lpft")
     summary = json.loads((fold / "validation" / "summary.json").read_text())
     assert summary["foreground_mean"]["Dice"] > 0.3  # six iterations from random heads have 0
     saved = torch.load(fold / "checkpoint_final.pth", weights_only=False)["network_weights"]
@@ -311,7 +311,7 @@ def test_a_probe_of_pictures_is_trained_on(
 @pytest.mark.slow
 def test_a_killed_validation_of_a_probe_is_made_up_for(world: Any, light_nnunet: None) -> None:
     settings = ("-o", "patches=2", "-o", "steps=4")
-    _, fold = _probed(world, *settings)
+    fold = _probed(world, *settings)
     (fold / "validation" / "summary.json").unlink()
     before = (fold / "checkpoint_final.pth").stat().st_mtime_ns
     _probed(world, *settings)
@@ -319,12 +319,12 @@ def test_a_killed_validation_of_a_probe_is_made_up_for(world: Any, light_nnunet:
     assert (fold / "checkpoint_final.pth").stat().st_mtime_ns == before  # not fitted again
 
 
-def _probed(world: Any, *settings: str, word: str = "probe") -> tuple[str, Path]:
-    """Plan and fold of a probe that the command has fitted."""
+def _probed(world: Any, *settings: str, word: str = "probe") -> Path:
+    """Folder of a probe that the command has fitted."""
     finetune("-f", "0", "--init", f"student:{word}", *settings)
     plans = next(p.stem for p in world.preprocessed.glob(f"Screener901_student-{word}-*.json"))
     trainer = SETTINGS[word].trainer
-    return plans, world.results / f"{trainer}__{plans}__3d_fullres" / "fold_0"
+    return world.results / f"{trainer}__{plans}__3d_fullres" / "fold_0"
 
 
 @pytest.mark.long
@@ -359,9 +359,7 @@ def _check_repeat_is_free(world: Any, fold: Path, *budget: str) -> None:
 def other_world(root: Path, kind: str, patch: pytest.MonkeyPatch) -> Any:
     """A world of pictures or MR, entered."""
     world = _kinds["make_world"](root, kind)
-    for name, value in world.environment.items():
-        patch.setenv(name, value)
-    torch.set_num_threads(1)
+    _made["enter"](world, patch)
     return world
 
 

@@ -13,7 +13,17 @@ COMMANDS = {
     for e in entry_points(group="console_scripts")
     if e.value.startswith("screener_nnu.")
 }
-HEAVY = ("torch", "nnunetv2", "scipy", "SimpleITK", "matplotlib", "skimage", "sklearn", "pydicom")
+HEAVY = (
+    "numpy",
+    "torch",
+    "nnunetv2",
+    "scipy",
+    "SimpleITK",
+    "matplotlib",
+    "skimage",
+    "sklearn",
+    "pydicom",
+)
 SCRIPT = """
 import sys
 from importlib.metadata import EntryPoint

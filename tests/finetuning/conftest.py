@@ -188,11 +188,16 @@ def make_world(root: Path) -> World:
     return world
 
 
+def enter(world: World, patch: pytest.MonkeyPatch) -> None:
+    """Makes nnU-Net and us use the folders of a world, in this process."""
+    for name, value in world.environment.items():
+        patch.setenv(name, value)
+    patch.setenv("nnUNet_n_proc_DA", "0")
+    torch.set_num_threads(1)
+
+
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     made = make_world(tmp_path)
-    for name, value in made.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
-    torch.set_num_threads(1)
+    enter(made, monkeypatch)
     return made

@@ -43,9 +43,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def world(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     made = kinds["make_world"](tmp_path, kind)
-    for name, value in made.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    kinds["_ct"]["enter"](made, monkeypatch)
     return made
 
 

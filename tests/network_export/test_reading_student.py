@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module", params=["flow", pytest.param("experts", marks=pytest.mark.long)])
-def exported_once(
+def reader_once(
     trained_once: Any, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Any:
     """World and export of a student whose tile holds a whole scan."""
@@ -52,17 +52,17 @@ def exported_once(
 
 
 @pytest.fixture
-def exported(exported_once: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+def reader(reader_once: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The same with its environment."""
-    for name, value in exported_once[0].environment.items():
+    for name, value in reader_once[0].environment.items():
         monkeypatch.setenv(name, value)
-    return exported_once
+    return reader_once
 
 
-def test_graphs_give_its_scores(exported: Any) -> None:
+def test_graphs_give_its_scores(reader: Any) -> None:
     import onnxruntime
 
-    _, network = exported
+    _, network = reader
     student, _, statistics = ModelRef("901", "ScreenerPlans").load(CPU)
     description = json.loads((network / "network.json").read_text())
     rule = description["preprocessing"]["normalisation"]
@@ -85,9 +85,9 @@ def test_graphs_give_its_scores(exported: Any) -> None:
 
 
 def test_the_program_makes_its_maps(
-    exported: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    reader: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world, network = exported
+    world, network = reader
     _, plan, statistics = ModelRef("901", "ScreenerPlans").load(CPU)
     scan = world.raw / "imagesTr" / "phantom_0003_0000.nii.gz"
     monkeypatch.syspath_prepend(network)
