@@ -308,21 +308,28 @@ class InferenceSettings:
         contrast_mm: none, or two standard deviations (mm; of pictures in pixels): a score is then
             the mean of those close by less the mean of a larger neighbourhood, see
             `scoring.contrast`.
+        contrast_weight: part of the larger neighbourhood's mean that is taken away.
     """
 
     teacher_tile: Size
     student_tile: Size
     overlap: Annotated[float, Within(at_least=0, below=1)] = 0.5
     contrast_mm: tuple[Positive, ...] = ()
+    contrast_weight: Fraction = 1.0
 
     def __post_init__(self) -> None:
-        """Refuses neighbourhoods of which the second is not the larger one."""
+        """Refuses neighbourhoods of which the second is not the larger one, and a lone weight."""
         if self.contrast_mm and (
             len(self.contrast_mm) != 2 or self.contrast_mm[0] >= self.contrast_mm[1]
         ):
             raise ValueError(
                 "contrast_mm must be empty or hold two numbers, the smaller first, but is "
                 f"{list(self.contrast_mm)}"
+            )
+        if self.contrast_weight != 1 and not self.contrast_mm:
+            raise ValueError(
+                f"contrast_weight is {self.contrast_weight}, and there is no contrast to weigh: "
+                "set contrast_mm, too"
             )
 
 

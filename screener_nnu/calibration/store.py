@@ -47,9 +47,11 @@ def model_identity(checkpoint: Mapping[str, Any]) -> str:
     rest = [checkpoint.get("features"), checkpoint.get("score_statistics")]
     plan = checkpoint.get("plan", {})  # read already, or plain values
     values = plan.to_dict() if isinstance(plan, Plan) else plan
-    contrast = values.get("screener", {}).get("inference", {}).get("contrast_mm")
-    # Models without keep the hash that they had.
+    inference = values.get("screener", {}).get("inference", {})
+    contrast, weight = inference.get("contrast_mm"), inference.get("contrast_weight", 1)
+    # Models without keep the hash that they had, and so do those with all of it.
     rest += [list(contrast)] if contrast else []
+    rest += [weight] if contrast and weight != 1 else []
     rest += [checkpoint[OF_TEACHER]] if OF_TEACHER in checkpoint else []
     digest.update(json.dumps(rest, sort_keys=True).encode())
     return digest.hexdigest()[:16]

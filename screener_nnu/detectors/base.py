@@ -55,11 +55,12 @@ class LoadedDetector(NamedTuple):
 
     @property
     def map_statistics(self) -> dict[str, float]:
-        """The same of its maps, which may be contrasts of scores: their mean is 0.
+        """The same of its maps, which may be contrasts of scores: most of their mean is gone.
 
         Their deviation, lowest and highest value are bounds then.
         """
-        if not self.plan.settings.inference.contrast_mm:
+        inference = self.plan.settings.inference
+        if not inference.contrast_mm:
             return self.statistics
-        mean = self.statistics["mean"]
-        return {k: v if k == "std" else v - mean for k, v in self.statistics.items()}
+        taken = inference.contrast_weight * self.statistics["mean"]
+        return {k: v if k == "std" else v - taken for k, v in self.statistics.items()}

@@ -266,14 +266,14 @@ def map_of_cells(
         body: mask on any grid over the same box; all voxels without one.
     """
     scores = cells_to_voxels(cells, cell, (0, 0, 0), grid_shape)
-    widths = plan.settings.inference.contrast_mm
-    if widths:
+    inference = plan.settings.inference
+    if inference.contrast_mm:
         inside = torch.ones_like(scores, dtype=torch.bool)
         if body is not None:
             inside = cells_in_body(body, grid_shape, (1, 1, 1)).to(scores.device)
         spacing = plan.settings.preprocessing.spacing
-        fine, coarse = ([width / edge for edge in spacing] for width in widths)
-        scores = local_contrast(scores, inside, fine, coarse)
+        fine, coarse = ([width / edge for edge in spacing] for width in inference.contrast_mm)
+        scores = local_contrast(scores, inside, fine, coarse, inference.contrast_weight)
     return scores.cpu().numpy()
 
 

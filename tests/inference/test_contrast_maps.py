@@ -23,6 +23,7 @@ plan, looking_teacher = _made["plan"], _made["looking_teacher"]
 SPACING, MEAN, STD = _made["SPACING"], _made["MEAN"], _made["STD"]
 CPU = torch.device("cpu")
 CONTRAST = "inference.contrast_mm=[6, 20]"
+WEIGHT = "inference.contrast_weight=0.6"
 
 
 @pytest.mark.parametrize("kind", ["student", "flow"])
@@ -35,10 +36,10 @@ def test_a_map_is_the_contrast_of_its_scores_in_the_body(kind: str) -> None:
     body = np.zeros(storage, np.uint8)
     body[2:18, 3:26, 4:33] = 1
     raw = score_map(scorer, hu, equalised, plan(SPACING), CPU, body)
-    found = score_map(scorer, hu, equalised, plan(SPACING, CONTRAST), CPU, body)
+    found = score_map(scorer, hu, equalised, plan(SPACING, CONTRAST, WEIGHT), CPU, body)
     inside = cells_in_body(body, grid, (1, 1, 1))
     fine, coarse = ([width / edge for edge in SPACING] for width in (6, 20))
-    expected = local_contrast(torch.from_numpy(raw), inside, fine, coarse).numpy()
+    expected = local_contrast(torch.from_numpy(raw), inside, fine, coarse, 0.6).numpy()
     np.testing.assert_allclose(found[inside], expected[inside], rtol=1e-4, atol=1e-3)
 
 
@@ -49,6 +50,8 @@ def test_what_lies_outside_the_body_stays_the_lowest(tmp_path: Path) -> None:
     loaded = LoadedDetector(student, plan(SPACING, CONTRAST), statistics)
     assert loaded.map_statistics["lowest"] == -2000 and loaded.map_statistics["std"] == 300
     assert loaded._replace(plan=plan(SPACING)).map_statistics == statistics
+    part = loaded._replace(plan=plan(SPACING, CONTRAST, WEIGHT)).map_statistics
+    assert part["lowest"] == pytest.approx(7000 - 0.6 * 9000) and part["std"] == 300
     path = _made["write"](_made["turned"](_made["person"](), np.eye(3)), tmp_path / "in")
     assert predict_files(Predictor.of(loaded, CPU), {"scan": path}, tmp_path / "out") == {}
     images = (tmp_path / "out" / name for name in ("scan.nii.gz", "scan_body.nii.gz"))
@@ -66,6 +69,12 @@ def test_widths_that_are_none(widths: str) -> None:
 def test_maps_of_both_kinds_are_those_of_different_models() -> None:
     """Else a folder of maps of the one would be taken for that of the other."""
     weights = {"network_weights": {"w": torch.ones(2)}}
-    of = {w: {**weights, "plan": plan(SPACING, *w).to_dict()} for w in ((), (CONTRAST,))}
-    plain, contrast = (model_identity(checkpoint) for checkpoint in of.values())
-    assert plain == model_identity(weights) != contrast
+    changes = (), (CONTRAST,), (CONTRAST, WEIGHT)
+    plans = ({**weights, "plan": plan(SPACING, *changed).to_dict()} for changed in changes)
+    plain, *contrasts = (model_identity(checkpoint) for checkpoint in plans)
+    assert plain == model_identity(weights) and len({plain, *contrasts}) == 3
+
+
+def test_a_weight_of_no_contrast_is_refused() -> None:
+    with pytest.raises(ScreenerError, match="set contrast_mm, too"):
+        plan(SPACING, WEIGHT)

@@ -21,9 +21,20 @@ def test_it_is_the_difference_of_two_means_over_the_body() -> None:
         return total / near
 
     fine, coarse = (1.0, 1.0, 1.0), (2.0, 3.0, 3.0)
-    expected = mean(fine) - mean(coarse)
-    found = local_contrast(torch.from_numpy(scores), torch.from_numpy(body), fine, coarse)
-    np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
+    images = torch.from_numpy(scores), torch.from_numpy(body)
+    for weight in (1.0, 0.6):
+        expected = mean(fine) - weight * mean(coarse)
+        found = local_contrast(*images, fine, coarse, weight)
+        np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
+
+
+def test_of_a_large_lesion_a_part_keeps_its_inside() -> None:
+    scores = torch.zeros(1, 80, 80)
+    scores[:, 10:70, 10:70] = 1
+    body = torch.ones(1, 80, 80, dtype=torch.bool)
+    whole, half = (local_contrast(scores, body, (1,) * 3, (6,) * 3, w)[0] for w in (1.0, 0.5))
+    assert whole[40, 40] == pytest.approx(0, abs=1e-4) and half[40, 40] == pytest.approx(0.5)
+    assert whole[11, 40] > 0.2 and half[40, 40] > half[0].max() + 0.3
 
 
 def test_a_level_is_nothing_and_air_does_not_matter() -> None:
