@@ -141,7 +141,12 @@ def assign_budget(
         elif budget.minutes is not None:
             seconds = kept_seconds(dataset, name)
             if missing:
-                measured = step_seconds(dataset, base_name, group, f"{name}_timing", device, guard)
+                # What a run that was killed before it trained them has measured is kept.
+                needed = {link.step for chain in of_group.values() for link in chain}
+                measured = seconds if plan_file(dataset, name).is_file() else {}
+                if not needed <= measured.keys():
+                    timing = f"{name}_timing"
+                    measured = step_seconds(dataset, base_name, group, timing, device, guard)
                 # Steps that stay were chosen by what was measured then.
                 seconds = measured | {s: value for s, value in seconds.items() if s in steps}
                 of_group = {

@@ -155,7 +155,9 @@ def test_a_budget_goes_before_the_steps_of_a_detector(
     assert planned_stages(one.model, one.more).settings.baseline.optimiser.steps == 60
 
 
-def test_chosen_steps_are_found_again(world: Any, measured: list[Any]) -> None:
+def test_chosen_steps_are_found_again(
+    world: Any, measured: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     budget = Budget(minutes=0.1)
     names = ["teacher", "padim", "autoencoder"]
     first = assign_budget(NAME, "ScreenerPlans", names, budget, CPU)
@@ -167,9 +169,16 @@ def test_chosen_steps_are_found_again(world: Any, measured: list[Any]) -> None:
     steps = split_minutes([chain], SECONDS, 0.1)
     assert [steps_of(plans[0], one.step[0]) for one in chain] == list(steps.values())
     assert first[2].more[0] == "baseline.optimiser.steps=30"
-    # The autoencoder's own plan is written when it is trained: until then it is measured again.
-    again = assign_budget(NAME, "ScreenerPlans", names[:2], budget, CPU)
-    assert again == first[:2] and len(measured) == 2
+    # The autoencoder's own plan is written when it is trained: until then, what was measured tells.
+    again = assign_budget(NAME, "ScreenerPlans", names, budget, CPU)
+    assert again == first and len(measured) == 2
+    # A plan that was deleted begins anew, and so does a group that another one joins.
+    plan_file(NAME, plans[2]).unlink()
+    assign_budget(NAME, "ScreenerPlans", ["autoencoder"], budget, CPU)
+    assert measured[2:] == [("autoencoder",)]
+    monkeypatch.setitem(SECONDS, ("baseline", "vae"), 0.2)
+    assign_budget(NAME, "ScreenerPlans", ["autoencoder", "vae"], budget, CPU)
+    assert measured[3:] == [("autoencoder", "vae")]
     # A longer chain is split anew, under a name of its own.
     longer = assign_budget(NAME, "ScreenerPlans", ["student", "padim"], budget, CPU)
     assert longer[0].model.plans == "ScreenerPlans_m0p1_descriptor_to_distillation"
