@@ -131,6 +131,7 @@ class ContrastSettings:
         volumes_per_step, positives: pairs of crops a step; matching voxels of a pair.
         scale_range: crop spacing as a multiple of the plan's, drawn per crop and axis.
         min_overlap: smallest overlap of the two crops per axis, as a fraction of the smaller one.
+        pair_draws: pairs that are drawn for one to train on: the one that shares most body.
         flip_probability: of mirroring a crop, per axis; each of the two by itself.
         rotation_degrees: largest angle by which a crop is turned in plane; each by itself.
         temperature: of InfoNCE.
@@ -146,6 +147,7 @@ class ContrastSettings:
     positives: Count = 1024
     scale_range: PositiveRange = (2 / 3, 4 / 3)
     min_overlap: Fraction = 0.0
+    pair_draws: Count = 1
     flip_probability: Fraction = 0.0
     rotation_degrees: Annotated[float, Within(at_least=0, at_most=180)] = 0.0
     temperature: Positive = 0.1

@@ -64,6 +64,11 @@ class ContrastTrainer(PairTrainer):
         return self.contrast
 
     @property
+    def draws(self) -> int:
+        """Of this stage; its figure is measured on pairs as they come."""
+        return self.contrast.pair_draws
+
+    @property
     def in_channels(self) -> int:
         """Of the network: those of the image, and of a mask."""
         return self.plan.channels + self.mask_channels

@@ -35,7 +35,12 @@ class PairTrainer(ScreenerTrainer):
         """Pairs of crops of a step."""
         return self.pairs.volumes_per_step
 
-    def _reader(self, names: tuple[str, ...], stage: str) -> PairReader:
+    @property
+    def draws(self) -> int:
+        """Pairs that are drawn for one to train on, see `ContrastSettings.pair_draws`."""
+        return 1
+
+    def _reader(self, names: tuple[str, ...], stage: str, draws: int = 1) -> PairReader:
         preprocessing = self.settings.preprocessing
         covered = voxels_per_crop(
             self.settings.crop_size, preprocessing.spacing, preprocessing.storage_spacing
@@ -49,11 +54,12 @@ class PairTrainer(ScreenerTrainer):
             self.pairs.scale_range,
             self.pairs.min_overlap,
             self.reads_both_bodies,
+            draws,
         )
 
     def training_batches(self, first_step: int) -> Iterator[list[PairSample]]:
         """Crop pairs of this process."""
-        reader = self._reader(self.settings.split.train, self.stage)
+        reader = self._reader(self.settings.split.train, self.stage, self.draws)
         return self.batches(reader, first_step)
 
     def resized(

@@ -139,33 +139,24 @@ class PairReader(CaseReader[PairSample]):
         scale_range: Range,
         min_overlap: float,
         both_bodies: bool = False,
+        draws: int = 1,
     ) -> None:
-        """See `draw_pair` for geometry; `both_bodies` reads the mask of the second box, too."""
+        """See `draw_pair` for geometry.
+
+        With `both_bodies`, the mask of the second box is read, too. Of `draws` pairs, the one that
+        shares most body is read.
+        """
         super().__init__(folder, names, seed, stage)
         self.geometry = (voxels_per_crop, scale_range, min_overlap)
-        self.both_bodies = both_bodies
+        self.both_bodies, self.draws = both_bodies, draws
 
     def read(self, case: str, generator: np.random.Generator) -> PairSample:
-        """Draws pairs until one shares some body, and reads it.
+        """Draws pairs until some share body, and reads one.
 
         Raises:
             CaseError: the case cannot be read, or has so little body that no pair was found.
         """
-        shape = self.cases.shape(case, "equalised")
-        for _ in range(_MAX_PAIRS):
-            first, second = draw_pair(generator, shape, *self.geometry)
-            body = read_padded(self.cases, case, "body", first, 0)
-            shared = intersect(first, second)
-            local = np.subtract(shared.start, first.start)
-            window = tuple(slice(o, o + n) for o, n in zip(local, shared.size, strict=True))
-            if body[window].sum() >= _MIN_SHARED_BODY:
-                break
-        else:
-            raise CaseError(
-                case,
-                f"{_MAX_PAIRS} pairs of crops share less than {_MIN_SHARED_BODY} voxels of its "
-                "body: plan without it, or with smaller crops",
-            )
+        first, second, body = self._pair(case, generator)
         images = [
             torch.from_numpy(read_padded(self.cases, case, "equalised", box, 0))
             for box in (first, second)
@@ -174,6 +165,31 @@ class PairReader(CaseReader[PairSample]):
         if self.both_bodies:
             other = torch.from_numpy(read_padded(self.cases, case, "body", second, 0))
         return PairSample((first, second), (images[0], images[1]), torch.from_numpy(body), other)
+
+    def _pair(self, case: str, generator: np.random.Generator) -> tuple[Box, Box, np.ndarray]:
+        """Two boxes, and the body mask of the first one."""
+        shape = self.cases.shape(case, "equalised")
+        tries = max(_MAX_PAIRS, self.draws)
+        found, most, best = 0, 0, None
+        for _ in range(tries):
+            first, second = draw_pair(generator, shape, *self.geometry)
+            body = read_padded(self.cases, case, "body", first, 0)
+            shared = intersect(first, second)
+            local = np.subtract(shared.start, first.start)
+            window = tuple(slice(o, o + n) for o, n in zip(local, shared.size, strict=True))
+            voxels = int(body[window].sum())
+            found += voxels >= _MIN_SHARED_BODY
+            if voxels > most:
+                most, best = voxels, (first, second, body)
+            if found == self.draws:
+                break
+        if best is None or most < _MIN_SHARED_BODY:
+            raise CaseError(
+                case,
+                f"{tries} pairs of crops share less than {_MIN_SHARED_BODY} voxels of its "
+                "body: plan without it, or with smaller crops",
+            )
+        return best
 
 
 @dataclass(frozen=True)

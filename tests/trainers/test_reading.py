@@ -38,6 +38,25 @@ def assert_same(first: Any, second: Any) -> None:
         assert one.dtype == other.dtype and torch.equal(one, other)
 
 
+def test_of_several_pairs_the_one_that_shares_most_body_is_read(
+    world: Any, pairs: PairReader
+) -> None:
+    """With the draws of a pair that is read alone among them."""
+    size, scale = (12.0, 16.0, 16.0), (2 / 3, 4 / 3)
+    chosen = PairReader(world.cases, NAMES, 5, "descriptor", size, scale, 0.0, draws=6)
+
+    def shared_body(sample: Any) -> int:
+        first, shared = sample.boxes[0], intersect(*sample.boxes)
+        local = np.subtract(shared.start, first.start)
+        window = tuple(slice(o, o + n) for o, n in zip(local, shared.size, strict=True))
+        return int(sample.body[window].sum())
+
+    alone, best = ([shared_body(r[i]) for i in range(12)] for r in (pairs, chosen))
+    assert all(b >= a for a, b in zip(alone, best, strict=True))
+    assert np.mean(best) > 1.3 * np.mean(alone)
+    assert_same(chosen[3], chosen[3])
+
+
 def batches(reader: Any, count: int, **changes: int) -> list[list[Any]]:
     arguments = {
         "volumes": 4,
