@@ -170,7 +170,7 @@ class PairReader(CaseReader[PairSample]):
         """Two boxes, and the body mask of the first one."""
         shape = self.cases.shape(case, "equalised")
         tries = max(_MAX_PAIRS, self.draws)
-        found, most, best = 0, 0, None
+        found, most, best = 0, _MIN_SHARED_BODY - 1, None
         for _ in range(tries):
             first, second = draw_pair(generator, shape, *self.geometry)
             body = read_padded(self.cases, case, "body", first, 0)
@@ -183,7 +183,7 @@ class PairReader(CaseReader[PairSample]):
                 most, best = voxels, (first, second, body)
             if found == self.draws:
                 break
-        if best is None or most < _MIN_SHARED_BODY:
+        if best is None:
             raise CaseError(
                 case,
                 f"{tries} pairs of crops share less than {_MIN_SHARED_BODY} voxels of its "

@@ -134,7 +134,8 @@ def assign_budget(
         of_group = {detector: chains[detector] for detector in group}
         steps = _known_steps(dataset, name, base, of_group)
         seconds: dict[Step, float] = {}
-        missing = {o.step for chain in of_group.values() for o in chain if o.step not in steps}
+        needed = {link.step for chain in of_group.values() for link in chain}
+        missing = needed - steps.keys()
         if budget.steps is not None:
             _refuse_other_steps(dataset, name, steps, budget.steps)
             steps |= dict.fromkeys(missing, budget.steps)
@@ -142,7 +143,6 @@ def assign_budget(
             seconds = kept_seconds(dataset, name)
             if missing:
                 # What a run that was killed before it trained them has measured is kept.
-                needed = {link.step for chain in of_group.values() for link in chain}
                 measured = seconds if plan_file(dataset, name).is_file() else {}
                 if not needed <= measured.keys():
                     timing = f"{name}_timing"

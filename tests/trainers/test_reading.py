@@ -26,10 +26,14 @@ from screener_nnu.trainers.reading import CaseReader, PairReader, read_padded
 NAMES = tuple(f"phantom_{i:04d}" for i in range(6))
 
 
+def pair_reader(world: Any, draws: int = 1) -> PairReader:
+    size, scale = (12.0, 16.0, 16.0), (2 / 3, 4 / 3)
+    return PairReader(world.cases, NAMES, 5, "descriptor", size, scale, 0.0, draws=draws)
+
+
 @pytest.fixture
 def pairs(world: Any) -> PairReader:
-    size = (12.0, 16.0, 16.0)
-    return PairReader(world.cases, NAMES, 5, "descriptor", size, (2 / 3, 4 / 3), 0.0)
+    return pair_reader(world)
 
 
 def assert_same(first: Any, second: Any) -> None:
@@ -42,8 +46,7 @@ def test_of_several_pairs_the_one_that_shares_most_body_is_read(
     world: Any, pairs: PairReader
 ) -> None:
     """With the draws of a pair that is read alone among them."""
-    size, scale = (12.0, 16.0, 16.0), (2 / 3, 4 / 3)
-    chosen = PairReader(world.cases, NAMES, 5, "descriptor", size, scale, 0.0, draws=6)
+    chosen = pair_reader(world, draws=6)
 
     def shared_body(sample: Any) -> int:
         first, shared = sample.boxes[0], intersect(*sample.boxes)
